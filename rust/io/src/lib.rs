@@ -1,0 +1,3 @@
+//! The node's packet workers: threads that move packets between rings without the interpreter.
+
+pub mod broadcast;

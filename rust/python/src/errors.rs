@@ -1,0 +1,57 @@
+//! The one place where engine errors become Python exceptions.
+
+use ouroboros_shm::endpoint::Error;
+use ouroboros_shm::layout::MAX_PACKET;
+use pyo3::import_exception;
+use pyo3::prelude::*;
+
+import_exception!(ouroboros.errors, FlowDownException);
+import_exception!(ouroboros.errors, FlowException);
+import_exception!(ouroboros.errors, FlowNotAllocatedException);
+import_exception!(ouroboros.errors, FlowPeerException);
+import_exception!(ouroboros.errors, FlowPermissionException);
+import_exception!(ouroboros.errors, FlowSizeException);
+import_exception!(ouroboros.errors, FlowTimeoutException);
+import_exception!(ouroboros.errors, FlowWouldBlockException);
+
+/// The exception for an error of an endpoint. `length` is that of the packet that was to be written.
+pub fn flow_error(error: Error, length: usize) -> PyErr {
+    match error {
+        Error::Closed => FlowNotAllocatedException::new_err("this flow is deallocated; allocate a new one"),
+        Error::Forked => FlowException::new_err(
+            "this flow belongs to the process that forked this one; allocate or accept a flow of its own here",
+        ),
+        Error::PeerClosed => FlowDownException::new_err("the peer deallocated the flow; allocate a new one"),
+        Error::PeerDead => FlowPeerException::new_err("the peer's process died; allocate a new flow"),
+        Error::Down => FlowDownException::new_err("the flow is set down by FlowProperties.Down, here or at the peer"),
+        Error::Refused => FlowPermissionException::new_err("the peer has set the flow write-only and takes no packets"),
+        Error::Corrupt => {
+            FlowDownException::new_err("the peer broke the flow by writing garbage into its memory; allocate a new one")
+        }
+        Error::TooLong => FlowSizeException::new_err(format!(
+            "a packet of {length} bytes is too long: a flow carries at most {MAX_PACKET} bytes in one packet"
+        )),
+    }
+}
+
+/// The exception for a time limit that ran out while `doing` something.
+pub fn timed_out(doing: &str) -> PyErr {
+    FlowTimeoutException::new_err(format!("no {doing} within the time limit of the flow"))
+}
+
+/// The exception for a non-blocking flow that would have to wait.
+pub fn would_block(lacking: &str) -> PyErr {
+    FlowWouldBlockException::new_err(format!("non-blocking flow: no {lacking} now"))
+}
+
+/// The exception for an operation that the flags of the flow forbid.
+pub fn forbidden(text: &'static str) -> PyErr {
+    FlowPermissionException::new_err(text)
+}
+
+/// The exception for a read that would cut a packet though partial reads are off.
+pub fn would_cut(length: usize, count: usize) -> PyErr {
+    FlowSizeException::new_err(format!(
+        "the next packet has {length} bytes, the read asks for {count}, and NoPartialRead is set; the packet is still there"
+    ))
+}

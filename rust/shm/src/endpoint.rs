@@ -1,0 +1,559 @@
+//! One side of a flow: reading, writing, waiting, going down. Safe to use from any number of threads.
+
+use core::mem::MaybeUninit;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_oobinline;
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
+use rustix::thread::futex;
+
+use crate::channel::{MappedRing, Mapping, wake_writers};
+use crate::layout::state;
+use crate::ring::{Arm, Bell, Consumer, Corrupt, Memory, Producer, StageError};
+use crate::spin::Spinner;
+
+/// A writer that waits for space looks this often whether its peer is still there, should the node be gone that tells it.
+const LOOK_FOR_PEER: Duration = Duration::from_secs(1);
+
+static FORKS: AtomicU32 = AtomicU32::new(0);
+
+/// To be called in the child of a fork: endpoints that it inherited belong to its parent and refuse to work.
+pub fn note_fork() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Why an endpoint does not do what it was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Error {
+    /// This side deallocated the flow.
+    Closed,
+    /// The endpoint belongs to the process that forked this one.
+    Forked,
+    /// The peer deallocated the flow.
+    PeerClosed,
+    /// The peer's process died.
+    PeerDead,
+    /// The Down flag is set, by either side.
+    Down,
+    /// The peer is write-only.
+    Refused,
+    /// The peer wrote something impossible into the shared memory.
+    Corrupt,
+    /// The packet is longer than a flow carries.
+    TooLong,
+}
+
+impl From<Corrupt> for Error {
+    fn from(_: Corrupt) -> Self {
+        Error::Corrupt
+    }
+}
+
+/// What a wait waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// A packet to read.
+    Packet,
+    /// Room for a packet of that length.
+    Room(usize),
+}
+
+/// How a wait ended. `Ready` means: try again; whatever changed, the next try says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Something changed.
+    Ready,
+    /// The deadline passed.
+    TimedOut,
+    /// A signal arrived.
+    Interrupted,
+}
+
+#[derive(Debug)]
+struct Receiver {
+    consumer: Consumer<MappedRing>,
+    rest: Vec<u8>,
+    rest_at: usize,
+    end_mark: bool,
+}
+
+impl Receiver {
+    /// Whether something is left of a packet that was taken out of the ring.
+    fn holds(&self) -> bool {
+        self.end_mark || self.rest_at < self.rest.len()
+    }
+}
+
+/// One side of a flow.
+#[derive(Debug)]
+pub struct Endpoint {
+    mapping: Arc<Mapping>,
+    incoming: MappedRing,
+    bell: BellSocket,
+    side: usize,
+    forks: u32,
+    closed: AtomicBool,
+    corrupt: AtomicBool,
+    polled: AtomicBool,
+    head: AtomicU64,
+    receiver: Mutex<Receiver>,
+    producer: Mutex<Producer<MappedRing>>,
+    spin_read: Spinner,
+    spin_write: Spinner,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic while the lock was held leaves positions that are still consistent: they move only after the copy.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Endpoint {
+    /// Attach to a flow from the descriptors that the node gave. `side` is 0 or 1. The memory descriptor can be closed after.
+    pub fn attach(memory: impl AsFd, bell: OwnedFd, side: usize) -> io::Result<Self> {
+        if side > 1 {
+            return Err(Errno::INVAL.into());
+        }
+        let mapping = Arc::new(Mapping::new(memory)?);
+        // Else the peer could send an urgent byte, which makes the socket readable and which no plain read finds.
+        set_socket_oobinline(&bell, true)?;
+        let outgoing = MappedRing::new(Arc::clone(&mapping), side);
+        let incoming = || MappedRing::new(Arc::clone(&mapping), 1 - side);
+        let receiver = Receiver { consumer: Consumer::new(incoming()), rest: Vec::new(), rest_at: 0, end_mark: false };
+        Ok(Endpoint {
+            incoming: incoming(),
+            bell: BellSocket { socket: bell, hung_up: AtomicBool::new(false) },
+            side,
+            forks: FORKS.load(Ordering::Relaxed),
+            closed: AtomicBool::new(false),
+            corrupt: AtomicBool::new(false),
+            polled: AtomicBool::new(false),
+            head: AtomicU64::new(0),
+            receiver: Mutex::new(receiver),
+            producer: Mutex::new(Producer::new(outgoing)),
+            spin_read: Spinner::new(),
+            spin_write: Spinner::new(),
+            mapping,
+        })
+    }
+
+    /// The right to read. Errors only for this side's own state; a peer that is gone shows when the queue is empty.
+    pub fn reader(&self) -> Result<Reader<'_>, Error> {
+        self.usable()?;
+        Ok(Reader { endpoint: self, receiver: lock(&self.receiver) })
+    }
+
+    /// The right to write. Errors when nothing can be written any more.
+    pub fn writer(&self) -> Result<Writer<'_>, Error> {
+        self.writable()?;
+        let producer = lock(&self.producer);
+        // Again, under the lock: `close` waits for it, so that no packet is accepted after the peer was told.
+        self.usable()?;
+        Ok(Writer { endpoint: self, producer })
+    }
+
+    /// Look for about a microsecond whether the wish came true.
+    pub fn glance(&self, wish: Wish) -> bool {
+        match wish {
+            Wish::Packet => self.spin_read.glance(|| self.packet_near()),
+            Wish::Room(length) => self.spin_write.glance(|| self.room_or_end(length)),
+        }
+    }
+
+    /// Wait until the wish may have come true, the flow changed, the deadline passed or a signal arrived.
+    pub fn wait(&self, wish: Wish, deadline: Option<Instant>) -> Wait {
+        match wish {
+            Wish::Packet => self.wait_packet(deadline),
+            Wish::Room(length) => self.wait_room(length, deadline),
+        }
+    }
+
+    /// The descriptor that is readable when there may be something to read. From now on it is unreadable when not.
+    pub fn pollable(&self) -> Result<BorrowedFd<'_>, Error> {
+        self.usable()?;
+        self.polled.store(true, Ordering::Relaxed);
+        // Dropping a reader settles the doorbell of a polled flow.
+        drop(self.reader()?);
+        Ok(self.bell.socket.as_fd())
+    }
+
+    /// The same descriptor whatever the state of the flow, to take it out of a poller; None in a forked child.
+    pub fn bell(&self) -> Option<BorrowedFd<'_>> {
+        (self.usable() != Err(Error::Forked)).then(|| self.bell.socket.as_fd())
+    }
+
+    /// Packets that arrived and were not read.
+    pub fn receive_queue(&self) -> Result<u64, Error> {
+        self.usable()?;
+        Ok(lock(&self.receiver).consumer.queued())
+    }
+
+    /// Packets that were written and that the peer did not read yet.
+    pub fn transmit_queue(&self) -> Result<u64, Error> {
+        self.usable()?;
+        Ok(lock(&self.producer).queued())
+    }
+
+    /// Set or clear `state::DOWN` and `state::REFUSES` of this side, and wake the peer. Readers of this process that wait
+    /// already see it when they wake up next.
+    pub fn set_state(&self, bits: u32) -> Result<(), Error> {
+        self.usable()?;
+        let settable = state::DOWN | state::REFUSES;
+        let word = &self.mapping.control().state[self.side];
+        word.fetch_and(!settable, Ordering::AcqRel);
+        word.fetch_or(bits & settable, Ordering::AcqRel);
+        self.wake_writers();
+        let producer = lock(&self.producer);
+        if producer.disarm() {
+            self.bell.ring();
+        }
+        Ok(())
+    }
+
+    /// Release this side: the peer reads what is queued and is then told; waiting threads of this process return at once.
+    /// Does nothing the second time, nor in a forked child.
+    pub fn close(&self) {
+        if self.usable().is_err() || self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        // Writers of other threads publish what they accepted before they let go of the lock.
+        let producer = lock(&self.producer);
+        // Pairs with the Acquire load in `state`: all packets are published before the peer can see this.
+        self.mapping.control().state[self.side].fetch_or(state::CLOSED, Ordering::Release);
+        drop(producer);
+        self.wake_all();
+    }
+
+    /// Whether `close` was called.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    fn usable(&self) -> Result<(), Error> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(Error::Closed);
+        }
+        if self.forks != FORKS.load(Ordering::Relaxed) {
+            return Err(Error::Forked);
+        }
+        Ok(())
+    }
+
+    fn writable(&self) -> Result<(), Error> {
+        self.usable()?;
+        self.peer_error()?;
+        if self.state(1 - self.side) & state::REFUSES != 0 {
+            return Err(Error::Refused);
+        }
+        Ok(())
+    }
+
+    fn state(&self, side: usize) -> u32 {
+        self.mapping.control().state[side].load(Ordering::Acquire)
+    }
+
+    fn peer_error(&self) -> Result<(), Error> {
+        let peer = self.state(1 - self.side);
+        if self.corrupt.load(Ordering::Relaxed) {
+            Err(Error::Corrupt)
+        } else if peer & state::CLOSED != 0 {
+            Err(Error::PeerClosed)
+        } else if peer & state::DEAD != 0 || self.bell.hung_up.load(Ordering::Relaxed) {
+            Err(Error::PeerDead)
+        } else if (peer | self.state(self.side)) & state::DOWN != 0 {
+            Err(Error::Down)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether a try would not just find an empty ring again.
+    fn packet_near(&self) -> bool {
+        Consumer::peek(&self.incoming, self.head.load(Ordering::Relaxed)) || self.read_ended()
+    }
+
+    fn read_ended(&self) -> bool {
+        self.usable().is_err() || self.peer_error().is_err()
+    }
+
+    fn wait_packet(&self, deadline: Option<Instant>) -> Wait {
+        if self.spin_read.spin(|| self.packet_near()) {
+            return Wait::Ready;
+        }
+        match self.arm(&mut lock(&self.receiver)) {
+            Ok(Arm::Armed) if !self.read_ended() => {}
+            _ => return Wait::Ready,
+        }
+        match self.bell.poll(deadline) {
+            Ok(flags) if flags.is_empty() => Wait::TimedOut,
+            // A false alarm is settled at the next arming; no number of them may outlast the deadline.
+            Ok(_) if !self.packet_near() && deadline.is_some_and(|end| end <= Instant::now()) => Wait::TimedOut,
+            Ok(_) => Wait::Ready,
+            Err(_) => Wait::Interrupted,
+        }
+    }
+
+    fn arm(&self, receiver: &mut Receiver) -> Result<Arm, Corrupt> {
+        if receiver.holds() {
+            return Ok(Arm::Ready);
+        }
+        let armed = receiver.consumer.arm(&self.bell, || self.read_ended());
+        self.note_corrupt(armed)
+    }
+
+    fn note_corrupt<T>(&self, result: Result<T, Corrupt>) -> Result<T, Corrupt> {
+        if result.is_err() && !self.corrupt.swap(true, Ordering::AcqRel) {
+            // Other threads may sleep, and the peer's: nothing will come that wakes them.
+            self.wake_all();
+        }
+        result
+    }
+
+    fn wait_room(&self, length: usize, deadline: Option<Instant>) -> Wait {
+        let space = &self.mapping.control().rings[self.side].wait.space;
+        let seen = space.load(Ordering::Acquire);
+        if self.spin_write.spin(|| self.room_or_end(length)) {
+            return Wait::Ready;
+        }
+        lock(&self.producer).request_wake(length);
+        if self.room_or_end(length) {
+            return Wait::Ready;
+        }
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Wait::TimedOut;
+        }
+        let patience = timespec(left.map_or(LOOK_FOR_PEER, |left| left.min(LOOK_FOR_PEER)));
+        match futex::wait(space, futex::Flags::empty(), seen, Some(&patience)) {
+            Err(Errno::INTR) => return Wait::Interrupted,
+            Err(Errno::TIMEDOUT) => self.bell.look_for_peer(),
+            _ => {}
+        }
+        Wait::Ready
+    }
+
+    fn room_or_end(&self, length: usize) -> bool {
+        if self.writable().is_err() {
+            return true;
+        }
+        let room = lock(&self.producer).has_room(length);
+        self.note_corrupt(room) != Ok(false)
+    }
+
+    /// Wake the readers of both sides (their sockets hang up) and the writers, for good.
+    fn wake_all(&self) {
+        // An error means that the peer is already gone.
+        let _ = shutdown(&self.bell.socket, Shutdown::Both);
+        self.wake_writers();
+    }
+
+    fn wake_writers(&self) {
+        for ring in &self.mapping.control().rings {
+            wake_writers(&ring.wait.space);
+        }
+    }
+}
+
+/// Our end of the socket pair.
+#[derive(Debug)]
+struct BellSocket {
+    socket: OwnedFd,
+    hung_up: AtomicBool,
+}
+
+impl BellSocket {
+    fn ring(&self) {
+        // A full socket is readable, which is all we want; a broken one means the peer is gone.
+        match send(&self.socket, b"!", SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(_) | Err(Errno::AGAIN) => {}
+            Err(_) => self.hung_up.store(true, Ordering::Relaxed),
+        }
+    }
+
+    fn poll(&self, deadline: Option<Instant>) -> Result<PollFlags, Errno> {
+        // A socket that the peer shut down halfway is always readable: it counts as hung up as well.
+        let mut fds = [PollFd::new(&self.socket, PollFlags::IN | PollFlags::RDHUP)];
+        let left = deadline.map(|deadline| timespec(deadline.saturating_duration_since(Instant::now())));
+        poll(&mut fds, left.as_ref())?;
+        let flags = fds[0].revents();
+        if flags.intersects(PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR) {
+            self.hung_up.store(true, Ordering::Relaxed);
+        }
+        Ok(flags)
+    }
+
+    fn look_for_peer(&self) {
+        // Notes a hang-up; all else is of no interest here.
+        let _ = self.poll(Some(Instant::now()));
+    }
+
+    /// How many bytes came; an end of file, which comes at once and for ever, is noted.
+    fn receive(&self, bytes: &mut [u8], flags: RecvFlags) -> usize {
+        let end = |length: &usize| *length == 0;
+        let received = recv(&self.socket, bytes, flags | RecvFlags::DONTWAIT).map(|(_, length)| length);
+        if received.as_ref().is_ok_and(end) {
+            self.hung_up.store(true, Ordering::Relaxed);
+        }
+        received.unwrap_or(0)
+    }
+}
+
+impl Bell for BellSocket {
+    fn drain(&self, count: usize) -> usize {
+        let mut bytes = [0u8; 16];
+        let limit = count.min(bytes.len());
+        self.receive(&mut bytes[..limit], RecvFlags::empty())
+    }
+
+    fn has_token(&self) -> bool {
+        self.receive(&mut [0u8; 1], RecvFlags::PEEK) > 0
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    // Both parts fit: the longest wait is bounded by Instant arithmetic, far below 2^63 s.
+    Timespec { tv_sec: duration.as_secs() as i64, tv_nsec: i64::from(duration.subsec_nanos()) }
+}
+
+/// The right to read from an endpoint, held for the length of one call.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    endpoint: &'a Endpoint,
+    receiver: MutexGuard<'a, Receiver>,
+}
+
+impl Reader<'_> {
+    /// Bytes of the next packet, or of the rest of a partly read one; 0 for the mark that a packet ended; None: nothing there.
+    pub fn available(&mut self) -> Result<Option<usize>, Error> {
+        if self.receiver.end_mark {
+            return Ok(Some(0));
+        }
+        if self.receiver.rest_at < self.receiver.rest.len() {
+            return Ok(Some(self.receiver.rest.len() - self.receiver.rest_at));
+        }
+        if let Some(length) = self.next()? {
+            return Ok(Some(length));
+        }
+        match self.endpoint.peer_error() {
+            Ok(()) => Ok(None),
+            // The last packets may have come between our look and the peer's end.
+            Err(error) => self.next()?.map_or(Err(error), |length| Ok(Some(length))),
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<usize>, Error> {
+        if self.endpoint.corrupt.load(Ordering::Relaxed) {
+            return Err(Error::Corrupt);
+        }
+        let next = self.receiver.consumer.next_length();
+        Ok(self.endpoint.note_corrupt(next)?)
+    }
+
+    /// Copy the first `target.len()` bytes of what is available; the rest stays for the next time.
+    pub fn take(&mut self, length: usize, target: &mut [MaybeUninit<u8>]) {
+        let receiver = &mut *self.receiver;
+        if receiver.end_mark {
+            receiver.end_mark = false;
+        } else if receiver.rest_at < receiver.rest.len() {
+            copy(&receiver.rest[receiver.rest_at..], target);
+            receiver.rest_at += target.len();
+        } else if target.len() == length {
+            receiver.consumer.take(target);
+        } else {
+            self.hold(length);
+            self.take(length, target);
+            return;
+        }
+        if receiver.rest_at == receiver.rest.len() {
+            receiver.rest = Vec::new();
+            receiver.rest_at = 0;
+        }
+    }
+
+    /// Look at all of what is available, without taking it.
+    pub fn look(&mut self, length: usize) -> &[u8] {
+        if !self.receiver.holds() {
+            self.hold(length);
+        }
+        let receiver = &*self.receiver;
+        if receiver.end_mark { &[] } else { &receiver.rest[receiver.rest_at..] }
+    }
+
+    /// The next read finds the mark of the end of a packet.
+    pub fn mark_end(&mut self) {
+        self.receiver.end_mark = true;
+    }
+
+    fn hold(&mut self, length: usize) {
+        let receiver = &mut *self.receiver;
+        receiver.rest = Vec::with_capacity(length);
+        receiver.consumer.take(&mut receiver.rest.spare_capacity_mut()[..length]);
+        // SAFETY: `take` wrote all `length` bytes of the spare capacity.
+        unsafe { receiver.rest.set_len(length) };
+        receiver.rest_at = 0;
+        // Nothing would be left to tell that an empty packet is held.
+        receiver.end_mark = length == 0;
+    }
+}
+
+fn copy(source: &[u8], target: &mut [MaybeUninit<u8>]) {
+    for (to, from) in target.iter_mut().zip(source) {
+        to.write(*from);
+    }
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        let endpoint = self.endpoint;
+        let receiver = &mut *self.receiver;
+        if receiver.consumer.release() {
+            wake_writers(&endpoint.incoming.control().wait.space);
+        }
+        endpoint.head.store(receiver.consumer.head(), Ordering::Relaxed);
+        if endpoint.polled.load(Ordering::Relaxed)
+            && receiver.consumer.next_length() == Ok(None)
+            && endpoint.peer_error().is_ok()
+        {
+            // A peer that broke the protocol shows at the next call.
+            let _ = endpoint.arm(receiver);
+        }
+    }
+}
+
+/// The right to write to an endpoint, held for the length of one call. What was staged is published when it is dropped.
+#[derive(Debug)]
+pub struct Writer<'a> {
+    endpoint: &'a Endpoint,
+    producer: MutexGuard<'a, Producer<MappedRing>>,
+}
+
+impl Writer<'_> {
+    /// Copy a packet into the ring. False: no room now.
+    pub fn stage(&mut self, packet: &[u8]) -> Result<bool, Error> {
+        match self.producer.stage(packet) {
+            Ok(()) => Ok(true),
+            Err(StageError::Full) => Ok(false),
+            Err(StageError::TooLong) => Err(Error::TooLong),
+            Err(StageError::Corrupt) => Ok(self.endpoint.note_corrupt(Err(Corrupt))?),
+        }
+    }
+}
+
+impl Drop for Writer<'_> {
+    fn drop(&mut self) {
+        if self.producer.publish() {
+            self.endpoint.bell.ring();
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! One direction of a flow: a single-producer, single-consumer ring of whole packets, written for a hostile other side.
+//!
+//! A record is a 4-byte length, 4 unused bytes and the packet, padded to 8; it may run over the end of the data into its
+//! start. Each side keeps its own position in private memory and believes nothing it reads from the shared one: a word is
+//! copied once, checked against what is possible, and the copy is used. What is impossible is `Corrupt`, for good.
+//!
+//! When the ring is empty and the producer has left the first page, it goes back there by a `SKIP` record, so that a flow
+//! with a short backlog lives in one page.
+//!
+//! Doorbell. The socket of the reader is readable exactly while `reader_armed` is 0 (a token byte is in it, or about to
+//! be). It starts that way, with a token put in at creation. The reader arms only when it found the ring empty, and
+//! looks again before it takes the token out; the producer that finds it armed disarms it and sends one byte. So a
+//! readable socket may be a false alarm but an unreadable one never hides a packet, for any number of waiting threads,
+//! pollers included.
+
+use core::mem::MaybeUninit;
+
+use crate::layout::{MAX_PACKET, RingControl};
+use crate::sync::{Ordering, fence};
+
+/// Length field of a record that says: go on at the start of the data.
+const SKIP: u32 = u32::MAX;
+const HEADER: u64 = 8;
+
+/// The memory of one ring.
+pub trait Memory {
+    /// Bytes of data; a power of two.
+    const CAPACITY: usize;
+    /// A producer that would pass this offset in an empty ring goes back to the start.
+    const HOME: usize;
+    /// How often, in bytes, a producer looks whether it can go back.
+    const CHECK: usize;
+
+    /// The control words.
+    fn control(&self) -> &RingControl;
+    /// Copy `source` to offset `at`, running over the end into the start. `source.len()` is at most `CAPACITY`.
+    fn write(&self, at: usize, source: &[u8]);
+    /// Copy from offset `at`, running over the end into the start.
+    fn read(&self, at: usize, target: &mut [MaybeUninit<u8>]);
+    /// The four bytes at offset `at`, a multiple of 8, as a native integer.
+    fn length_at(&self, at: usize) -> u32;
+}
+
+/// The socket by which a sleeping reader is woken.
+pub trait Bell {
+    /// Take up to `count` token bytes out; returns how many there were.
+    fn drain(&self, count: usize) -> usize;
+    /// Whether a token byte is in it.
+    fn has_token(&self) -> bool;
+}
+
+/// The other side wrote something impossible into the shared memory, or rang when nobody had asked for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Corrupt;
+
+/// Why a packet was not staged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StageError {
+    /// No room now.
+    Full,
+    /// Longer than `MAX_PACKET`, or than this ring can ever hold.
+    TooLong,
+    /// See `Corrupt`.
+    Corrupt,
+}
+
+impl From<Corrupt> for StageError {
+    fn from(_: Corrupt) -> Self {
+        StageError::Corrupt
+    }
+}
+
+/// Bytes that a packet of `length` takes in the ring.
+const fn record(length: usize) -> u64 {
+    HEADER + (length as u64).next_multiple_of(8)
+}
+
+/// The writing half. Call `stage` for each packet, then `publish`.
+#[derive(Debug)]
+pub struct Producer<M> {
+    memory: M,
+    tail: u64,
+    published: u64,
+    head: u64,
+    packets: u64,
+    check_at: u64,
+}
+
+impl<M: Memory> Producer<M> {
+    /// The producer of a fresh ring.
+    pub fn new(memory: M) -> Self {
+        Producer { memory, tail: 0, published: 0, head: 0, packets: 0, check_at: 0 }
+    }
+
+    /// Copy a packet into the ring; the reader sees it after `publish`.
+    pub fn stage(&mut self, packet: &[u8]) -> Result<(), StageError> {
+        if packet.len() > MAX_PACKET || packet.len() > M::CAPACITY - HEADER as usize {
+            return Err(StageError::TooLong);
+        }
+        let need = record(packet.len());
+        self.go_home(need)?;
+        if !self.fits(need) {
+            self.refresh_head()?;
+            if !self.fits(need) {
+                return Err(StageError::Full);
+            }
+        }
+        let at = self.offset(self.tail);
+        self.memory.write(at, &(packet.len() as u32).to_ne_bytes());
+        self.memory.write(self.offset(self.tail + HEADER), packet);
+        self.tail += need;
+        self.packets += 1;
+        Ok(())
+    }
+
+    /// Show all staged packets to the reader. True: the reader sleeps, ring its doorbell (send one byte).
+    #[must_use]
+    pub fn publish(&mut self) -> bool {
+        if self.published == self.tail {
+            return false;
+        }
+        self.published = self.tail;
+        let control = self.memory.control();
+        control.producer.pushed.store(self.packets, Ordering::Relaxed);
+        // Pairs with the Acquire load in `Consumer::refresh_tail`: packet bytes are written before they become visible.
+        control.producer.tail.store(self.tail, Ordering::Release);
+        self.disarm()
+    }
+
+    /// Disarm the reader's doorbell, after changing what it looks at. True: it was armed, send one byte.
+    #[must_use]
+    pub fn disarm(&self) -> bool {
+        // Pairs with the fence in `Consumer::arm`: either we see it armed, or it sees our change.
+        fence(Ordering::SeqCst);
+        let armed = &self.memory.control().wait.reader_armed;
+        armed.load(Ordering::Relaxed) == 1 && armed.swap(0, Ordering::AcqRel) == 1
+    }
+
+    /// Whether a packet of `length` would fit now.
+    pub fn has_room(&mut self, length: usize) -> Result<bool, Corrupt> {
+        let need = record(length);
+        if !self.fits(need) {
+            self.refresh_head()?;
+        }
+        Ok(self.fits(need))
+    }
+
+    /// Ask to be woken when a packet of `length` fits and half of the ring is free. Look (`has_room`) once more after it.
+    pub fn request_wake(&self, length: usize) {
+        let capacity = M::CAPACITY as u64;
+        let enough = (self.tail + record(length)).saturating_sub(capacity);
+        let comfortable = self.tail.saturating_sub(capacity / 2);
+        let control = self.memory.control();
+        control.wait.wake_at.store(enough.max(comfortable).max(1), Ordering::Relaxed);
+        // Pairs with the fence in `Consumer::release`: either it sees our wish, or we see its head.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Packets that the reader has not taken yet. The reader can lie, but not beyond what was written.
+    pub fn queued(&self) -> u64 {
+        let popped = self.memory.control().consumer.popped.load(Ordering::Relaxed);
+        self.packets.saturating_sub(popped)
+    }
+
+    fn fits(&self, need: u64) -> bool {
+        self.tail - self.head + need <= M::CAPACITY as u64
+    }
+
+    fn offset(&self, position: u64) -> usize {
+        position as usize & (M::CAPACITY - 1)
+    }
+
+    fn refresh_head(&mut self) -> Result<(), Corrupt> {
+        // Pairs with the Release store in `Consumer::release`: the reader is done with the bytes before we reuse them.
+        let head = self.memory.control().consumer.head.load(Ordering::Acquire);
+        if head < self.head || head > self.published {
+            return Err(Corrupt);
+        }
+        self.head = head;
+        Ok(())
+    }
+
+    fn go_home(&mut self, need: u64) -> Result<(), Corrupt> {
+        let offset = self.offset(self.tail) as u64;
+        // Room for the `SKIP` counts as well: it must not be the one record on another page.
+        if offset == 0 || offset + need + HEADER <= M::HOME as u64 || self.tail < self.check_at {
+            return Ok(());
+        }
+        self.check_at = self.tail + M::CHECK as u64;
+        self.refresh_head()?;
+        // What is skipped counts as used until the reader comes by, so the packet must fit into the rest.
+        if self.head == self.tail && need <= offset {
+            self.memory.write(offset as usize, &SKIP.to_ne_bytes());
+            self.tail += M::CAPACITY as u64 - offset;
+            self.check_at = 0;
+        }
+        Ok(())
+    }
+}
+
+/// The reading half. Call `next_length`, then `take`, then `release`.
+#[derive(Debug)]
+pub struct Consumer<M> {
+    memory: M,
+    head: u64,
+    released: u64,
+    tail: u64,
+    packets: u64,
+    late_tokens: usize,
+}
+
+/// What came of arming the doorbell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arm {
+    /// Armed: the next packet rings. Sleep on the socket.
+    Armed,
+    /// There is a packet already, or the end.
+    Ready,
+}
+
+impl<M: Memory> Consumer<M> {
+    /// The consumer of a fresh ring.
+    pub fn new(memory: M) -> Self {
+        Consumer { memory, head: 0, released: 0, tail: 0, packets: 0, late_tokens: 0 }
+    }
+
+    /// Length of the next packet, or None when there is none.
+    pub fn next_length(&mut self) -> Result<Option<usize>, Corrupt> {
+        loop {
+            if self.head == self.tail {
+                self.refresh_tail()?;
+                if self.head == self.tail {
+                    return Ok(None);
+                }
+            }
+            let available = self.tail - self.head;
+            let length = self.memory.length_at(self.offset(self.head));
+            if length == SKIP {
+                let step = M::CAPACITY as u64 - self.offset(self.head) as u64;
+                if step > available {
+                    return Err(Corrupt);
+                }
+                self.head += step;
+                continue;
+            }
+            let length = length as usize;
+            if length > MAX_PACKET || record(length) > available {
+                return Err(Corrupt);
+            }
+            return Ok(Some(length));
+        }
+    }
+
+    /// Copy the next packet out and step over it. `target` has exactly the length that `next_length` just returned.
+    pub fn take(&mut self, target: &mut [MaybeUninit<u8>]) {
+        self.memory.read(self.offset(self.head + HEADER), target);
+        self.head += record(target.len());
+        self.packets += 1;
+    }
+
+    /// Give the space of what was taken back to the writer. True: writers wait for it, wake them.
+    #[must_use]
+    pub fn release(&mut self) -> bool {
+        if self.released == self.head {
+            return false;
+        }
+        self.released = self.head;
+        let control = self.memory.control();
+        control.consumer.popped.store(self.packets, Ordering::Relaxed);
+        // Pairs with the Acquire load in `Producer::refresh_head`.
+        control.consumer.head.store(self.head, Ordering::Release);
+        // Pairs with the fence in `Producer::request_wake`.
+        fence(Ordering::SeqCst);
+        let wake_at = control.wait.wake_at.load(Ordering::Relaxed);
+        if wake_at == 0 || self.head < wake_at {
+            return false;
+        }
+        control.wait.wake_at.store(0, Ordering::Relaxed);
+        true
+    }
+
+    /// Arm the doorbell of a ring that was found empty. `ended` tells whether something other than a packet keeps the
+    /// reader from sleeping; who changes that calls `Producer::disarm`.
+    pub fn arm(&mut self, bell: &impl Bell, ended: impl FnOnce() -> bool) -> Result<Arm, Corrupt> {
+        if self.is_armed() {
+            self.settle(bell)?;
+            return Ok(Arm::Armed);
+        }
+        self.memory.control().wait.reader_armed.store(1, Ordering::Relaxed);
+        // Pairs with the fence in `Producer::disarm`.
+        fence(Ordering::SeqCst);
+        let ready = self.next_length()?.is_some() || ended();
+        let rung = ready && self.memory.control().wait.reader_armed.swap(0, Ordering::AcqRel) == 0;
+        if !ready || rung {
+            // One token too many: the one from before we armed. It may still be on its way, then it is taken out later;
+            // tokens are counted, so it does not matter which of them is.
+            self.late_tokens += 1;
+            self.late_tokens -= bell.drain(self.late_tokens).min(self.late_tokens);
+        }
+        Ok(if ready { Arm::Ready } else { Arm::Armed })
+    }
+
+    fn is_armed(&self) -> bool {
+        self.memory.control().wait.reader_armed.load(Ordering::Acquire) == 1
+    }
+
+    /// Take out tokens that came late. While armed, any other token is one that nobody owed us: a peer could keep us
+    /// awake with those.
+    fn settle(&mut self, bell: &impl Bell) -> Result<(), Corrupt> {
+        if self.late_tokens > 0 {
+            self.late_tokens -= bell.drain(self.late_tokens).min(self.late_tokens);
+            return Ok(());
+        }
+        // In this order: a token that was there before we saw ourselves armed is not the answer to this arming.
+        if bell.has_token() && self.is_armed() {
+            return Err(Corrupt);
+        }
+        Ok(())
+    }
+
+    /// Whether a packet is (probably) there, without taking the right to read. For spinning.
+    pub fn peek(memory: &M, head: u64) -> bool {
+        memory.control().producer.tail.load(Ordering::Relaxed) != head
+    }
+
+    /// Position for `peek`.
+    pub fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// Packets that were written and not taken yet, as the writer counts them.
+    pub fn queued(&self) -> u64 {
+        let pushed = self.memory.control().producer.pushed.load(Ordering::Relaxed);
+        pushed.saturating_sub(self.packets).min(M::CAPACITY as u64 / HEADER)
+    }
+
+    fn offset(&self, position: u64) -> usize {
+        position as usize & (M::CAPACITY - 1)
+    }
+
+    fn refresh_tail(&mut self) -> Result<(), Corrupt> {
+        // Pairs with the Release store in `Producer::publish`.
+        let tail = self.memory.control().producer.tail.load(Ordering::Acquire);
+        if tail < self.tail || tail - self.released > M::CAPACITY as u64 || tail % 8 != 0 {
+            return Err(Corrupt);
+        }
+        self.tail = tail;
+        Ok(())
+    }
+}

@@ -1,0 +1,110 @@
+//! How long to look before sleeping. Waking a sleeping process costs tens of microseconds; a look costs nothing when the
+//! answer is near and a core is free, and steals the peer's time when there is none.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// About the price of sleeping and being woken: spinning longer than this can never pay.
+const DEFAULT_LIMIT: Duration = Duration::from_micros(50);
+/// A spinner that was not running for this long had its core taken away: the machine is busy.
+const PREEMPTED: Duration = Duration::from_micros(250);
+const MAX_CREDIT: u32 = 8;
+/// Without credit, one wait in so many is spun to find out whether that has become worth it: each failure doubles it.
+const PROBE_FIRST: u32 = 32;
+const PROBE_LAST: u32 = 8192;
+const LOOKS_PER_CLOCK: u32 = 16;
+
+/// The limit for this process: `OUROBOROS_SPIN_US`, else 50 us.
+fn limit() -> Duration {
+    static LIMIT: OnceLock<Duration> = OnceLock::new();
+    *LIMIT.get_or_init(|| {
+        let wanted = std::env::var("OUROBOROS_SPIN_US").ok().and_then(|text| text.parse().ok());
+        wanted.map_or(DEFAULT_LIMIT, Duration::from_micros)
+    })
+}
+
+/// Learns from the last waits of one direction of a flow whether spinning pays. It does not when the peer shares our core
+/// or the machine has more to do than cores; asking the system whether that is so would cost more than trying.
+#[derive(Debug)]
+pub(crate) struct Spinner {
+    credit: AtomicU32,
+    skipped: AtomicU32,
+    probe_every: AtomicU32,
+}
+
+impl Spinner {
+    pub(crate) fn new() -> Self {
+        Spinner {
+            credit: AtomicU32::new(MAX_CREDIT),
+            skipped: AtomicU32::new(0),
+            probe_every: AtomicU32::new(PROBE_FIRST),
+        }
+    }
+
+    /// Look until `ready`, for a time that depends on how it went before. Returns whether it was ready.
+    pub(crate) fn spin(&self, ready: impl Fn() -> bool) -> bool {
+        let limit = limit();
+        if limit.is_zero() || !self.worth_it() {
+            return ready();
+        }
+        let start = Instant::now();
+        let mut last = start;
+        loop {
+            for _ in 0..LOOKS_PER_CLOCK {
+                if ready() {
+                    self.earn();
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            let now = Instant::now();
+            if now - last > PREEMPTED {
+                self.credit.store(0, Ordering::Relaxed);
+                self.pay();
+                return ready();
+            }
+            if now - start > limit {
+                self.pay();
+                return ready();
+            }
+            last = now;
+        }
+    }
+
+    /// Look for about a microsecond. Short enough to keep the interpreter lock.
+    pub(crate) fn glance(&self, ready: impl Fn() -> bool) -> bool {
+        if limit().is_zero() || self.credit.load(Ordering::Relaxed) == 0 {
+            return ready();
+        }
+        (0..LOOKS_PER_CLOCK * 2).any(|_| {
+            std::hint::spin_loop();
+            ready()
+        })
+    }
+
+    fn worth_it(&self) -> bool {
+        if self.credit.load(Ordering::Relaxed) > 0 {
+            return true;
+        }
+        let skipped = self.skipped.load(Ordering::Relaxed) + 1;
+        let probe = skipped >= self.probe_every.load(Ordering::Relaxed);
+        self.skipped.store(if probe { 0 } else { skipped }, Ordering::Relaxed);
+        probe
+    }
+
+    fn earn(&self) {
+        let credit = self.credit.load(Ordering::Relaxed);
+        self.credit.store((credit + 1).min(MAX_CREDIT), Ordering::Relaxed);
+        self.probe_every.store(PROBE_FIRST, Ordering::Relaxed);
+    }
+
+    fn pay(&self) {
+        let credit = self.credit.load(Ordering::Relaxed);
+        self.credit.store(credit.saturating_sub(1), Ordering::Relaxed);
+        if credit == 0 {
+            let every = self.probe_every.load(Ordering::Relaxed);
+            self.probe_every.store((every * 2).min(PROBE_LAST), Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+"""What the IRM wants done in the world. The runtime carries these out in order."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ouroboros.control.messages import Answer
+from ouroboros.qos import QoSSpec
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """Answer the request that waits under `token`."""
+
+    token: int
+    message: Answer
+
+
+class Connect(msgspec.Struct, frozen=True):
+    """Make a flow between two waiting requests: side 0 goes to `allocator`, side 1 to `acceptor`."""
+
+    flow_id: int
+    qos: QoSSpec
+    allocator: int
+    acceptor: int
+
+
+class Join(msgspec.Struct, frozen=True):
+    """Make a flow between a waiting request (side 0) and the broadcast worker of an IPC process."""
+
+    flow_id: int
+    qos: QoSSpec
+    ipcp: int
+    token: int
+
+
+class MarkDead(msgspec.Struct, frozen=True):
+    """The process behind `side` of the flow died: tell the other side."""
+
+    flow_id: int
+    side: int
+
+
+class Release(msgspec.Struct, frozen=True):
+    """Nobody uses the flow any more; for a joined one, take it out of the layer of `ipcp`."""
+
+    flow_id: int
+    ipcp: int | None = None
+
+
+class StartProgram(msgspec.Struct, frozen=True):
+    """Start a program because somebody wants a flow to `name`. Report with `Irm.program_started` or `.program_failed`."""
+
+    path: str
+    args: list[str]
+    name: str
+
+
+class StartLayer(msgspec.Struct, frozen=True):
+    """A broadcast layer begins: start its worker."""
+
+    ipcp: int
+
+
+class StopLayer(msgspec.Struct, frozen=True):
+    """A broadcast layer ends: its flows go down."""
+
+    ipcp: int
+
+
+Effect = Reply | Connect | Join | MarkDead | Release | StartProgram | StartLayer | StopLayer

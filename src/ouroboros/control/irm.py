@@ -1,0 +1,251 @@
+"""The IPC resource manager: names, IPC processes, programs, processes and flows of one node. Pure.
+
+The runtime feeds it (`process_arrived`, `handle`, `cancel`, `process_died`, `timeout`, ...) and after each call carries out
+what `take_effects` returns. Requests that the caller got wrong raise nothing here: they are answered by `Failed`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ouroboros.control.effects import Effect, Reply, StartLayer, StopLayer
+from ouroboros.control.flows import FlowManager
+from ouroboros.control.messages import (
+    FIRST_IPCP_ID,
+    Accept,
+    Alloc,
+    BindProcess,
+    BindProgram,
+    BootstrapIpcp,
+    CreateIpcp,
+    CreateName,
+    Dealloc,
+    DestroyIpcp,
+    DestroyName,
+    Done,
+    Failed,
+    Join,
+    ListFlows,
+    ListIpcps,
+    ListNames,
+    RegisterName,
+    Request,
+    UnbindProcess,
+    UnbindProgram,
+    UnregisterName,
+)
+from ouroboros.control.names import Binding, Process, Registry, check_name
+from ouroboros.errors import BindError, IpcpCreateError, NameError, OuroborosError, UnsupportedError
+from ouroboros.layers.base import DEFAULT_HASH, Ipcp
+from ouroboros.layers.broadcast import BroadcastIpcp
+from ouroboros.layers.local import LocalIpcp
+
+#: Types that the command line knows; those without a class are not built yet.
+IPCP_TYPES: dict[str, type[Ipcp] | None] = {
+    "local": LocalIpcp,
+    "unicast": None,
+    "broadcast": BroadcastIpcp,
+    "eth-llc": None,
+    "eth-dix": None,
+    "udp4": None,
+    "udp6": None,
+}
+
+
+class Irm:
+    """One node's resource manager. `uid`: of the node, whose owner (and root) may manage it."""
+
+    def __init__(self, uid: int, *, embedded: bool = False, flow_limit: int = 10_239, name_limit: int = 100_000) -> None:
+        self._uid = uid
+        self._embedded = embedded
+        self._effects: list[Effect] = []
+        self._next_ipcp = FIRST_IPCP_ID
+        self.ipcps: dict[int, Ipcp] = {}
+        self.registry = Registry(name_limit)
+        self.flows = FlowManager(self.registry, self._effects, flow_limit)
+        if embedded:
+            for type, layer in (("local", "local"), ("broadcast", "broadcast")):
+                ipcp = self._create_ipcp(CreateIpcp(layer, type))
+                self._bootstrap_ipcp(BootstrapIpcp(ipcp, layer, DEFAULT_HASH))
+
+    # --- what the runtime feeds
+
+    def process_arrived(self, pid: int, uid: int, program: str) -> Process:
+        """A process said hello for the first time. Raises `NameError` when its program name cannot be one."""
+        process = self.registry.add_process(pid, uid, check_name(program, "program name"))
+        self.flows.program_said_hello(process)
+        return process
+
+    def process_died(self, process: Process) -> None:
+        self.flows.process_died(process)
+        self.registry.remove_process(process)
+
+    def handle(self, token: int, process: Process, request: Request, now: float) -> None:
+        """Take a request; its answer comes as an effect, now or later."""
+        try:
+            match request:
+                case Alloc():
+                    self.flows.alloc(token, process, request, now)
+                case Accept():
+                    self._bind_acceptor(process, request)
+                    self.flows.accept(token, process, request, now)
+                case Join():
+                    self.flows.join(token, process, request, self._broadcast_layer(request.layer))
+                case Dealloc():
+                    self.flows.dealloc(process, request.flow_id, request.side)
+                case _:
+                    value = self._manage(process, request)
+                    self._effects.append(Reply(token, Done(value)))
+        except OuroborosError as error:
+            self._effects.append(Reply(token, Failed(type(error).__name__, str(error))))
+
+    def cancel(self, token: int) -> None:
+        """Whoever waited under this token hung up."""
+        self.flows.cancel(token)
+
+    def deadline(self) -> float | None:
+        return self.flows.deadline()
+
+    def timeout(self, now: float) -> None:
+        self.flows.timeout(now)
+
+    def take_effects(self) -> list[Effect]:
+        """What is to be done now, in order."""
+        effects = self._effects[:]
+        self._effects.clear()
+        return effects
+
+    # --- management
+
+    def _manage(self, process: Process, request: Request) -> Any:
+        match request:
+            case ListNames():
+                return [name.entry(self._layers_of(name.text)) for name in self.registry.names.values()]
+            case ListIpcps():
+                return [ipcp.entry() for ipcp in sorted(self.ipcps.values(), key=lambda each: (each.preference, each.id))]
+            case ListFlows():
+                return self.flows.entries()
+        if process.uid not in (0, self._uid):
+            raise BindError("only the user who runs this node, and root, may manage it")
+        match request:
+            case CreateName():
+                self.registry.create(request.name, request.policy)
+            case DestroyName():
+                self._destroy_name(request.name)
+            case RegisterName():
+                self.registry.find(request.name)
+                self._ipcp(request.ipcp).register(request.name)
+            case UnregisterName():
+                self._ipcp(request.ipcp).unregister(request.name)
+            case BindProgram():
+                self._bind_program(request)
+            case UnbindProgram():
+                self.registry.unbind_program(request.program, request.name)
+            case BindProcess():
+                self._bind_process(request)
+            case UnbindProcess():
+                self._unbind_process(request)
+            case CreateIpcp():
+                return self._create_ipcp(request)
+            case BootstrapIpcp():
+                return self._bootstrap_ipcp(request)
+            case DestroyIpcp():
+                self._destroy_ipcp(request.ipcp)
+            case _:
+                raise UnsupportedError(f"{type(request).__name__} is no request for the IRM")
+        return None
+
+    def _bind_acceptor(self, process: Process, request: Accept) -> None:
+        name = request.name
+        if name is None and self._embedded and not process.names:
+            # The embedded default: a program that nobody bound is known by its own name.
+            name = process.program.removesuffix(".py")
+        if name is None or name in process.names:
+            return
+        if process.uid not in (0, self._uid):
+            raise BindError(f"only the user who runs this node, and root, may take the name {name!r}")
+        self.registry.bind_process(process, name)
+
+    def _bind_program(self, request: BindProgram) -> None:
+        if not request.path.startswith("/"):
+            raise BindError(f"the path of a program must be absolute, not {request.path!r}")
+        for process in self.registry.bind_program(Binding(request.path, request.auto, request.args), request.name):
+            self.flows.bound(process, self.registry.names[request.name])
+
+    def _bind_process(self, request: BindProcess) -> None:
+        if request.pid in self.ipcps:
+            self.registry.create(request.name)
+            self.ipcps[request.pid].names.add(request.name)
+            return
+        process = self._process(request.pid)
+        self.flows.bound(process, self.registry.bind_process(process, request.name))
+
+    def _unbind_process(self, request: UnbindProcess) -> None:
+        if request.pid not in self.ipcps:
+            process = self._process(request.pid)
+            self.flows.unbound(process, self.registry.unbind_process(process, request.name))
+        elif request.name in self.ipcps[request.pid].names:
+            self.ipcps[request.pid].names.discard(request.name)
+        else:
+            raise BindError(f"IPC process {self.ipcps[request.pid].name!r} is not bound to {request.name!r}")
+
+    def _destroy_name(self, text: str) -> None:
+        name = self.registry.destroy(text)
+        self.flows.name_destroyed(name)
+        for ipcp in self.ipcps.values():
+            ipcp.names.discard(text)
+            if isinstance(ipcp, LocalIpcp):
+                ipcp.unregister(text)
+
+    def _process(self, pid: int) -> Process:
+        process = self.registry.processes.get(pid)
+        if process is None:
+            raise BindError(f"no process {pid} uses this node; bind its program instead, or start it first")
+        return process
+
+    # --- IPC processes
+
+    def _create_ipcp(self, request: CreateIpcp) -> int:
+        check_name(request.name, "name of an IPC process")
+        if request.type not in IPCP_TYPES:
+            raise IpcpCreateError(f"unknown type {request.type!r}: choose one of {', '.join(IPCP_TYPES)}")
+        kind = IPCP_TYPES[request.type]
+        if kind is None:
+            raise UnsupportedError(f"IPC processes of type {request.type} are not built yet; there are local and broadcast")
+        if any(ipcp.name == request.name for ipcp in self.ipcps.values()):
+            raise IpcpCreateError(f"there is an IPC process {request.name!r} already; choose another name")
+        id = self._next_ipcp
+        self._next_ipcp += 1
+        self.ipcps[id] = kind(id, request.name)
+        return id
+
+    def _bootstrap_ipcp(self, request: BootstrapIpcp) -> int:
+        ipcp = self._ipcp(request.ipcp)
+        check_name(request.layer, "layer name")
+        if self._layer(request.layer, ipcp.type) is not None:
+            raise NameError(f"this node is in {ipcp.type} layer {request.layer!r} already")
+        ipcp.bootstrap(request.layer, request.hash)
+        if isinstance(ipcp, BroadcastIpcp):
+            self._effects.append(StartLayer(ipcp.id))
+        return ipcp.id
+
+    def _destroy_ipcp(self, id: int) -> None:
+        ipcp = self._ipcp(id)
+        del self.ipcps[id]
+        if isinstance(ipcp, BroadcastIpcp) and ipcp.state == "operational":
+            self._effects.append(StopLayer(id))
+
+    def _ipcp(self, id: int) -> Ipcp:
+        ipcp = self.ipcps.get(id)
+        if ipcp is None:
+            raise IpcpCreateError(f"there is no IPC process {id}; `irm ipcp list` shows them")
+        return ipcp
+
+    def _layer(self, layer: str, type: str) -> Ipcp | None:
+        return next((ipcp for ipcp in self.ipcps.values() if (ipcp.layer, ipcp.type) == (layer, type)), None)
+
+    def _broadcast_layer(self, layer: str) -> Ipcp | None:
+        return self._layer(layer, "broadcast")
+
+    def _layers_of(self, name: str) -> list[str]:
+        return [ipcp.layer for ipcp in self.ipcps.values() if ipcp.layer and ipcp.query(ipcp.digest(name))]

@@ -1,0 +1,311 @@
+"""What programs and the node say to each other over the control socket: one schema, one version.
+
+Each message is a msgpack array (`msgspec`, tagged by type) behind a 4-byte big-endian length. A connection carries one
+request at a time: `Hello` first, then requests, each answered by `Done`, `Failed` or `Granted`. The exceptions are
+`Dealloc`, which has no answer, and hanging up, which cancels the request that is waiting. A connection that hangs up right
+after a `Granted` gives the flow back: nobody took it.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, TypeVar
+
+import msgspec
+
+from ouroboros.errors import ProtocolError
+from ouroboros.qos import QoSSpec
+
+#: Raised by one whenever a message changes; a node answers a client of another version with `Failed`.
+VERSION = 1
+
+#: Names, layers and programs are at most this many bytes of UTF-8 (C prototype: 255).
+NAME_LENGTH = 255
+
+#: The largest answer, bytes. A list of 100 000 names fits.
+MESSAGE_LENGTH = 64 << 20
+
+#: The largest request, bytes.
+REQUEST_LENGTH = 256 << 10
+
+#: IPC processes live inside the node. Their ids start above any pid that Linux gives (2**22).
+FIRST_IPCP_ID = (1 << 22) + 1
+
+
+class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True, tag_field="kind"):
+    pass
+
+
+# --- requests: flows
+
+
+class Hello(_Message):
+    """Who is calling. The pid is taken from the socket, never from the message."""
+
+    version: int
+    program: str
+
+
+class Alloc(_Message):
+    """Ask for a flow to a name. `timeout`: seconds to wait for an acceptor, None for the node's default."""
+
+    name: str
+    qos: QoSSpec
+    timeout: float | None
+
+
+class Accept(_Message):
+    """Wait for a flow to a name bound to this process; with `name`, bind it first. `timeout` None: no limit."""
+
+    name: str | None
+    timeout: float | None
+
+
+class Join(_Message):
+    """Join the broadcast layer of that name."""
+
+    layer: str
+    qos: QoSSpec
+    timeout: float | None
+
+
+class Dealloc(_Message):
+    """This end of the flow is released. Not answered."""
+
+    flow_id: int
+    side: int
+
+
+# --- requests: management
+
+
+class CreateName(_Message):
+    """`policy`: "round-robin" or "spillover"."""
+
+    name: str
+    policy: str
+
+
+class DestroyName(_Message):
+    name: str
+
+
+class ListNames(_Message):
+    """Answered by a list of `NameEntry`."""
+
+
+class RegisterName(_Message):
+    """Publish a name in the layer of an IPC process. `ipcp`: its id."""
+
+    name: str
+    ipcp: int
+
+
+class UnregisterName(_Message):
+    name: str
+    ipcp: int
+
+
+class BindProgram(_Message):
+    """`path`: absolute path of an executable. With `auto` the node starts it, with `args`, when a flow is asked for."""
+
+    path: str
+    name: str
+    auto: bool
+    args: list[str]
+
+
+class UnbindProgram(_Message):
+    """`program`: base name."""
+
+    program: str
+    name: str
+
+
+class BindProcess(_Message):
+    """`pid`: a process id, or the id of an IPC process."""
+
+    pid: int
+    name: str
+
+
+class UnbindProcess(_Message):
+    pid: int
+    name: str
+
+
+class CreateIpcp(_Message):
+    """`type`: "local", "broadcast", ... Answered by the id of the new IPC process."""
+
+    name: str
+    type: str
+
+
+class BootstrapIpcp(_Message):
+    """`hash`: directory hash, "SHA3_224" to "SHA3_512". Answered by the id."""
+
+    ipcp: int
+    layer: str
+    hash: str
+
+
+class DestroyIpcp(_Message):
+    ipcp: int
+
+
+class ListIpcps(_Message):
+    """Answered by a list of `IpcpEntry`."""
+
+
+class ListFlows(_Message):
+    """Answered by a list of `FlowEntry`."""
+
+
+class NodeInfo(_Message):
+    """Answered by `NodeEntry`."""
+
+
+# --- answers
+
+
+class Done(_Message):
+    value: Any = None
+
+
+class Failed(_Message):
+    """`error`: name of a class in `ouroboros.errors`; `text`: what happened and what to do."""
+
+    error: str
+    text: str
+
+
+class Granted(_Message):
+    """A flow. Two descriptors come along: its memory and the doorbell socket of this end. `side`: 0 or 1."""
+
+    flow_id: int
+    qos: QoSSpec
+    side: int
+
+
+# --- entries of listings
+
+
+class NameEntry(msgspec.Struct, frozen=True):
+    name: str
+    policy: str
+    programs: list[str]
+    processes: list[int]
+    layers: list[str]
+
+
+class IpcpEntry(msgspec.Struct, frozen=True):
+    """`state`: "boot" before it is bootstrapped, then "operational"; `layer` is empty before. `lost`: packets, by member."""
+
+    id: int
+    name: str
+    type: str
+    state: str
+    layer: str
+    hash: str
+    members: int = 0
+    lost: int = 0
+
+
+class FlowEntry(msgspec.Struct, frozen=True):
+    """`pids`: of the allocator and the acceptor; 0 for the node itself (a broadcast layer)."""
+
+    id: int
+    name: str
+    pids: tuple[int, int]
+    qos: QoSSpec
+
+
+class NodeEntry(msgspec.Struct, frozen=True):
+    version: str
+    pid: int
+    embedded: bool
+    runtime_dir: str
+    processes: int
+    flows: int
+    names: int
+
+
+Request = (
+    Hello
+    | Alloc
+    | Accept
+    | Join
+    | Dealloc
+    | CreateName
+    | DestroyName
+    | ListNames
+    | RegisterName
+    | UnregisterName
+    | BindProgram
+    | UnbindProgram
+    | BindProcess
+    | UnbindProcess
+    | CreateIpcp
+    | BootstrapIpcp
+    | DestroyIpcp
+    | ListIpcps
+    | ListFlows
+    | NodeInfo
+)
+Answer = Done | Failed | Granted
+
+_T = TypeVar("_T")
+_PREFIX = struct.Struct(">I")
+_encoder = msgspec.msgpack.Encoder()
+_request_decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
+_answer_decoder: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
+
+
+def encode(message: Request | Answer) -> bytes:
+    """The message as it goes over the socket, length in front."""
+    body = _encoder.encode(message)
+    return _PREFIX.pack(len(body)) + body
+
+
+def decode_request(body: bytes) -> Request:
+    """Parse a request; raise `ProtocolError` when it is none."""
+    return _decode(_request_decoder, body)
+
+
+def decode_answer(body: bytes) -> Answer:
+    """Parse an answer; raise `ProtocolError` when it is none."""
+    return _decode(_answer_decoder, body)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[_T], body: bytes) -> _T:
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, ValueError, TypeError, RecursionError) as error:
+        raise ProtocolError(f"not a control message: {error}") from error
+
+
+class MessageReader:
+    """Cuts a byte stream into message bodies. Feed bytes with `feed`, take bodies with `next`."""
+
+    __slots__ = ("_buffer", "_limit")
+
+    def __init__(self, limit: int = MESSAGE_LENGTH) -> None:
+        self._buffer = bytearray()
+        self._limit = limit
+
+    def feed(self, data: bytes) -> None:
+        self._buffer += data
+
+    def next(self) -> bytes | None:
+        """The next whole body, or None; raise `ProtocolError` when the announced length is over the limit."""
+        if len(self._buffer) < _PREFIX.size:
+            return None
+        (length,) = _PREFIX.unpack_from(self._buffer)
+        if length > self._limit:
+            raise ProtocolError(f"control message of {length} bytes announced; the limit is {self._limit}")
+        end = _PREFIX.size + length
+        if len(self._buffer) < end:
+            return None
+        body = bytes(self._buffer[_PREFIX.size : end])
+        del self._buffer[:end]
+        return body

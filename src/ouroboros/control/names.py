@@ -1,0 +1,151 @@
+"""Names, the programs and processes bound to them, and who waits: the registry of the IRM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ouroboros.control.messages import NAME_LENGTH, NameEntry
+from ouroboros.errors import BindError, NameError
+
+POLICIES = ("round-robin", "spillover")
+
+
+def check_name(text: str, what: str = "name") -> str:
+    """Give the text back if it can be the name of something; else raise `NameError` saying what is wrong with it."""
+    try:
+        length = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise NameError(f"the {what} {text!r} is not valid UTF-8: {error.reason}") from error
+    if not text:
+        raise NameError(f"the {what} is empty")
+    if length > NAME_LENGTH:
+        raise NameError(f"the {what} has {length} bytes in UTF-8; at most {NAME_LENGTH} are allowed")
+    if not text.isprintable():
+        raise NameError(f"the {what} {text!r} has control characters in it")
+    return text
+
+
+@dataclass(slots=True)
+class Binding:
+    """A program that serves a name. With `auto`, the node may start it."""
+
+    path: str
+    auto: bool = False
+    args: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class Process:
+    """A program that runs and talks to us."""
+
+    pid: int
+    uid: int
+    program: str
+    names: set[str] = field(default_factory=set)
+    #: (flow id, side) of every end it holds.
+    ends: set[tuple[int, int]] = field(default_factory=set)
+    #: Tokens of its waiting requests.
+    waiting: set[int] = field(default_factory=set)
+    #: It took at least one flow. A started program that dies before that is not started again.
+    served: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Name:
+    """A name and, in the order of arrival, the tokens of acceptors and allocators that wait for it."""
+
+    text: str
+    policy: str = "spillover"
+    programs: dict[str, Binding] = field(default_factory=dict)
+    processes: set[int] = field(default_factory=set)
+    acceptors: dict[int, None] = field(default_factory=dict)
+    allocators: dict[int, None] = field(default_factory=dict)
+
+    def next_acceptor(self) -> int | None:
+        """Who gets the next flow: the one that waited longest (round-robin) or the last that came (spillover)."""
+        order = iter(self.acceptors) if self.policy == "round-robin" else reversed(self.acceptors)
+        return next(order, None)
+
+    def autostart(self) -> Binding | None:
+        """The program to start on demand: the one bound last."""
+        return next((binding for binding in reversed(self.programs.values()) if binding.auto), None)
+
+    def entry(self, layers: list[str]) -> NameEntry:
+        return NameEntry(self.text, self.policy, sorted(self.programs), sorted(self.processes), layers)
+
+
+class Registry:
+    """Three relations that no order is imposed on: name and program, name and process, process and program."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.names: dict[str, Name] = {}
+        self.processes: dict[int, Process] = {}
+
+    def create(self, text: str, policy: str = "spillover") -> Name:
+        """The name of that text, made if there is none. The policy of an existing one stays."""
+        check_name(text)
+        if policy not in POLICIES:
+            raise NameError(f"unknown load-balancing policy {policy!r}: choose {' or '.join(POLICIES)}")
+        name = self.names.get(text)
+        if name is None:
+            if len(self.names) >= self._limit:
+                raise NameError(f"the node has its limit of {self._limit} names; destroy one")
+            name = self.names[text] = Name(text, policy)
+        return name
+
+    def destroy(self, text: str) -> Name:
+        name = self.find(text)
+        for pid in name.processes:
+            self.processes[pid].names.discard(text)
+        return self.names.pop(text)
+
+    def find(self, text: str) -> Name:
+        """The name of that text; raise `NameError` when there is none."""
+        name = self.names.get(text)
+        if name is None:
+            raise NameError(f"there is no name {text!r} on this node; `irm name list` shows the names")
+        return name
+
+    def bind_process(self, process: Process, text: str) -> Name:
+        name = self.create(text)
+        name.processes.add(process.pid)
+        process.names.add(text)
+        return name
+
+    def unbind_process(self, process: Process, text: str) -> Name:
+        name = self.find(text)
+        if process.pid not in name.processes:
+            raise BindError(f"process {process.pid} ({process.program}) is not bound to {text!r}")
+        name.processes.discard(process.pid)
+        process.names.discard(text)
+        return name
+
+    def bind_program(self, binding: Binding, text: str) -> list[Process]:
+        """Bind a program, and those of its processes that run already; returns those."""
+        program = binding.path.rpartition("/")[2]
+        check_name(program, "program name")
+        name = self.create(text)
+        name.programs.pop(program, None)
+        name.programs[program] = binding
+        running = [process for process in self.processes.values() if process.program == program]
+        for process in running:
+            self.bind_process(process, text)
+        return running
+
+    def unbind_program(self, program: str, text: str) -> None:
+        """Processes that run stay bound: `unbind process` is for those."""
+        if self.find(text).programs.pop(program, None) is None:
+            raise BindError(f"program {program!r} is not bound to {text!r}; give its base name")
+
+    def add_process(self, pid: int, uid: int, program: str) -> Process:
+        process = self.processes[pid] = Process(pid, uid, program)
+        for name in self.names.values():
+            if program in name.programs:
+                self.bind_process(process, name.text)
+        return process
+
+    def remove_process(self, process: Process) -> None:
+        del self.processes[process.pid]
+        for text in process.names:
+            self.names[text].processes.discard(process.pid)

@@ -1,0 +1,133 @@
+"""Quality of service of a flow: the nine parameters of a `QoSSpec`, and the specs that have a name.
+
+Source: the PyOuroboros API text for parameters, units and defaults; `docs/protocol/qos.md` for how they travel.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+MILLION = 1_000_000
+BILLION = 1_000_000_000
+
+UINT32_MAX = 2**32 - 1
+UINT64_MAX = 2**64 - 1
+
+# field -> (largest value, unit), in the order of the documentation
+_LIMITS: dict[str, tuple[int, str]] = {
+    "delay": (UINT32_MAX, "ms"),
+    "bandwidth": (UINT64_MAX, "bit/s"),
+    "availability": (255, "nines"),
+    "loss": (UINT32_MAX, "ppm"),
+    "ber": (UINT32_MAX, "errors per 10^9 bits"),
+    "in_order": (1, "0 or 1"),
+    "max_gap": (UINT32_MAX, "ms"),
+    "cypher_s": (65535, "bits"),
+    "timeout": (UINT32_MAX, "ms"),
+}
+
+
+class QoSSpec(msgspec.Struct, frozen=True, array_like=True):
+    """What a flow is asked to give. Immutable; all values are whole numbers.
+
+    ============== ================================================================ =========
+    parameter      meaning and unit                                                 default
+    ============== ================================================================ =========
+    delay          tolerable one-way delay, ms                                      1 000 000
+    bandwidth      wanted bandwidth, bit/s                                          0
+    availability   wanted availability, number of nines                             0
+    loss           tolerable packet loss, ppm; 0 turns retransmission on            1 000 000
+    ber            tolerable bit errors per 10^9 bits; 0 adds a CRC to each packet  10^9
+    in_order       1 for in-order delivery, which enables FRCP                      0
+    max_gap        longest tolerable interruption, ms                               1 000 000
+    cypher_s       least encryption strength, bits; 0 asks for none                 0
+    timeout        silence after which the peer counts as dead, ms; 0 for never     120 000
+    ============== ================================================================ =========
+
+    `loss=0` alone means reliable *and* in order. `in_order` also takes a bool.
+
+    Raises `TypeError` or `ValueError` naming the parameter when a value is no whole number or out of range.
+
+    >>> QoSSpec(loss=0).reliable
+    True
+    >>> QoSSpec(availability=300)
+    Traceback (most recent call last):
+        ...
+    ValueError: QoSSpec: availability must be from 0 to 255 (nines), not 300
+    """
+
+    delay: int = MILLION
+    bandwidth: int = 0
+    availability: int = 0
+    loss: int = MILLION
+    ber: int = BILLION
+    in_order: int = 0
+    max_gap: int = MILLION
+    cypher_s: int = 0
+    timeout: int = 120_000
+
+    def __post_init__(self) -> None:
+        for field, (largest, unit) in _LIMITS.items():
+            value = getattr(self, field)
+            if isinstance(value, bool) and field == "in_order":
+                msgspec.structs.force_setattr(self, field, int(value))
+                continue
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"QoSSpec: {field} must be a whole number ({unit}), not {value!r}")
+            if not 0 <= value <= largest:
+                raise ValueError(f"QoSSpec: {field} must be from 0 to {largest} ({unit}), not {value}")
+
+    @property
+    def reliable(self) -> bool:
+        """Whether every packet must arrive, which implies `ordered`."""
+        return self.loss == 0
+
+    @property
+    def ordered(self) -> bool:
+        """Whether packets must arrive in the order they were written."""
+        return self.in_order != 0 or self.loss == 0
+
+    @property
+    def cube(self) -> str:
+        """The QoS cube that the spec maps to: `"voice"`, `"video"` or `"best effort"`. First match wins."""
+        if self.delay <= 50 and self.bandwidth <= 100_000 and self.availability >= 5 and self.max_gap <= 50:
+            return "voice"
+        if self.delay <= 100 and self.availability >= 3 and self.max_gap <= 100:
+            return "video"
+        return "best effort"
+
+
+#: No promise at all: the default of `flow_alloc`.
+QOS_RAW = QoSSpec()
+#: No promise but that damaged packets are dropped.
+QOS_RAW_NO_ERRORS = QoSSpec(ber=0)
+#: In order, losses allowed.
+QOS_BEST_EFFORT = QoSSpec(ber=0, in_order=1)
+#: Moving pictures: in order, at most 100 ms late, three nines.
+QOS_VIDEO = QoSSpec(delay=100, bandwidth=UINT64_MAX, availability=3, loss=1, ber=0, in_order=1, max_gap=100)
+#: Speech: in order, at most 50 ms late, five nines, 100 kbit/s.
+QOS_VOICE = QoSSpec(delay=50, bandwidth=100_000, availability=5, loss=1, ber=0, in_order=1, max_gap=50)
+#: Files and messages: everything arrives, in order.
+QOS_DATA = QoSSpec(delay=1000, loss=0, ber=0, in_order=1, max_gap=2000)
+
+#: The specs by the words that the tools take for ``-q``.
+NAMED_SPECS: dict[str, QoSSpec] = {
+    "raw": QOS_RAW,
+    "best": QOS_BEST_EFFORT,
+    "video": QOS_VIDEO,
+    "voice": QOS_VOICE,
+    "data": QOS_DATA,
+}
+
+__all__ = [
+    "BILLION",
+    "MILLION",
+    "NAMED_SPECS",
+    "QOS_BEST_EFFORT",
+    "QOS_DATA",
+    "QOS_RAW",
+    "QOS_RAW_NO_ERRORS",
+    "QOS_VIDEO",
+    "QOS_VOICE",
+    "QoSSpec",
+]

@@ -1,0 +1,253 @@
+"""The program's side of the control socket: connections to the node, one for each call that is under way.
+
+A call that is interrupted or times out hangs up, which cancels its request in the node; otherwise its connection is kept
+for the next call. There is no thread behind this.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import resource
+import socket
+import sys
+import weakref
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ouroboros import errors
+from ouroboros.control import messages
+from ouroboros.control.messages import Answer, Dealloc, Done, Failed, Granted, Hello, MessageReader, Request
+from ouroboros.dataplane import Endpoint
+from ouroboros.errors import NodeError, NodeLimitError, ProtocolError
+from ouroboros.runtime.paths import runtime_dir, socket_path
+
+#: A node answers anything but a waiting request at once; seconds after which it counts as stuck.
+_PATIENCE = 30.0
+
+_DESCRIPTORS = socket.CMSG_SPACE(2 * array.array("i").itemsize)
+
+_ENTRIES: dict[type[Request], Any] = {
+    messages.ListNames: list[messages.NameEntry],
+    messages.ListIpcps: list[messages.IpcpEntry],
+    messages.ListFlows: list[messages.FlowEntry],
+    messages.NodeInfo: messages.NodeEntry,
+}
+
+
+class FlowGrant(NamedTuple):
+    """What came of an allocation: the answer of the node and the engine's end of the flow."""
+
+    granted: Granted
+    endpoint: Endpoint
+
+
+def program_name() -> str:
+    """What this program is called: its script or executable, the module for `python -m`, `python` for an interpreter."""
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and spec.name:
+        return str(spec.name).removesuffix(".__main__")
+    name = os.path.basename(sys.argv[0]) if sys.argv else ""
+    return "python" if name in ("", "-c", "-") else name
+
+
+class _Connection:
+    """One connection that said hello. Used by one thread at a time."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._reader = MessageReader()
+
+    def send(self, request: Request) -> None:
+        self._sock.sendall(messages.encode(request))
+
+    def receive(self, timeout: float | None) -> tuple[Answer, list[int]]:
+        """Wait for the answer. Descriptors that come with it belong to the caller."""
+        self._sock.settimeout(timeout)
+        descriptors: list[int] = []
+        try:
+            while (body := self._reader.next()) is None:
+                data, ancillary, _, _ = self._sock.recvmsg(65536, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+                descriptors += _descriptors(ancillary)
+                if not data:
+                    raise ConnectionResetError("hung up")
+                self._reader.feed(data)
+            return messages.decode_answer(body), descriptors
+        except BaseException:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    found = array.array("i")
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            found.frombytes(data[: len(data) - len(data) % found.itemsize])
+    return found.tolist()
+
+
+class Client:
+    """The connections of this process to its node."""
+
+    def __init__(self) -> None:
+        self._idle: list[_Connection] = []
+
+    def request(self, request: Request, *, start: bool = True, timeout: float | None = _PATIENCE) -> Any:
+        """Send a request and return the value of its answer.
+
+        With `start`, a node is started when there is none (unless `OUROBOROS_AUTOSTART=0`). Raises the exception that
+        the node names, or `NodeError` when there is no node, it goes away or it does not answer.
+        """
+        answer, descriptors = self._exchange(request, start, timeout)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if not isinstance(answer, Done):
+            raise ProtocolError(f"the node answered {type(request).__name__} with {type(answer).__name__}")
+        kind = _ENTRIES.get(type(request))
+        return answer.value if kind is None else msgspec.convert(answer.value, kind)
+
+    def request_flow(self, request: Request, wait: float | None) -> FlowGrant:
+        """Send a request that is answered by a flow, after up to `wait` seconds, and attach to the flow."""
+        patience = None if wait is None else wait + _PATIENCE
+        answer, descriptors = self._exchange(request, True, patience)
+        if not isinstance(answer, Granted):
+            raise ProtocolError(f"the node answered {type(request).__name__} with {type(answer).__name__}")
+        if len(descriptors) != 2:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            self.release(answer.flow_id, answer.side)
+            raise NodeLimitError("this program has no descriptors left for the flow: raise its limit (`ulimit -n`)")
+        _make_room_for_descriptors(max(descriptors))
+        try:
+            return FlowGrant(answer, Endpoint(*descriptors, answer.side))
+        except BaseException:
+            self.release(answer.flow_id, answer.side)
+            raise
+
+    def release(self, flow_id: int, side: int) -> None:
+        """Tell the node that an end of a flow is not used any more. A node that is gone needs no telling."""
+        try:
+            connection = self._idle.pop() if self._idle else self._connect(start=False)
+            connection.send(Dealloc(flow_id, side))
+        except (NodeError, OSError):
+            return
+        self._idle.append(connection)
+
+    def forget(self) -> None:
+        """In the child of a fork: the connections are the parent's."""
+        for connection in self._idle:
+            connection.close()
+        self._idle = []
+
+    def _exchange(self, request: Request, start: bool, timeout: float | None) -> tuple[Answer, list[int]]:
+        while self._idle:
+            try:
+                return self._call(self._idle.pop(), request, timeout)
+            except (BrokenPipeError, ConnectionResetError):
+                # The node that this connection led to is gone, and with it whatever it did: asking again is safe.
+                continue
+        connection = self._connect(start)
+        try:
+            return self._call(connection, request, timeout)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise NodeError("the node went away while it worked on the request; try again") from error
+
+    def _call(self, connection: _Connection, request: Request, timeout: float | None) -> tuple[Answer, list[int]]:
+        try:
+            connection.send(request)
+            answer, descriptors = connection.receive(timeout)
+        except TimeoutError as error:
+            connection.close()
+            raise NodeError(f"the node does not answer: it is stuck or overloaded (socket in {runtime_dir()})") from error
+        except BaseException:
+            connection.close()
+            raise
+        self._idle.append(connection)
+        if isinstance(answer, Failed):
+            raise _exception(answer)
+        return answer, descriptors
+
+    def _connect(self, start: bool) -> _Connection:
+        sock = _open(start)
+        connection = _Connection(sock)
+        _live.add(connection)
+        answer, _ = self._hello(connection)
+        if isinstance(answer, Failed):
+            connection.close()
+            raise _exception(answer)
+        return connection
+
+    def _hello(self, connection: _Connection) -> tuple[Answer, list[int]]:
+        try:
+            connection.send(Hello(messages.VERSION, program_name()))
+            return connection.receive(_PATIENCE)
+        except OSError as error:
+            connection.close()
+            raise NodeError(f"the node in {runtime_dir()} does not let this program in: {error}") from error
+
+
+def _open(start: bool) -> socket.socket:
+    """A socket that is connected to the node, which is started if need be."""
+    directory = runtime_dir()
+    path = socket_path(directory)
+    sock = _try_connect(path)
+    if sock is not None:
+        return sock
+    if not start or os.environ.get("OUROBOROS_AUTOSTART") == "0":
+        raise NodeError(f"no node runs in {directory}: start one with `irmd`")
+    from ouroboros.runtime.embedded import start_node
+
+    return start_node(directory, lambda: _try_connect(path))
+
+
+def _try_connect(path: str) -> socket.socket | None:
+    try:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as error:
+        raise NodeLimitError(f"this program cannot open one more socket: {error.strerror}") from error
+    try:
+        sock.connect(path)
+    except (FileNotFoundError, ConnectionRefusedError):
+        sock.close()
+        return None
+    except OSError as error:
+        sock.close()
+        raise NodeError(f"cannot reach the node at {path}: {error.strerror}") from error
+    return sock
+
+
+def _exception(failed: Failed) -> errors.OuroborosError:
+    kind = getattr(errors, failed.error, None)
+    if isinstance(kind, type) and issubclass(kind, errors.OuroborosError):
+        return kind(failed.text)
+    return errors.OuroborosError(f"{failed.error}: {failed.text}")
+
+
+def _make_room_for_descriptors(highest: int) -> None:
+    """Raise the soft limit of descriptors to the hard one before it is reached: each flow takes one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft - highest < 64 and soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+_live: weakref.WeakSet[_Connection] = weakref.WeakSet()
+client = Client()
+request = client.request
+request_flow = client.request_flow
+release = client.release
+
+
+def _after_fork() -> None:
+    # Also those that a thread of the parent was using: a copy that stays open here would hide the parent's hanging up.
+    for connection in list(_live):
+        connection.close()
+    client.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)

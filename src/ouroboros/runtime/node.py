@@ -1,0 +1,493 @@
+"""The node: one asyncio process that runs the IRM and carries out what it wants done."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import resource
+import signal
+import socket
+import struct
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+
+from ouroboros import __version__
+from ouroboros.control import messages
+from ouroboros.control.effects import (
+    Connect,
+    Effect,
+    Join,
+    MarkDead,
+    Release,
+    Reply,
+    StartLayer,
+    StartProgram,
+    StopLayer,
+)
+from ouroboros.control.irm import Irm
+from ouroboros.control.messages import (
+    Dealloc,
+    Done,
+    Failed,
+    Granted,
+    Hello,
+    ListIpcps,
+    MessageReader,
+    NodeEntry,
+    NodeInfo,
+    Request,
+)
+from ouroboros.control.names import Process
+from ouroboros.dataplane import BroadcastWorker, create_channel, mark_dead
+from ouroboros.errors import NodeError, OuroborosError, ProtocolError
+from ouroboros.layers.broadcast import BroadcastIpcp
+from ouroboros.runtime.paths import make_runtime_dir, socket_path
+
+log = logging.getLogger("ouroboros.irmd")
+
+#: Seconds that a new connection may take to say hello.
+HELLO_TIME = 10.0
+#: Seconds without programs after which an embedded node ends.
+IDLE_TIME = 30.0
+#: Seconds that programs started by the node get to end at shutdown.
+GRACE = 5.0
+#: Descriptors that a node keeps for connections and itself; each flow takes one of the rest.
+RESERVED_DESCRIPTORS = 4096
+
+_CREDENTIALS = struct.Struct("3i")
+
+
+class Connection:
+    """One connection of a program. `token` is its name in the IRM."""
+
+    __slots__ = ("granted", "hello_timer", "out", "process", "reader", "sock", "token", "waiting")
+
+    def __init__(self, token: int, sock: socket.socket) -> None:
+        self.token = token
+        self.sock = sock
+        self.reader = MessageReader(messages.REQUEST_LENGTH)
+        self.process: Process | None = None
+        self.hello_timer: asyncio.TimerHandle | None = None
+        #: A request is under way.
+        self.waiting = False
+        #: End of a flow that went out with the last answer and was not followed by a sign of life.
+        self.granted: tuple[int, int] | None = None
+        #: What the socket did not take yet.
+        self.out = bytearray()
+
+
+class Node:
+    """Runs until it is told to stop, or, embedded, until nobody used it for a while."""
+
+    def __init__(self, directory: Path, *, embedded: bool = False, idle_time: float = IDLE_TIME) -> None:
+        self.directory = directory
+        self._embedded = embedded
+        self._idle_time = idle_time
+        self._irm = Irm(os.geteuid(), embedded=embedded, flow_limit=_flow_limit())
+        self._connections: dict[int, Connection] = {}
+        self._next_token = 1
+        self._pidfds: dict[int, int] = {}
+        self._children: dict[int, tuple[subprocess.Popen[bytes], str, str]] = {}
+        self._memories: dict[int, int] = {}
+        self._workers: dict[int, BroadcastWorker] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._stopped = asyncio.Event()
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Serve. Calls `ready` when programs can connect. Raises `NodeError` when another node has the directory."""
+        self._loop = asyncio.get_running_loop()
+        make_runtime_dir(self.directory)
+        with _lock(self.directory), self._listen() as listener:
+            self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._loop.add_signal_handler(number, self._stopped.set)
+            self._loop.add_reader(listener, self._accept, listener)
+            self._carry_out()
+            self._watch_idleness()
+            ready()
+            try:
+                await self._stopped.wait()
+            finally:
+                self._loop.remove_reader(listener)
+                # First of all: programs that come from now on start another node, or are told that there is none.
+                os.unlink(socket_path(self.directory))
+                await self._shut_down()
+
+    def stop(self) -> None:
+        """End `run`."""
+        self._stopped.set()
+
+    # --- connections
+
+    def _listen(self) -> socket.socket:
+        path = socket_path(self.directory)
+        # We hold the lock, so a socket that is there belongs to a node that died.
+        Path(path).unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        listener.bind(path)
+        os.chmod(path, 0o666 if os.geteuid() == 0 else 0o600)
+        listener.listen(4096)
+        return listener
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(64):
+            try:
+                sock, _ = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._turn_away(listener, error)
+                return
+            sock.setblocking(False)
+            connection = Connection(self._next_token, sock)
+            self._next_token += 1
+            self._connections[connection.token] = connection
+            connection.hello_timer = self._loop.call_later(HELLO_TIME, self._hang_up, connection, "said no hello")
+            self._loop.add_reader(sock, self._read, connection)
+
+    def _turn_away(self, listener: socket.socket, error: OSError) -> None:
+        """Out of descriptors: take the caller's connection with the spare one and close it, so that it does not hang."""
+        log.warning("a program was turned away: %s", error)
+        os.close(self._reserve)
+        try:
+            listener.accept()[0].close()
+        except OSError as again:
+            log.warning("nor could it be told: %s", again)
+        self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+
+    def _read(self, connection: Connection) -> None:
+        try:
+            data = connection.sock.recv(65536)
+            if not data:
+                self._hang_up(connection, None)
+                return
+            connection.reader.feed(data)
+            while connection.sock.fileno() >= 0 and (body := connection.reader.next()) is not None:
+                self._receive(connection, messages.decode_request(body))
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._hang_up(connection, f"failed: {error}")
+        except ProtocolError as error:
+            self._refuse(connection, error)
+
+    def _refuse(self, connection: Connection, error: OuroborosError) -> None:
+        self._send(connection, Failed(type(error).__name__, str(error)))
+        self._hang_up(connection, str(error))
+
+    def _receive(self, connection: Connection, request: Request) -> None:
+        connection.granted = None
+        if isinstance(request, Hello):
+            self._say_hello(connection, request)
+        elif connection.process is None:
+            raise ProtocolError("the first message must be a Hello")
+        elif connection.waiting:
+            raise ProtocolError("a second request came before the first was answered")
+        elif isinstance(request, NodeInfo):
+            self._send(connection, Done(self._entry()))
+        else:
+            self._hand_over(connection, connection.process, request)
+
+    def _hand_over(self, connection: Connection, process: Process, request: Request) -> None:
+        if isinstance(request, ListIpcps):
+            self._count_losses()
+        connection.waiting = not isinstance(request, Dealloc)
+        self._irm.handle(connection.token, process, request, self._loop.time())
+        self._carry_out()
+
+    def _say_hello(self, connection: Connection, hello: Hello) -> None:
+        if hello.version != messages.VERSION:
+            raise ProtocolError(
+                f"this node speaks version {messages.VERSION} of the control protocol, the program {hello.version}: "
+                "update the older of the two"
+            )
+        if connection.process is not None:
+            raise ProtocolError("a second Hello on one connection")
+        pid, uid, _ = _CREDENTIALS.unpack(
+            connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        )
+        try:
+            connection.process = self._process(pid, uid, hello.program)
+        except (OuroborosError, OSError) as error:
+            self._refuse(connection, error if isinstance(error, OuroborosError) else NodeError(str(error)))
+            return
+        if connection.hello_timer is not None:
+            connection.hello_timer.cancel()
+        self._send(connection, Done(None))
+        self._carry_out()
+        self._watch_idleness()
+
+    def _hang_up(self, connection: Connection, why: str | None) -> None:
+        if self._connections.pop(connection.token, None) is None:
+            return
+        if why is not None:
+            log.warning("connection of %s closed: %s", connection.process or "a stranger", why)
+        if connection.hello_timer is not None:
+            connection.hello_timer.cancel()
+        self._loop.remove_reader(connection.sock)
+        self._loop.remove_writer(connection.sock)
+        connection.sock.close()
+        self._irm.cancel(connection.token)
+        if connection.granted is not None:
+            self._irm.flows.abandon(*connection.granted)
+        self._carry_out()
+        self._watch_idleness()
+
+    def _send(self, connection: Connection, message: Done | Failed | Granted, descriptors: tuple[int, ...] = ()) -> None:
+        """Send, or keep for when the socket takes more. Descriptors go with the first byte, so not behind a backlog."""
+        data = messages.encode(message)
+        connection.waiting = False
+        try:
+            sent = 0 if connection.out else socket.send_fds(connection.sock, [data], list(descriptors))
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            # It hung up; its end of file, which we will read, cleans up.
+            return
+        if sent < len(data):
+            connection.out += data[sent:]
+            self._loop.add_writer(connection.sock, self._flush, connection)
+
+    def _flush(self, connection: Connection) -> None:
+        try:
+            del connection.out[: connection.sock.send(connection.out)]
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._hang_up(connection, f"failed: {error}")
+            return
+        if not connection.out:
+            self._loop.remove_writer(connection.sock)
+
+    # --- processes
+
+    def _process(self, pid: int, uid: int, program: str) -> Process:
+        known = self._irm.registry.processes.get(pid)
+        if known is not None and any(each.process is known for each in self._connections.values()):
+            return known
+        if known is not None:
+            # All its connections are gone but it lives: it executed another program.
+            self._irm.process_died(known)
+        if pid <= 0:
+            raise NodeError("the node cannot see your process: it lives in another pid namespace")
+        process = self._irm.process_arrived(pid, uid, program)
+        self._watch_process(pid)
+        return process
+
+    def _watch_process(self, pid: int) -> None:
+        if pid not in self._pidfds:
+            pidfd = self._pidfds[pid] = os.pidfd_open(pid)
+            self._loop.add_reader(pidfd, self._process_gone, pid)
+
+    def _process_gone(self, pid: int) -> None:
+        pidfd = self._pidfds.pop(pid)
+        self._loop.remove_reader(pidfd)
+        os.close(pidfd)
+        process = self._irm.registry.processes.get(pid)
+        if process is not None:
+            for connection in [each for each in self._connections.values() if each.process is process]:
+                connection.granted = None
+                self._hang_up(connection, None)
+            self._irm.process_died(process)
+        if pid in self._children:
+            child, name, program = self._children.pop(pid)
+            how = _how_it_ended(child.wait())
+            log.info("%s, started for %s, %s", program, name, how)
+            self._irm.flows.program_ended(name, program, how, process is not None and process.served)
+        self._carry_out()
+        self._watch_idleness()
+
+    # --- effects
+
+    def _carry_out(self) -> None:
+        while effects := self._irm.take_effects():
+            for effect in effects:
+                self._carry_out_one(effect)
+        self._set_timer()
+
+    def _carry_out_one(self, effect: Effect) -> None:
+        match effect:
+            case Reply():
+                if (connection := self._connections.get(effect.token)) is not None:
+                    self._send(connection, effect.message)
+            case Connect():
+                self._connect(effect)
+            case Join():
+                self._join(effect)
+            case MarkDead():
+                # A joined flow has no memory here: its other side is our own worker, which sees it end.
+                if (memory := self._memories.get(effect.flow_id)) is not None:
+                    mark_dead(memory, effect.side)
+            case Release():
+                self._release(effect)
+            case StartProgram():
+                self._start_program(effect)
+            case StartLayer():
+                self._workers[effect.ipcp] = BroadcastWorker()
+            case StopLayer():
+                self._workers.pop(effect.ipcp).stop()
+
+    def _connect(self, effect: Connect) -> None:
+        tokens = (effect.allocator, effect.acceptor)
+        try:
+            memory, *bells = create_channel()
+        except OSError as error:
+            for side, token in enumerate(tokens):
+                self._fail_flow(effect.flow_id, side, token, error)
+            return
+        self._memories[effect.flow_id] = memory
+        for side, (token, bell) in enumerate(zip(tokens, bells, strict=True)):
+            self._grant(token, Granted(effect.flow_id, effect.qos, side), memory, bell)
+            os.close(bell)
+
+    def _join(self, effect: Join) -> None:
+        try:
+            memory, bell, far_bell = create_channel()
+        except OSError as error:
+            self._fail_flow(effect.flow_id, 0, effect.token, error)
+            return
+        self._grant(effect.token, Granted(effect.flow_id, effect.qos, 0), memory, bell)
+        os.close(bell)
+        # The worker takes over both descriptors.
+        self._workers[effect.ipcp].add(effect.flow_id, memory, far_bell)
+
+    def _grant(self, token: int, granted: Granted, memory: int, bell: int) -> None:
+        connection = self._connections.get(token)
+        if connection is None:
+            self._irm.flows.abandon(granted.flow_id, granted.side)
+            return
+        connection.granted = (granted.flow_id, granted.side)
+        self._send(connection, granted, (memory, bell))
+
+    def _fail_flow(self, flow_id: int, side: int, token: int, error: OSError) -> None:
+        log.warning("flow %d could not be made: %s", flow_id, error)
+        self._irm.flows.abandon(flow_id, side)
+        text = f"the node could not make the flow: {error.strerror}; deallocate flows, or raise its limits (`ulimit -n`)"
+        if (connection := self._connections.get(token)) is not None:
+            self._send(connection, Failed("NodeLimitError", text))
+
+    def _release(self, effect: Release) -> None:
+        if effect.ipcp is None:
+            # Not there when it could not be made.
+            if (memory := self._memories.pop(effect.flow_id, None)) is not None:
+                os.close(memory)
+        elif (worker := self._workers.get(effect.ipcp)) is not None:
+            worker.remove(effect.flow_id)
+
+    def _start_program(self, effect: StartProgram) -> None:
+        program = effect.path.rpartition("/")[2]
+        environment = os.environ | {"OUROBOROS_RUNTIME_DIR": str(self.directory)}
+        try:
+            child = subprocess.Popen(
+                [effect.path, *effect.args], stdin=subprocess.DEVNULL, start_new_session=True, env=environment
+            )
+        except OSError as error:
+            how = f"could not be started: {error.strerror}"
+            log.warning("%s, wanted for %s, %s", program, effect.name, how)
+            self._irm.flows.program_ended(effect.name, program, how, served=False)
+            return
+        log.info("started %s (%d) for %s", program, child.pid, effect.name)
+        self._children[child.pid] = (child, effect.name, program)
+        self._watch_process(child.pid)
+
+    # --- time
+
+    def _set_timer(self) -> None:
+        deadline = self._irm.deadline()
+        if deadline is None or (self._timer is not None and self._timer.when() <= deadline):
+            # An early timer finds nothing to do and sets the next one: cheaper than moving it for every request.
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(deadline, self._time_out)
+
+    def _time_out(self) -> None:
+        self._timer = None
+        self._irm.timeout(self._loop.time())
+        self._carry_out()
+
+    def _watch_idleness(self) -> None:
+        if not self._embedded:
+            return
+        if self._connections or self._children:
+            if self._idle_timer is not None:
+                self._idle_timer.cancel()
+                self._idle_timer = None
+        elif self._idle_timer is None:
+            self._idle_timer = self._loop.call_later(self._idle_time, self.stop)
+
+    # --- the rest
+
+    def _count_losses(self) -> None:
+        for ipcp in self._irm.ipcps.values():
+            if isinstance(ipcp, BroadcastIpcp) and ipcp.id in self._workers:
+                ipcp.lost = self._workers[ipcp.id].lost
+
+    def _entry(self) -> NodeEntry:
+        registry = self._irm.registry
+        counts = (len(registry.processes), len(self._irm.flows.flows), len(registry.names))
+        return NodeEntry(__version__, os.getpid(), self._embedded, str(self.directory), *counts)
+
+    async def _shut_down(self) -> None:
+        for connection in list(self._connections.values()):
+            if connection.waiting:
+                self._send(connection, Failed("NodeError", "the node is shutting down"))
+            self._hang_up(connection, None)
+        for worker in self._workers.values():
+            worker.stop()
+        for memory in self._memories.values():
+            os.close(memory)
+        await self._end_children()
+        for timer in (self._timer, self._idle_timer):
+            if timer is not None:
+                timer.cancel()
+        for pidfd in self._pidfds.values():
+            self._loop.remove_reader(pidfd)
+            os.close(pidfd)
+        os.close(self._reserve)
+
+    async def _end_children(self) -> None:
+        for child, _, _ in self._children.values():
+            child.terminate()
+        deadline = self._loop.time() + GRACE
+        for child, _, program in self._children.values():
+            try:
+                await asyncio.to_thread(child.wait, max(0.0, deadline - self._loop.time()))
+            except subprocess.TimeoutExpired:
+                log.warning("%s does not end: killed", program)
+                child.kill()
+                child.wait()
+
+
+def _lock(directory: Path) -> TextIO:
+    """The lock of the directory, held while the node lives; a node that crashes lets go of it."""
+    lock = open(directory / "irmd.lock", "a+")  # noqa: SIM115 - the caller closes it
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        owner = lock.read().strip()
+        lock.close()
+        raise NodeError(f"a node runs in {directory} already, as process {owner}") from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
+
+
+def _flow_limit() -> int:
+    """Raise the limit of descriptors as far as we may; each flow takes one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return max(hard - RESERVED_DESCRIPTORS, hard // 2)
+
+
+def _how_it_ended(status: int) -> str:
+    if status < 0:
+        return f"was killed by {signal.Signals(-status).name} before it accepted a flow"
+    return f"ended with status {status} before it accepted a flow"

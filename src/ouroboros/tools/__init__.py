@@ -1,0 +1,1 @@
+"""The commands: irmd, irm, oecho, oping."""
