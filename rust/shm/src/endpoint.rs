@@ -16,10 +16,13 @@ use rustix::thread::futex;
 use crate::channel::{MappedRing, Mapping, wake_writers};
 use crate::layout::state;
 use crate::ring::{Arm, Bell, Consumer, Corrupt, Memory, Producer, StageError};
-use crate::spin::Spinner;
+use crate::spin::{Pauses, Spinner};
 
 /// A writer that waits for space looks this often whether its peer is still there, should the node be gone that tells it.
 const LOOK_FOR_PEER: Duration = Duration::from_secs(1);
+
+/// That many reads without a write between them make a stream, where an answer is not what the reader waits for.
+const STREAM: u32 = 16;
 
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
@@ -102,6 +105,7 @@ pub struct Endpoint {
     corrupt: AtomicBool,
     polled: AtomicBool,
     head: AtomicU64,
+    reads_in_a_row: AtomicU32,
     receiver: Mutex<Receiver>,
     producer: Mutex<Producer<MappedRing>>,
     spin_read: Spinner,
@@ -134,6 +138,7 @@ impl Endpoint {
             corrupt: AtomicBool::new(false),
             polled: AtomicBool::new(false),
             head: AtomicU64::new(0),
+            reads_in_a_row: AtomicU32::new(0),
             receiver: Mutex::new(receiver),
             producer: Mutex::new(Producer::new(outgoing)),
             spin_read: Spinner::new(),
@@ -160,8 +165,8 @@ impl Endpoint {
     /// Look for about a microsecond whether the wish came true.
     pub fn glance(&self, wish: Wish) -> bool {
         match wish {
-            Wish::Packet => self.spin_read.glance(|| self.packet_near()),
-            Wish::Room(length) => self.spin_write.glance(|| self.room_or_end(length)),
+            Wish::Packet => self.spin_read.glance(self.pauses(), || self.packet_near()),
+            Wish::Room(length) => self.spin_write.glance(Pauses::STREAM, || self.room_or_end(length)),
         }
     }
 
@@ -281,8 +286,12 @@ impl Endpoint {
         self.usable().is_err() || self.peer_error().is_err()
     }
 
+    fn pauses(&self) -> Pauses {
+        if self.reads_in_a_row.load(Ordering::Relaxed) < STREAM { Pauses::ANSWER } else { Pauses::STREAM }
+    }
+
     fn wait_packet(&self, deadline: Option<Instant>) -> Wait {
-        if self.spin_read.spin(|| self.packet_near()) {
+        if self.spin_read.spin(self.pauses(), || self.packet_near()) {
             return Wait::Ready;
         }
         match self.arm(&mut lock(&self.receiver)) {
@@ -317,7 +326,7 @@ impl Endpoint {
     fn wait_room(&self, length: usize, deadline: Option<Instant>) -> Wait {
         let space = &self.mapping.control().rings[self.side].wait.space;
         let seen = space.load(Ordering::Acquire);
-        if self.spin_write.spin(|| self.room_or_end(length)) {
+        if self.spin_write.spin(Pauses::STREAM, || self.room_or_end(length)) {
             return Wait::Ready;
         }
         lock(&self.producer).request_wake(length);
@@ -462,6 +471,8 @@ impl Reader<'_> {
 
     /// Copy the first `target.len()` bytes of what is available; the rest stays for the next time.
     pub fn take(&mut self, length: usize, target: &mut [MaybeUninit<u8>]) {
+        let reads = &self.endpoint.reads_in_a_row;
+        reads.store(reads.load(Ordering::Relaxed).saturating_add(1), Ordering::Relaxed);
         let receiver = &mut *self.receiver;
         if receiver.end_mark {
             receiver.end_mark = false;
@@ -541,6 +552,7 @@ pub struct Writer<'a> {
 impl Writer<'_> {
     /// Copy a packet into the ring. False: no room now.
     pub fn stage(&mut self, packet: &[u8]) -> Result<bool, Error> {
+        self.endpoint.reads_in_a_row.store(0, Ordering::Relaxed);
         match self.producer.stage(packet) {
             Ok(()) => Ok(true),
             Err(StageError::Full) => Ok(false),

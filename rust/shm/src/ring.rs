@@ -286,7 +286,8 @@ impl<M: Memory> Consumer<M> {
             self.settle(bell)?;
             return Ok(Arm::Armed);
         }
-        self.memory.control().wait.reader_armed.store(1, Ordering::Relaxed);
+        // A swap, though a store would do: loom does not know that no store comes between the halves of another's swap.
+        self.memory.control().wait.reader_armed.swap(1, Ordering::Relaxed);
         // Pairs with the fence in `Producer::disarm`.
         fence(Ordering::SeqCst);
         let ready = self.next_length()?.is_some() || ended();

@@ -6,8 +6,6 @@ what `take_effects` returns. Requests that the caller got wrong raise nothing he
 
 from __future__ import annotations
 
-from typing import Any
-
 from ouroboros.control.effects import Effect, Reply, StartLayer, StopLayer
 from ouroboros.control.flows import FlowManager
 from ouroboros.control.messages import (
@@ -55,7 +53,9 @@ IPCP_TYPES: dict[str, type[Ipcp] | None] = {
 class Irm:
     """One node's resource manager. `uid`: of the node, whose owner (and root) may manage it."""
 
-    def __init__(self, uid: int, *, embedded: bool = False, flow_limit: int = 10_239, name_limit: int = 100_000) -> None:
+    def __init__(
+        self, uid: int, *, embedded: bool = False, flow_limit: int = 10_239, name_limit: int = 100_000
+    ) -> None:
         self._uid = uid
         self._embedded = embedded
         self._effects: list[Effect] = []
@@ -117,12 +117,14 @@ class Irm:
 
     # --- management
 
-    def _manage(self, process: Process, request: Request) -> Any:
+    def _manage(self, process: Process, request: Request) -> object:
         match request:
             case ListNames():
                 return [name.entry(self._layers_of(name.text)) for name in self.registry.names.values()]
             case ListIpcps():
-                return [ipcp.entry() for ipcp in sorted(self.ipcps.values(), key=lambda each: (each.preference, each.id))]
+                return [
+                    ipcp.entry() for ipcp in sorted(self.ipcps.values(), key=lambda each: (each.preference, each.id))
+                ]
             case ListFlows():
                 return self.flows.entries()
         if process.uid not in (0, self._uid):
@@ -211,7 +213,9 @@ class Irm:
             raise IpcpCreateError(f"unknown type {request.type!r}: choose one of {', '.join(IPCP_TYPES)}")
         kind = IPCP_TYPES[request.type]
         if kind is None:
-            raise UnsupportedError(f"IPC processes of type {request.type} are not built yet; there are local and broadcast")
+            raise UnsupportedError(
+                f"IPC processes of type {request.type} are not built yet; there are local and broadcast"
+            )
         if any(ipcp.name == request.name for ipcp in self.ipcps.values()):
             raise IpcpCreateError(f"there is an IPC process {request.name!r} already; choose another name")
         id = self._next_ipcp

@@ -39,14 +39,14 @@ class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True, tag_field
 # --- requests: flows
 
 
-class Hello(_Message):
+class Hello(_Message, frozen=True):
     """Who is calling. The pid is taken from the socket, never from the message."""
 
     version: int
     program: str
 
 
-class Alloc(_Message):
+class Alloc(_Message, frozen=True):
     """Ask for a flow to a name. `timeout`: seconds to wait for an acceptor, None for the node's default."""
 
     name: str
@@ -54,14 +54,14 @@ class Alloc(_Message):
     timeout: float | None
 
 
-class Accept(_Message):
+class Accept(_Message, frozen=True):
     """Wait for a flow to a name bound to this process; with `name`, bind it first. `timeout` None: no limit."""
 
     name: str | None
     timeout: float | None
 
 
-class Join(_Message):
+class Join(_Message, frozen=True):
     """Join the broadcast layer of that name."""
 
     layer: str
@@ -69,7 +69,7 @@ class Join(_Message):
     timeout: float | None
 
 
-class Dealloc(_Message):
+class Dealloc(_Message, frozen=True):
     """This end of the flow is released. Not answered."""
 
     flow_id: int
@@ -79,34 +79,34 @@ class Dealloc(_Message):
 # --- requests: management
 
 
-class CreateName(_Message):
+class CreateName(_Message, frozen=True):
     """`policy`: "round-robin" or "spillover"."""
 
     name: str
     policy: str
 
 
-class DestroyName(_Message):
+class DestroyName(_Message, frozen=True):
     name: str
 
 
-class ListNames(_Message):
+class ListNames(_Message, frozen=True):
     """Answered by a list of `NameEntry`."""
 
 
-class RegisterName(_Message):
+class RegisterName(_Message, frozen=True):
     """Publish a name in the layer of an IPC process. `ipcp`: its id."""
 
     name: str
     ipcp: int
 
 
-class UnregisterName(_Message):
+class UnregisterName(_Message, frozen=True):
     name: str
     ipcp: int
 
 
-class BindProgram(_Message):
+class BindProgram(_Message, frozen=True):
     """`path`: absolute path of an executable. With `auto` the node starts it, with `args`, when a flow is asked for."""
 
     path: str
@@ -115,33 +115,33 @@ class BindProgram(_Message):
     args: list[str]
 
 
-class UnbindProgram(_Message):
+class UnbindProgram(_Message, frozen=True):
     """`program`: base name."""
 
     program: str
     name: str
 
 
-class BindProcess(_Message):
+class BindProcess(_Message, frozen=True):
     """`pid`: a process id, or the id of an IPC process."""
 
     pid: int
     name: str
 
 
-class UnbindProcess(_Message):
+class UnbindProcess(_Message, frozen=True):
     pid: int
     name: str
 
 
-class CreateIpcp(_Message):
+class CreateIpcp(_Message, frozen=True):
     """`type`: "local", "broadcast", ... Answered by the id of the new IPC process."""
 
     name: str
     type: str
 
 
-class BootstrapIpcp(_Message):
+class BootstrapIpcp(_Message, frozen=True):
     """`hash`: directory hash, "SHA3_224" to "SHA3_512". Answered by the id."""
 
     ipcp: int
@@ -149,37 +149,37 @@ class BootstrapIpcp(_Message):
     hash: str
 
 
-class DestroyIpcp(_Message):
+class DestroyIpcp(_Message, frozen=True):
     ipcp: int
 
 
-class ListIpcps(_Message):
+class ListIpcps(_Message, frozen=True):
     """Answered by a list of `IpcpEntry`."""
 
 
-class ListFlows(_Message):
+class ListFlows(_Message, frozen=True):
     """Answered by a list of `FlowEntry`."""
 
 
-class NodeInfo(_Message):
+class NodeInfo(_Message, frozen=True):
     """Answered by `NodeEntry`."""
 
 
 # --- answers
 
 
-class Done(_Message):
+class Done(_Message, frozen=True):
     value: Any = None
 
 
-class Failed(_Message):
+class Failed(_Message, frozen=True):
     """`error`: name of a class in `ouroboros.errors`; `text`: what happened and what to do."""
 
     error: str
     text: str
 
 
-class Granted(_Message):
+class Granted(_Message, frozen=True):
     """A flow. Two descriptors come along: its memory and the doorbell socket of this end. `side`: 0 or 1."""
 
     flow_id: int

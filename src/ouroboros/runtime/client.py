@@ -98,7 +98,7 @@ class Client:
     def __init__(self) -> None:
         self._idle: list[_Connection] = []
 
-    def request(self, request: Request, *, start: bool = True, timeout: float | None = _PATIENCE) -> Any:
+    def request(self, request: Request, *, start: bool = True, timeout: float | None = _PATIENCE) -> Any:  # noqa: ANN401
         """Send a request and return the value of its answer.
 
         With `start`, a node is started when there is none (unless `OUROBOROS_AUTOSTART=0`). Raises the exception that
@@ -125,7 +125,7 @@ class Client:
             raise NodeLimitError("this program has no descriptors left for the flow: raise its limit (`ulimit -n`)")
         _make_room_for_descriptors(max(descriptors))
         try:
-            return FlowGrant(answer, Endpoint(*descriptors, answer.side))
+            return FlowGrant(answer, Endpoint(descriptors[0], descriptors[1], answer.side))
         except BaseException:
             self.release(answer.flow_id, answer.side)
             raise
@@ -164,7 +164,9 @@ class Client:
             answer, descriptors = connection.receive(timeout)
         except TimeoutError as error:
             connection.close()
-            raise NodeError(f"the node does not answer: it is stuck or overloaded (socket in {runtime_dir()})") from error
+            raise NodeError(
+                f"the node does not answer: it is stuck or overloaded (socket in {runtime_dir()})"
+            ) from error
         except BaseException:
             connection.close()
             raise

@@ -238,7 +238,9 @@ class Node:
         self._carry_out()
         self._watch_idleness()
 
-    def _send(self, connection: Connection, message: Done | Failed | Granted, descriptors: tuple[int, ...] = ()) -> None:
+    def _send(
+        self, connection: Connection, message: Done | Failed | Granted, descriptors: tuple[int, ...] = ()
+    ) -> None:
         """Send, or keep for when the socket takes more. Descriptors go with the first byte, so not behind a backlog."""
         data = messages.encode(message)
         connection.waiting = False
@@ -367,7 +369,9 @@ class Node:
     def _fail_flow(self, flow_id: int, side: int, token: int, error: OSError) -> None:
         log.warning("flow %d could not be made: %s", flow_id, error)
         self._irm.flows.abandon(flow_id, side)
-        text = f"the node could not make the flow: {error.strerror}; deallocate flows, or raise its limits (`ulimit -n`)"
+        text = (
+            f"the node could not make the flow: {error.strerror}; deallocate flows, or raise its limits (`ulimit -n`)"
+        )
         if (connection := self._connections.get(token)) is not None:
             self._send(connection, Failed("NodeLimitError", text))
 

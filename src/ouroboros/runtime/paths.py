@@ -28,7 +28,9 @@ def socket_path(directory: Path) -> str:
     """The control socket in a runtime directory. Raises `NodeError` when the path is too long for one."""
     path = str(directory / "irm.sock")
     if len(os.fsencode(path)) > _SOCKET_PATH:
-        raise NodeError(f"the runtime directory {directory} has too long a path for a socket: set OUROBOROS_RUNTIME_DIR")
+        raise NodeError(
+            f"the runtime directory {directory} has too long a path for a socket: set OUROBOROS_RUNTIME_DIR"
+        )
     return path
 
 

@@ -27,7 +27,9 @@ def _become_daemon() -> None:
 @click.option("--stdout", is_flag=True, help="Log to standard output instead of standard error.")
 @click.option("--directory", type=click.Path(path_type=Path), help="Runtime directory, in place of the usual one.")
 @click.option("--embedded", is_flag=True, hidden=True, help="Behave as the node that programs start by themselves.")
-@click.option("--idle-time", default=IDLE_TIME, hidden=True, help="Seconds without programs until an embedded node ends.")
+@click.option(
+    "--idle-time", default=IDLE_TIME, hidden=True, help="Seconds without programs until an embedded node ends."
+)
 @click.option("--ready-fd", type=int, hidden=True, help="Descriptor to report on that programs can connect.")
 @click.version_option(__version__, "--version")
 def main(stdout: bool, directory: Path | None, embedded: bool, idle_time: float, ready_fd: int | None) -> None:

@@ -22,7 +22,13 @@ import click
 
 from ouroboros import __version__
 from ouroboros.dev import Flow, FlowProperties, flow_accept, flow_alloc
-from ouroboros.errors import FlowDownException, FlowException, FlowTimeoutException, FlowWouldBlockException
+from ouroboros.errors import (
+    FlowDownException,
+    FlowException,
+    FlowNotAllocatedException,
+    FlowTimeoutException,
+    FlowWouldBlockException,
+)
 from ouroboros.qos import NAMED_SPECS
 
 REQUEST, REPLY = 0, 1
@@ -322,6 +328,8 @@ class Server:
                 self._send_back(flow, fd)
         except FlowTimeoutException:
             click.echo(f"Flow {fd} timed out.")
+        except FlowNotAllocatedException:
+            pass  # run() deallocated it: the server stops
         except FlowException as error:
             click.echo(f"Flow {fd} ended: {error}")
         finally:

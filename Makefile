@@ -1,0 +1,94 @@
+# Every target makes what it needs in .venv; a clean checkout wants only Python 3.11 or later, Rust 1.85 or later and a C linker.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ENGINE := src/ouroboros/dataplane/_engine.abi3.so
+RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
+BARERING := $(wildcard bench/barering/src/*.rs bench/barering/Cargo.* bench/barering/pyproject.toml)
+
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test test-rust test-python check lint types docs bench build format lock clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
+
+demo: build ## Run the examples as separate programs on an embedded node
+	$(BIN)/python examples/demo.py
+
+test: test-rust test-python ## Run all tests
+
+test-rust: $(VENV)/.locked ## Run the Rust tests and the loom models of the ring
+	cargo test --locked -p ouroboros-shm -p ouroboros-io
+	RUSTFLAGS="--cfg loom" cargo test --locked -p ouroboros-shm --release --target-dir target/loom --test loom
+
+test-python: build ## Run the Python tests
+	$(BIN)/pytest
+
+check: lint types docs ## Check formatting, lint, types, import rules, documentation
+
+lint: build
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/lint-imports
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+types: build
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest ouroboros.dataplane._engine --mypy-config-file pyproject.toml
+
+docs: build ## Build the documentation and run its examples
+	$(BIN)/sphinx-build -q -W -n --keep-going -b html docs docs/_build/html
+	$(BIN)/sphinx-build -q -W --keep-going -b doctest docs docs/_build/doctest
+
+bench: build $(VENV)/.barering ## Measure, beside other transports, in one run
+	$(BIN)/python -m bench
+
+# The bare ring that the benchmark compares with.
+$(VENV)/.barering: $(VENV)/.locked $(BARERING)
+	$(BIN)/maturin develop --release --locked -m bench/barering/Cargo.toml
+	@touch $@
+
+build: $(ENGINE) ## Set up .venv and build the engine
+
+$(ENGINE): $(VENV)/.locked $(RUST) pyproject.toml
+	$(BIN)/maturin develop --release --locked
+	@touch $@
+
+# pip never changes what the lock has settled: by the time maturin installs the package, its dependencies are there.
+$(VENV)/.locked: requirements/dev.lock | $(BIN)/pip
+	$(BIN)/pip install --quiet --require-hashes -r $<
+	@touch $@
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed, this is " + sys.version)'
+	$(PYTHON) -m venv $(VENV)
+
+# Reached only when the file is missing.
+Cargo.lock:
+	cargo generate-lockfile
+
+format: $(VENV)/.locked ## Format the sources and apply the safe fixes
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+	cargo fmt --all
+
+lock: $(BIN)/pip ## Bring both lock files up to date with pyproject.toml and Cargo.toml
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--extra dev --extra docs --extra bench --custom-compile-command "make lock" \
+		--output-file requirements/dev.lock pyproject.toml
+	cargo update --workspace
+
+clean: ## Remove everything that make has made, measurements excepted
+	rm -rf $(VENV) target bench/barering/target dist docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache $(ENGINE)
+	find src tests bench examples docs fuzz -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,117 @@
+"""What our figures must reach, as data. A missed bar is shown, it fails nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench.rows import LEVELS
+
+#: A row and a column of the table.
+Cell = tuple[str, str]
+OURS = "ours"
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """`value`, or `value` over `base`, must be at least (or at most) `bound`."""
+
+    text: str
+    value: Cell
+    base: Cell | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def bound(self) -> float:
+        return self.at_least if self.at_least is not None else self.at_most or 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a bar went; `reached` is None when a figure is missing."""
+
+    bar: Bar
+    reached: float | None
+
+    @property
+    def met(self) -> bool:
+        if self.reached is None:
+            return False
+        return self.reached >= self.bar.bound if self.bar.at_least is not None else self.reached <= self.bar.bound
+
+    def __str__(self) -> str:
+        unit = "x" if self.bar.base else ""
+        sign = ">=" if self.bar.at_least is not None else "<="
+        head = f"{self.bar.text}: bar {sign} {self.bar.bound:g}{unit}"
+        if self.reached is None:
+            return f"{head}: not measured"
+        return f"{head}: {self.reached:.3g}{unit} {'ok' if self.met else self._missed()}"
+
+    def _missed(self) -> str:
+        reached, bound = self.reached or 0.0, self.bar.bound
+        if not reached or not bound:
+            return f"MISSED by {abs(reached - bound):.3g}"
+        factor = max(reached / bound, bound / reached)
+        return f"MISSED by {abs(reached / bound - 1):.0%}" if factor < 2 else f"MISSED by a factor of {factor:.3g}"
+
+
+def judge(bar: Bar, median_of: Callable[[Cell], float | None]) -> Verdict:
+    """Hold a bar against the figures of this run."""
+    value = median_of(bar.value)
+    if bar.base is None or value is None:
+        return Verdict(bar, value)
+    base = median_of(bar.base)
+    return Verdict(bar, value / base if base else None)
+
+
+def _growth() -> list[Bar]:
+    few, many = LEVELS[0], LEVELS[-1]
+    slower = [
+        Bar(
+            f"time a packet with {many} flows over with one, round trip over {which}",
+            (f"grow-rtt-{which}-{many}", OURS),
+            (f"grow-rtt-{which}-{few}", OURS),
+            at_most=2,
+        )
+        for which in ("one", "all")
+    ]
+    rarer = [
+        Bar(
+            f"time a packet with {many} flows over with one, one way over {which}",
+            (f"grow-rate-{which}-{few}", OURS),
+            (f"grow-rate-{which}-{many}", OURS),
+            at_most=2,
+        )
+        for which in ("one", "all")
+    ]
+    return slower + rarer
+
+
+def _shared() -> list[Bar]:
+    bars = []
+    for place in ("one-core", "one-core-busy", "busy"):
+        mean, rate = f"{place}-mean", f"{place}-rate"
+        title = f"spinning over parking at once, {place}"
+        bars.append(Bar(f"{title}: round trip", (mean, OURS), (f"{mean}-park", OURS), at_most=1.1))
+        bars.append(Bar(f"{title}: time a packet one way", (f"{rate}-park", OURS), (rate, OURS), at_most=1.1))
+    return bars
+
+
+BARS: list[Bar] = [
+    Bar("round trip 64 B p50: faster than SEQPACKET", ("rtt-p50-64", "seqpacket"), ("rtt-p50-64", OURS), at_least=15),
+    Bar("round trip 64 B p50: over the limit", ("rtt-p50-64", OURS), ("rtt-p50-64", "limit"), at_most=6),
+    Bar("one way 64 B: over pyzmq", ("rate-64", OURS), ("rate-64", "zmq"), at_least=1.3),
+    Bar("one way 64 B: over the limit", ("rate-64", OURS), ("rate-64", "limit"), at_least=0.4),
+    Bar("one way 1400 B: over pyzmq", ("rate-1400", OURS), ("rate-1400", "zmq"), at_least=3),
+    Bar("one way 1400 B: over the limit", ("rate-1400", OURS), ("rate-1400", "limit"), at_least=0.4),
+    Bar("one way 64 KiB: over SEQPACKET", ("rate-65536", OURS), ("rate-65536", "seqpacket"), at_least=1.4),
+    Bar("batches of 64: over one by one", ("rate-batch", OURS), ("rate-64", OURS), at_least=2),
+    Bar("set-up, a second", ("setup", OURS), at_least=1500),
+    Bar("idle flow, KiB resident over both programs and the node", ("memory-rss", OURS), at_most=32),
+    *_growth(),
+    Bar("import ouroboros.dev, ms", ("import", OURS), at_most=100),
+    Bar("wake-ups a second of an idle node", ("idle-node", OURS), at_most=0),
+    Bar("wake-ups a second of an idle program", ("idle-program", OURS), at_most=0),
+    *_shared(),
+]

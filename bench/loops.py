@@ -1,0 +1,158 @@
+"""The loops that are timed, the same for every peer. Each side of a loop runs in its own program."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import cycle, islice, repeat
+from time import perf_counter, perf_counter_ns
+
+Send = Callable[[bytes], object]
+Recv = Callable[[], bytes]
+#: The two calls of one connection.
+Ends = tuple[Send, Recv]
+
+#: Packets in one `write_many` or `read_many`.
+BATCH = 64
+_MARKER = b"that was all"
+_ANSWER = b"!"
+
+
+class CountError(Exception):
+    """Packets were lost or came twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundTrips:
+    """Microseconds a round trip."""
+
+    p50: float
+    p99: float
+    mean: float
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def ping(send: Send, recv: Recv, packet: bytes, count: int) -> RoundTrips:
+    """Send a packet and wait for it to come back, `count` times."""
+    # One clock reading a round trip, into memory that is already there.
+    stamps = array("q", bytes(8 * (count + 1)))
+    clock = perf_counter_ns
+    stamps[0] = clock()
+    for i in range(1, count + 1):
+        send(packet)
+        recv()
+        stamps[i] = clock()
+    return _round_trips(stamps)
+
+
+def echo(send: Send, recv: Recv, count: int) -> None:
+    """Be the other side of `ping`."""
+    for _ in repeat(None, count):
+        send(recv())
+
+
+def ping_over(ends: Sequence[Ends], packet: bytes, count: int) -> RoundTrips:
+    """`ping`, each time over the next of several connections."""
+    stamps = array("q", bytes(8 * (count + 1)))
+    clock = perf_counter_ns
+    stamps[0] = clock()
+    for i, (send, recv) in enumerate(islice(cycle(ends), count), 1):
+        send(packet)
+        recv()
+        stamps[i] = clock()
+    return _round_trips(stamps)
+
+
+def echo_over(ends: Sequence[Ends], count: int) -> None:
+    """Be the other side of `ping_over`."""
+    for send, recv in islice(cycle(ends), count):
+        send(recv())
+
+
+def push(send: Send, recv: Recv, packet: bytes, count: int) -> None:
+    """Send `count` packets as fast as they go, and wait until the other side has counted them."""
+    for _ in repeat(None, count):
+        send(packet)
+    _finish_push(send, recv)
+
+
+def pull(send: Send, recv: Recv, count: int) -> float:
+    """Receive `count` packets; return how many came a second, from the first to the last."""
+    recv()
+    start = perf_counter()
+    for _ in repeat(None, count - 1):
+        recv()
+    seconds = perf_counter() - start
+    _finish_pull(send, recv())
+    return (count - 1) / seconds
+
+
+def push_over(ends: Sequence[Ends], packet: bytes, count: int) -> None:
+    """`push`, each packet over the next of several connections."""
+    for send, _ in islice(cycle(ends), count):
+        send(packet)
+    _finish_push(*ends[0])
+
+
+def pull_over(ends: Sequence[Ends], count: int) -> float:
+    """Be the other side of `push_over`; return packets a second."""
+    turns = islice(cycle(ends), count)
+    next(turns)[1]()
+    start = perf_counter()
+    for _, recv in turns:
+        recv()
+    seconds = perf_counter() - start
+    send, recv = ends[0]
+    _finish_pull(send, recv())
+    return (count - 1) / seconds
+
+
+def push_many(send_many: Callable[[list[bytes]], int], send: Send, recv: Recv, packet: bytes, count: int) -> None:
+    """`push` in batches of `BATCH`; `count` is a multiple of it."""
+    batch = [packet] * BATCH
+    for _ in repeat(None, count // BATCH):
+        sent = send_many(batch)
+        while sent < BATCH:
+            sent += send_many(batch[sent:])
+    _finish_push(send, recv)
+
+
+def pull_many(recv_many: Callable[[], list[bytes]], send: Send, count: int) -> float:
+    """Be the other side of `push_many`; return packets a second."""
+    packets = recv_many()
+    first = received = len(packets)
+    start = perf_counter()
+    while received < count:
+        packets = recv_many()
+        received += len(packets)
+    seconds = perf_counter() - start
+    if received == count:
+        packets = recv_many()
+        received += len(packets)
+    if received != count + 1:
+        raise CountError(f"received {received - 1} packets, {count} were sent")
+    _finish_pull(send, packets[-1])
+    return (count - first) / seconds
+
+
+def _finish_push(send: Send, recv: Recv) -> None:
+    send(_MARKER)
+    if (answer := recv()) != _ANSWER:
+        raise CountError(f"expected the answer after the last packet, received {answer!r}")
+
+
+def _finish_pull(send: Send, packet: bytes) -> None:
+    # A lost packet shows as a marker that came too early, and then as a receiver that waits: the harness ends it.
+    if packet != _MARKER:
+        raise CountError("more packets came than were sent")
+    send(_ANSWER)
+
+
+def _round_trips(stamps: array[int]) -> RoundTrips:
+    count = len(stamps) - 1
+    took = sorted(stamps[i + 1] - stamps[i] for i in range(count))
+    mean = (stamps[-1] - stamps[0]) / count
+    return RoundTrips(p50=took[count // 2] / 1e3, p99=took[min(count - 1, count * 99 // 100)] / 1e3, mean=mean / 1e3)

@@ -1,0 +1,83 @@
+"""What is measured: every row of the table, in the order in which it is printed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SIZES = {64: "64 B", 1400: "1400 B", 65536: "64 KiB"}
+LATENCY_SIZES = (64, 1400)
+RATE_SIZES = (64, 1400, 65536)
+#: Flows open at the same time.
+LEVELS = (1, 10, 100, 1000, 10_000)
+MEMORY_FLOWS = 1000
+#: Key -> how the programs and two endless loops are placed.
+PLACES = {
+    "one-core": "both programs on one core",
+    "one-core-busy": "both on one core, a busy loop on every core",
+    "busy": "a core each, a busy loop on every core",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A measure: `unit` is "us", "ms", "/s", "KiB" or "wakes/s"."""
+
+    measure: str
+    title: str
+    unit: str
+
+
+def _latency() -> dict[str, Row]:
+    return {
+        f"rtt-{quantile}-{size}": Row("latency", f"round trip {SIZES[size]}, {quantile}", "us")
+        for size in LATENCY_SIZES
+        for quantile in ("p50", "p99")
+    }
+
+
+def _rate() -> dict[str, Row]:
+    rows = {f"rate-{size}": Row("rate", f"one way {SIZES[size]}", "/s") for size in RATE_SIZES}
+    return {**rows, "rate-batch": Row("rate", "one way 64 B, batches of 64", "/s")}
+
+
+def _growth() -> dict[str, Row]:
+    titles = {
+        "setup": ("set-up", "/s"),
+        "rtt-one": ("round trip over one of them, p50", "us"),
+        "rtt-all": ("round trip over all in turn, p50", "us"),
+        "rate-one": ("one way over one of them", "/s"),
+        "rate-all": ("one way over all in turn", "/s"),
+    }
+    rows = {
+        f"grow-{key}-{level}": Row("growth", f"{level} flows: {title}", unit)
+        for key, (title, unit) in titles.items()
+        for level in LEVELS
+    }
+    return {**rows, "grow-release": Row("growth", f"{LEVELS[-1]} flows: release", "/s")}
+
+
+def _shared() -> dict[str, Row]:
+    return {
+        f"{place}-{key}{suffix}": Row("shared", f"{title}: {what}{note}", unit)
+        for place, title in PLACES.items()
+        for key, what, unit in (
+            ("mean", "round trip, mean", "us"),
+            ("p50", "round trip, p50", "us"),
+            ("rate", "one way", "/s"),
+        )
+        for suffix, note in (("", ""), ("-park", ", no spinning"))
+    }
+
+
+ROWS: dict[str, Row] = {
+    **_latency(),
+    **_rate(),
+    "setup": Row("setup", "set-up, a byte there and back, release", "/s"),
+    "memory-rss": Row("memory", f"idle flow, resident (RSS), of {MEMORY_FLOWS}", "KiB"),
+    "memory-pss": Row("memory", f"idle flow, proportional (PSS), of {MEMORY_FLOWS}", "KiB"),
+    **_growth(),
+    "import": Row("import", "import", "ms"),
+    "idle-program": Row("idle", "wake-ups of a program waiting in read", "wakes/s"),
+    "idle-node": Row("idle", "wake-ups of the node meanwhile", "wakes/s"),
+    **_shared(),
+}

@@ -1,0 +1,104 @@
+"""One run of the benchmark: which peers, how often, how long, and the order of the repetitions."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+from bench.harness import BenchError, Pair, Program, open_pair
+from bench.proc import two_cores
+from bench.report import COLUMNS
+from bench.results import Results
+
+#: Descriptors that a program needs beside its connections.
+_SPARE_FDS = 64
+#: Row and value.
+Sample = tuple[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a worker found out about a peer."""
+
+    version: str
+    fds_per_flow: int
+    needs_node: bool
+
+
+@dataclass(slots=True)
+class Run:
+    """What every measure needs."""
+
+    quick: bool
+    results: Results = field(default_factory=Results)
+    cores: tuple[int | None, int | None] = field(default_factory=two_cores)
+    probes: dict[str, Probe] = field(default_factory=dict)
+
+    @property
+    def repetitions(self) -> int:
+        return 2 if self.quick else 5
+
+    @property
+    def seconds(self) -> float:
+        """How long one sample takes."""
+        return 0.1 if self.quick else 0.5
+
+    @property
+    def columns(self) -> list[str]:
+        """The peers that can be measured here."""
+        return [column for column in COLUMNS if column in self.probes]
+
+    def probe(self) -> None:
+        """Find out which peers can be measured here."""
+        for peer in [*COLUMNS, "zmq-router"]:
+            with Program(None) as program:
+                found = program.call("probe", peer=peer)
+            if "missing" not in found:
+                self.probes[peer] = Probe(**found)
+            elif peer in COLUMNS:
+                self.results.skip("everything", peer, found["missing"])
+
+    def pair(
+        self,
+        peer: str,
+        cores: tuple[int | None, int | None] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> AbstractContextManager[Pair]:
+        """Start two programs that talk through `peer`."""
+        return open_pair(peer, cores or self.cores, self.probes[peer].needs_node, env)
+
+    def interleave(self, measure: str, columns: Iterable[str], sample: Callable[[str], Iterable[Sample]]) -> None:
+        """Take a sample of each column in turn, as often as the run repeats, so that drift hits all alike."""
+        for repetition in range(self.repetitions):
+            for column in columns:
+                if self.results.is_skipped(measure, column):
+                    continue
+                _say(f"{measure} {repetition + 1}/{self.repetitions}: {column}")
+                self._take(measure, column, sample)
+
+    def lacks_descriptors(self, peer: str, flows: int) -> str | None:
+        """Return why that many connections of a peer cannot be open at once, None when they can."""
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        need = flows * self.probes[peer].fds_per_flow + _SPARE_FDS
+        if hard == resource.RLIM_INFINITY or need <= hard:
+            return None
+        return f"{flows} flows need {need} descriptors in a program, RLIMIT_NOFILE allows {hard}"
+
+    def _take(self, measure: str, column: str, sample: Callable[[str], Iterable[Sample]]) -> None:
+        try:
+            for row, value in sample(column):
+                self.results.add(row, column, value)
+        except BenchError as error:
+            self.results.skip(measure, column, str(error))
+
+
+def packets_for(seconds: float, each: float, least: int, most: int) -> int:
+    """Return how many packets of `each` seconds fill `seconds`, within limits."""
+    return max(least, min(most, int(seconds / each)))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
