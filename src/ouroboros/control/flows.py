@@ -70,8 +70,8 @@ class FlowManager:
         self._deadlines: list[tuple[float, int]] = []
         self._free_ids: list[int] = []
         self._next_id = 1
-        #: Programs that were started and did not say hello yet, by name.
-        self._starting: dict[str, str] = {}
+        #: Names for which a program was started that did not accept anything yet.
+        self._starting: set[str] = set()
         self.flows: dict[int, Flow] = {}
 
     # --- requests
@@ -100,6 +100,8 @@ class FlowManager:
 
     def accept(self, token: int, process: Process, request: Accept, now: float) -> None:
         deadline = None if request.timeout is None else now + request.timeout
+        process.accepts = True
+        self._starting -= process.names
         self._wait(Waiting(token, process, request, deadline))
         # Whoever asked first is served first, over all names of the process.
         asked = [name for text in process.names if (name := self._registry.names[text]).allocators]
@@ -178,16 +180,11 @@ class FlowManager:
 
     # --- programs started on demand
 
-    def program_said_hello(self, process: Process) -> None:
-        for name, program in list(self._starting.items()):
-            if program == process.program:
-                del self._starting[name]
-
     def program_ended(self, name: str, program: str, how: str, served: bool) -> None:
         """A program we started is gone. When it served somebody, the next request starts it again."""
-        self._starting.pop(name, None)
+        self._starting.discard(name)
         entry = self._registry.names.get(name)
-        if entry is None or not entry.allocators or entry.processes:
+        if entry is None or not entry.allocators or self._has_server(entry):
             return
         if served:
             self._start_program(entry)
@@ -241,8 +238,8 @@ class FlowManager:
     def _expire(self, waiting: Waiting) -> None:
         match waiting.request:
             case Alloc(name=text):
-                bound = self._registry.names[text].processes
-                why = "its programs are busy" if bound else "no program is bound to it"
+                busy = self._has_server(self._registry.names[text])
+                why = "its programs are busy" if busy else "no program accepts flows for it"
                 error = FlowTimeoutException(f"nobody accepted a flow to {text!r} in time: {why}")
             case _:
                 error = FlowTimeoutException("nobody asked for a flow in time")
@@ -287,9 +284,13 @@ class FlowManager:
             flow.ipcp.leave(flow.id)
         self._effects.append(Release(flow.id, flow.ipcp.id if flow.ipcp else None))
 
+    def _has_server(self, name: Name) -> bool:
+        """Whether a process that accepts flows is bound to the name. Clients may be bound, too: by their program's name."""
+        return any(self._registry.processes[pid].accepts for pid in name.processes)
+
     def _start_program(self, name: Name) -> None:
         binding = name.autostart()
-        if binding is None or name.processes or name.text in self._starting:
+        if binding is None or self._has_server(name) or name.text in self._starting:
             return
-        self._starting[name.text] = binding.path.rpartition("/")[2]
+        self._starting.add(name.text)
         self._effects.append(StartProgram(binding.path, binding.args, name.text))

@@ -72,9 +72,7 @@ class Irm:
 
     def process_arrived(self, pid: int, uid: int, program: str) -> Process:
         """A process said hello for the first time. Raises `NameError` when its program name cannot be one."""
-        process = self.registry.add_process(pid, uid, check_name(program, "program name"))
-        self.flows.program_said_hello(process)
-        return process
+        return self.registry.add_process(pid, uid, check_name(program, "program name"))
 
     def process_died(self, process: Process) -> None:
         self.flows.process_died(process)

@@ -46,6 +46,8 @@ class Process:
     ends: set[tuple[int, int]] = field(default_factory=set)
     #: Tokens of its waiting requests.
     waiting: set[int] = field(default_factory=set)
+    #: It called accept at least once: a server, perhaps a busy one.
+    accepts: bool = False
     #: It took at least one flow. A started program that dies before that is not started again.
     served: bool = False
 

@@ -44,11 +44,12 @@ class FlowGrant(NamedTuple):
 
 
 def program_name() -> str:
-    """What this program is called: its script or executable, the module for `python -m`, `python` for an interpreter."""
+    """What this program is called: its script or executable, the last part of the module for `python -m`, `python` for an
+    interpreter."""
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
     if spec is not None and spec.name:
-        return str(spec.name).removesuffix(".__main__")
+        return str(spec.name).removesuffix(".__main__").rpartition(".")[2]
     name = os.path.basename(sys.argv[0]) if sys.argv else ""
     return "python" if name in ("", "-c", "-") else name
 

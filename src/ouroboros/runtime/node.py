@@ -62,18 +62,17 @@ _CREDENTIALS = struct.Struct("3i")
 
 
 class Connection:
-    """One connection of a program. `token` is its name in the IRM."""
+    """One connection of a program."""
 
-    __slots__ = ("granted", "hello_timer", "out", "process", "reader", "sock", "token", "waiting")
+    __slots__ = ("granted", "hello_timer", "out", "process", "reader", "sock", "token")
 
-    def __init__(self, token: int, sock: socket.socket) -> None:
-        self.token = token
+    def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.reader = MessageReader(messages.REQUEST_LENGTH)
         self.process: Process | None = None
         self.hello_timer: asyncio.TimerHandle | None = None
-        #: A request is under way.
-        self.waiting = False
+        #: Name in the IRM of the request that is under way, 0 when none is.
+        self.token = 0
         #: End of a flow that went out with the last answer and was not followed by a sign of life.
         self.granted: tuple[int, int] | None = None
         #: What the socket did not take yet.
@@ -88,7 +87,9 @@ class Node:
         self._embedded = embedded
         self._idle_time = idle_time
         self._irm = Irm(os.geteuid(), embedded=embedded, flow_limit=_flow_limit())
-        self._connections: dict[int, Connection] = {}
+        self._connections: set[Connection] = set()
+        #: Connections that wait for an answer, by the token of their request. Each request has a token of its own.
+        self._asking: dict[int, Connection] = {}
         self._next_token = 1
         self._pidfds: dict[int, int] = {}
         self._children: dict[int, tuple[subprocess.Popen[bytes], str, str]] = {}
@@ -144,9 +145,8 @@ class Node:
                 self._turn_away(listener, error)
                 return
             sock.setblocking(False)
-            connection = Connection(self._next_token, sock)
-            self._next_token += 1
-            self._connections[connection.token] = connection
+            connection = Connection(sock)
+            self._connections.add(connection)
             connection.hello_timer = self._loop.call_later(HELLO_TIME, self._hang_up, connection, "said no hello")
             self._loop.add_reader(sock, self._read, connection)
 
@@ -186,7 +186,7 @@ class Node:
             self._say_hello(connection, request)
         elif connection.process is None:
             raise ProtocolError("the first message must be a Hello")
-        elif connection.waiting:
+        elif connection.token:
             raise ProtocolError("a second request came before the first was answered")
         elif isinstance(request, NodeInfo):
             self._send(connection, Done(self._entry()))
@@ -196,8 +196,12 @@ class Node:
     def _hand_over(self, connection: Connection, process: Process, request: Request) -> None:
         if isinstance(request, ListIpcps):
             self._count_losses()
-        connection.waiting = not isinstance(request, Dealloc)
-        self._irm.handle(connection.token, process, request, self._loop.time())
+        token = 0
+        if not isinstance(request, Dealloc):
+            token = connection.token = self._next_token
+            self._next_token += 1
+            self._asking[token] = connection
+        self._irm.handle(token, process, request, self._loop.time())
         self._carry_out()
 
     def _say_hello(self, connection: Connection, hello: Hello) -> None:
@@ -223,8 +227,9 @@ class Node:
         self._watch_idleness()
 
     def _hang_up(self, connection: Connection, why: str | None) -> None:
-        if self._connections.pop(connection.token, None) is None:
+        if connection not in self._connections:
             return
+        self._connections.discard(connection)
         if why is not None:
             log.warning("connection of %s closed: %s", connection.process or "a stranger", why)
         if connection.hello_timer is not None:
@@ -232,6 +237,7 @@ class Node:
         self._loop.remove_reader(connection.sock)
         self._loop.remove_writer(connection.sock)
         connection.sock.close()
+        self._asking.pop(connection.token, None)
         self._irm.cancel(connection.token)
         if connection.granted is not None:
             self._irm.flows.abandon(*connection.granted)
@@ -243,7 +249,8 @@ class Node:
     ) -> None:
         """Send, or keep for when the socket takes more. Descriptors go with the first byte, so not behind a backlog."""
         data = messages.encode(message)
-        connection.waiting = False
+        self._asking.pop(connection.token, None)
+        connection.token = 0
         try:
             sent = 0 if connection.out else socket.send_fds(connection.sock, [data], list(descriptors))
         except BlockingIOError:
@@ -270,7 +277,7 @@ class Node:
 
     def _process(self, pid: int, uid: int, program: str) -> Process:
         known = self._irm.registry.processes.get(pid)
-        if known is not None and any(each.process is known for each in self._connections.values()):
+        if known is not None and any(each.process is known for each in self._connections):
             return known
         if known is not None:
             # All its connections are gone but it lives: it executed another program.
@@ -292,7 +299,7 @@ class Node:
         os.close(pidfd)
         process = self._irm.registry.processes.get(pid)
         if process is not None:
-            for connection in [each for each in self._connections.values() if each.process is process]:
+            for connection in [each for each in self._connections if each.process is process]:
                 connection.granted = None
                 self._hang_up(connection, None)
             self._irm.process_died(process)
@@ -315,7 +322,7 @@ class Node:
     def _carry_out_one(self, effect: Effect) -> None:
         match effect:
             case Reply():
-                if (connection := self._connections.get(effect.token)) is not None:
+                if (connection := self._asking.get(effect.token)) is not None:
                     self._send(connection, effect.message)
             case Connect():
                 self._connect(effect)
@@ -359,7 +366,7 @@ class Node:
         self._workers[effect.ipcp].add(effect.flow_id, memory, far_bell)
 
     def _grant(self, token: int, granted: Granted, memory: int, bell: int) -> None:
-        connection = self._connections.get(token)
+        connection = self._asking.get(token)
         if connection is None:
             self._irm.flows.abandon(granted.flow_id, granted.side)
             return
@@ -372,7 +379,7 @@ class Node:
         text = (
             f"the node could not make the flow: {error.strerror}; deallocate flows, or raise its limits (`ulimit -n`)"
         )
-        if (connection := self._connections.get(token)) is not None:
+        if (connection := self._asking.get(token)) is not None:
             self._send(connection, Failed("NodeLimitError", text))
 
     def _release(self, effect: Release) -> None:
@@ -438,8 +445,8 @@ class Node:
         return NodeEntry(__version__, os.getpid(), self._embedded, str(self.directory), *counts)
 
     async def _shut_down(self) -> None:
-        for connection in list(self._connections.values()):
-            if connection.waiting:
+        for connection in list(self._connections):
+            if connection.token:
                 self._send(connection, Failed("NodeError", "the node is shutting down"))
             self._hang_up(connection, None)
         for worker in self._workers.values():
