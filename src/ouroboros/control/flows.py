@@ -190,7 +190,10 @@ class FlowManager:
             self._start_program(entry)
             return
         for token in list(entry.allocators):
-            self._fail(self._waiting[token], FlowRefusedException(f"{program!r}, started for {name!r}, {how}"))
+            self._fail(
+                self._waiting[token],
+                FlowRefusedException(f"{program!r}, started for {name!r}, {how} and accepted nothing"),
+            )
 
     # --- time
 

@@ -453,13 +453,13 @@ class Node:
             worker.stop()
         for memory in self._memories.values():
             os.close(memory)
+        for pidfd in self._pidfds.values():
+            self._loop.remove_reader(pidfd)
+            os.close(pidfd)
         await self._end_children()
         for timer in (self._timer, self._idle_timer):
             if timer is not None:
                 timer.cancel()
-        for pidfd in self._pidfds.values():
-            self._loop.remove_reader(pidfd)
-            os.close(pidfd)
         os.close(self._reserve)
 
     async def _end_children(self) -> None:
@@ -500,5 +500,5 @@ def _flow_limit() -> int:
 
 def _how_it_ended(status: int) -> str:
     if status < 0:
-        return f"was killed by {signal.Signals(-status).name} before it accepted a flow"
-    return f"ended with status {status} before it accepted a flow"
+        return f"was killed by {signal.Signals(-status).name}"
+    return f"ended with status {status}"
