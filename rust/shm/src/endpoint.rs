@@ -403,12 +403,14 @@ impl BellSocket {
 
     /// How many bytes came; an end of file, which comes at once and for ever, is noted.
     fn receive(&self, bytes: &mut [u8], flags: RecvFlags) -> usize {
-        let end = |length: &usize| *length == 0;
-        let received = recv(&self.socket, bytes, flags | RecvFlags::DONTWAIT).map(|(_, length)| length);
-        if received.as_ref().is_ok_and(end) {
-            self.hung_up.store(true, Ordering::Relaxed);
+        match recv(&self.socket, bytes, flags | RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => {
+                self.hung_up.store(true, Ordering::Relaxed);
+                0
+            }
+            Ok((_, length)) => length,
+            Err(_) => 0,
         }
-        received.unwrap_or(0)
     }
 }
 

@@ -43,7 +43,7 @@ pub trait Memory {
 
 /// The socket by which a sleeping reader is woken.
 pub trait Bell {
-    /// Take up to `count` token bytes out; returns how many there were.
+    /// Take up to `count` token bytes out, which is at least 1; returns how many there were.
     fn drain(&self, count: usize) -> usize;
     /// Whether a token byte is in it.
     fn has_token(&self) -> bool;

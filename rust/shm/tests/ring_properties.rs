@@ -124,7 +124,7 @@ proptest! {
             prop_assert_eq!(writer.transmit_queue().unwrap(), model.queue.len() as u64);
             prop_assert_eq!(reader.receive_queue().unwrap(), model.queue.len() as u64);
         }
-        for (reader, model) in [(&flow.far, &mut models[0]), (&flow.near, &mut models[1])] {
+        for (reader, model) in [&flow.far, &flow.near].into_iter().zip(&mut models) {
             while let Some(length) = model.available() {
                 prop_assert_eq!(read(reader).unwrap(), Some(model.take(length)));
             }

@@ -56,7 +56,7 @@ impl Attack {
                 wait_now(near, wish);
             }
             _ => {
-                drop(near.pollable());
+                let _ = near.pollable();
                 assert!(near.receive_queue().unwrap() <= CAPACITY as u64 / 8);
                 near.transmit_queue().unwrap();
             }

@@ -1,0 +1,987 @@
+"""What every flow does, whatever carries it: the calls of `Flow`, from one end of it (`flows.md` 5 and 6, as intended)."""
+
+from __future__ import annotations
+
+import array
+import hashlib
+import math
+import select
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ouroboros.dev import (
+    MAX_PACKET,
+    Flow,
+    FlowAllocatedException,
+    FlowDownException,
+    FlowNameException,
+    FlowNotAllocatedException,
+    FlowPeerException,
+    FlowPermissionException,
+    FlowProperties,
+    FlowSizeException,
+    FlowTimeoutException,
+    FlowWouldBlockException,
+    QoSSpec,
+    flow_accept,
+    flow_alloc,
+)
+from ouroboros.errors import UnsupportedError
+from support import Background, NodeProcess, Shell
+
+from .conftest import Pair
+
+READ_WRITE = FlowProperties.ReadWrite
+NON_BLOCKING = FlowProperties.ReadWrite | FlowProperties.NonBlocking
+KIB = 1024
+
+
+def pattern(length: int, seed: int = 0) -> bytes:
+    """Bytes that differ from place to place and from packet to packet."""
+    block = hashlib.sha256(f"{length} {seed}".encode()).digest()
+    return (block * (length // len(block) + 1))[:length]
+
+
+def digest(packets: list[bytes]) -> str:
+    found = hashlib.sha256()
+    for packet in packets:
+        found.update(len(packet).to_bytes(4, "big") + packet)
+    return found.hexdigest()
+
+
+#: The same two in the far program.
+HELPERS = """
+import hashlib
+def pattern(length, seed=0):
+    block = hashlib.sha256(f"{length} {seed}".encode()).digest()
+    return (block * (length // len(block) + 1))[:length]
+def digest(packets):
+    found = hashlib.sha256()
+    for packet in packets:
+        found.update(len(packet).to_bytes(4, "big") + packet)
+    return found.hexdigest()
+"""
+
+
+class TestPackets:
+    SIZES = (1, 2, 7, 8, 9, 1400, 4079, 4080, 4081, 4096, 64 * KIB, MAX_PACKET - 1, MAX_PACKET)
+
+    @pytest.mark.parametrize("size", SIZES)
+    def test_a_packet_of_any_size_arrives_whole(self, near: Flow, far: Shell, size: int) -> None:
+        far.do(HELPERS)
+        assert near.write(pattern(size)) == size
+        assert far.do(f"f.read() == pattern({size})")
+        assert far.do(f"f.write(pattern({size}, 1))") == size
+        assert near.read() == pattern(size, 1)
+
+    def test_boundaries_and_order_are_kept(self, near: Flow, far: Shell) -> None:
+        far.do(HELPERS)
+        packets = [pattern(1 + (seed * 7919) % 3000, seed) for seed in range(3000)]
+        far.begin(f"digest([f.read() for _ in range({len(packets)})])")
+        for packet in packets:
+            near.write(packet)
+        assert far.answer() == digest(packets)
+
+    def test_large_and_small_packets_mix(self, near: Flow, far: Shell) -> None:
+        far.do(HELPERS)
+        sizes = [MAX_PACKET, 1, 700 * KIB, 5, 4096, MAX_PACKET, 64 * KIB, 1] * 5
+        far.begin(f"for seed, size in enumerate({sizes}): f.write(pattern(size, seed))")
+        assert digest([near.read() for _ in sizes]) == digest([pattern(size, seed) for seed, size in enumerate(sizes)])
+        far.answer()
+
+    def test_a_packet_over_the_limit_is_refused_and_nothing_is_sent(self, near: Flow, far: Shell) -> None:
+        with pytest.raises(FlowSizeException, match=str(MAX_PACKET + 1)) as caught:
+            near.write(bytes(MAX_PACKET + 1))
+        assert isinstance(caught.value, ValueError)
+        near.write(b"next")
+        assert far.do("f.read()") == b"next"
+
+    def test_an_empty_buffer_sends_nothing(self, near: Flow, far: Shell) -> None:
+        assert near.write(b"") == 0
+        assert near.write(b"abc", 0) == 0
+        assert near.writeline("") == 0
+        assert near.write_many([b"", b""]) == 2
+        assert far.do("f.get_rx_queue_len()") == 0
+        near.write(b"next")
+        assert far.do("f.read()") == b"next"
+
+    @pytest.mark.parametrize(("count", "sent"), [(0, b""), (1, b"h"), (5, b"hello"), (99, b"hello"), (None, b"hello")])
+    def test_write_sends_at_most_count_bytes(self, near: Flow, far: Shell, count: int | None, sent: bytes) -> None:
+        assert near.write(b"hello", count) == len(sent)
+        near.write(b"end")
+        assert far.do("f.read()") == (sent or b"end")
+
+    def test_negative_counts_are_refused(self, near: Flow, far: Shell) -> None:
+        far.do("f.write(b'packet')")
+        calls: list[Callable[[], object]] = [
+            lambda: near.write(b"x", -1),
+            lambda: near.writeline("x", -1),
+            lambda: near.read(-1),
+            lambda: near.readline(-1),
+        ]
+        for call in calls:
+            with pytest.raises(ValueError, match="count"):
+                call()
+        assert near.read() == b"packet"
+        assert far.do("f.get_rx_queue_len()") == 0
+
+
+class TestPartialReads:
+    # packet lengths, counts of the reads, what the reads return; None: nothing is there
+    TABLE = (
+        ([10], [100], [10]),
+        ([16], [16, 16, 16], [16, 0, None]),
+        ([100], [40, 40, 40, 40], [40, 40, 20, None]),
+        ([80], [40, 40, 40, 40], [40, 40, 0, None]),
+        ([5], [0, 10], [0, 5]),
+        ([5], [0, 5, 5, 5], [0, 5, 0, None]),
+        ([100], [40, None, None], [40, 60, None]),
+        ([16], [None, None], [16, None]),
+        ([100, 8], [40, 100, 100], [40, 60, 8]),
+        ([16, 8], [16, 16, 16], [16, 0, 8]),
+        ([16, 8], [16, None, None], [16, 0, 8]),
+        ([1, 1], [1, 1, 1, 1, 1], [1, 0, 1, 0, None]),
+        ([3, 3], [2, 2, 2, 2], [2, 1, 2, 1]),
+        ([MAX_PACKET], [1, MAX_PACKET], [1, MAX_PACKET - 1]),
+    )
+
+    @pytest.mark.parametrize("into", [False, True], ids=["read", "readinto"])
+    @pytest.mark.parametrize(("packets", "counts", "lengths"), TABLE)
+    def test_the_rest_of_a_packet_stays_for_the_next_read(
+        self,
+        near: Flow,
+        far: Shell,
+        packets: list[int],
+        counts: list[int | None],
+        lengths: list[int | None],
+        into: bool,
+    ) -> None:
+        far.do(HELPERS)
+        far.do(f"for seed, size in enumerate({packets}): f.write(pattern(size, seed))")
+        near.set_flags(NON_BLOCKING)
+        got = b""
+        for count, length in zip(counts, lengths, strict=True):
+            if length is None:
+                with pytest.raises(FlowWouldBlockException):
+                    near.read(count)
+                continue
+            if into and count is not None:
+                buffer = bytearray(count)
+                taken = near.readinto(buffer)
+                piece = bytes(buffer[:taken])
+                assert bytes(buffer[taken:]) == bytes(count - taken)
+            else:
+                piece = near.read(count)
+            assert len(piece) == length
+            got += piece
+        sent = b"".join(pattern(size, seed) for seed, size in enumerate(packets))
+        assert got == sent[: len(got)]
+
+    def test_no_partial_read_refuses_and_keeps_the_packet(self, near: Flow, far: Shell) -> None:
+        near.set_flags(NON_BLOCKING | FlowProperties.NoPartialRead)
+        far.do("f.write(b'x' * 100); f.write(b'y' * 8)")
+        for _ in range(2):
+            with pytest.raises(FlowSizeException, match="100 bytes"):
+                near.read(40)
+            with pytest.raises(FlowSizeException, match="100 bytes"):
+                near.readinto(bytearray(40))
+            with pytest.raises(FlowSizeException, match="100 bytes"):
+                near.readline(40)
+        assert near.read(100) == b"x" * 100
+        assert near.read(40) == b"y" * 8
+
+    def test_no_partial_read_leaves_no_mark_of_the_end(self, near: Flow, far: Shell) -> None:
+        near.set_flags(NON_BLOCKING | FlowProperties.NoPartialRead)
+        far.do("f.write(b'x' * 40)")
+        assert near.read(40) == b"x" * 40
+        with pytest.raises(FlowWouldBlockException):
+            near.read(40)
+
+    def test_a_held_rest_is_read_after_the_peer_is_gone(self, near: Flow, far: Shell) -> None:
+        far.do("f.write(b'0123456789'); f.dealloc()")
+        assert near.read(4) == b"0123"
+        assert near.read() == b"456789"
+        with pytest.raises(FlowDownException):
+            near.read()
+
+
+class TestText:
+    @pytest.mark.parametrize("text", ["hello", "héllo", "€€€", "日本語", "𝄞clef", "a\nb\n", "nul\0nul", "x" * MAX_PACKET])
+    def test_text_arrives_as_written(self, near: Flow, far: Shell, text: str) -> None:
+        assert near.writeline(text) == len(text)
+        far.do("line = f.readline()")
+        assert far.do("len(line)") == len(text)
+        assert far.do("f.writeline(line)") == len(text)
+        assert near.readline() == text
+
+    @pytest.mark.parametrize(
+        ("text", "count", "sent"),
+        [("héllo", 2, "hé"), ("€€€", 1, "€"), ("€€€", 3, "€€€"), ("€€€", 99, "€€€"), ("𝄞x", 1, "𝄞")],
+    )
+    def test_writeline_counts_characters_and_sends_no_halves(
+        self, near: Flow, far: Shell, text: str, count: int, sent: str
+    ) -> None:
+        assert near.writeline(text, count) == len(sent)
+        assert far.do("f.read()") == sent.encode()
+
+    @pytest.mark.parametrize(
+        ("text", "counts", "lines"),
+        [
+            ("€€€", [2, 2], ["€€", "€"]),
+            ("€€€", [3, 3], ["€€€", ""]),
+            ("héllo", [0, 1, 1, 9], ["", "h", "é", "llo"]),
+            ("héllo", [2, None], ["hé", "llo"]),
+            ("𝄞𝄞", [1, 1, 1], ["𝄞", "𝄞", ""]),
+        ],
+    )
+    def test_readline_counts_characters(
+        self, near: Flow, far: Shell, text: str, counts: list[int | None], lines: list[str]
+    ) -> None:
+        far.do(f"f.writeline({text!r}); f.writeline('next')")
+        assert [near.readline(count) for count in counts] == lines
+        assert near.readline() == "next"
+
+    @pytest.mark.parametrize("packet", [b"\xff\xfe", b"good \xe2\x82", b"\xed\xa0\x80"])
+    def test_what_is_no_utf8_raises_and_can_be_read_as_bytes(self, near: Flow, far: Shell, packet: bytes) -> None:
+        far.do(f"f.write({packet!r}); f.writeline('next')")
+        for _ in range(2):
+            with pytest.raises(UnicodeDecodeError) as caught:
+                near.readline()
+            assert caught.value.object == packet
+        assert near.read() == packet
+        assert near.readline() == "next"
+
+    def test_half_a_character_left_by_read_is_not_lost(self, near: Flow, far: Shell) -> None:
+        far.do("f.writeline('€uro')")
+        assert near.read(1) == "€".encode()[:1]
+        with pytest.raises(UnicodeDecodeError):
+            near.readline()
+        assert near.read() == "€uro".encode()[1:]
+
+    def test_text_without_utf8_is_refused_and_nothing_is_sent(self, near: Flow, far: Shell) -> None:
+        with pytest.raises(UnicodeEncodeError):
+            near.writeline("lone \ud800")
+        near.writeline("next")
+        assert far.do("f.readline()") == "next"
+
+
+class TestBuffers:
+    BUFFERS: tuple[Any, ...] = (
+        b"bytes",
+        bytearray(b"bytearray"),
+        memoryview(b"-memoryview-")[1:-1],
+        array.array("d", [1.5, -2.5]),
+        memoryview(bytearray(range(24))).cast("B", (2, 3, 4)),
+    )
+
+    @pytest.mark.parametrize("buffer", BUFFERS, ids=lambda buffer: type(buffer).__name__)
+    def test_any_contiguous_buffer_is_written(self, near: Flow, far: Shell, buffer: Any) -> None:
+        whole = memoryview(buffer).tobytes()
+        assert near.write(buffer) == len(whole)
+        assert near.write(buffer, 3) == 3
+        assert near.write_many([buffer, buffer]) == 2
+        assert far.do("[f.read() for _ in range(4)]") == [whole, whole[:3], whole, whole]
+
+    def test_a_buffer_can_be_reused_when_write_returns(self, near: Flow, far: Shell) -> None:
+        buffer = bytearray(b"first")
+        near.write(buffer)
+        buffer[:] = b"other length"
+        near.write(buffer)
+        assert far.do("[f.read(), f.read()]") == [b"first", b"other length"]
+
+    @pytest.mark.parametrize(
+        ("buffer", "kind"), [(memoryview(b"abcd")[::2], ValueError), ("text", TypeError), (7, TypeError), (None, TypeError)]
+    )
+    def test_what_is_no_contiguous_buffer_is_refused(
+        self, near: Flow, far: Shell, buffer: Any, kind: type[Exception]
+    ) -> None:
+        with pytest.raises(kind):
+            near.write(buffer)
+        with pytest.raises(kind):
+            near.write_many([b"not sent either", buffer])
+        near.write(b"next")
+        assert far.do("f.read()") == b"next"
+
+    def test_readinto_fills_any_writable_buffer(self, near: Flow, far: Shell) -> None:
+        far.do("f.write(b'12345678'); f.write(b'abc'); f.write(b'xyz')")
+        numbers = array.array("I", [0, 0])
+        near.set_flags(READ_WRITE | FlowProperties.NoPartialRead)
+        assert near.readinto(numbers) == 8
+        assert numbers.tobytes() == b"12345678"
+        whole = bytearray(b"........")
+        assert near.readinto(memoryview(whole)[2:5]) == 3
+        assert whole == b"..abc..."
+        assert near.readinto(whole) == 3
+        assert whole == b"xyzbc..."
+
+    @pytest.mark.parametrize("buffer", [b"read-only", memoryview(bytearray(8))[::2], "text"])
+    def test_readinto_refuses_other_buffers_and_keeps_the_packet(self, near: Flow, far: Shell, buffer: Any) -> None:
+        far.do("f.write(b'packet')")
+        with pytest.raises((TypeError, BufferError)):
+            near.readinto(buffer)
+        assert near.read() == b"packet"
+
+
+class TestBatches:
+    def test_a_batch_is_written_and_read_in_order(self, near: Flow, far: Shell) -> None:
+        far.do(HELPERS)
+        packets = [pattern(1 + seed, seed) for seed in range(500)]
+        assert near.write_many(packets) == 500
+        assert far.do("whole = f.read_many(1000); digest(whole)") == digest(packets)
+
+    def test_read_many_takes_at_most_what_is_there_and_what_is_asked_for(self, near: Flow, far: Shell) -> None:
+        far.do("for number in range(100): f.write(b'%d' % number)")
+        assert near.read_many(1) == [b"0"]
+        assert near.read_many(3) == [b"1", b"2", b"3"]
+        assert len(near.read_many()) == 64
+        assert near.read_many(10_000) == [b"%d" % number for number in range(68, 100)]
+        with pytest.raises(ValueError, match="limit"):
+            near.read_many(0)
+
+    def test_read_many_starts_with_the_rest_of_a_packet(self, near: Flow, far: Shell) -> None:
+        far.do("f.write(b'0123456789'); f.write(b'next')")
+        near.read(7)
+        assert near.read_many() == [b"789", b"next"]
+
+    def test_an_empty_batch_is_written(self, near: Flow, far: Shell) -> None:
+        assert near.write_many([]) == 0
+        assert near.write_many([b"a", b"", b"b"]) == 3
+        assert far.do("f.read_many()") == [b"a", b"b"]
+
+    def test_write_many_tells_how_many_fit(self, near: Flow, far: Shell) -> None:
+        near.set_flags(NON_BLOCKING)
+        packets = [pattern(60_000, seed) for seed in range(100)]
+        written = near.write_many(packets)
+        assert 0 < written < 100
+        with pytest.raises(FlowWouldBlockException):
+            near.write_many(packets[written:])
+        far.do(HELPERS)
+        assert far.do("digest(f.read_many(100))") == digest(packets[:written])
+        assert near.write_many(packets[written : written + 2]) == 2
+
+    def test_write_many_tells_how_many_were_written_in_time(self, near: Flow, far: Shell) -> None:
+        near.set_snd_timeout(0.01)
+        written = near.write_many([bytes(60_000)] * 100)
+        assert 0 < written < 100
+        with pytest.raises(FlowTimeoutException):
+            near.write_many([bytes(60_000)])
+        assert far.do("len(f.read_many(100))") == written
+
+    def test_write_many_stops_before_a_packet_that_is_too_long(self, near: Flow, far: Shell) -> None:
+        packets = [b"a", b"b", bytes(MAX_PACKET + 1), b"c"]
+        assert near.write_many(packets) == 2
+        with pytest.raises(FlowSizeException):
+            near.write_many(packets[2:])
+        assert near.write_many(packets[3:]) == 1
+        assert far.do("f.read_many()") == [b"a", b"b", b"c"]
+
+    def test_a_batch_larger_than_the_ring_waits_for_the_reader(self, near: Flow, far: Shell) -> None:
+        far.do(HELPERS)
+        packets = [pattern(60_000, seed) for seed in range(100)]
+        writer = Background(lambda: near.write_many(packets))
+        writer.until_asleep("room")
+        assert far.do("digest([f.read() for _ in range(100)])") == digest(packets)
+        assert writer.result() == 100
+
+
+class TestTimeouts:
+    @pytest.mark.parametrize("timeout", [0, 0.0, -3, 0.001, 0.05])
+    def test_a_read_ends_at_its_timeout_and_not_before(self, near: Flow, far: Shell, timeout: float) -> None:
+        near.set_rcv_timeout(timeout)
+        calls: list[Callable[[], object]] = [
+            near.read,
+            near.readline,
+            near.read_many,
+            lambda: near.readinto(bytearray(9)),
+        ]
+        for call in calls:
+            start = time.monotonic()
+            with pytest.raises(FlowTimeoutException) as caught:
+                call()
+            assert time.monotonic() - start >= timeout
+            assert isinstance(caught.value, TimeoutError)
+        far.do("f.write(b'late')")
+        assert near.read() == b"late"
+
+    @pytest.mark.parametrize("timeout", [0, 0.001, 0.05])
+    def test_a_write_ends_at_its_timeout_and_what_is_queued_survives(
+        self, near: Flow, far: Shell, timeout: float
+    ) -> None:
+        near.set_snd_timeout(timeout)
+        packets = []
+        with pytest.raises(FlowTimeoutException):
+            for seed in range(100):
+                start = time.monotonic()
+                near.write(pattern(60_000, seed))
+                packets.append(pattern(60_000, seed))
+        assert time.monotonic() - start >= timeout
+        far.do(HELPERS)
+        assert far.do(f"digest([f.read() for _ in range({len(packets)})])") == digest(packets)
+        assert far.do("f.get_rx_queue_len()") == 0
+
+    def test_without_a_timeout_calls_wait(self, near: Flow, far: Shell) -> None:
+        assert near.get_rcv_timeout() is None
+        assert near.get_snd_timeout() is None
+        reader = Background(near.read)
+        reader.until_asleep("poll")
+        far.do("f.write(b'at last')")
+        assert reader.result() == b"at last"
+
+    def test_a_timeout_can_be_taken_back(self, near: Flow, far: Shell) -> None:
+        near.set_rcv_timeout(0)
+        near.set_rcv_timeout(None)
+        reader = Background(near.read)
+        reader.until_asleep("poll")
+        far.do("f.write(b'at last')")
+        assert reader.result() == b"at last"
+
+    def test_data_that_is_there_is_read_with_timeout_zero(self, near: Flow, far: Shell) -> None:
+        far.do("f.write(b'here')")
+        near.set_rcv_timeout(0)
+        assert near.read() == b"here"
+
+    @pytest.mark.parametrize(("timeout", "kept"), [(1.5, 1.5), (0, 0), (-1, 0), (None, None), (math.inf, None)])
+    def test_timeouts_are_reported_as_set(self, near: Flow, timeout: float | None, kept: float | None) -> None:
+        near.set_rcv_timeout(timeout)
+        assert near.get_rcv_timeout() == kept
+        near.set_snd_timeout(timeout)
+        assert near.get_snd_timeout() == kept
+
+    @pytest.mark.parametrize("timeout", ["1", math.nan, b"1", []])
+    def test_what_is_no_timeout_is_refused(self, near: Flow, timeout: Any) -> None:
+        with pytest.raises(TypeError, match="timeout"):
+            near.set_rcv_timeout(timeout)
+        with pytest.raises(TypeError, match="timeout"):
+            near.set_snd_timeout(timeout)
+        assert near.get_rcv_timeout() is None
+
+
+class TestFlags:
+    def test_a_new_flow_is_read_write_without_partial_writes(self, near: Flow, far: Shell) -> None:
+        assert near.get_flags() == FlowProperties.ReadWrite | FlowProperties.NoPartialWrite
+        assert int(near.get_flags()) == 0o20002
+
+    @pytest.mark.parametrize("flag", list(FlowProperties))
+    def test_flags_are_reported_as_set(self, near: Flow, flag: FlowProperties) -> None:
+        near.set_flags(flag)
+        assert near.get_flags() == flag
+
+    def test_non_blocking_calls_do_not_wait(self, near: Flow, far: Shell) -> None:
+        near.set_flags(NON_BLOCKING)
+        calls: list[Callable[[], object]] = [
+            near.read,
+            near.readline,
+            near.read_many,
+            lambda: near.readinto(bytearray(9)),
+        ]
+        for call in calls:
+            with pytest.raises(FlowWouldBlockException) as caught:
+                call()
+            assert isinstance(caught.value, BlockingIOError)
+        far.do("f.write(b'now')")
+        assert near.read() == b"now"
+
+    def test_non_blocking_wins_over_a_timeout(self, near: Flow, far: Shell) -> None:
+        near.set_rcv_timeout(0)
+        near.set_flags(READ_WRITE | FlowProperties.NonBlockingRead)
+        with pytest.raises(FlowWouldBlockException):
+            near.read()
+
+    def test_reading_and_writing_are_made_non_blocking_one_by_one(self, near: Flow, far: Shell) -> None:
+        near.set_flags(READ_WRITE | FlowProperties.NonBlockingWrite)
+        near.set_rcv_timeout(0)
+        with pytest.raises(FlowTimeoutException):
+            near.read()
+        near.set_flags(READ_WRITE | FlowProperties.NonBlockingRead)
+        near.set_snd_timeout(0)
+        with pytest.raises(FlowTimeoutException):
+            near.write_many([bytes(MAX_PACKET)] * 2)
+            near.write(bytes(MAX_PACKET))
+
+    @pytest.mark.parametrize("flags", [FlowProperties.ReadOnly, FlowProperties.NonBlockingRead])
+    def test_a_read_only_flow_refuses_writes_and_can_be_undone(
+        self, near: Flow, far: Shell, flags: FlowProperties
+    ) -> None:
+        near.set_flags(flags)
+        for call in (lambda: near.write(b"x"), lambda: near.writeline("x"), lambda: near.write_many([b"x"])):
+            with pytest.raises(FlowPermissionException) as caught:
+                call()
+            assert isinstance(caught.value, PermissionError)
+        far.do("f.write(b'read only')")
+        assert near.read() == b"read only"
+        near.set_flags(READ_WRITE)
+        near.write(b"again")
+        assert far.do("f.read()") == b"again"
+
+    def test_a_write_only_flow_refuses_the_peer_and_can_be_undone(self, near: Flow, far: Shell) -> None:
+        near.set_flags(FlowProperties.WriteOnly)
+        for call in (near.read, near.readline, near.read_many, lambda: near.readinto(bytearray(1))):
+            with pytest.raises(FlowPermissionException):
+                call()
+        with pytest.raises(FlowPermissionException):
+            far.do("f.write(b'refused')")
+        near.write(b"one way")
+        assert far.do("f.read()") == b"one way"
+        near.set_flags(READ_WRITE)
+        far.do("f.write(b'taken')")
+        assert near.read() == b"taken"
+        near.write(b"both ways")
+        assert far.do("f.read()") == b"both ways"
+
+    def test_both_access_bits_at_once_are_refused(self, near: Flow) -> None:
+        before = near.get_flags()
+        with pytest.raises(ValueError, match="exclude"):
+            near.set_flags(FlowProperties.WriteOnly | FlowProperties.ReadWrite)
+        assert near.get_flags() == before
+
+    def test_down_takes_both_ends_down_until_it_is_cleared(self, near: Flow, far: Shell) -> None:
+        far.do("f.write(b'queued')")
+        near.set_flags(READ_WRITE | FlowProperties.Down)
+        assert near.read() == b"queued"
+        for call in (near.read, lambda: near.write(b"x")):
+            with pytest.raises(FlowDownException) as caught:
+                call()
+            assert not isinstance(caught.value, FlowPeerException)
+        for code in ("f.read()", "f.write(b'x')"):
+            with pytest.raises(FlowDownException):
+                far.do(code)
+        near.set_flags(READ_WRITE)
+        near.write(b"up")
+        assert far.do("f.read()") == b"up"
+        far.do("f.write(b'up')")
+        assert near.read() == b"up"
+
+    def test_down_wakes_the_reader_and_the_writer_at_the_other_end(self, near: Flow, far: Shell) -> None:
+        far.begin_blocked("f.read()", "poll")
+        near.set_flags(READ_WRITE | FlowProperties.Down)
+        with pytest.raises(FlowDownException):
+            far.answer()
+        near.set_flags(READ_WRITE)
+        far.begin_blocked("f.write_many([bytes(60000)] * 100); f.write(bytes(60000))", "room")
+        near.set_flags(READ_WRITE | FlowProperties.Down)
+        with pytest.raises(FlowDownException):
+            far.answer()
+
+
+class TestQueues:
+    def test_queue_lengths_count_packets_not_read(self, near: Flow, far: Shell) -> None:
+        assert (near.get_rx_queue_len(), near.get_tx_queue_len()) == (0, 0)
+        far.do("for _ in range(5): f.write(b'packet')")
+        assert near.get_rx_queue_len() == 5
+        assert far.do("f.get_tx_queue_len()") == 5
+        near.read()
+        assert near.get_rx_queue_len() == 4
+        assert far.do("f.get_tx_queue_len()") == 4
+        near.read(2)
+        assert near.get_rx_queue_len() == 3
+        near.read_many()
+        assert (near.get_rx_queue_len(), far.do("f.get_tx_queue_len()")) == (0, 0)
+        assert near.get_tx_queue_len() == 0
+
+    @pytest.mark.parametrize("size", [1, 1400, 64 * KIB, MAX_PACKET])
+    def test_a_full_ring_drops_nothing_when_non_blocking(self, near: Flow, far: Shell, size: int) -> None:
+        far.do(HELPERS)
+        near.set_flags(NON_BLOCKING)
+        packets: list[bytes] = []
+        with pytest.raises(FlowWouldBlockException):
+            while True:
+                near.write(pattern(size, len(packets)))
+                packets.append(pattern(size, len(packets)))
+        assert near.get_tx_queue_len() == len(packets)
+        assert far.do(f"digest([f.read() for _ in range({len(packets)})])") == digest(packets)
+        assert near.write(b"room again") == 10
+        assert far.do("f.read()") == b"room again"
+
+    @pytest.mark.parametrize("size", [1400, MAX_PACKET])
+    def test_a_full_ring_makes_a_blocking_writer_wait_and_drops_nothing(
+        self, near: Flow, far: Shell, size: int
+    ) -> None:
+        far.do(HELPERS)
+        count = 8 * MAX_PACKET // size
+        packets = [pattern(size, seed) for seed in range(count)]
+
+        def write_all() -> int:
+            return sum(near.write(packet) for packet in packets)
+
+        writer = Background(write_all)
+        writer.until_asleep("room")
+        assert far.do(f"digest([f.read() for _ in range({count})])") == digest(packets)
+        assert writer.result() == size * count
+
+
+class TestEnd:
+    def test_queued_packets_are_read_before_the_end_is_told(self, near: Flow, far: Shell) -> None:
+        far.do("for number in range(3): f.write(b'%d' % number)")
+        far.do("f.dealloc()")
+        assert [near.read(), near.readline(), near.read_many()] == [b"0", "1", [b"2"]]
+        for call in (near.read, near.readline, near.read_many, lambda: near.readinto(bytearray(1))):
+            with pytest.raises(FlowDownException) as caught:
+                call()
+            assert isinstance(caught.value, ConnectionError)
+            assert not isinstance(caught.value, FlowPeerException)
+
+    def test_a_write_to_a_peer_that_is_gone_fails_at_once(self, near: Flow, far: Shell) -> None:
+        far.do("f.dealloc()")
+        for call in (lambda: near.write(b"x"), lambda: near.writeline("x"), lambda: near.write_many([b"x"])):
+            with pytest.raises(FlowDownException):
+                call()
+
+    def test_non_blocking_reads_tell_the_end(self, near: Flow, far: Shell) -> None:
+        near.set_flags(NON_BLOCKING)
+        far.do("f.write(b'last'); f.dealloc()")
+        assert near.read() == b"last"
+        with pytest.raises(FlowDownException):
+            near.read()
+
+    def test_dealloc_does_not_wait_for_the_peer_to_read(self, near: Flow, far: Shell) -> None:
+        near.set_flags(NON_BLOCKING)
+        written = near.write_many([bytes(60_000)] * 100)
+        near.dealloc()
+        assert far.do("len(f.read_many(100))") == written
+        with pytest.raises(FlowDownException):
+            far.do("f.read()")
+
+    def test_dealloc_can_be_repeated(self, near: Flow, far: Shell) -> None:
+        for _ in range(3):
+            near.dealloc()
+        with pytest.raises(FlowDownException):
+            far.do("f.read()")
+
+    def test_a_deallocated_flow_refuses_everything(self, near: Flow, far: Shell) -> None:
+        read, write = near.read, near.write
+        near.dealloc()
+        calls: list[Callable[[], object]] = [
+            read,
+            lambda: write(b"x"),
+            near.read,
+            near.readline,
+            near.read_many,
+            lambda: near.readinto(bytearray(1)),
+            lambda: near.write(b"x"),
+            lambda: near.writeline("x"),
+            lambda: near.write_many([b"x"]),
+            near.fileno,
+            near.get_flags,
+            lambda: near.set_flags(READ_WRITE),
+            near.get_qos,
+            near.get_rx_queue_len,
+            near.get_tx_queue_len,
+            near.get_rcv_timeout,
+            near.get_snd_timeout,
+            lambda: near.set_rcv_timeout(1),
+            lambda: near.set_snd_timeout(1),
+            lambda: near.flow_id,
+        ]
+        for call in calls:
+            with pytest.raises(FlowNotAllocatedException):
+                call()
+
+    def test_with_deallocates_also_when_it_raises(self, near: Flow, far: Shell) -> None:
+        with pytest.raises(ZeroDivisionError), near:
+            near.write(b"before")
+            raise ZeroDivisionError
+        assert far.do("f.read()") == b"before"
+        with pytest.raises(FlowDownException):
+            far.do("f.read()")
+        with pytest.raises(FlowNotAllocatedException):
+            near.read()
+
+    def test_a_dropped_flow_warns_and_is_deallocated(self, near: Flow, far: Shell) -> None:
+        far.begin("g = flow_accept(name='dropped')")
+        flow = None
+        while flow is None:
+            try:
+                flow = flow_alloc("dropped")
+            except FlowNameException:
+                continue
+        far.answer()
+        with pytest.warns(ResourceWarning, match="never deallocated"):
+            del flow
+        with pytest.raises(FlowDownException):
+            far.do("g.read()")
+        far.do("g.dealloc()")
+
+
+class TestAllocation:
+    def test_an_object_that_holds_a_flow_takes_no_second_one(self, near: Flow, far: Shell) -> None:
+        calls: list[Callable[[], object]] = [
+            lambda: near.alloc("pair", timeo=0),
+            lambda: near.accept(timeo=0),
+            lambda: near.join("pair"),
+        ]
+        for call in calls:
+            with pytest.raises(FlowAllocatedException):
+                call()
+        near.write(b"still there")
+        assert far.do("f.read()") == b"still there"
+
+    def test_an_object_can_be_used_again_after_dealloc(self, near: Flow, far: Shell) -> None:
+        near.set_flags(FlowProperties.ReadOnly)
+        near.set_rcv_timeout(0)
+        near.dealloc()
+        far.do("f.dealloc()")
+        far.begin_blocked("f.accept(name='again')", "node")
+        near.alloc("again")
+        far.answer()
+        assert near.get_flags() == FlowProperties.ReadWrite | FlowProperties.NoPartialWrite
+        assert near.get_rcv_timeout() is None
+        near.write(b"again")
+        assert far.do("f.read()") == b"again"
+
+    def test_a_new_object_holds_no_flow(self) -> None:
+        flow = Flow()
+        flow.dealloc()
+        assert "not allocated" in repr(flow)
+        with pytest.raises(FlowNotAllocatedException):
+            flow.read()
+        with flow, pytest.raises(FlowNotAllocatedException):
+            flow.write(b"x")
+
+    @pytest.mark.parametrize(
+        "qos", [None, QoSSpec(), QoSSpec(delay=20, bandwidth=10**9, availability=5, loss=0, ber=0, in_order=1, timeout=0)]
+    )
+    def test_both_ends_report_the_qos_that_was_asked_for(
+        self, make_pair: Callable[..., Pair], qos: QoSSpec | None
+    ) -> None:
+        pair = make_pair(qos)
+        wanted = QoSSpec() if qos is None else qos
+        assert pair.near.get_qos() == wanted
+        assert pair.far.do(f"f.get_qos() == {wanted!r}")
+
+    def test_alloc_and_accept_return_the_qos(self, node: NodeProcess) -> None:
+        qos = QoSSpec(loss=0, delay=7)
+        with Flow() as one, Flow() as other:
+            acceptor = Background.waiting_for_node(lambda: one.accept(name="qos"))
+            assert other.alloc("qos", qos) == qos
+            assert acceptor.result() == qos
+
+    def test_encryption_is_refused_until_it_is_there(self, node: NodeProcess) -> None:
+        with pytest.raises(UnsupportedError, match="cypher_s"):
+            flow_alloc("anything", QoSSpec(cypher_s=128))
+
+    @pytest.mark.parametrize("timeout", ["1", math.nan, [1]])
+    def test_what_is_no_timeout_is_refused(self, node: NodeProcess, timeout: Any) -> None:
+        with pytest.raises(TypeError, match="timeout"):
+            flow_alloc("name", timeo=timeout)
+        with pytest.raises(TypeError, match="timeout"):
+            flow_accept(timeo=timeout)
+
+    @pytest.mark.parametrize("timeout", [0, 0.05])
+    def test_accept_ends_at_its_timeout_and_not_before(self, node: NodeProcess, timeout: float) -> None:
+        start = time.monotonic()
+        with pytest.raises(FlowTimeoutException):
+            flow_accept(timeo=timeout, name="nobody-asks")
+        assert time.monotonic() - start >= timeout
+
+    @pytest.mark.parametrize("timeout", [0, 0.05])
+    def test_alloc_ends_at_its_timeout_and_not_before(self, node: NodeProcess, timeout: float) -> None:
+        with pytest.raises(FlowTimeoutException):
+            flow_accept(timeo=0, name="nobody-accepts")
+        start = time.monotonic()
+        with pytest.raises(FlowTimeoutException):
+            flow_alloc("nobody-accepts", timeo=timeout)
+        assert time.monotonic() - start >= timeout
+
+
+class TestThreads:
+    def test_a_program_can_have_a_flow_to_itself(self, node: NodeProcess) -> None:
+        acceptor = Background.waiting_for_node(lambda: flow_accept(name="myself"))
+        with flow_alloc("myself") as one, acceptor.result() as other:
+            one.write(b"to")
+            other.write(b"fro")
+            assert (other.read(), one.read()) == (b"to", b"fro")
+            reader = Background(one.read)
+            reader.until_asleep("poll")
+            other.write(b"wake up")
+            assert reader.result() == b"wake up"
+
+    def test_both_ends_read_and_write_at_the_same_time(self, near: Flow, far: Shell) -> None:
+        far.do(HELPERS)
+        count = 20_000
+        packets = [pattern(1 + seed % 700, seed) for seed in range(count)]
+        far.begin(
+            f"""
+            packets = [pattern(1 + seed % 700, seed) for seed in range({count})]
+            writer = threading.Thread(target=lambda: [f.write(packet) for packet in packets])
+            writer.start()
+            got = digest([f.read() for _ in packets])
+            writer.join()
+            got
+            """
+        )
+        writer = Background(lambda: [near.write(packet) for packet in packets])
+        assert digest([near.read() for _ in packets]) == digest(packets)
+        writer.result()
+        assert far.answer() == digest(packets)
+
+    def test_readers_of_several_threads_share_the_packets(self, near: Flow, far: Shell) -> None:
+        count = 5000
+        shares: list[list[bytes]] = [[], [], []]
+
+        def read_all(share: list[bytes]) -> None:
+            while True:
+                try:
+                    share.append(near.read())
+                except FlowDownException:
+                    return
+
+        readers = [Background(lambda share=share: read_all(share)) for share in shares]  # type: ignore[misc]
+        for reader in readers:
+            reader.until_asleep("poll")
+        far.do(f"for number in range({count}): f.write(b'%d' % number)")
+        far.do("f.dealloc()")
+        for reader in readers:
+            reader.result()
+        assert sorted(int(packet) for share in shares for packet in share) == list(range(count))
+        for share in shares:
+            assert [int(packet) for packet in share] == sorted(int(packet) for packet in share)
+
+    def test_writers_of_several_threads_lose_and_mix_nothing(self, near: Flow, far: Shell) -> None:
+        far.begin("counts = [f.read() for _ in range(6000)]; sorted(counts) == sorted(set(counts)) and len(counts)")
+        start = threading.Barrier(3)
+
+        def write_all(mark: int) -> None:
+            start.wait()
+            for number in range(2000):
+                near.write(b"%d %d" % (mark, number) * 100)
+
+        writers = [Background(lambda mark=mark: write_all(mark)) for mark in range(3)]  # type: ignore[misc]
+        for writer in writers:
+            writer.result()
+        assert far.answer() == 6000
+        for mark in range(3):
+            assert far.do(f"[c for c in counts if c.startswith(b'{mark} ')] == [b'{mark} %d' % n * 100 for n in range(2000)]")
+
+
+def ready(flow: Flow, how: str) -> bool:
+    """Whether a poller that is asked once, without waiting, calls the flow readable."""
+    if how == "select":
+        return bool(select.select([flow], [], [], 0)[0])
+    if how == "poll":
+        poller = select.poll()
+        poller.register(flow, select.POLLIN)
+        return bool(poller.poll(0))
+    with select.epoll() as epoll:
+        epoll.register(flow.fileno(), select.EPOLLIN)
+        return bool(epoll.poll(0))
+
+
+@pytest.mark.parametrize("how", ["select", "poll", "epoll"])
+class TestPolling:
+    def test_an_idle_flow_is_not_readable(self, near: Flow, far: Shell, how: str) -> None:
+        assert not ready(near, how)
+        near.write(b"own packets do not count")
+        assert not ready(near, how)
+
+    def test_packets_from_before_the_first_fileno_make_it_readable(self, near: Flow, far: Shell, how: str) -> None:
+        far.do("f.write(b'early')")
+        assert ready(near, how)
+
+    def test_it_stays_readable_until_all_is_read(self, near: Flow, far: Shell, how: str) -> None:
+        assert not ready(near, how)
+        far.do("for _ in range(3): f.write(b'0123456789')")
+        for _ in range(2):
+            assert ready(near, how)
+            near.read()
+        assert ready(near, how)
+        near.read(3)
+        assert ready(near, how)
+        near.read()
+        assert not ready(near, how)
+        far.do("f.write(b'more')")
+        assert ready(near, how)
+        assert near.read_many() == [b"more"]
+        assert not ready(near, how)
+
+    def test_the_mark_of_the_end_of_a_packet_is_readable(self, near: Flow, far: Shell, how: str) -> None:
+        near.fileno()
+        far.do("f.write(b'0123')")
+        assert near.read(4) == b"0123"
+        assert ready(near, how)
+        assert near.read(4) == b""
+        assert not ready(near, how)
+
+    def test_a_rest_from_before_the_first_fileno_is_readable(self, near: Flow, far: Shell, how: str) -> None:
+        far.do("f.write(b'0123456789')")
+        near.read(3)
+        assert ready(near, how)
+        near.read()
+        assert not ready(near, how)
+
+    def test_blocking_reads_do_not_disturb_it(self, near: Flow, far: Shell, how: str) -> None:
+        near.fileno()
+        for number in range(3):
+            reader = Background(near.read)
+            reader.until_asleep("poll")
+            far.do(f"f.write(b'{number}')")
+            assert reader.result() == b"%d" % number
+            assert not ready(near, how)
+        far.do("f.write(b'last')")
+        assert ready(near, how)
+
+    @pytest.mark.parametrize("end", ["f.dealloc()", "f.set_flags(FlowProperties.Down)"])
+    def test_the_end_is_readable(self, near: Flow, far: Shell, how: str, end: str) -> None:
+        far.do("f.write(b'last')")
+        assert ready(near, how)
+        far.do(end)
+        near.read()
+        for _ in range(2):
+            assert ready(near, how)
+            with pytest.raises(FlowDownException):
+                near.read()
+
+    def test_a_killed_peer_is_readable(self, near: Flow, far: Shell, how: str) -> None:
+        assert not ready(near, how)
+        far.kill()
+        assert ready(near, how)
+        with pytest.raises(FlowPeerException):
+            near.read()
+
+
+class TestEpoll:
+    def test_a_registered_flow_wakes_the_poller_at_each_packet_and_at_the_end(self, near: Flow, far: Shell) -> None:
+        near.set_flags(NON_BLOCKING)
+        with select.epoll() as epoll:
+            epoll.register(near.fileno(), select.EPOLLIN)
+            for number in range(100):
+                far.begin(f"f.write(b'{number}')")
+                assert epoll.poll()
+                far.answer()
+                assert near.read() == b"%d" % number
+                assert not epoll.poll(0)
+            far.begin("f.dealloc()")
+            assert epoll.poll()
+            with pytest.raises(FlowDownException):
+                near.read()
+            far.answer()
+
+    def test_an_edge_triggered_poller_that_reads_all_misses_nothing(self, near: Flow, far: Shell) -> None:
+        near.set_flags(NON_BLOCKING)
+        count, seen = 20_000, 0
+        far.begin(f"for number in range({count}): f.write(b'%d' % number)")
+        with select.epoll() as epoll:
+            epoll.register(near.fileno(), select.EPOLLIN | select.EPOLLET)
+            while seen < count:
+                epoll.poll()
+                try:
+                    while True:
+                        assert near.read() == b"%d" % seen
+                        seen += 1
+                except FlowWouldBlockException:
+                    continue
+        far.answer()
+
+    def test_the_descriptor_is_closed_with_the_flow(self, near: Flow, far: Shell) -> None:
+        with select.epoll() as epoll:
+            descriptor = near.fileno()
+            assert near.fileno() == descriptor
+            epoll.register(descriptor, select.EPOLLIN)
+            near.dealloc()
+            with pytest.raises(FlowNotAllocatedException):
+                near.fileno()
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                epoll.modify(descriptor, select.EPOLLIN)

@@ -1,0 +1,116 @@
+"""Fixtures with real processes. A test that uses one of them also proves that nothing is left behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ouroboros import dev
+from ouroboros.control.messages import ListFlows
+from ouroboros.runtime import client
+from support import NodeProcess, Programs, children, descriptors, ended, mapped_flows, node_info, until, users_of
+
+
+@pytest.fixture
+def runtime_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A private runtime directory, empty of processes and sockets at the end."""
+    # Not tmp_path, which is too long for the path of a socket.
+    directory = Path(tempfile.mkdtemp(prefix="o-"))
+    monkeypatch.setenv("OUROBOROS_RUNTIME_DIR", str(directory))
+    monkeypatch.delenv("OUROBOROS_AUTOSTART", raising=False)
+    before = descriptors(), mapped_flows(), children()
+    yield directory
+    gc.collect()
+    kept = list(dev._flows)
+    for flow in kept:
+        flow.dealloc()
+    # The connections that are kept for the next call lead to a node that is gone.
+    client.client.forget()
+    left = users_of(directory)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    sockets = [path.name for path in directory.iterdir() if path.is_socket()]
+    shutil.rmtree(directory)
+    assert not kept, "the test has not deallocated these"
+    assert not left, "these processes survived the test"
+    assert not sockets, "these sockets are left"
+    assert (descriptors(), mapped_flows(), children()) == before
+
+
+@pytest.fixture
+def programs(runtime_dir: Path, tmp_path: Path) -> Iterator[Programs]:
+    """Starts programs; ends them at the end."""
+    started = Programs(tmp_path)
+    yield started
+    started.end()
+
+
+@pytest.fixture
+def make_node(
+    runtime_dir: Path, tmp_path: Path, programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., NodeProcess]]:
+    """Makes the explicit node of a test; `limit` is its limit of descriptors.
+
+    When the test is over and its programs are ended, the node must hold no flow, end at SIGTERM and have logged no bug.
+    """
+    # A node that dies must not be replaced behind the test's back.
+    monkeypatch.setenv("OUROBOROS_AUTOSTART", "0")
+    nodes: list[NodeProcess] = []
+
+    def make(*options: str, limit: int | None = None) -> NodeProcess:
+        nodes.append(NodeProcess(runtime_dir, tmp_path / "irmd.log", *options, limit=limit))
+        return nodes[-1]
+
+    yield make
+    programs.end()
+    for node in nodes:
+        if node.process.poll() is None:
+            for flow in list(dev._flows):
+                flow.dealloc()
+            try:
+                holds_nothing(node)
+                assert node.stop() == 0
+            finally:
+                node.kill()
+        print(node.log())
+        assert "Traceback" not in node.log()
+
+
+def holds_nothing(node: NodeProcess) -> None:
+    """Wait until the node knows of no process but ours, of no flow, and has no zombies."""
+    until(lambda: node_info().processes == 1)
+    assert client.request(ListFlows()) == []
+    assert descriptors(node.pid)["flow memory"] == 0
+    assert children(node.pid) == []
+
+
+@pytest.fixture
+def node(make_node: Callable[..., NodeProcess]) -> NodeProcess:
+    """An explicit node."""
+    return make_node()
+
+
+@pytest.fixture
+def embedded(runtime_dir: Path, programs: Programs) -> Iterator[Path]:
+    """No node: the first call starts one. It is told to end when the test is over."""
+    yield runtime_dir
+    programs.end()
+    for flow in list(dev._flows):
+        flow.dealloc()
+    client.client.forget()
+    lock = runtime_dir / "irmd.lock"
+    if (runtime_dir / "irm.sock").exists():
+        pid = int(lock.read_text())
+        os.kill(pid, signal.SIGTERM)
+        ended(pid)
+    log = runtime_dir / "irmd.log"
+    if log.exists():
+        print(log.read_text())
+        assert "Traceback" not in log.read_text()
