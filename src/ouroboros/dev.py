@@ -353,7 +353,15 @@ def _say_goodbye() -> None:
             flow.dealloc()
 
 
+def _disown() -> None:
+    """In the child of a fork: flows stay the parent's, whose death must not be hidden by a copy of their sockets."""
+    for flow in list(_flows):
+        if flow._endpoint is not None:
+            flow._endpoint.disown()
+
+
 atexit.register(_say_goodbye)
+os.register_at_fork(after_in_child=_disown)
 
 __all__ = [
     "BILLION",

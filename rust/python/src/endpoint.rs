@@ -300,6 +300,10 @@ impl Endpoint {
         self.inner.close();
     }
 
+    fn disown(&self) -> PyResult<()> {
+        Ok(self.inner.disown()?)
+    }
+
     #[getter]
     fn closed(&self) -> bool {
         self.inner.is_closed()

@@ -13,7 +13,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
 use rustix::thread::futex;
 
-use crate::layout::{CAPACITY, Control, DATA, MAGIC, MEMORY, RingControl, state};
+use crate::layout::{CAPACITY, Control, DATA, HOME, MAGIC, MEMORY, RingControl, place, state};
 use crate::ring::Memory;
 
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
@@ -110,17 +110,19 @@ impl MappedRing {
         MappedRing { mapping, index }
     }
 
+    /// Where offset `at` of the ring is, and for how many bytes it goes on there.
     #[inline]
-    fn data(&self, at: usize, length: usize) -> *mut u8 {
-        assert!(at < CAPACITY && length <= CAPACITY - at);
-        // SAFETY: DATA + 2 * CAPACITY is the size of the mapping, index is 0 or 1, and the range was checked above.
-        unsafe { self.mapping.base.as_ptr().add(DATA + self.index * CAPACITY + at) }
+    fn place(&self, at: usize) -> (*mut u8, usize) {
+        let (offset, run) = place(self.index, at);
+        debug_assert!(offset + run <= MEMORY);
+        // SAFETY: `place` gives ranges within MEMORY, the length of the mapping.
+        (unsafe { self.mapping.base.as_ptr().add(offset) }, run)
     }
 }
 
 impl Memory for MappedRing {
     const CAPACITY: usize = CAPACITY;
-    const HOME: usize = 4096;
+    const HOME: usize = HOME;
     const CHECK: usize = 16 << 10;
 
     #[inline]
@@ -129,34 +131,37 @@ impl Memory for MappedRing {
     }
 
     #[inline]
-    fn write(&self, at: usize, source: &[u8]) {
-        let (first, rest) = source.split_at(source.len().min(CAPACITY - at));
-        // SAFETY: `data` checked both ranges; they are outside of Rust's memory, so no reference overlaps. The other
-        // process may read or write them meanwhile: it sees garbage, we never read back what we wrote.
-        unsafe {
-            self.data(at, first.len()).copy_from_nonoverlapping(first.as_ptr(), first.len());
-            if !rest.is_empty() {
-                self.data(0, rest.len()).copy_from_nonoverlapping(rest.as_ptr(), rest.len());
-            }
+    fn write(&self, mut at: usize, mut source: &[u8]) {
+        while !source.is_empty() {
+            let (target, run) = self.place(at);
+            let (now, later) = source.split_at(run.min(source.len()));
+            // SAFETY: `place` gave `run` bytes outside of Rust's memory, so no reference overlaps. The other process may
+            // read or write them meanwhile: it sees garbage, we never read back what we wrote.
+            unsafe { target.copy_from_nonoverlapping(now.as_ptr(), now.len()) };
+            at = (at + now.len()) % CAPACITY;
+            source = later;
         }
     }
 
     #[inline]
-    fn read(&self, at: usize, target: &mut [MaybeUninit<u8>]) {
-        let (first, rest) = target.split_at_mut(target.len().min(CAPACITY - at));
-        // SAFETY: as in `write`. The bytes are copied once and only the copy is used.
-        unsafe {
-            self.data(at, first.len()).copy_to_nonoverlapping(first.as_mut_ptr().cast(), first.len());
-            if !rest.is_empty() {
-                self.data(0, rest.len()).copy_to_nonoverlapping(rest.as_mut_ptr().cast(), rest.len());
-            }
+    fn read(&self, mut at: usize, mut target: &mut [MaybeUninit<u8>]) {
+        while !target.is_empty() {
+            let (source, run) = self.place(at);
+            let (now, later) = target.split_at_mut(run.min(target.len()));
+            // SAFETY: as in `write`. The bytes are copied once and only the copy is used.
+            unsafe { source.copy_to_nonoverlapping(now.as_mut_ptr().cast(), now.len()) };
+            at = (at + now.len()) % CAPACITY;
+            target = later;
         }
     }
 
     #[inline]
     fn length_at(&self, at: usize) -> u32 {
-        // SAFETY: `data` checked the range; volatile, so that the value is read once and not again after the checks.
-        unsafe { self.data(at, 4).cast::<u32>().read_volatile() }
+        let (source, run) = self.place(at);
+        assert!(run >= 4 && at % 4 == 0);
+        // SAFETY: `place` gave at least 4 bytes, aligned as the parts of the memory are; volatile, so that the value is
+        // read once and not again after the checks.
+        unsafe { source.cast::<u32>().read_volatile() }
     }
 }
 

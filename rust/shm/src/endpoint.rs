@@ -1,14 +1,15 @@
 //! One side of a flow: reading, writing, waiting, going down. Safe to use from any number of threads.
 
-use core::mem::MaybeUninit;
+use core::mem::{ManuallyDrop, MaybeUninit};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::{Errno, dup2};
 use rustix::net::sockopt::set_socket_oobinline;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use rustix::thread::futex;
@@ -232,6 +233,17 @@ impl Endpoint {
         self.mapping.control().state[self.side].fetch_or(state::CLOSED, Ordering::Release);
         drop(producer);
         self.wake_all();
+    }
+
+    /// In the child of a fork: let go of the socket, a copy of which would hide the parent's death from its peer.
+    pub fn disown(&self) -> io::Result<()> {
+        if self.forks != FORKS.load(Ordering::Relaxed) {
+            let nothing = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+            // SAFETY: the descriptor is ours and stays open; it is not dropped twice.
+            let mut socket = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(self.bell.socket.as_raw_fd()) });
+            dup2(&nothing, &mut socket)?;
+        }
+        Ok(())
     }
 
     /// Whether `close` was called.

@@ -2,10 +2,13 @@
 //!
 //! ```text
 //! 0        Control: magic, state of either side, control words of ring 0 and ring 1
-//! 4096     data of ring 0, which side 0 writes and side 1 reads     CAPACITY bytes
-//!          data of ring 1, the other way                            CAPACITY bytes
+//!          the first HOME bytes of ring 0, which side 0 writes and side 1 reads
+//!          the first HOME bytes of ring 1, the other way
+//! 4096     ring 0, CAPACITY bytes, of which the first HOME are not used
+//!          ring 1, likewise
 //! ```
 //!
+//! So a flow with a short backlog of small packets lives in one page: one to pay for, and one for the processor to find.
 //! All zero (a fresh memfd) is a valid start. Words that different sides write often live 128 bytes apart, because adjacent
 //! cache lines are fetched in pairs.
 
@@ -20,8 +23,11 @@ pub const MAX_PACKET: usize = 1 << 20;
 /// First word of the memory: "OUROFLW" and the version of this layout.
 pub const MAGIC: u64 = u64::from_be_bytes(*b"OUROFLW\x01");
 
-/// Where the data of ring 0 starts.
+/// Size of the control page; behind it come the rings.
 pub const DATA: usize = 4096;
+
+/// Bytes of a ring that are in the control page.
+pub const HOME: usize = (DATA - size_of::<Control>()) / 2 / 8 * 8;
 
 /// Size of the whole memory of a flow.
 pub const MEMORY: usize = DATA + 2 * CAPACITY;
@@ -94,4 +100,13 @@ pub struct Control {
     pub rings: [RingControl; 2],
 }
 
-const _: () = assert!(core::mem::size_of::<Control>() <= DATA || cfg!(loom));
+/// Where offset `at` of a ring is in the memory, and for how many bytes it goes on there.
+#[inline]
+pub const fn place(ring: usize, at: usize) -> (usize, usize) {
+    assert!(ring < 2 && at < CAPACITY);
+    if at < HOME {
+        (size_of::<Control>() + ring * HOME + at, HOME - at)
+    } else {
+        (DATA + ring * CAPACITY + at, CAPACITY - at)
+    }
+}

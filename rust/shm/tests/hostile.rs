@@ -8,7 +8,7 @@ use std::thread;
 
 use ouroboros_shm::channel::{self, mark_dead};
 use ouroboros_shm::endpoint::{Endpoint, Error, Wait, Wish};
-use ouroboros_shm::layout::{CAPACITY, DATA, MAGIC, MAX_PACKET, MEMORY, RingControl, state};
+use ouroboros_shm::layout::{CAPACITY, MAGIC, MAX_PACKET, MEMORY, RingControl, place, state};
 use proptest::prelude::*;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::io::pwrite;
@@ -32,7 +32,7 @@ fn outgoing(flow: &Flow) -> &RingControl {
 }
 
 fn write_length(flow: &Flow, at: usize, length: u32) {
-    pwrite(&flow.memory, &length.to_ne_bytes(), (DATA + CAPACITY + at) as u64).unwrap();
+    pwrite(&flow.memory, &length.to_ne_bytes(), place(1, at).0 as u64).unwrap();
 }
 
 fn ring_bell(flow: &Flow, count: usize, flags: SendFlags) {

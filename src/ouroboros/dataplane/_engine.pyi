@@ -5,6 +5,8 @@ from typing import final
 
 from _typeshed import ReadableBuffer, WriteableBuffer
 
+__all__ = ["CAPACITY", "MAX_PACKET", "BroadcastWorker", "Endpoint", "create_channel", "mark_dead", "note_fork"]
+
 CAPACITY: int
 MAX_PACKET: int
 
@@ -19,6 +21,7 @@ class Endpoint:
     def write_many(self, packets: Sequence[ReadableBuffer]) -> int: ...
     def fileno(self) -> int: ...
     def close(self) -> None: ...
+    def disown(self) -> None: ...
     @property
     def closed(self) -> bool: ...
     @property

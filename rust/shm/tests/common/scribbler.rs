@@ -4,7 +4,7 @@ use std::io::IoSlice;
 use std::mem::size_of;
 
 use ouroboros_shm::endpoint::{Endpoint, Error, Wish};
-use ouroboros_shm::layout::{CAPACITY, Control, DATA, MAX_PACKET};
+use ouroboros_shm::layout::{CAPACITY, Control, MAX_PACKET, place as place_of};
 use rustix::io::pwrite;
 use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown, send, sendmsg, shutdown};
 
@@ -34,9 +34,9 @@ impl Attack {
             // The words of the ring that side 1 writes, and of the one it reads.
             2 => self.scribble(control_word(place), &value.to_ne_bytes()),
             3 => self.nudge(place, value),
-            4 => self.scribble(DATA + CAPACITY + place as usize % 600 * 8, &(value as u32).to_ne_bytes()),
-            5 => self.scribble(DATA + CAPACITY + place as usize % 600 * 8, &(value as u32 % 6000).to_ne_bytes()),
-            6 => self.scribble(DATA + CAPACITY + place as usize % 600 * 8, &u32::MAX.to_ne_bytes()),
+            4 => self.scribble(record_at(place), &(value as u32).to_ne_bytes()),
+            5 => self.scribble(record_at(place), &(value as u32 % 6000).to_ne_bytes()),
+            6 => self.scribble(record_at(place), &u32::MAX.to_ne_bytes()),
             7 => self.ring(1 + length % 40, SendFlags::empty()),
             8 => self.ring(1, SendFlags::OOB),
             9 if place == 0 => drop(shutdown(&self.flow.far_bell, Shutdown::Write)),
@@ -156,4 +156,9 @@ fn control_word(place: u16) -> usize {
                 + WORDS[(word - 1) % WORDS.len()]
         }
     }
+}
+
+/// Where a record of the ring that side 1 writes may start.
+fn record_at(place: u16) -> usize {
+    place_of(1, place as usize % 600 * 8).0
 }
