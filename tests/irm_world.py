@@ -118,7 +118,7 @@ class World:
 
     def take(self, kind: type[_T]) -> list[_T]:
         """The effects of that kind since the last call of `take`, which forgets all others."""
-        taken = [effect for effect in self._fresh if isinstance(effect, kind)]
+        taken: list[_T] = [effect for effect in self._fresh if isinstance(effect, kind)]
         self._fresh.clear()
         return taken
 

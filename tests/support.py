@@ -84,7 +84,7 @@ def asleep_in(pid: int, thread: int, what: str) -> bool:
     """Whether a thread is blocked: "poll" in the read of a flow, "room" in a write, "node" in a call to the node."""
     try:
         text = Path(f"/proc/{pid}/task/{thread}/syscall").read_text()
-    except ProcessLookupError as error:
+    except (FileNotFoundError, ProcessLookupError) as error:
         raise AssertionError(f"thread {thread} of process {pid} is gone") from error
     words = text.split()
     if not words or words[0] in ("running", "-1") or int(words[0]) not in _CALLS[platform.machine()][what]:
@@ -171,9 +171,9 @@ class Program:
         until(lambda: asleep_in(self.pid, thread or self.pid, what))
 
     def dispose(self) -> None:
-        if self.process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
+        # With all that it forked, which may live longer than itself.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:

@@ -22,7 +22,7 @@ import weakref
 from collections.abc import Sequence
 from enum import IntFlag
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from ouroboros.control.messages import Accept, Alloc, Join
 from ouroboros.dataplane import MAX_PACKET, Endpoint
@@ -76,6 +76,14 @@ _flows: weakref.WeakSet[Flow] = weakref.WeakSet()
 _FAST = {"read": "read", "readline": "read_text", "write": "write", "readinto": "read_into"}
 
 
+class Watcher(Protocol):
+    """Who wants to know when a Flow gets or loses its flow."""
+
+    def flow_allocated(self, flow: Flow) -> None: ...
+
+    def flow_deallocated(self, flow: Flow) -> None: ...
+
+
 class Flow:
     """A conversation with a named peer, or with all members of a broadcast layer. A context manager.
 
@@ -88,7 +96,10 @@ class Flow:
         self._qos = QoSSpec()
         self._flow_id = 0
         self._side = 0
+        self._node = 0
         self._pid = 0
+        #: The set that this flow is in (`ouroboros.event`).
+        self._watcher: weakref.ref[Watcher] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -152,9 +163,11 @@ class Flow:
         for name in _FAST:
             self.__dict__.pop(name, None)
         _flows.discard(self)
+        if (watcher := self._get_watcher()) is not None:
+            watcher.flow_deallocated(self)
         endpoint.close()
         if self._pid == os.getpid():
-            client.release(self._flow_id, self._side)
+            client.release(self._flow_id, self._side, self._node)
 
     # --- packets
 
@@ -281,7 +294,7 @@ class Flow:
     def _request(self, request: Alloc | Accept | Join, wait: float | None) -> QoSSpec:
         if self._endpoint is not None:
             raise FlowAllocatedException("this Flow holds a flow already: dealloc() it first, or use a new Flow")
-        granted, endpoint = client.request_flow(request, wait)
+        granted, endpoint, self._node = client.request_flow(request, wait)
         self._endpoint = endpoint
         self._qos, self._flow_id, self._side, self._pid = granted.qos, granted.flow_id, granted.side, os.getpid()
         _flows.add(self)
@@ -289,7 +302,12 @@ class Flow:
             # Not over the method of a subclass.
             if getattr(type(self), public) is getattr(Flow, public):
                 self.__dict__[public] = getattr(endpoint, native)
+        if (watcher := self._get_watcher()) is not None:
+            watcher.flow_allocated(self)
         return granted.qos
+
+    def _get_watcher(self) -> Watcher | None:
+        return self._watcher() if self._watcher is not None else None
 
 
 def flow_alloc(dst: str, qos: QoSSpec | None = None, timeo: float | None = None) -> Flow:

@@ -14,7 +14,9 @@
     │   ├── FlowTimeoutException           the time limit of the call ran out                    [TimeoutError]
     │   ├── FlowWouldBlockException        non-blocking, and it would have to wait               [BlockingIOError]
     │   ├── FlowPermissionException        the flags of the flow forbid it                       [PermissionError]
-    │   └── FlowSizeException              the packet is larger than the limit it names          [ValueError]
+    │   ├── FlowSizeException              the packet is larger than the limit it names          [ValueError]
+    │   └── FlowEventError                 no event to take, or no such set or member
+    │       └── FlowEventTimeoutException  no event within the time limit                        [TimeoutError]
     ├── IrmError                           the IRM refused a management request
     │   ├── NameError                      ... about a name
     │   ├── BindError                      ... about a binding
@@ -79,6 +81,14 @@ class FlowPermissionException(FlowException, PermissionError):
 
 class FlowSizeException(FlowException, ValueError):
     """A packet is larger than the limit that the text names; nothing was sent, nothing is lost."""
+
+
+class FlowEventError(FlowException):
+    """A flow set or an event queue cannot do what was asked; the text says why."""
+
+
+class FlowEventTimeoutException(FlowEventError, TimeoutError):
+    """No event came within the time limit of `FlowSet.wait`."""
 
 
 class FlowDeallocWarning(ResourceWarning):

@@ -80,7 +80,6 @@ BROKEN: dict[str, bytes] = {
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_a_broken_message_is_answered_with_the_reason_and_hung_up(node: NodeProcess, what: str) -> None:
-    node_info()
     with stranger(node.directory) as sock:
         sock.sendall(BROKEN[what])
         answers = messages.MessageReader()
@@ -160,7 +159,7 @@ def test_an_end_that_a_process_does_not_hold_cannot_be_released_by_it(node: Node
     with flow_alloc("pair") as near:
         far.answer()
         third = programs.shell("third")
-        third.do(f"for side in (0, 1, 2, -1): client.release({near.flow_id}, side); client.release(99, side)")
+        third.do(f"for side in (0, 1, 2, -1): client.release({near.flow_id}, side, {node.pid}); client.release(99, side, {node.pid})")
         third.do("from ouroboros.control.messages import NodeInfo; client.request(NodeInfo()); None")
         assert [flow.id for flow in client.request(ListFlows())] == [near.flow_id]
         assert descriptors(node.pid)["flow memory"] == 1

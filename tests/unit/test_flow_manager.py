@@ -162,10 +162,10 @@ def test_requests_time_out_in_the_order_of_their_deadlines(world: World) -> None
     other = world.accept(world.server("y"), timeout=6)
     assert world.irm.deadline() == 3
     world.advance(3)
-    assert world.failed(early)
+    assert world.failed(early).error == "FlowTimeoutException"
     assert world.irm.deadline() == 6
     world.advance(3)
-    assert world.failed(other)
+    assert world.failed(other).error == "FlowTimeoutException"
     assert world.irm.deadline() == 9
     assert world.connected(late, world.accept(server))
     assert world.irm.deadline() is None

@@ -105,7 +105,11 @@ def test_a_destroyed_name_is_listed_no_more(world: World) -> None:
         (BindProcess(99, "x"), BindError, "no process 99 uses this node; bind its program instead, or start it first"),
         (UnbindProcess(99, "there"), BindError, "no process 99 uses this node"),
         (CreateIpcp("", "local"), NameError, "the name of an IPC process is empty"),
-        (CreateIpcp("l", "quantum"), IpcpCreateError, "unknown type 'quantum': choose one of local, unicast, broadcast"),
+        (
+            CreateIpcp("l", "quantum"),
+            IpcpCreateError,
+            "unknown type 'quantum': choose one of local, unicast, broadcast",
+        ),
         (CreateIpcp("l", "unicast"), UnsupportedError, "of type unicast are not built yet; there are local and broad"),
         (CreateIpcp("there", "local"), IpcpCreateError, "there is an IPC process 'there' already; choose another name"),
         (BootstrapIpcp(7, "lab", "SHA3_256"), IpcpCreateError, "there is no IPC process 7"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from ouroboros.control.messages import NAME_LENGTH
@@ -176,16 +178,13 @@ def test_the_orders_of_name_program_and_process_all_end_alike() -> None:
     def process(registry: Registry) -> None:
         registry.add_process(1, USER, "server")
 
-    steps = (name, program, process)
-    for first in steps:
-        for second in steps:
-            for third in steps:
-                if len({first, second, third}) == 3:
-                    registry = Registry(limit=10)
-                    first(registry), second(registry), third(registry)
-                    assert registry.names["x"].processes == {1}
-                    assert list(registry.names["x"].programs) == ["server"]
-                    assert registry.processes[1].names == {"x"}
+    for order in itertools.permutations((name, program, process)):
+        registry = Registry(limit=10)
+        for step in order:
+            step(registry)
+        assert registry.names["x"].processes == {1}
+        assert list(registry.names["x"].programs) == ["server"]
+        assert registry.processes[1].names == {"x"}
 
 
 def test_binding_makes_the_name_as_spillover(registry: Registry) -> None:

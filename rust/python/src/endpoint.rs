@@ -296,6 +296,21 @@ impl Endpoint {
         Ok(self.inner.pollable().map_err(|error| flow_error(error, 0))?.as_raw_fd())
     }
 
+    fn watch(&self, seen: u32) -> PyResult<()> {
+        self.inner.watch(seen).map_err(|error| flow_error(error, 0))
+    }
+
+    #[getter]
+    fn ended(&self) -> PyResult<u32> {
+        self.inner.ended().map_err(|error| flow_error(error, 0))
+    }
+
+    #[getter]
+    fn readable(&self) -> PyResult<bool> {
+        let mut reader = self.inner.reader().map_err(|error| flow_error(error, 0))?;
+        Ok(reader.available().is_ok_and(|length| length.is_some()))
+    }
+
     fn close(&self) {
         self.inner.close();
     }

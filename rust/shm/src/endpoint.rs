@@ -193,6 +193,28 @@ impl Endpoint {
         (self.usable() != Err(Error::Forked)).then(|| self.bell.socket.as_fd())
     }
 
+    /// What has ended the flow, or `state::DOWN` of either side: bits of `state`, none while all is well.
+    pub fn ended(&self) -> Result<u32, Error> {
+        self.usable()?;
+        self.bell.look_for_peer();
+        Ok(match self.peer_error() {
+            Ok(()) => 0,
+            Err(Error::PeerClosed) => state::CLOSED,
+            Err(Error::Down) => state::DOWN,
+            Err(_) => state::DEAD,
+        })
+    }
+
+    /// Make `pollable` readable only for packets, or when `ended` is not what was `seen` of it any more.
+    pub fn watch(&self, seen: u32) -> Result<(), Error> {
+        let mut reader = self.reader()?;
+        if !reader.receiver.holds() && reader.next()?.is_none() {
+            let armed = reader.receiver.consumer.arm(&self.bell, || self.ended() != Ok(seen));
+            self.note_corrupt(armed)?;
+        }
+        Ok(())
+    }
+
     /// Packets that arrived and were not read.
     pub fn receive_queue(&self) -> Result<u64, Error> {
         self.usable()?;

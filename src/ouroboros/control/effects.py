@@ -48,7 +48,7 @@ class Release(msgspec.Struct, frozen=True):
 
 
 class StartProgram(msgspec.Struct, frozen=True):
-    """Start a program because somebody wants a flow to `name`. Report with `Irm.program_started` or `.program_failed`."""
+    """Start a program because somebody wants a flow to `name`. Report its end with `FlowManager.program_ended`."""
 
     path: str
     args: list[str]

@@ -9,12 +9,14 @@
                    ├──▶ time runs out, or the asker hangs up
                    └──▶ the program started for it failed ──▶ Failed
 
-A request is known by its token, which the runtime chooses. There is no other wait than this queue.
+A request is known by its token, which the runtime chooses: each one larger than those before. There is no other wait than
+this queue.
 """
 
 from __future__ import annotations
 
 import heapq
+import math
 from dataclasses import dataclass
 
 from ouroboros.control.effects import Connect, Effect, Join, MarkDead, Release, Reply, StartProgram
@@ -28,6 +30,7 @@ from ouroboros.errors import (
     FlowTimeoutException,
     NodeLimitError,
     OuroborosError,
+    ProtocolError,
     UnsupportedError,
 )
 from ouroboros.layers.base import Ipcp
@@ -44,7 +47,6 @@ class Waiting:
     token: int
     process: Process
     request: Alloc | Accept
-    deadline: float | None
 
 
 @dataclass(slots=True)
@@ -56,6 +58,8 @@ class Flow:
     qos: QoSSpec
     pids: tuple[int, int]
     owners: list[Process | None]
+    #: Of the requests that got the ends.
+    tokens: tuple[int, int | None]
     ipcp: Ipcp | None = None
 
 
@@ -72,6 +76,8 @@ class FlowManager:
         self._next_id = 1
         #: Names for which a program was started that did not accept anything yet.
         self._starting: set[str] = set()
+        #: How many programs that were started for a name did not end yet.
+        self._started: dict[str, int] = {}
         self.flows: dict[int, Flow] = {}
 
     # --- requests
@@ -88,7 +94,7 @@ class FlowManager:
                 "or create the name with `irm name create`"
             )
         timeout = ALLOC_TIMEOUT if request.timeout is None else request.timeout
-        self._wait(Waiting(token, process, request, now + timeout))
+        self._wait(token, process, request, timeout, now)
         acceptor = name.next_acceptor()
         if acceptor is not None:
             self._connect(token, acceptor, name)
@@ -99,20 +105,18 @@ class FlowManager:
             self._start_program(name)
 
     def accept(self, token: int, process: Process, request: Accept, now: float) -> None:
-        deadline = None if request.timeout is None else now + request.timeout
-        process.accepts = True
+        self._wait(token, process, request, request.timeout, now)
+        self._registry.mark_server(process)
         self._starting -= process.names
-        self._wait(Waiting(token, process, request, deadline))
         # Whoever asked first is served first, over all names of the process.
-        asked = [name for text in process.names if (name := self._registry.names[text]).allocators]
-        if asked:
-            oldest = min(asked, key=lambda name: next(iter(name.allocators)))
-            self._connect(next(iter(oldest.allocators)), token, oldest)
-        elif deadline is not None and deadline <= now:
+        while (name := self._asked_first(process)) is not None:
+            if self._connect(next(iter(name.allocators)), token, name):
+                return
+        if request.timeout is not None and request.timeout <= 0:
             self._expire(self._waiting[token])
-        else:
-            for text in process.names:
-                self._registry.names[text].acceptors[token] = None
+            return
+        for text in process.names:
+            self._registry.names[text].acceptors[token] = None
 
     def join(self, token: int, process: Process, request: JoinRequest, ipcp: Ipcp | None) -> None:
         if ipcp is None:
@@ -125,7 +129,7 @@ class FlowManager:
                 f"broadcast layer {request.layer!r} can neither promise delivery (loss=0, in_order=1) nor encrypt "
                 "(cypher_s); join it with the default QoS"
             )
-        flow = self._new_flow(request.layer, request.qos, process, None)
+        flow = self._new_flow(request.layer, request.qos, (process, None), (token, None))
         flow.ipcp = ipcp
         ipcp.join(flow.id)
         self._effects.append(Join(flow.id, request.qos, ipcp.id, token))
@@ -135,15 +139,26 @@ class FlowManager:
         for token in sorted(process.waiting):
             if token in self._waiting and isinstance(self._waiting[token].request, Accept):
                 name.acceptors[token] = None
-                if name.allocators:
-                    self._connect(next(iter(name.allocators)), token, name)
+                while name.allocators:
+                    if self._connect(next(iter(name.allocators)), token, name):
+                        break
 
     def unbound(self, process: Process, name: Name) -> None:
         """A process was unbound from a name: it is not eligible any more."""
         for token in process.waiting:
             name.acceptors.pop(token, None)
+        self.wanted(name)
+
+    def wanted(self, name: Name) -> None:
+        """The bindings of a name changed, or a process of it died: start its program if clients wait and nobody else can.
+
+        When a program that was started for it still runs, its end will tell what to do: see `program_ended`.
+        """
+        if name.allocators and name.text not in self._started:
+            self._start_program(name)
 
     def name_destroyed(self, name: Name) -> None:
+        self._starting.discard(name.text)
         for token in list(name.allocators):
             self._fail(self._waiting[token], FlowNameException(f"the name {name.text!r} was destroyed"))
 
@@ -161,11 +176,14 @@ class FlowManager:
             process.ends.discard((flow_id, side))
             self._let_go(self.flows[flow_id], side)
 
-    def abandon(self, flow_id: int, side: int) -> None:
-        """An end whose owner never got it: the descriptors could not be made or delivered."""
+    def abandon(self, flow_id: int, side: int, token: int | None = None) -> None:
+        """An end whose owner never got it: the descriptors could not be made or delivered.
+
+        With the `token` of the request, nothing happens when the id belongs to another flow by now.
+        """
         flow = self.flows.get(flow_id)
         owner = flow.owners[side] if flow else None
-        if flow is not None and owner is not None:
+        if flow is not None and owner is not None and token in (None, flow.tokens[side]):
             owner.ends.discard((flow_id, side))
             self._effects.append(MarkDead(flow_id, side))
             self._let_go(flow, side)
@@ -183,8 +201,11 @@ class FlowManager:
     def program_ended(self, name: str, program: str, how: str, served: bool) -> None:
         """A program we started is gone. When it served somebody, the next request starts it again."""
         self._starting.discard(name)
+        self._started[name] = self._started.get(name, 1) - 1
+        if not self._started[name]:
+            del self._started[name]
         entry = self._registry.names.get(name)
-        if entry is None or not entry.allocators or self._has_server(entry):
+        if entry is None or not entry.allocators or entry.servers:
             return
         if served:
             self._start_program(entry)
@@ -212,16 +233,24 @@ class FlowManager:
     def entries(self) -> list[FlowEntry]:
         return [FlowEntry(flow.id, flow.name, flow.pids, flow.qos) for flow in self.flows.values()]
 
-    def _wait(self, waiting: Waiting) -> None:
-        self._waiting[waiting.token] = waiting
-        waiting.process.waiting.add(waiting.token)
-        if waiting.deadline is None:
+    def _wait(self, token: int, process: Process, request: Alloc | Accept, timeout: float | None, now: float) -> None:
+        if timeout is not None and math.isnan(timeout):
+            # It would never be over, and neither would what lies behind it in the heap.
+            raise ProtocolError("a timeout is a number of seconds, not nan")
+        self._waiting[token] = Waiting(token, process, request)
+        process.waiting.add(token)
+        if timeout is None:
             return
-        heapq.heappush(self._deadlines, (waiting.deadline, waiting.token))
+        heapq.heappush(self._deadlines, (now + timeout, token))
         if len(self._deadlines) > 64 + 4 * len(self._waiting):
             # Most entries belong to requests that were answered long before their time was up.
             self._deadlines = [entry for entry in self._deadlines if entry[1] in self._waiting]
             heapq.heapify(self._deadlines)
+
+    def _asked_first(self, process: Process) -> Name | None:
+        """Of the names of the process, the one whose client has waited longest."""
+        asked = [name for text in process.names if (name := self._registry.names[text]).allocators]
+        return min(asked, key=lambda name: next(iter(name.allocators)), default=None)
 
     def _forget(self, waiting: Waiting) -> None:
         del self._waiting[waiting.token]
@@ -241,28 +270,33 @@ class FlowManager:
     def _expire(self, waiting: Waiting) -> None:
         match waiting.request:
             case Alloc(name=text):
-                busy = self._has_server(self._registry.names[text])
+                busy = self._registry.names[text].servers
                 why = "its programs are busy" if busy else "no program accepts flows for it"
                 error = FlowTimeoutException(f"nobody accepted a flow to {text!r} in time: {why}")
             case _:
                 error = FlowTimeoutException("nobody asked for a flow in time")
         self._fail(waiting, error)
 
-    def _connect(self, allocator: int, acceptor: int, name: Name) -> None:
+    def _connect(self, allocator: int, acceptor: int, name: Name) -> bool:
+        """Whether the flow could be made; if not, the allocator is told."""
         asks, takes = self._waiting[allocator], self._waiting[acceptor]
         assert isinstance(asks.request, Alloc)
         try:
-            flow = self._new_flow(name.text, asks.request.qos, asks.process, takes.process)
+            owners = (asks.process, takes.process)
+            flow = self._new_flow(name.text, asks.request.qos, owners, (allocator, acceptor))
         except NodeLimitError as error:
             # The acceptor keeps waiting: it has done nothing wrong.
             self._fail(asks, error)
-            return
+            return False
         self._forget(asks)
         self._forget(takes)
         takes.process.served = True
         self._effects.append(Connect(flow.id, flow.qos, allocator, acceptor))
+        return True
 
-    def _new_flow(self, name: str, qos: QoSSpec, zero: Process, one: Process | None) -> Flow:
+    def _new_flow(
+        self, name: str, qos: QoSSpec, owners: tuple[Process, Process | None], tokens: tuple[int, int | None]
+    ) -> Flow:
         if len(self.flows) >= self._limit:
             raise NodeLimitError(f"the node has its limit of {self._limit} flows; deallocate some, or raise its limit")
         if self._free_ids:
@@ -270,7 +304,8 @@ class FlowManager:
         else:
             flow_id = self._next_id
             self._next_id += 1
-        flow = Flow(flow_id, name, qos, (zero.pid, one.pid if one else 0), [zero, one])
+        zero, one = owners
+        flow = Flow(flow_id, name, qos, (zero.pid, one.pid if one else 0), [zero, one], tokens)
         self.flows[flow_id] = flow
         for side, owner in enumerate(flow.owners):
             if owner is not None:
@@ -287,13 +322,10 @@ class FlowManager:
             flow.ipcp.leave(flow.id)
         self._effects.append(Release(flow.id, flow.ipcp.id if flow.ipcp else None))
 
-    def _has_server(self, name: Name) -> bool:
-        """Whether a process that accepts flows is bound to the name. Clients may be bound, too: by their program's name."""
-        return any(self._registry.processes[pid].accepts for pid in name.processes)
-
     def _start_program(self, name: Name) -> None:
         binding = name.autostart()
-        if binding is None or self._has_server(name) or name.text in self._starting:
+        if binding is None or name.servers or name.text in self._starting:
             return
         self._starting.add(name.text)
+        self._started[name.text] = self._started.get(name.text, 0) + 1
         self._effects.append(StartProgram(binding.path, binding.args, name.text))

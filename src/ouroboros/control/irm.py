@@ -77,6 +77,8 @@ class Irm:
     def process_died(self, process: Process) -> None:
         self.flows.process_died(process)
         self.registry.remove_process(process)
+        for text in process.names:
+            self.flows.wanted(self.registry.names[text])
 
     def handle(self, token: int, process: Process, request: Request, now: float) -> None:
         """Take a request; its answer comes as an effect, now or later."""
@@ -133,8 +135,7 @@ class Irm:
             case DestroyName():
                 self._destroy_name(request.name)
             case RegisterName():
-                self.registry.find(request.name)
-                self._ipcp(request.ipcp).register(request.name)
+                self._register_name(request)
             case UnregisterName():
                 self._ipcp(request.ipcp).unregister(request.name)
             case BindProgram():
@@ -164,13 +165,19 @@ class Irm:
             return
         if process.uid not in (0, self._uid):
             raise BindError(f"only the user who runs this node, and root, may take the name {name!r}")
-        self.registry.bind_process(process, name)
+        # Another thread of the process may wait already, for any of its names.
+        self.flows.bound(process, self.registry.bind_process(process, name, lasting=False))
 
     def _bind_program(self, request: BindProgram) -> None:
         if not request.path.startswith("/"):
             raise BindError(f"the path of a program must be absolute, not {request.path!r}")
-        for process in self.registry.bind_program(Binding(request.path, request.auto, request.args), request.name):
-            self.flows.bound(process, self.registry.names[request.name])
+        if any("\0" in text for text in (request.path, *request.args)):
+            raise BindError("neither the path nor the arguments of a program can have a null character in them")
+        running = self.registry.bind_program(Binding(request.path, request.auto, request.args), request.name)
+        name = self.registry.names[request.name]
+        for process in running:
+            self.flows.bound(process, name)
+        self.flows.wanted(name)
 
     def _bind_process(self, request: BindProcess) -> None:
         if request.pid in self.ipcps:
@@ -188,6 +195,11 @@ class Irm:
             self.ipcps[request.pid].names.discard(request.name)
         else:
             raise BindError(f"IPC process {self.ipcps[request.pid].name!r} is not bound to {request.name!r}")
+
+    def _register_name(self, request: RegisterName) -> None:
+        self.registry.find(request.name)
+        self._ipcp(request.ipcp).register(request.name)
+        self.registry.create(request.name)
 
     def _destroy_name(self, text: str) -> None:
         name = self.registry.destroy(text)
@@ -244,7 +256,8 @@ class Irm:
         return ipcp
 
     def _layer(self, layer: str, type: str) -> Ipcp | None:
-        return next((ipcp for ipcp in self.ipcps.values() if (ipcp.layer, ipcp.type) == (layer, type)), None)
+        of_type = (ipcp for ipcp in self.ipcps.values() if ipcp.type == type and ipcp.state == "operational")
+        return next((ipcp for ipcp in of_type if ipcp.layer == layer), None)
 
     def _broadcast_layer(self, layer: str) -> Ipcp | None:
         return self._layer(layer, "broadcast")

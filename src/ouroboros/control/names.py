@@ -60,8 +60,12 @@ class Name:
     policy: str = "spillover"
     programs: dict[str, Binding] = field(default_factory=dict)
     processes: set[int] = field(default_factory=set)
+    #: Those of the processes that accept flows. Clients may be bound, too: by their program's name.
+    servers: set[int] = field(default_factory=set)
     acceptors: dict[int, None] = field(default_factory=dict)
     allocators: dict[int, None] = field(default_factory=dict)
+    #: Somebody asked for it to exist; otherwise it came with a process that accepted for it.
+    lasting: bool = True
 
     def next_acceptor(self) -> int | None:
         """Who gets the next flow: the one that waited longest (round-robin) or the last that came (spillover)."""
@@ -83,23 +87,43 @@ class Registry:
         self._limit = limit
         self.names: dict[str, Name] = {}
         self.processes: dict[int, Process] = {}
+        self._names_of_program: dict[str, set[str]] = {}
+        #: Names that do not last and have no process, the one longest without first.
+        self._unused: dict[str, None] = {}
 
-    def create(self, text: str, policy: str = "spillover") -> Name:
-        """The name of that text, made if there is none. The policy of an existing one stays."""
+    def create(self, text: str, policy: str = "spillover", *, lasting: bool = True) -> Name:
+        """The name of that text, made if there is none. The policy of an existing one stays.
+
+        A name that is not `lasting` outlives its processes, but gives way to another when the node has its limit of names:
+        programs that accept under ever new names must not fill it up.
+        """
         check_name(text)
         if policy not in POLICIES:
             raise NameError(f"unknown load-balancing policy {policy!r}: choose {' or '.join(POLICIES)}")
         name = self.names.get(text)
         if name is None:
-            if len(self.names) >= self._limit:
-                raise NameError(f"the node has its limit of {self._limit} names; destroy one")
-            name = self.names[text] = Name(text, policy)
+            self._make_room()
+            name = self.names[text] = Name(text, policy, lasting=lasting)
+        elif lasting:
+            name.lasting = True
+            self._unused.pop(text, None)
         return name
+
+    def _make_room(self) -> None:
+        if len(self.names) < self._limit:
+            return
+        unused = next((text for text in self._unused if not self.names[text].allocators), None)
+        if unused is None:
+            raise NameError(f"the node has its limit of {self._limit} names; destroy one")
+        self.destroy(unused)
 
     def destroy(self, text: str) -> Name:
         name = self.find(text)
         for pid in name.processes:
             self.processes[pid].names.discard(text)
+        for program in name.programs:
+            self._names_of_program[program].discard(text)
+        self._unused.pop(text, None)
         return self.names.pop(text)
 
     def find(self, text: str) -> Name:
@@ -109,18 +133,29 @@ class Registry:
             raise NameError(f"there is no name {text!r} on this node; `irm name list` shows the names")
         return name
 
-    def bind_process(self, process: Process, text: str) -> Name:
-        name = self.create(text)
+    def bind_process(self, process: Process, text: str, *, lasting: bool = True) -> Name:
+        name = self.create(text, lasting=lasting)
         name.processes.add(process.pid)
         process.names.add(text)
+        if process.accepts:
+            name.servers.add(process.pid)
+        self._unused.pop(text, None)
         return name
+
+    def mark_server(self, process: Process) -> None:
+        """A process accepts flows: a server from now on, also while it is busy."""
+        if process.accepts:
+            return
+        process.accepts = True
+        for text in process.names:
+            self.names[text].servers.add(process.pid)
 
     def unbind_process(self, process: Process, text: str) -> Name:
         name = self.find(text)
         if process.pid not in name.processes:
             raise BindError(f"process {process.pid} ({process.program}) is not bound to {text!r}")
-        name.processes.discard(process.pid)
         process.names.discard(text)
+        self._leave(name, process)
         return name
 
     def bind_program(self, binding: Binding, text: str) -> list[Process]:
@@ -130,6 +165,7 @@ class Registry:
         name = self.create(text)
         name.programs.pop(program, None)
         name.programs[program] = binding
+        self._names_of_program.setdefault(program, set()).add(text)
         running = [process for process in self.processes.values() if process.program == program]
         for process in running:
             self.bind_process(process, text)
@@ -139,15 +175,21 @@ class Registry:
         """Processes that run stay bound: `unbind process` is for those."""
         if self.find(text).programs.pop(program, None) is None:
             raise BindError(f"program {program!r} is not bound to {text!r}; give its base name")
+        self._names_of_program[program].discard(text)
 
     def add_process(self, pid: int, uid: int, program: str) -> Process:
         process = self.processes[pid] = Process(pid, uid, program)
-        for name in self.names.values():
-            if program in name.programs:
-                self.bind_process(process, name.text)
+        for text in self._names_of_program.get(program, ()):
+            self.bind_process(process, text)
         return process
 
     def remove_process(self, process: Process) -> None:
         del self.processes[process.pid]
         for text in process.names:
-            self.names[text].processes.discard(process.pid)
+            self._leave(self.names[text], process)
+
+    def _leave(self, name: Name, process: Process) -> None:
+        name.processes.discard(process.pid)
+        name.servers.discard(process.pid)
+        if not name.lasting and not name.processes:
+            self._unused[name.text] = None

@@ -46,7 +46,7 @@ class Ipcp:
         return HASHES[self.hash](name.encode()).digest()
 
     def register(self, name: str) -> None:
-        """Publish a name in the layer."""
+        """Publish a name in the layer. Raises `IpcpBootstrapError` when the IPC process is in none yet."""
         raise self._unsupported("register names")
 
     def unregister(self, name: str) -> None:
@@ -68,6 +68,10 @@ class Ipcp:
     def entry(self) -> IpcpEntry:
         """The row of `irm ipcp list`."""
         return IpcpEntry(self.id, self.name, self.type, self.state, self.layer, self.hash)
+
+    def _check_operational(self) -> None:
+        if self.state != "operational":
+            raise IpcpBootstrapError(f"IPC process {self.name!r} is in no layer yet: bootstrap it first")
 
     def _unsupported(self, what: str) -> UnsupportedError:
         return UnsupportedError(f"IPC process {self.name!r} of type {self.type} cannot {what}")

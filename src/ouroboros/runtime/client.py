@@ -7,6 +7,7 @@ for the next call. There is no thread behind this.
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import resource
 import socket
@@ -21,10 +22,13 @@ from ouroboros.control import messages
 from ouroboros.control.messages import Answer, Dealloc, Done, Failed, Granted, Hello, MessageReader, Request
 from ouroboros.dataplane import Endpoint
 from ouroboros.errors import NodeError, NodeLimitError, ProtocolError
-from ouroboros.runtime.paths import runtime_dir, socket_path
+from ouroboros.runtime.paths import CREDENTIALS, runtime_dir, socket_path
 
 #: A node answers anything but a waiting request at once; seconds after which it counts as stuck.
 _PATIENCE = 30.0
+
+#: Seconds that an interrupted call waits until the node has noticed.
+_WITHDRAWAL = 1.0
 
 _DESCRIPTORS = socket.CMSG_SPACE(2 * array.array("i").itemsize)
 
@@ -41,6 +45,8 @@ class FlowGrant(NamedTuple):
 
     granted: Granted
     endpoint: Endpoint
+    #: Process id of the node that gave it out.
+    node: int
 
 
 def program_name() -> str:
@@ -60,6 +66,8 @@ class _Connection:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._reader = MessageReader()
+        #: Process id of the node at the other end.
+        self.node, _ = _peer(sock)
 
     def send(self, request: Request) -> None:
         self._sock.sendall(messages.encode(request))
@@ -80,6 +88,16 @@ class _Connection:
             for descriptor in descriptors:
                 os.close(descriptor)
             raise
+
+    def withdraw(self) -> None:
+        """Hang up, and wait until the node knows: from then on it gives the request nothing, which would be lost."""
+        with contextlib.suppress(OSError, ProtocolError):
+            self._sock.shutdown(socket.SHUT_WR)
+            while True:
+                _, descriptors = self.receive(_WITHDRAWAL)
+                for descriptor in descriptors:
+                    os.close(descriptor)
+        self.close()
 
     def close(self) -> None:
         self._sock.close()
@@ -105,7 +123,7 @@ class Client:
         With `start`, a node is started when there is none (unless `OUROBOROS_AUTOSTART=0`). Raises the exception that
         the node names, or `NodeError` when there is no node, it goes away or it does not answer.
         """
-        answer, descriptors = self._exchange(request, start, timeout)
+        answer, descriptors, _ = self._exchange(request, start, timeout)
         for descriptor in descriptors:
             os.close(descriptor)
         if not isinstance(answer, Done):
@@ -116,28 +134,34 @@ class Client:
     def request_flow(self, request: Request, wait: float | None) -> FlowGrant:
         """Send a request that is answered by a flow, after up to `wait` seconds, and attach to the flow."""
         patience = None if wait is None else wait + _PATIENCE
-        answer, descriptors = self._exchange(request, True, patience)
+        answer, descriptors, node = self._exchange(request, True, patience)
         if not isinstance(answer, Granted):
             raise ProtocolError(f"the node answered {type(request).__name__} with {type(answer).__name__}")
         if len(descriptors) != 2:
             for descriptor in descriptors:
                 os.close(descriptor)
-            self.release(answer.flow_id, answer.side)
+            self.release(answer.flow_id, answer.side, node)
             raise NodeLimitError("this program has no descriptors left for the flow: raise its limit (`ulimit -n`)")
         _make_room_for_descriptors(max(descriptors))
         try:
-            return FlowGrant(answer, Endpoint(descriptors[0], descriptors[1], answer.side))
+            return FlowGrant(answer, Endpoint(descriptors[0], descriptors[1], answer.side), node)
         except BaseException:
-            self.release(answer.flow_id, answer.side)
+            self.release(answer.flow_id, answer.side, node)
             raise
 
-    def release(self, flow_id: int, side: int) -> None:
-        """Tell the node that an end of a flow is not used any more. A node that is gone needs no telling."""
+    def release(self, flow_id: int, side: int, node: int) -> None:
+        """Tell the node that gave out an end of a flow that it is not used any more. One that is gone needs no telling,
+        and its successor may use the same numbers for another flow."""
         try:
-            connection = self._idle.pop() if self._idle else self._connect(start=False)
-            connection.send(Dealloc(flow_id, side))
-        except (NodeError, OSError):
+            connection = self._take_idle(node) or self._connect(start=False)
+        except NodeError:
             return
+        if connection.node == node:
+            try:
+                connection.send(Dealloc(flow_id, side))
+            except OSError:
+                connection.close()
+                return
         self._idle.append(connection)
 
     def forget(self) -> None:
@@ -146,35 +170,58 @@ class Client:
             connection.close()
         self._idle = []
 
-    def _exchange(self, request: Request, start: bool, timeout: float | None) -> tuple[Answer, list[int]]:
-        while self._idle:
-            try:
-                return self._call(self._idle.pop(), request, timeout)
-            except (BrokenPipeError, ConnectionResetError):
-                # The node that this connection led to is gone, and with it whatever it did: asking again is safe.
-                continue
-        connection = self._connect(start)
-        try:
-            return self._call(connection, request, timeout)
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise NodeError("the node went away while it worked on the request; try again") from error
+    def _exchange(self, request: Request, start: bool, timeout: float | None) -> tuple[Answer, list[int], int]:
+        connection = self._take_idle()
+        while connection is not None and not self._sent(connection, request):
+            # The node that it led to is gone.
+            connection = self._take_idle()
+        if connection is None:
+            connection = self._connect(start)
+            if not self._sent(connection, request):
+                raise _gone()
+        answer, descriptors = self._wait(connection, timeout)
+        return answer, descriptors, connection.node
 
-    def _call(self, connection: _Connection, request: Request, timeout: float | None) -> tuple[Answer, list[int]]:
+    def _sent(self, connection: _Connection, request: Request) -> bool:
+        """Send the request, unless nobody is there to take it."""
         try:
             connection.send(request)
+        except (BrokenPipeError, ConnectionResetError):
+            connection.close()
+            return False
+        except BaseException:
+            connection.close()
+            raise
+        return True
+
+    def _wait(self, connection: _Connection, timeout: float | None) -> tuple[Answer, list[int]]:
+        """Wait for the answer to the request that was sent; hang up when there is none."""
+        try:
             answer, descriptors = connection.receive(timeout)
         except TimeoutError as error:
             connection.close()
             raise NodeError(
                 f"the node does not answer: it is stuck or overloaded (socket in {runtime_dir()})"
             ) from error
-        except BaseException:
+        except (BrokenPipeError, ConnectionResetError) as error:
             connection.close()
+            raise _gone() from error
+        except BaseException:
+            connection.withdraw()
             raise
         self._idle.append(connection)
         if isinstance(answer, Failed):
             raise _exception(answer)
         return answer, descriptors
+
+    def _take_idle(self, node: int | None = None) -> _Connection | None:
+        """A connection that is kept for the next call, with `node` one to that node. Threads may race for it."""
+        for connection in self._idle[::-1]:
+            if node in (None, connection.node):
+                with contextlib.suppress(ValueError):
+                    self._idle.remove(connection)
+                    return connection
+        return None
 
     def _connect(self, start: bool) -> _Connection:
         sock = _open(start)
@@ -222,7 +269,24 @@ def _try_connect(path: str) -> socket.socket | None:
     except OSError as error:
         sock.close()
         raise NodeError(f"cannot reach the node at {path}: {error.strerror}") from error
+    _, owner = _peer(sock)
+    if owner not in (0, os.geteuid()):
+        # Whoever gets to a name in /tmp first must not become the node of everybody.
+        sock.close()
+        raise NodeError(
+            f"the node at {path} belongs to user {owner}: set OUROBOROS_RUNTIME_DIR to a directory of yours"
+        )
     return sock
+
+
+def _peer(sock: socket.socket) -> tuple[int, int]:
+    """Process id and user id of whoever listens at the other end."""
+    pid, uid, _ = CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
+    return pid, uid
+
+
+def _gone() -> NodeError:
+    return NodeError("the node went away while it worked on the request; try again")
 
 
 def _exception(failed: Failed) -> errors.OuroborosError:

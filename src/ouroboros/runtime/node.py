@@ -9,7 +9,6 @@ import os
 import resource
 import signal
 import socket
-import struct
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +44,7 @@ from ouroboros.control.names import Process
 from ouroboros.dataplane import BroadcastWorker, create_channel, mark_dead
 from ouroboros.errors import NodeError, OuroborosError, ProtocolError
 from ouroboros.layers.broadcast import BroadcastIpcp
-from ouroboros.runtime.paths import make_runtime_dir, socket_path
+from ouroboros.runtime.paths import CREDENTIALS, make_runtime_dir, socket_path
 
 log = logging.getLogger("ouroboros.irmd")
 
@@ -57,8 +56,6 @@ IDLE_TIME = 30.0
 GRACE = 5.0
 #: Descriptors that a node keeps for connections and itself; each flow takes one of the rest.
 RESERVED_DESCRIPTORS = 4096
-
-_CREDENTIALS = struct.Struct("3i")
 
 
 class Connection:
@@ -175,6 +172,9 @@ class Node:
             self._hang_up(connection, f"failed: {error}")
         except ProtocolError as error:
             self._refuse(connection, error)
+        except Exception as error:  # a bug of ours: whoever waits must hear of it, and the node goes on
+            log.exception("a request of %s met a bug of the node", connection.process)
+            self._refuse(connection, NodeError(f"bug in the node: {error!r}; please report it"))
 
     def _refuse(self, connection: Connection, error: OuroborosError) -> None:
         self._send(connection, Failed(type(error).__name__, str(error)))
@@ -212,8 +212,8 @@ class Node:
             )
         if connection.process is not None:
             raise ProtocolError("a second Hello on one connection")
-        pid, uid, _ = _CREDENTIALS.unpack(
-            connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid, uid, _ = CREDENTIALS.unpack(
+            connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
         )
         try:
             connection.process = self._process(pid, uid, hello.program)
@@ -448,6 +448,8 @@ class Node:
         for connection in list(self._connections):
             if connection.token:
                 self._send(connection, Failed("NodeError", "the node is shutting down"))
+            # A flow that was given out lives on without us.
+            connection.granted = None
             self._hang_up(connection, None)
         for worker in self._workers.values():
             worker.stop()

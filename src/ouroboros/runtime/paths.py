@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from pathlib import Path
 
 from ouroboros.errors import NodeError
+
+#: pid, uid and gid as the kernel gives them for SO_PEERCRED.
+CREDENTIALS = struct.Struct("3i")
 
 #: Longest path of a Unix socket on Linux, bytes.
 _SOCKET_PATH = 107

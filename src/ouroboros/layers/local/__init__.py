@@ -16,6 +16,7 @@ class LocalIpcp(Ipcp):
         self._directory: set[bytes] = set()
 
     def register(self, name: str) -> None:
+        self._check_operational()
         self._directory.add(self.digest(name))
 
     def unregister(self, name: str) -> None:

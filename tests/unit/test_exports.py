@@ -1,0 +1,108 @@
+"""Every module of the package can be imported, exports what it says, and documents what it exports."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from types import ModuleType
+
+import pytest
+
+import ouroboros
+from ouroboros import dev, errors, irm, qos
+
+MODULES = ["ouroboros", *(each.name for each in pkgutil.walk_packages(ouroboros.__path__, "ouroboros."))]
+PUBLIC = [dev, errors, irm, qos]
+
+
+def public_names(module: ModuleType) -> list[str]:
+    """What `from module import *` gives."""
+    exported = getattr(module, "__all__", None)
+    return list(exported) if exported is not None else [name for name in vars(module) if not name.startswith("_")]
+
+
+def own(module: ModuleType) -> list[tuple[str, object]]:
+    """The functions and classes that a module exports and defines itself."""
+    return [
+        (name, value)
+        for name in public_names(module)
+        if (inspect.isclass(value := getattr(module, name)) or inspect.isfunction(value))
+        and value.__module__ == module.__name__
+    ]
+
+
+def members(name: str, kind: type) -> list[tuple[str, object]]:
+    """The public methods and properties that a class defines itself."""
+    return [
+        (f"{name}.{each}", value)
+        for each, value in vars(kind).items()
+        if not each.startswith("_") and (inspect.isfunction(value) or isinstance(value, property | classmethod))
+    ]
+
+
+DOCUMENTED = [
+    (f"{module.__name__}.{name}", value)
+    for module in PUBLIC
+    for name, each in own(module)
+    for name, value in [(name, each), *(members(name, each) if inspect.isclass(each) else [])]
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_can_be_imported_and_says_what_it_is_for(name: str) -> None:
+    module = importlib.import_module(name)
+    assert module.__doc__ or name.endswith("._engine")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_exports_only_what_it_has_and_once(name: str) -> None:
+    module = importlib.import_module(name)
+    exported = public_names(module)
+    assert len(exported) == len(set(exported))
+    assert [each for each in exported if not hasattr(module, each)] == []
+
+
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
+def test_a_name_means_the_same_in_every_public_module(module: ModuleType) -> None:
+    for other in PUBLIC:
+        for name in set(public_names(module)) & set(public_names(other)):
+            assert getattr(module, name) is getattr(other, name), name
+
+
+@pytest.mark.parametrize("module", [dev, irm, qos], ids=lambda module: module.__name__)
+def test_a_star_import_brings_what_the_module_defines_and_no_helpers(module: ModuleType) -> None:
+    defined = {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (inspect.isclass(value) or inspect.isfunction(value))
+        and value.__module__ == module.__name__
+    }
+    assert defined <= set(module.__all__)
+    assert not any(inspect.ismodule(getattr(module, name)) for name in module.__all__)
+
+
+def test_a_star_import_of_dev_shadows_no_builtin() -> None:
+    import builtins
+
+    assert set(dev.__all__) & set(dir(builtins)) == set()
+
+
+def test_programs_find_in_dev_the_exceptions_that_its_calls_raise() -> None:
+    flow_errors = {name for name in vars(errors) if name.startswith("Flow")}
+    assert flow_errors <= set(dev.__all__)
+
+
+@pytest.mark.parametrize(("name", "value"), DOCUMENTED, ids=[name for name, _ in DOCUMENTED])
+def test_what_is_public_is_documented(name: str, value: object) -> None:
+    text = value.__dict__.get("__doc__") if isinstance(value, type) else value.__doc__
+    assert text, f"{name} has no docstring"
+    # msgspec and enum write one themselves when there is none.
+    assert not text.startswith(("An enumeration.", f"{name.rpartition('.')[2]}("))
+
+
+def test_the_test_of_documentation_reaches_methods_and_properties() -> None:
+    names = {name for name, _ in DOCUMENTED}
+    assert {"ouroboros.dev.Flow.read", "ouroboros.dev.Flow.flow_id", "ouroboros.qos.QoSSpec.cube"} <= names
+    assert {"ouroboros.irm.create_name", "ouroboros.errors.FlowException"} <= names
