@@ -129,8 +129,7 @@ class Flow:
         `FlowRefusedException` when the flow is refused, `FlowAllocatedException` when this object holds a flow already,
         `NodeError` when there is no node or it goes away. Interrupting the call (Ctrl-C) withdraws the request.
         """
-        limit = _check_timeout(timeo, DEFAULT_TIMEOUT)
-        return self._request(Alloc(_check_name(dst), _check_qos(qos), limit), limit)
+        return self._request(alloc_request(dst, qos, timeo))
 
     def accept(self, timeo: float | None = None, *, name: str | None = None) -> QoSSpec:
         """Wait for a flow to a name that this program is bound to, and return its QoS.
@@ -138,10 +137,10 @@ class Flow:
         `timeo`: seconds; None waits without limit. `name`: bind this process to the name first. On the embedded node a
         program that nobody bound accepts under its own name (`oecho.py`: `oecho`).
 
-        Raises `FlowTimeoutException`, `FlowAllocatedException` or `NodeError`.
+        Raises `FlowTimeoutException`, `FlowAllocatedException`, `FlowNameException` for a name that cannot be one,
+        `FlowPermissionException` for one that is not this user's to take, or `NodeError`.
         """
-        limit = _check_timeout(timeo, None)
-        return self._request(Accept(None if name is None else _check_name(name), limit), limit)
+        return self._request(accept_request(timeo, name))
 
     def join(self, dst: str, qos: QoSSpec | None = None, timeo: float | None = None) -> QoSSpec:
         """Join the broadcast layer of that name, and return the QoS of the flow.
@@ -151,8 +150,7 @@ class Flow:
         Raises `FlowNameException` when there is no such layer here, `FlowQosException` for a QoS that a broadcast layer
         cannot give, `FlowAllocatedException` or `NodeError`.
         """
-        limit = _check_timeout(timeo, DEFAULT_TIMEOUT)
-        return self._request(Join(_check_name(dst), _check_qos(qos), limit), limit)
+        return self._request(join_request(dst, qos, timeo))
 
     def dealloc(self) -> None:
         """Give the flow back. The peer reads what is queued and is then told; calls of other threads that wait on this
@@ -216,7 +214,7 @@ class Flow:
 
         No newline is added. Raises as `write` does, and `UnicodeEncodeError` for text that has no UTF-8.
         """
-        text = str if count is None else str[: _check_count(count)]
+        text = clip(str, count)
         self.write(text.encode())
         return len(text)
 
@@ -291,10 +289,17 @@ class Flow:
             raise FlowNotAllocatedException("this Flow holds no flow: use alloc(), accept() or join() first")
         return self._endpoint
 
-    def _request(self, request: Alloc | Accept | Join, wait: float | None) -> QoSSpec:
+    def _request(self, request: Alloc | Accept | Join) -> QoSSpec:
+        self._check_free()
+        return self._take(client.request_flow(request, request.timeout))
+
+    def _check_free(self) -> None:
         if self._endpoint is not None:
             raise FlowAllocatedException("this Flow holds a flow already: dealloc() it first, or use a new Flow")
-        granted, endpoint, self._node = client.request_flow(request, wait)
+
+    def _take(self, grant: client.FlowGrant) -> QoSSpec:
+        """Hold the flow that was granted."""
+        granted, endpoint, self._node = grant
         self._endpoint = endpoint
         self._qos, self._flow_id, self._side, self._pid = granted.qos, granted.flow_id, granted.side, os.getpid()
         _flows.add(self)
@@ -331,7 +336,31 @@ def flow_join(dst: str, qos: QoSSpec | None = None, timeo: float | None = None) 
     return flow
 
 
-def _check_name(name: str) -> str:
+# --- requests and checks, shared with `ouroboros.aio`
+
+
+def alloc_request(dst: str, qos: QoSSpec | None, timeo: float | None) -> Alloc:
+    return Alloc(check_name(dst), _check_qos(qos), _check_timeout(timeo, DEFAULT_TIMEOUT))
+
+
+def accept_request(timeo: float | None, name: str | None) -> Accept:
+    return Accept(None if name is None else check_name(name), _check_timeout(timeo, None))
+
+
+def join_request(dst: str, qos: QoSSpec | None, timeo: float | None) -> Join:
+    return Join(check_name(dst), _check_qos(qos), _check_timeout(timeo, DEFAULT_TIMEOUT))
+
+
+def clip(text: str, count: int | None) -> str:
+    """The first `count` characters."""
+    if count is None:
+        return text
+    if count < 0:
+        raise ValueError("count must not be negative")
+    return text[:count]
+
+
+def check_name(name: str) -> str:
     if not isinstance(name, str):
         raise TypeError(f"a name is a str, not {name!r}")
     try:
@@ -356,12 +385,6 @@ def _check_timeout(timeout: float | None, default: float | None) -> float | None
         raise TypeError(f"a timeout is a number of seconds or None, not {timeout!r}")
     # What ends after the sun does is no limit.
     return None if timeout > 1e9 else max(0.0, float(timeout))
-
-
-def _check_count(count: int) -> int:
-    if count < 0:
-        raise ValueError("count must not be negative")
-    return count
 
 
 def _say_goodbye() -> None:

@@ -219,7 +219,7 @@ class FlowSet:
             yield
 
     def _watch(self, flow: Flow) -> None:
-        descriptor = flow.fileno()
+        descriptor = flow._held().descriptor
         self._watched[descriptor] = flow
         self._flows[flow] = descriptor
         self._epoll.register(descriptor, select.EPOLLIN)
@@ -257,7 +257,9 @@ class FlowSet:
         if (ended == _DOWN) != (flow in self._down):
             kinds.append(FEventType.FlowDown if ended == _DOWN else FEventType.FlowUp)
             (self._down.add if ended == _DOWN else self._down.discard)(flow)
-        endpoint.watch(ended)
+        if not kinds:
+            # Nothing is left to tell: from now on it is silent until there is.
+            endpoint.watch(ended)
         return kinds
 
 

@@ -13,11 +13,12 @@
 Three relations, and none implies another: a *binding* says which programs and processes may accept flows for a name, a
 *registration* says in which layer the name can be found, and a *bootstrap* makes an IPC process a member of a layer.
 
-The "pid" of an IPC process is its id inside the node; it is not a process of the operating system.
+The "pid" of an IPC process is its id inside the node; it is not a process of the operating system. `ouroboros.cli` has the
+same calls with names in its place.
 
 Every call raises `NodeError` when the node cannot be reached. What the node refuses raises the exception that the call
-names, an `IrmError` whose text is the node's reason. With no node running, a call starts the embedded one, unless made
-under `running_node_only`.
+names, an `IrmError` whose text is the node's reason. What this version cannot do yet raises `UnsupportedError`. With no
+node running, a call starts the embedded one, unless made under `running_node_only`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +45,44 @@ from ouroboros.errors import (
     NodeError,
     UnsupportedError,
 )
+from ouroboros.ipcp_config import (
+    AddressAuthPolicy,
+    CongestionAvoidPolicy,
+    DhtConfig,
+    DirConfig,
+    DirectoryHashAlgo,
+    DirectoryPolicy,
+    DtConfig,
+    EthConfig,
+    IpcpConfig,
+    IpcpType,
+    LinkStateConfig,
+    LinkStatePolicy,
+    LoadBalancePolicy,
+    NameInfo,
+    NameSecPaths,
+    RoutingConfig,
+    RoutingPolicy,
+    Udp4Config,
+    Udp6Config,
+    UnicastConfig,
+)
 from ouroboros.qos import QoSSpec
 from ouroboros.runtime import client
 
 __all__ = [
     "BIND_AUTO",
+    "DT_COMP",
+    "MGMT_COMP",
+    "AddressAuthPolicy",
     "BindError",
+    "CongestionAvoidPolicy",
+    "DhtConfig",
+    "DirConfig",
     "DirectoryHashAlgo",
+    "DirectoryPolicy",
+    "DtConfig",
+    "EthConfig",
     "FlowInfo",
     "IpcpBootstrapError",
     "IpcpConfig",
@@ -61,19 +92,31 @@ __all__ = [
     "IpcpInfo",
     "IpcpType",
     "IrmError",
+    "LinkStateConfig",
+    "LinkStatePolicy",
     "LoadBalancePolicy",
     "NameError",
     "NameInfo",
+    "NameSecPaths",
     "NodeError",
     "NodeInfo",
+    "QoSSpec",
+    "RoutingConfig",
+    "RoutingPolicy",
+    "Udp4Config",
+    "Udp6Config",
+    "UnicastConfig",
     "UnsupportedError",
     "bind_process",
     "bind_program",
     "bootstrap_ipcp",
+    "connect_ipcp",
     "create_ipcp",
     "create_name",
     "destroy_ipcp",
     "destroy_name",
+    "disconnect_ipcp",
+    "enroll_ipcp",
     "list_flows",
     "list_ipcps",
     "list_names",
@@ -88,69 +131,9 @@ __all__ = [
 #: Option of `bind_program`: the node starts the program when a flow to the name is asked for and nobody accepts.
 BIND_AUTO = 1
 
-
-class IpcpType(IntEnum):
-    """Type of an IPC process and of its layer. This version builds `LOCAL` and `BROADCAST`."""
-
-    LOCAL = 0
-    UNICAST = 1
-    BROADCAST = 2
-    ETH_LLC = 3
-    ETH_DIX = 4
-    UDP4 = 5
-    UDP6 = 6
-
-    @property
-    def word(self) -> str:
-        """The type as the `irm` command writes it, such as `eth-llc`."""
-        return self.name.lower().replace("_", "-")
-
-
-class DirectoryHashAlgo(IntEnum):
-    """How a layer hashes the names that are registered in it."""
-
-    SHA3_224 = 0
-    SHA3_256 = 1
-    SHA3_384 = 2
-    SHA3_512 = 3
-
-    @property
-    def word(self) -> str:
-        """The algorithm as the `irm` command writes it, such as `SHA3_256`."""
-        return self.name
-
-
-class LoadBalancePolicy(IntEnum):
-    """Which acceptor of a name gets the next flow: the one that waited longest, or the one that came last."""
-
-    ROUND_ROBIN = 0
-    SPILL = 1
-
-    @property
-    def word(self) -> str:
-        """The policy as the `irm` command writes it: `round-robin` or `spillover`."""
-        return "round-robin" if self is LoadBalancePolicy.ROUND_ROBIN else "spillover"
-
-
-class IpcpConfig(msgspec.Struct, frozen=True):
-    """What `bootstrap_ipcp` makes of an IPC process: a member of the layer `layer_name`."""
-
-    ipcp_type: IpcpType
-    layer_name: str = ""
-    dir_hash_algo: DirectoryHashAlgo = DirectoryHashAlgo.SHA3_256
-
-
-class NameInfo(msgspec.Struct, frozen=True):
-    """A name. `create_name` uses the first two fields; `list_names` fills the others too.
-
-    `programs`: base names of bound programs. `processes`: ids of bound processes. `layers`: where it is registered.
-    """
-
-    name: str
-    pol_lb: LoadBalancePolicy = LoadBalancePolicy.ROUND_ROBIN
-    programs: tuple[str, ...] = ()
-    processes: tuple[int, ...] = ()
-    layers: tuple[str, ...] = ()
+#: The parts of a unicast IPC process that `connect_ipcp` connects to those of a neighbour.
+DT_COMP = "Data Transfer"
+MGMT_COMP = "Management"
 
 
 class IpcpInfo(msgspec.Struct, frozen=True):
@@ -161,8 +144,8 @@ class IpcpInfo(msgspec.Struct, frozen=True):
     """
 
     pid: int
-    name: str
     type: IpcpType
+    name: str
     layer: str
     state: str
     dir_hash_algo: DirectoryHashAlgo | None = None
@@ -195,17 +178,28 @@ class NodeInfo(msgspec.Struct, frozen=True):
 
 
 def create_ipcp(name: str, ipcp_type: IpcpType) -> int:
-    """Create an IPC process and return its pid. It is in no layer until `bootstrap_ipcp`.
+    """Create an IPC process and return its pid. It is in no layer until `bootstrap_ipcp` or `enroll_ipcp`.
 
-    Raises `IpcpCreateError` when the node refuses, `UnsupportedError` for a type that this version cannot build.
+    Raises `IpcpCreateError` when the node refuses, for instance because there is one of that name; `UnsupportedError` for
+    a type that the node cannot build.
+
+    Example::
+
+        pid = create_ipcp("lab0", IpcpType.LOCAL)
     """
-    _require_built(ipcp_type)
-    pid: int = _request(messages.CreateIpcp(name, ipcp_type.word), IpcpCreateError)
+    pid: int = _request(messages.CreateIpcp(name, IpcpType(ipcp_type).word), IpcpCreateError)
     return pid
 
 
 def destroy_ipcp(pid: int) -> None:
-    """Destroy an IPC process; flows in its layer go down. Raises `IpcpCreateError` when there is none with that pid."""
+    """Destroy an IPC process; flows in its layer go down.
+
+    Raises `IpcpCreateError` when there is none with that pid.
+
+    Example::
+
+        destroy_ipcp(pid)
+    """
     _request(messages.DestroyIpcp(pid), IpcpCreateError)
 
 
@@ -214,20 +208,78 @@ def bootstrap_ipcp(pid: int, conf: IpcpConfig) -> None:
 
     Raises `IpcpBootstrapError` when there is none with that pid, when it is of another type than `conf` or already in a
     layer, or when `conf` has no layer name; `UnsupportedError` for a type that this version cannot build.
+
+    Example::
+
+        bootstrap_ipcp(pid, IpcpConfig(IpcpType.LOCAL, layer_name="lab"))
     """
-    _require_built(conf.ipcp_type)
+    if conf.ipcp_type not in _BUILT_TYPES:
+        built = " and ".join(known.word for known in _BUILT_TYPES)
+        raise UnsupportedError(
+            f"IPC processes of type {conf.ipcp_type.word} are not built yet: this version has {built}"
+        )
     if not conf.layer_name:
         raise IpcpBootstrapError("the configuration has no layer name: set layer_name")
-    for ipcp in list_ipcps():
-        if ipcp.pid == pid and ipcp.type is not conf.ipcp_type:
-            raise IpcpBootstrapError(
-                f"IPC process {pid} is of type {ipcp.type.word}, its configuration of type {conf.ipcp_type.word}"
-            )
+    ipcp = _find(pid, IpcpBootstrapError)
+    if ipcp.type is not conf.ipcp_type:
+        raise IpcpBootstrapError(
+            f"IPC process {ipcp.name!r} is of type {ipcp.type.word}, its configuration of type {conf.ipcp_type.word}"
+        )
     _request(messages.BootstrapIpcp(pid, conf.layer_name, conf.dir_hash_algo.word), IpcpBootstrapError)
 
 
+def enroll_ipcp(pid: int, dst: str) -> None:
+    """Make an IPC process a member of a layer that exists, by way of a member of it. Not built yet.
+
+    `dst`: a name that a member is bound to, by custom that of the layer, registered in a layer that both are in.
+
+    Raises `IpcpEnrollError` when there is no IPC process with that pid or its type cannot enroll, `UnsupportedError`
+    otherwise.
+
+    Example::
+
+        enroll_ipcp(pid, "campus")
+    """
+    ipcp = _networked(pid, "enroll", IpcpEnrollError)
+    raise UnsupportedError(f"IPC process {ipcp.name!r} cannot enroll with {dst!r}: enrollment is not built yet")
+
+
+def connect_ipcp(pid: int, component: str, dst: str, qos: QoSSpec | None = None) -> None:
+    """Connect a part of an IPC process to that of a neighbour in its layer. Not built yet.
+
+    `component`: `MGMT_COMP` or `DT_COMP`. `dst`: name of the neighbour. `qos`: of the flow between them, None for raw.
+
+    Raises `ValueError` for another component, `IpcpConnectError` when there is no IPC process with that pid or its type
+    has no neighbours, `UnsupportedError` otherwise.
+
+    Example::
+
+        connect_ipcp(pid, DT_COMP, "campus.b", QOS_RAW)
+    """
+    ipcp = _with_component(pid, component)
+    raise UnsupportedError(f"IPC process {ipcp.name!r} cannot be connected to {dst!r}: connections are not built yet")
+
+
+def disconnect_ipcp(pid: int, component: str, dst: str) -> None:
+    """Undo `connect_ipcp`; raises as it does. Not built yet.
+
+    Example::
+
+        disconnect_ipcp(pid, DT_COMP, "campus.b")
+    """
+    ipcp = _with_component(pid, component)
+    raise UnsupportedError(
+        f"IPC process {ipcp.name!r} cannot be disconnected from {dst!r}: connections are not built yet"
+    )
+
+
 def list_ipcps() -> list[IpcpInfo]:
-    """All IPC processes, sorted by type, then pid."""
+    """All IPC processes, sorted by type, then pid.
+
+    Example::
+
+        layers = {ipcp.layer for ipcp in list_ipcps() if ipcp.layer}
+    """
     entries: list[messages.IpcpEntry] = _request(messages.ListIpcps())
     return sorted((_ipcp_info(entry) for entry in entries), key=lambda ipcp: (ipcp.type, ipcp.pid))
 
@@ -236,17 +288,37 @@ def list_ipcps() -> list[IpcpInfo]:
 
 
 def create_name(info: NameInfo) -> None:
-    """Create a name. Raises `NameError` when the node refuses, for instance because it is too long."""
+    """Create a name. One that exists stays as it is.
+
+    Raises `NameError` when the node refuses, for instance because the name is too long; `UnsupportedError` when `info` has
+    paths of security files.
+
+    Example::
+
+        create_name(NameInfo("clock", LoadBalancePolicy.SPILL))
+    """
+    if NameSecPaths() != info.server_sec or NameSecPaths() != info.client_sec:
+        raise UnsupportedError(f"name {info.name!r} is given security files, which are not built yet: leave them out")
     _request(messages.CreateName(info.name, info.pol_lb.word), NameError)
 
 
 def destroy_name(name: str) -> None:
-    """Destroy a name and everything bound to it. Raises `NameError` when there is no such name."""
+    """Destroy a name and everything bound to it. Raises `NameError` when there is no such name.
+
+    Example::
+
+        destroy_name("clock")
+    """
     _request(messages.DestroyName(name), NameError)
 
 
 def list_names() -> list[NameInfo]:
-    """All names, sorted."""
+    """All names, sorted.
+
+    Example::
+
+        unserved = [info.name for info in list_names() if not info.programs and not info.processes]
+    """
     entries: list[messages.NameEntry] = _request(messages.ListNames())
     return sorted((_name_info(entry) for entry in entries), key=lambda info: info.name)
 
@@ -254,13 +326,23 @@ def list_names() -> list[NameInfo]:
 def reg_name(name: str, pid: int) -> None:
     """Publish a name in the layer of an IPC process.
 
-    Raises `NameError` when the node refuses, `UnsupportedError` when the layer holds no names (a broadcast layer).
+    Raises `NameError` when the node refuses, for instance because there is no such name; `UnsupportedError` when the layer
+    holds no names (a broadcast layer).
+
+    Example::
+
+        reg_name("clock", pid)
     """
     _request(messages.RegisterName(name, pid), NameError)
 
 
 def unreg_name(name: str, pid: int) -> None:
-    """Take a name out of the layer of an IPC process; raises as `reg_name`, but not when the name is not in it."""
+    """Take a name out of the layer of an IPC process; raises as `reg_name`, but not when the name is not in it.
+
+    Example::
+
+        unreg_name("clock", pid)
+    """
     _request(messages.UnregisterName(name, pid), NameError)
 
 
@@ -275,6 +357,10 @@ def bind_program(prog: str, name: str, opts: int = 0, argv: Sequence[str] | None
 
     Raises `BindError` when the program cannot be found or executed, when `argv` is given without `BIND_AUTO`, or when
     the node refuses; `ValueError` for unknown options.
+
+    Example::
+
+        bind_program("clockd", "clock", BIND_AUTO, ["--utc"])
     """
     if opts & ~BIND_AUTO:
         raise ValueError(f"bind_program: opts knows only BIND_AUTO ({BIND_AUTO}), not {opts}")
@@ -287,6 +373,10 @@ def unbind_program(prog: str, name: str) -> None:
     """Undo `bind_program`; running processes stay bound. `prog`: path or base name.
 
     Raises `BindError` when the program is not bound to the name.
+
+    Example::
+
+        unbind_program("clockd", "clock")
     """
     _request(messages.UnbindProgram(Path(prog).name, name), BindError)
 
@@ -294,13 +384,22 @@ def unbind_program(prog: str, name: str) -> None:
 def bind_process(pid: int, name: str) -> None:
     """Let a running process, or an IPC process, accept flows for a name, creating the name if needed.
 
-    Raises `BindError` when the node refuses.
+    Raises `BindError` when the node refuses, for instance because no such process uses it.
+
+    Example::
+
+        bind_process(os.getpid(), "clock")
     """
     _request(messages.BindProcess(pid, name), BindError)
 
 
 def unbind_process(pid: int, name: str) -> None:
-    """Undo `bind_process`. Raises `BindError` when the process is not bound to the name."""
+    """Undo `bind_process`. Raises `BindError` when the process is not bound to the name.
+
+    Example::
+
+        unbind_process(os.getpid(), "clock")
+    """
     _request(messages.UnbindProcess(pid, name), BindError)
 
 
@@ -308,21 +407,37 @@ def unbind_process(pid: int, name: str) -> None:
 
 
 def list_flows() -> list[FlowInfo]:
-    """All flows of the node, sorted by flow id."""
+    """All flows of the node, sorted by flow id.
+
+    Example::
+
+        busiest = Counter(flow.name for flow in list_flows()).most_common(1)
+    """
     entries: list[messages.FlowEntry] = _request(messages.ListFlows())
     flows = [FlowInfo(entry.id, entry.name, entry.pids, entry.qos) for entry in entries]
     return sorted(flows, key=lambda flow: flow.flow_id)
 
 
 def node_info() -> NodeInfo:
-    """Version, pid and figures of the node that answers."""
+    """Version, pid and figures of the node that answers.
+
+    Example::
+
+        print(node_info().runtime_dir)
+    """
     entry: messages.NodeEntry = _request(messages.NodeInfo())
     return NodeInfo(**msgspec.structs.asdict(entry))
 
 
 @contextmanager
 def running_node_only() -> Iterator[None]:
-    """Within this block, calls of this module raise `NodeError` when no node runs, and never start one."""
+    """Within this block, calls of this module raise `NodeError` when no node runs, and never start one.
+
+    Example::
+
+        with running_node_only():
+            names = list_names()
+    """
     token = _may_start_node.set(False)
     try:
         yield
@@ -334,7 +449,11 @@ _may_start_node: ContextVar[bool] = ContextVar("may_start_node", default=True)
 
 _TYPE_BY_WORD = {ipcp_type.word: ipcp_type for ipcp_type in IpcpType}
 _POLICY_BY_WORD = {policy.word: policy for policy in LoadBalancePolicy}
+
+# Of other types `BootstrapIpcp` cannot carry the settings.
 _BUILT_TYPES = (IpcpType.LOCAL, IpcpType.BROADCAST)
+#: Types with members on other nodes that they know by name.
+_NETWORKED_TYPES = (IpcpType.UNICAST, IpcpType.BROADCAST)
 
 
 def _request(message: messages.Request, refused: type[IrmError] = IrmError) -> Any:  # noqa: ANN401
@@ -349,10 +468,25 @@ def _request(message: messages.Request, refused: type[IrmError] = IrmError) -> A
         raise refused(str(error)) from error
 
 
-def _require_built(ipcp_type: IpcpType) -> None:
-    if ipcp_type not in _BUILT_TYPES:
-        built = " and ".join(known.word for known in _BUILT_TYPES)
-        raise UnsupportedError(f"IPC processes of type {ipcp_type.word} are not built yet: this version has {built}")
+def _find(pid: int, refused: type[IrmError]) -> IpcpInfo:
+    for ipcp in list_ipcps():
+        if ipcp.pid == pid:
+            return ipcp
+    raise refused(f"there is no IPC process {pid}; `irm ipcp list` shows them")
+
+
+def _networked(pid: int, verb: str, refused: type[IrmError]) -> IpcpInfo:
+    ipcp = _find(pid, refused)
+    if ipcp.type not in _NETWORKED_TYPES:
+        able = " and ".join(known.word for known in _NETWORKED_TYPES)
+        raise refused(f"IPC process {ipcp.name!r} of type {ipcp.type.word} cannot {verb}: only types {able} can")
+    return ipcp
+
+
+def _with_component(pid: int, component: str) -> IpcpInfo:
+    if component not in (DT_COMP, MGMT_COMP):
+        raise ValueError(f"component must be MGMT_COMP ({MGMT_COMP!r}) or DT_COMP ({DT_COMP!r}), not {component!r}")
+    return _networked(pid, "have neighbours", IpcpConnectError)
 
 
 def _executable(prog: str) -> str:
@@ -372,7 +506,13 @@ def _executable(prog: str) -> str:
 
 def _name_info(entry: messages.NameEntry) -> NameInfo:
     policy = _POLICY_BY_WORD[entry.policy]
-    return NameInfo(entry.name, policy, tuple(entry.programs), tuple(entry.processes), tuple(entry.layers))
+    return NameInfo(
+        entry.name,
+        policy,
+        programs=tuple(entry.programs),
+        processes=tuple(entry.processes),
+        layers=tuple(entry.layers),
+    )
 
 
 def _ipcp_info(entry: messages.IpcpEntry) -> IpcpInfo:

@@ -722,3 +722,22 @@ def test_clients_have_a_program_started_when_the_server_they_wait_for_goes(auto:
         auto.manage(UnbindProcess(by_hand.pid, "x"))
     assert len(auto.take(StartProgram)) == 1
     assert auto.connected(asked, auto.accept(auto.program("server")))
+
+
+def test_a_program_that_was_unbound_while_it_serves_makes_room_for_another(auto: World) -> None:
+    first = auto.alloc(auto.program("client"), "x")
+    server = auto.program("server")
+    assert auto.connected(first, auto.accept(server))
+    auto.manage(UnbindProcess(server.pid, "x"))
+    auto.take(StartProgram)
+    auto.alloc(auto.program("client"), "x")
+    assert len(auto.take(StartProgram)) == 1
+
+
+def test_no_program_is_started_when_a_busy_server_of_another_name_is_bound(auto: World) -> None:
+    server, client = auto.server("y", program="other"), auto.program("client")
+    connect(auto, client, server, "y")
+    auto.manage(BindProcess(server.pid, "x"))
+    asked = auto.alloc(client, "x")
+    assert auto.take(StartProgram) == []
+    assert auto.connected(asked, auto.accept(server))

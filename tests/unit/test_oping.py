@@ -22,7 +22,6 @@ from ouroboros.tools.oping import (
     encode_reply,
     encode_request,
     milliseconds,
-    parse_duration,
 )
 
 # Captured between two C prototypes on little-endian machines: sequence 0, sent 2028 s and 888 892 572 ns after boot.
@@ -70,20 +69,6 @@ def test_what_is_encoded_is_read_back(sequence: int, now: int, size: int) -> Non
 def test_a_short_packet_is_refused(packet: bytes) -> None:
     with pytest.raises(ValueError, match="too short"):
         decode(packet)
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("250", 0.25), ("250ms", 0.25), ("2s", 2), ("1.5s", 1.5), ("3m", 180), ("1h", 3600), ("1d", 86400), ("0", 0)],
-)
-def test_durations(text: str, seconds: float) -> None:
-    assert parse_duration(text) == pytest.approx(seconds)
-
-
-@pytest.mark.parametrize("text", ["", "s", "-1s", "1w", "1 s", "1s2", "ten", ".5s"])
-def test_a_wrong_duration_is_told_the_units(text: str) -> None:
-    with pytest.raises(ValueError, match="ms, s, m, h or d"):
-        parse_duration(text)
 
 
 @pytest.mark.parametrize(

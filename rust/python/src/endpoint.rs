@@ -93,18 +93,82 @@ impl Endpoint {
         }
     }
 
-    /// Wait for a packet, then `use_it` with the right to read and the number of bytes that are there.
+    /// `use_it` with the right to read and the number of bytes that are there; None when there is nothing to read.
+    fn receive_now<T>(&self, use_it: &mut impl FnMut(&mut Reader<'_>, usize) -> PyResult<T>) -> PyResult<Option<T>> {
+        let mut reader = self.inner.reader().map_err(|error| flow_error(error, 0))?;
+        let available = reader.available().map_err(|error| flow_error(error, 0))?;
+        available.map(|length| use_it(&mut reader, length)).transpose()
+    }
+
+    /// As `receive_now`, after waiting for a packet.
     fn receive<T>(&self, py: Python<'_>, mut use_it: impl FnMut(&mut Reader<'_>, usize) -> PyResult<T>) -> PyResult<T> {
         let mut limit = self.check_readable()?;
         loop {
-            {
-                let mut reader = self.inner.reader().map_err(|error| flow_error(error, 0))?;
-                if let Some(length) = reader.available().map_err(|error| flow_error(error, 0))? {
-                    return use_it(&mut reader, length);
-                }
+            if let Some(result) = self.receive_now(&mut use_it)? {
+                return Ok(result);
             }
             self.wait(py, Wish::Packet, &mut limit)?;
         }
+    }
+
+    /// As `receive_now`, after looking for a packet for as long as that pays.
+    fn receive_soon<T>(&self, mut use_it: impl FnMut(&mut Reader<'_>, usize) -> PyResult<T>) -> PyResult<Option<T>> {
+        self.check_readable()?;
+        match self.receive_now(&mut use_it)? {
+            None if self.inner.look(Wish::Packet) => self.receive_now(&mut use_it),
+            result => Ok(result),
+        }
+    }
+
+    /// Read bytes; the packet, or its first `count` bytes.
+    fn take_bytes<'py>(
+        &self,
+        py: Python<'py>,
+        reader: &mut Reader<'_>,
+        length: usize,
+        count: Option<usize>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let taken = count.map_or(Ok(length), |count| self.portion(length, count))?;
+        let bytes = new_bytes(py, taken, |target| reader.take(length, target))?;
+        if let Some(count) = count {
+            self.mark_end(reader, length, count);
+        }
+        Ok(bytes)
+    }
+
+    /// Read text. A packet that is not UTF-8 stays.
+    fn take_text<'py>(
+        &self,
+        py: Python<'py>,
+        reader: &mut Reader<'_>,
+        length: usize,
+        count: Option<usize>,
+    ) -> PyResult<Line<'py>> {
+        let text = match std::str::from_utf8(reader.look(length)) {
+            Ok(text) => text,
+            // The exception is made after the lock is released: making one may run the garbage collector.
+            Err(error) => return Ok(Err((reader.look(length).to_vec(), error))),
+        };
+        let taken = count.map_or(text.len(), |count| end_of_characters(text, count));
+        let exactly = taken == length && count.is_some_and(|count| text.chars().count() == count);
+        self.portion(length, taken)?;
+        let line = PyString::new(py, &text[..taken]);
+        reader.take(length, &mut vec![MaybeUninit::uninit(); taken]);
+        if exactly {
+            self.mark_end(reader, length, taken);
+        }
+        Ok(Ok(line))
+    }
+
+    /// Write a packet if there is room for it.
+    fn send_packet(&self, py: Python<'_>, source: &Source<'_>, count: usize) -> PyResult<Option<usize>> {
+        // Anew for each try: other threads may have changed the buffer while we waited.
+        let bytes = source.as_slice(py);
+        let packet = &bytes[..count.min(bytes.len())];
+        let failed = |error| flow_error(error, packet.len());
+        let mut writer = self.inner.writer().map_err(failed)?;
+        let written = packet.is_empty() || writer.stage(packet).map_err(failed)?;
+        Ok(written.then_some(packet.len()))
     }
 
     /// How many bytes a read of `count` takes of a packet of `length`.
@@ -160,6 +224,15 @@ fn to_seconds(timeout: &AtomicI64) -> Option<f64> {
     (nanoseconds >= 0).then_some(nanoseconds as f64 / 1e9)
 }
 
+/// A line, or the packet that is none and why.
+type Line<'py> = Result<Bound<'py, PyString>, (Vec<u8>, std::str::Utf8Error)>;
+
+fn to_text<'py>(py: Python<'py>, line: Line<'py>) -> PyResult<Bound<'py, PyString>> {
+    line.or_else(|(packet, error)| {
+        Err(PyErr::from_value(PyUnicodeDecodeError::new_utf8(py, &packet, error)?.into_any()))
+    })
+}
+
 /// Where the first `count` characters of `text` end.
 fn end_of_characters(text: &str, count: usize) -> usize {
     text.char_indices().nth(count).map_or(text.len(), |(at, _)| at)
@@ -186,14 +259,41 @@ impl Endpoint {
     #[pyo3(signature = (count=None, /))]
     fn read<'py>(&self, py: Python<'py>, count: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
         let count = to_count(count)?;
-        self.receive(py, |reader, length| {
-            let taken = count.map_or(Ok(length), |count| self.portion(length, count))?;
-            let bytes = new_bytes(py, taken, |target| reader.take(length, target))?;
-            if let Some(count) = count {
-                self.mark_end(reader, length, count);
+        self.receive(py, |reader, length| self.take_bytes(py, reader, length, count))
+    }
+
+    #[pyo3(signature = (count=None, /))]
+    fn read_soon<'py>(&self, py: Python<'py>, count: Option<isize>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let count = to_count(count)?;
+        self.receive_soon(|reader, length| self.take_bytes(py, reader, length, count))
+    }
+
+    #[pyo3(signature = (count=None, /))]
+    fn read_text_soon<'py>(&self, py: Python<'py>, count: Option<isize>) -> PyResult<Option<Bound<'py, PyString>>> {
+        let count = to_count(count)?;
+        let line = self.receive_soon(|reader, length| self.take_text(py, reader, length, count))?;
+        line.map(|line| to_text(py, line)).transpose()
+    }
+
+    #[pyo3(signature = (buffer, count=None, /))]
+    fn write_soon(&self, py: Python<'_>, buffer: &Bound<'_, PyAny>, count: Option<isize>) -> PyResult<Option<usize>> {
+        let source = Source::new(buffer)?;
+        let count = to_count(count)?.unwrap_or(usize::MAX);
+        self.check_writable()?;
+        match self.send_packet(py, &source, count)? {
+            None if self.inner.look(Wish::Room(source.as_slice(py).len().min(count))) => {
+                self.send_packet(py, &source, count)
             }
-            Ok(bytes)
-        })
+            written => Ok(written),
+        }
+    }
+
+    fn want_room(&self, length: usize) -> PyResult<bool> {
+        self.inner.want_room(length).map_err(|error| flow_error(error, 0))
+    }
+
+    fn forget_room(&self) -> PyResult<()> {
+        self.inner.forget_room().map_err(|error| flow_error(error, 0))
     }
 
     fn read_into(&self, py: Python<'_>, buffer: &Bound<'_, PyAny>) -> PyResult<usize> {
@@ -210,28 +310,8 @@ impl Endpoint {
     #[pyo3(signature = (count=None, /))]
     fn read_text<'py>(&self, py: Python<'py>, count: Option<isize>) -> PyResult<Bound<'py, PyString>> {
         let count = to_count(count)?;
-        let line = self.receive(py, |reader, length| {
-            let text = match std::str::from_utf8(reader.look(length)) {
-                Ok(text) => text,
-                // The packet stays: it can still be read as bytes. The exception is made after the lock is released.
-                Err(error) => return Ok(Err((reader.look(length).to_vec(), error))),
-            };
-            let taken = count.map_or(text.len(), |count| end_of_characters(text, count));
-            let exactly = taken == length && count.is_some_and(|count| text.chars().count() == count);
-            self.portion(length, taken)?;
-            let line = PyString::new(py, &text[..taken]);
-            reader.take(length, &mut vec![MaybeUninit::uninit(); taken]);
-            if exactly {
-                self.mark_end(reader, length, taken);
-            }
-            Ok(Ok(line))
-        })?;
-        match line {
-            Ok(line) => Ok(line),
-            Err((packet, error)) => {
-                Err(PyErr::from_value(PyUnicodeDecodeError::new_utf8(py, &packet, error)?.into_any()))
-            }
-        }
+        let line = self.receive(py, |reader, length| self.take_text(py, reader, length, count))?;
+        to_text(py, line)
     }
 
     fn read_many<'py>(&self, py: Python<'py>, limit: usize) -> PyResult<Bound<'py, PyList>> {
@@ -258,16 +338,11 @@ impl Endpoint {
         let count = to_count(count)?.unwrap_or(usize::MAX);
         let mut limit = self.check_writable()?;
         loop {
-            // Anew each time round: other threads may have changed the buffer while we waited.
-            let bytes = source.as_slice(py);
-            let packet = &bytes[..count.min(bytes.len())];
-            let failed = |error| flow_error(error, packet.len());
-            let mut writer = self.inner.writer().map_err(failed)?;
-            if packet.is_empty() || writer.stage(packet).map_err(failed)? {
-                return Ok(packet.len());
+            if let Some(written) = self.send_packet(py, &source, count)? {
+                return Ok(written);
             }
-            drop(writer);
-            self.wait(py, Wish::Room(packet.len()), &mut limit)?;
+            let room = Wish::Room(source.as_slice(py).len().min(count));
+            self.wait(py, room, &mut limit)?;
         }
     }
 
@@ -298,6 +373,12 @@ impl Endpoint {
 
     fn watch(&self, seen: u32) -> PyResult<()> {
         self.inner.watch(seen).map_err(|error| flow_error(error, 0))
+    }
+
+    #[getter]
+    fn descriptor(&self) -> PyResult<i32> {
+        let bell = self.inner.bell().ok_or(Error::Forked).map_err(|error| flow_error(error, 0))?;
+        Ok(bell.as_raw_fd())
     }
 
     #[getter]

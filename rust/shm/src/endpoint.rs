@@ -193,6 +193,43 @@ impl Endpoint {
         (self.usable() != Err(Error::Forked)).then(|| self.bell.socket.as_fd())
     }
 
+    /// Look for a short time, which depends on how that went before, whether the wish came true.
+    pub fn look(&self, wish: Wish) -> bool {
+        match wish {
+            Wish::Packet => self.spin_read.spin(self.pauses(), || self.packet_near()),
+            Wish::Room(length) => self.spin_write.spin(Pauses::STREAM, || self.room_or_end(length)),
+        }
+    }
+
+    /// Make the descriptor readable when a packet of `length` can be written, or the flow ends. True: try again now.
+    /// `forget_room` has to follow, when the descriptor became readable or nobody waits any more.
+    pub fn want_room(&self, length: usize) -> Result<bool, Error> {
+        self.usable()?;
+        {
+            let mut receiver = lock(&self.receiver);
+            receiver.consumer.expect_room_token();
+            if !self.polled.load(Ordering::Relaxed) {
+                // Packets that wait to be read must not keep a writer awake.
+                receiver.consumer.hush(&self.bell);
+            }
+        }
+        {
+            let producer = lock(&self.producer);
+            producer.arm();
+            producer.request_wake(length);
+        }
+        Ok(self.room_or_end(length))
+    }
+
+    /// End what `want_room` began.
+    pub fn forget_room(&self) -> Result<(), Error> {
+        self.usable()?;
+        let mut receiver = lock(&self.receiver);
+        let rung = lock(&self.producer).unarm();
+        receiver.consumer.settle_room_token(rung, &self.bell);
+        Ok(())
+    }
+
     /// What has ended the flow, or `state::DOWN` of either side: bits of `state`, none while all is well.
     pub fn ended(&self) -> Result<u32, Error> {
         self.usable()?;
@@ -240,6 +277,8 @@ impl Endpoint {
         if producer.disarm() {
             self.bell.ring();
         }
+        drop(producer);
+        self.ring_writer(&lock(&self.receiver).consumer);
         Ok(())
     }
 
@@ -355,6 +394,13 @@ impl Endpoint {
             self.wake_all();
         }
         result
+    }
+
+    /// Tell a writer of the peer that waits in a poller.
+    fn ring_writer(&self, consumer: &Consumer<MappedRing>) {
+        if consumer.disarm_writer() {
+            self.bell.ring();
+        }
     }
 
     fn wait_room(&self, length: usize, deadline: Option<Instant>) -> Wait {
@@ -566,6 +612,7 @@ impl Drop for Reader<'_> {
         let receiver = &mut *self.receiver;
         if receiver.consumer.release() {
             wake_writers(&endpoint.incoming.control().wait.space);
+            endpoint.ring_writer(&receiver.consumer);
         }
         endpoint.head.store(receiver.consumer.head(), Ordering::Relaxed);
         if endpoint.polled.load(Ordering::Relaxed)

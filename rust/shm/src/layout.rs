@@ -72,6 +72,8 @@ pub struct WaitLine {
     pub reader_armed: AtomicU32,
     /// Futex word of the writers that wait for space; counts wake-ups.
     pub space: AtomicU32,
+    /// 1: a writer wants the doorbell rung when writers are woken. 0: not, or it was.
+    pub writer_armed: AtomicU32,
     /// Head position at which waiting writers want to be woken; 0 when none waits.
     pub wake_at: AtomicU64,
 }

@@ -151,9 +151,20 @@ impl<M: Memory> Producer<M> {
         let enough = (self.tail + record(length)).saturating_sub(capacity);
         let comfortable = self.tail.saturating_sub(capacity / 2);
         let control = self.memory.control();
-        control.wait.wake_at.store(enough.max(comfortable).max(1), Ordering::Relaxed);
+        // Pairs with the Acquire load in `Consumer::release`: who sees the wish sees `writer_armed`, too.
+        control.wait.wake_at.store(enough.max(comfortable).max(1), Ordering::Release);
         // Pairs with the fence in `Consumer::release`: either it sees our wish, or we see its head.
         fence(Ordering::SeqCst);
+    }
+
+    /// Ask for the doorbell, too, when writers are woken. Call it before `request_wake`.
+    pub fn arm(&self) {
+        self.memory.control().wait.writer_armed.swap(1, Ordering::AcqRel);
+    }
+
+    /// Take that back. True: the doorbell was rung for it.
+    pub fn unarm(&self) -> bool {
+        self.memory.control().wait.writer_armed.swap(0, Ordering::AcqRel) == 0
     }
 
     /// Packets that the reader has not taken yet. The reader can lie, but not beyond what was written.
@@ -207,6 +218,7 @@ pub struct Consumer<M> {
     tail: u64,
     packets: u64,
     late_tokens: usize,
+    room_token: bool,
 }
 
 /// What came of arming the doorbell.
@@ -221,7 +233,7 @@ pub enum Arm {
 impl<M: Memory> Consumer<M> {
     /// The consumer of a fresh ring.
     pub fn new(memory: M) -> Self {
-        Consumer { memory, head: 0, released: 0, tail: 0, packets: 0, late_tokens: 0 }
+        Consumer { memory, head: 0, released: 0, tail: 0, packets: 0, late_tokens: 0, room_token: false }
     }
 
     /// Length of the next packet, or None when there is none.
@@ -271,12 +283,33 @@ impl<M: Memory> Consumer<M> {
         control.consumer.head.store(self.head, Ordering::Release);
         // Pairs with the fence in `Producer::request_wake`.
         fence(Ordering::SeqCst);
-        let wake_at = control.wait.wake_at.load(Ordering::Relaxed);
+        let wake_at = control.wait.wake_at.load(Ordering::Acquire);
         if wake_at == 0 || self.head < wake_at {
             return false;
         }
         control.wait.wake_at.store(0, Ordering::Relaxed);
         true
+    }
+
+    /// Disarm the doorbell of a writer that waits for room. True: it was armed, send one byte.
+    #[must_use]
+    pub fn disarm_writer(&self) -> bool {
+        let armed = &self.memory.control().wait.writer_armed;
+        armed.load(Ordering::Acquire) == 1 && armed.swap(0, Ordering::AcqRel) == 1
+    }
+
+    /// From now on a token may come that tells of room to write, not of a packet.
+    pub fn expect_room_token(&mut self) {
+        self.room_token = true;
+    }
+
+    /// No such token comes any more; `rung`: one did, or is on its way.
+    pub fn settle_room_token(&mut self, rung: bool, bell: &impl Bell) {
+        self.room_token = false;
+        if rung {
+            self.late_tokens += 1;
+            self.late_tokens -= bell.drain(self.late_tokens).min(self.late_tokens);
+        }
     }
 
     /// Arm the doorbell of a ring that was found empty. `ended` tells whether something other than a packet keeps the
@@ -301,6 +334,14 @@ impl<M: Memory> Consumer<M> {
         Ok(if ready { Arm::Ready } else { Arm::Armed })
     }
 
+    /// Arm though packets may be there, so that the socket tells of news only. For a reader that looks before it sleeps.
+    pub fn hush(&mut self, bell: &impl Bell) {
+        if self.memory.control().wait.reader_armed.swap(1, Ordering::AcqRel) == 0 {
+            self.late_tokens += 1;
+            self.late_tokens -= bell.drain(self.late_tokens).min(self.late_tokens);
+        }
+    }
+
     fn is_armed(&self) -> bool {
         self.memory.control().wait.reader_armed.load(Ordering::Acquire) == 1
     }
@@ -313,7 +354,7 @@ impl<M: Memory> Consumer<M> {
             return Ok(());
         }
         // In this order: a token that was there before we saw ourselves armed is not the answer to this arming.
-        if bell.has_token() && self.is_armed() {
+        if !self.room_token && bell.has_token() && self.is_armed() {
             return Err(Corrupt);
         }
         Ok(())

@@ -33,7 +33,15 @@ from ouroboros.control.messages import (
     UnregisterName,
 )
 from ouroboros.control.names import Binding, Process, Registry, check_name
-from ouroboros.errors import BindError, IpcpCreateError, NameError, OuroborosError, UnsupportedError
+from ouroboros.errors import (
+    BindError,
+    FlowNameException,
+    FlowPermissionException,
+    IpcpCreateError,
+    NameError,
+    OuroborosError,
+    UnsupportedError,
+)
 from ouroboros.layers.base import DEFAULT_HASH, Ipcp
 from ouroboros.layers.broadcast import BroadcastIpcp
 from ouroboros.layers.local import LocalIpcp
@@ -72,7 +80,8 @@ class Irm:
 
     def process_arrived(self, pid: int, uid: int, program: str) -> Process:
         """A process said hello for the first time. Raises `NameError` when its program name cannot be one."""
-        return self.registry.add_process(pid, uid, check_name(program, "program name"))
+        trusted = uid in (0, self._uid)
+        return self.registry.add_process(pid, uid, check_name(program, "program name"), trusted=trusted)
 
     def process_died(self, process: Process) -> None:
         self.flows.process_died(process)
@@ -127,7 +136,7 @@ class Irm:
                 ]
             case ListFlows():
                 return self.flows.entries()
-        if process.uid not in (0, self._uid):
+        if not process.trusted:
             raise BindError("only the user who runs this node, and root, may manage it")
         match request:
             case CreateName():
@@ -163,10 +172,14 @@ class Irm:
             name = process.program.removesuffix(".py")
         if name is None or name in process.names:
             return
-        if process.uid not in (0, self._uid):
-            raise BindError(f"only the user who runs this node, and root, may take the name {name!r}")
+        if not process.trusted:
+            raise FlowPermissionException(f"only the user who runs this node, and root, may take the name {name!r}")
+        try:
+            entry = self.registry.bind_process(process, name, lasting=False)
+        except NameError as error:
+            raise FlowNameException(str(error)) from error
         # Another thread of the process may wait already, for any of its names.
-        self.flows.bound(process, self.registry.bind_process(process, name, lasting=False))
+        self.flows.bound(process, entry)
 
     def _bind_program(self, request: BindProgram) -> None:
         if not request.path.startswith("/"):

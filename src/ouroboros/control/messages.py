@@ -40,10 +40,12 @@ class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True, tag_field
 
 
 class Hello(_Message, frozen=True):
-    """Who is calling. The pid is taken from the socket, never from the message."""
+    """Who is calling. The pid is taken from the socket, never from the message. `instance`: a number that a process draws
+    when it starts, and anew after a fork or an exec, which keep the pid or the program."""
 
     version: int
     program: str
+    instance: int
 
 
 class Alloc(_Message, frozen=True):

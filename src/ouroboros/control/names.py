@@ -41,6 +41,8 @@ class Process:
     pid: int
     uid: int
     program: str
+    #: It runs as root or as the user of the node, and may manage it.
+    trusted: bool
     names: set[str] = field(default_factory=set)
     #: (flow id, side) of every end it holds.
     ends: set[tuple[int, int]] = field(default_factory=set)
@@ -166,7 +168,7 @@ class Registry:
         name.programs.pop(program, None)
         name.programs[program] = binding
         self._names_of_program.setdefault(program, set()).add(text)
-        running = [process for process in self.processes.values() if process.program == program]
+        running = [each for each in self.processes.values() if each.program == program and each.trusted]
         for process in running:
             self.bind_process(process, text)
         return running
@@ -177,9 +179,10 @@ class Registry:
             raise BindError(f"program {program!r} is not bound to {text!r}; give its base name")
         self._names_of_program[program].discard(text)
 
-    def add_process(self, pid: int, uid: int, program: str) -> Process:
-        process = self.processes[pid] = Process(pid, uid, program)
-        for text in self._names_of_program.get(program, ()):
+    def add_process(self, pid: int, uid: int, program: str, *, trusted: bool) -> Process:
+        process = self.processes[pid] = Process(pid, uid, program, trusted)
+        # What a stranger calls itself does not make it a server of the owner's names.
+        for text in self._names_of_program.get(program, ()) if trusted else ():
             self.bind_process(process, text)
         return process
 

@@ -10,6 +10,7 @@ import array
 import contextlib
 import os
 import resource
+import secrets
 import socket
 import sys
 import weakref
@@ -54,7 +55,7 @@ def program_name() -> str:
     interpreter."""
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
-    if spec is not None and spec.name:
+    if spec is not None and spec.name not in ("", "__main__"):
         return str(spec.name).removesuffix(".__main__").rpartition(".")[2]
     name = os.path.basename(sys.argv[0]) if sys.argv else ""
     return "python" if name in ("", "-c", "-") else name
@@ -66,6 +67,7 @@ class _Connection:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._reader = MessageReader()
+        self._came: list[int] = []
         #: Process id of the node at the other end.
         self.node, _ = _peer(sock)
 
@@ -73,34 +75,65 @@ class _Connection:
         self._sock.sendall(messages.encode(request))
 
     def receive(self, timeout: float | None) -> tuple[Answer, list[int]]:
-        """Wait for the answer. Descriptors that come with it belong to the caller."""
+        """Wait for the answer. Descriptors that come with it belong to the caller.
+
+        With a timeout of 0 raises `BlockingIOError` as long as it is not there.
+        """
         self._sock.settimeout(timeout)
-        descriptors: list[int] = []
-        try:
-            while (body := self._reader.next()) is None:
-                data, ancillary, _, _ = self._sock.recvmsg(65536, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
-                descriptors += _descriptors(ancillary)
-                if not data:
-                    raise ConnectionResetError("hung up")
-                self._reader.feed(data)
-            return messages.decode_answer(body), descriptors
-        except BaseException:
-            for descriptor in descriptors:
-                os.close(descriptor)
-            raise
+        while (body := self._reader.next()) is None:
+            data, ancillary, _, _ = self._sock.recvmsg(65536, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+            self._came += _descriptors(ancillary)
+            if not data:
+                raise ConnectionResetError("hung up")
+            self._reader.feed(data)
+        answer = messages.decode_answer(body)
+        descriptors, self._came = self._came, []
+        return answer, descriptors
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
 
     def withdraw(self) -> None:
         """Hang up, and wait until the node knows: from then on it gives the request nothing, which would be lost."""
-        with contextlib.suppress(OSError, ProtocolError):
+        try:
             self._sock.shutdown(socket.SHUT_WR)
             while True:
                 _, descriptors = self.receive(_WITHDRAWAL)
                 for descriptor in descriptors:
                     os.close(descriptor)
-        self.close()
+        except (OSError, ProtocolError):
+            # The end of the connection, as a rule.
+            pass
+        finally:
+            self.close()
 
     def close(self) -> None:
         self._sock.close()
+        while self._came:
+            os.close(self._came.pop())
+
+
+class Call:
+    """A request for a flow that is under way. For event loops: `poll` it when `fileno` is readable."""
+
+    def __init__(self, client: Client, connection: _Connection) -> None:
+        self._client = client
+        self._connection = connection
+
+    def fileno(self) -> int:
+        return self._connection.fileno()
+
+    def poll(self) -> FlowGrant | None:
+        """The flow, or None when there is no answer yet. Raises what `Client.request_flow` raises."""
+        try:
+            answer, descriptors = self._client.wait(self._connection, 0)
+        except BlockingIOError:
+            return None
+        return self._client.attach(answer, descriptors, self._connection.node)
+
+    def withdraw(self) -> None:
+        """Give up: the node forgets the request."""
+        self._connection.withdraw()
 
 
 def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
@@ -116,6 +149,7 @@ class Client:
 
     def __init__(self) -> None:
         self._idle: list[_Connection] = []
+        self._instance = secrets.randbits(48)
 
     def request(self, request: Request, *, start: bool = True, timeout: float | None = _PATIENCE) -> Any:  # noqa: ANN401
         """Send a request and return the value of its answer.
@@ -134,9 +168,17 @@ class Client:
     def request_flow(self, request: Request, wait: float | None) -> FlowGrant:
         """Send a request that is answered by a flow, after up to `wait` seconds, and attach to the flow."""
         patience = None if wait is None else wait + _PATIENCE
-        answer, descriptors, node = self._exchange(request, True, patience)
+        return self.attach(*self._exchange(request, True, patience))
+
+    def begin(self, request: Request, *, start: bool) -> Call:
+        """Send a request that is answered by a flow, and do not wait for the answer. May block to connect to the node,
+        and for long only when it has to be started."""
+        return Call(self, self._send(request, start))
+
+    def attach(self, answer: Answer, descriptors: list[int], node: int) -> FlowGrant:
+        """The flow that an answer brought."""
         if not isinstance(answer, Granted):
-            raise ProtocolError(f"the node answered {type(request).__name__} with {type(answer).__name__}")
+            raise ProtocolError(f"the node answered a request for a flow with {type(answer).__name__}")
         if len(descriptors) != 2:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -169,8 +211,15 @@ class Client:
         for connection in self._idle:
             connection.close()
         self._idle = []
+        self._instance = secrets.randbits(48)
 
     def _exchange(self, request: Request, start: bool, timeout: float | None) -> tuple[Answer, list[int], int]:
+        connection = self._send(request, start)
+        answer, descriptors = self.wait(connection, timeout)
+        return answer, descriptors, connection.node
+
+    def _send(self, request: Request, start: bool) -> _Connection:
+        """Send the request over a connection of its own."""
         connection = self._take_idle()
         while connection is not None and not self._sent(connection, request):
             # The node that it led to is gone.
@@ -179,8 +228,7 @@ class Client:
             connection = self._connect(start)
             if not self._sent(connection, request):
                 raise _gone()
-        answer, descriptors = self._wait(connection, timeout)
-        return answer, descriptors, connection.node
+        return connection
 
     def _sent(self, connection: _Connection, request: Request) -> bool:
         """Send the request, unless nobody is there to take it."""
@@ -194,10 +242,12 @@ class Client:
             raise
         return True
 
-    def _wait(self, connection: _Connection, timeout: float | None) -> tuple[Answer, list[int]]:
+    def wait(self, connection: _Connection, timeout: float | None) -> tuple[Answer, list[int]]:
         """Wait for the answer to the request that was sent; hang up when there is none."""
         try:
             answer, descriptors = connection.receive(timeout)
+        except BlockingIOError:
+            raise
         except TimeoutError as error:
             connection.close()
             raise NodeError(
@@ -235,7 +285,7 @@ class Client:
 
     def _hello(self, connection: _Connection) -> tuple[Answer, list[int]]:
         try:
-            connection.send(Hello(messages.VERSION, program_name()))
+            connection.send(Hello(messages.VERSION, program_name(), self._instance))
             return connection.receive(_PATIENCE)
         except OSError as error:
             connection.close()
@@ -307,6 +357,7 @@ _live: weakref.WeakSet[_Connection] = weakref.WeakSet()
 client = Client()
 request = client.request
 request_flow = client.request_flow
+begin = client.begin
 release = client.release
 
 

@@ -70,8 +70,8 @@ class Connection:
         self.hello_timer: asyncio.TimerHandle | None = None
         #: Name in the IRM of the request that is under way, 0 when none is.
         self.token = 0
-        #: End of a flow that went out with the last answer and was not followed by a sign of life.
-        self.granted: tuple[int, int] | None = None
+        #: Flow, side and token of the end that went out with the last answer and was not followed by a sign of life.
+        self.granted: tuple[int, int, int] | None = None
         #: What the socket did not take yet.
         self.out = bytearray()
 
@@ -89,6 +89,8 @@ class Node:
         self._asking: dict[int, Connection] = {}
         self._next_token = 1
         self._pidfds: dict[int, int] = {}
+        #: What each process said to be, by pid.
+        self._instances: dict[int, int] = {}
         self._children: dict[int, tuple[subprocess.Popen[bytes], str, str]] = {}
         self._memories: dict[int, int] = {}
         self._workers: dict[int, BroadcastWorker] = {}
@@ -216,7 +218,7 @@ class Node:
             connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
         )
         try:
-            connection.process = self._process(pid, uid, hello.program)
+            connection.process = self._process(pid, uid, hello)
         except (OuroborosError, OSError) as error:
             self._refuse(connection, error if isinstance(error, OuroborosError) else NodeError(str(error)))
             return
@@ -275,18 +277,26 @@ class Node:
 
     # --- processes
 
-    def _process(self, pid: int, uid: int, program: str) -> Process:
+    def _process(self, pid: int, uid: int, hello: Hello) -> Process:
         known = self._irm.registry.processes.get(pid)
-        if known is not None and any(each.process is known for each in self._connections):
+        if known is not None and self._instances[pid] == hello.instance:
             return known
         if known is not None:
-            # All its connections are gone but it lives: it executed another program.
-            self._irm.process_died(known)
+            # The process lives but is not what it was: it executed another program.
+            self._forget_process(known)
         if pid <= 0:
             raise NodeError("the node cannot see your process: it lives in another pid namespace")
-        process = self._irm.process_arrived(pid, uid, program)
+        process = self._irm.process_arrived(pid, uid, hello.program)
+        self._instances[pid] = hello.instance
         self._watch_process(pid)
         return process
+
+    def _forget_process(self, process: Process) -> None:
+        for connection in [each for each in self._connections if each.process is process]:
+            connection.granted = None
+            self._hang_up(connection, None)
+        del self._instances[process.pid]
+        self._irm.process_died(process)
 
     def _watch_process(self, pid: int) -> None:
         if pid not in self._pidfds:
@@ -299,10 +309,7 @@ class Node:
         os.close(pidfd)
         process = self._irm.registry.processes.get(pid)
         if process is not None:
-            for connection in [each for each in self._connections if each.process is process]:
-                connection.granted = None
-                self._hang_up(connection, None)
-            self._irm.process_died(process)
+            self._forget_process(process)
         if pid in self._children:
             child, name, program = self._children.pop(pid)
             how = _how_it_ended(child.wait())
@@ -368,14 +375,14 @@ class Node:
     def _grant(self, token: int, granted: Granted, memory: int, bell: int) -> None:
         connection = self._asking.get(token)
         if connection is None:
-            self._irm.flows.abandon(granted.flow_id, granted.side)
+            self._irm.flows.abandon(granted.flow_id, granted.side, token)
             return
-        connection.granted = (granted.flow_id, granted.side)
+        connection.granted = (granted.flow_id, granted.side, token)
         self._send(connection, granted, (memory, bell))
 
     def _fail_flow(self, flow_id: int, side: int, token: int, error: OSError) -> None:
         log.warning("flow %d could not be made: %s", flow_id, error)
-        self._irm.flows.abandon(flow_id, side)
+        self._irm.flows.abandon(flow_id, side, token)
         text = (
             f"the node could not make the flow: {error.strerror}; deallocate flows, or raise its limits (`ulimit -n`)"
         )
@@ -502,5 +509,13 @@ def _flow_limit() -> int:
 
 def _how_it_ended(status: int) -> str:
     if status < 0:
-        return f"was killed by {signal.Signals(-status).name}"
+        return f"was killed by {_signal_name(-status)}"
     return f"ended with status {status}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        # A real-time signal; only the first and the last have names.
+        return f"signal {number}"

@@ -1,1 +1,1 @@
-"""The commands: irmd, irm, oecho, oping."""
+"""The commands: irmd, irm, oecho, oping, operf, ocbr, obc."""

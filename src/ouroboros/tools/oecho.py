@@ -5,14 +5,12 @@ One packet each way, 16 bytes, terminated by a NUL as the C prototype's are; eit
 
 from __future__ import annotations
 
-import sys
-from typing import NoReturn
-
 import click
 
 from ouroboros import __version__
 from ouroboros.dev import Flow, flow_accept, flow_alloc
 from ouroboros.errors import FlowException, FlowTimeoutException
+from ouroboros.tools._common import CONTEXT, fail, text_of
 
 NAME = "oecho"
 GREETING = b"Client says hi!\0"
@@ -21,7 +19,7 @@ GREETING = b"Client says hi!\0"
 PATIENCE = 10.0
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=CONTEXT)
 @click.option("-l", "--listen", is_flag=True, help="Be the server.")
 @click.version_option(__version__)
 def oecho(listen: bool) -> None:
@@ -42,7 +40,7 @@ def _serve() -> None:
     except KeyboardInterrupt:
         click.echo("Server stopped.")
     except FlowException as error:
-        _fail(f"Cannot accept flows: {error}")
+        fail(f"Cannot accept flows: {error}")
 
 
 def _answer(flow: Flow) -> None:
@@ -50,7 +48,7 @@ def _answer(flow: Flow) -> None:
     flow.set_snd_timeout(PATIENCE)
     try:
         message = flow.read()
-        click.echo(f"Message from client is {_text(message)}.")
+        click.echo(f"Message from client is {text_of(message)}.")
         flow.write(message)
     except FlowException as error:
         # One client that leaves early or stays silent is no reason to leave the others without a server.
@@ -61,25 +59,16 @@ def _greet() -> None:
     try:
         flow = flow_alloc(NAME)
     except FlowException as error:
-        _fail(f"Failed to allocate a flow to {NAME}: {error}\nIs the server running? Start it with: oecho -l")
+        fail(f"Failed to allocate a flow to {NAME}: {error}\nIs the server running? Start it with: oecho -l")
     with flow:
         flow.set_rcv_timeout(PATIENCE)
         try:
             flow.write(GREETING)
-            click.echo(f"Server replied with {_text(flow.read())}")
+            click.echo(f"Server replied with {text_of(flow.read())}")
         except FlowTimeoutException:
-            _fail(f"The server of {NAME} did not reply within {PATIENCE:g} s.")
+            fail(f"The server of {NAME} did not reply within {PATIENCE:g} s.")
         except FlowException as error:
-            _fail(f"The server of {NAME} did not reply: {error}")
-
-
-def _text(message: bytes) -> str:
-    return message.split(b"\0", 1)[0].decode(errors="replace")
-
-
-def _fail(text: str) -> NoReturn:
-    click.echo(text, err=True)
-    sys.exit(1)
+            fail(f"The server of {NAME} did not reply: {error}")
 
 
 def main() -> None:

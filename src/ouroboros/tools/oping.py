@@ -9,27 +9,19 @@ The packets are those of the C prototype's `oping`, so either end can be the oth
 from __future__ import annotations
 
 import math
-import re
 import struct
-import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn
 
 import click
 
 from ouroboros import __version__
-from ouroboros.dev import Flow, FlowProperties, flow_accept, flow_alloc
-from ouroboros.errors import (
-    FlowDownException,
-    FlowException,
-    FlowNotAllocatedException,
-    FlowTimeoutException,
-    FlowWouldBlockException,
-)
+from ouroboros.dev import Flow, FlowProperties, flow_alloc
+from ouroboros.errors import FlowDownException, FlowException, FlowTimeoutException, FlowWouldBlockException
 from ouroboros.qos import NAMED_SPECS
+from ouroboros.tools._common import CONTEXT, FlowServer, Quantity, fail, parse_duration
 
 REQUEST, REPLY = 0, 1
 SMALLEST, LARGEST = 64, 1500
@@ -45,7 +37,6 @@ LONGEST_INTERVAL = 10.0
 _HEAD = struct.Struct("!II")
 _CLOCK = struct.Struct("=qq")
 _SECOND = 1_000_000_000
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 # --- packets
@@ -80,17 +71,6 @@ def decode(packet: bytes) -> Ping:
 
 
 # --- figures
-
-
-def parse_duration(text: str) -> float:
-    """Seconds in a duration such as `250ms`, `1.5s`, `2m`, `1h` or `1d`; a bare number is milliseconds.
-
-    Raises `ValueError` when it is none.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?", text)
-    if match is None:
-        raise ValueError(f"{text!r} is no duration: give a number and a unit, ms, s, m, h or d, such as 250ms")
-    return float(match[1]) * _UNITS[match[2] or "ms"]
 
 
 def count_for(duration: float, interval: float) -> int:
@@ -282,7 +262,7 @@ def _run_client(plan: Plan, qos: str) -> None:
     try:
         flow = flow_alloc(plan.name, NAMED_SPECS[qos])
     except FlowException as error:
-        _fail(f"Failed to allocate flow: {error}")
+        fail(f"Failed to allocate flow: {error}")
     with flow:
         packets = f"{plan.count} packets{', busy-poll' if plan.busy else ''}"
         click.echo(f"Pinging {plan.name} with {plan.size} bytes of data ({packets}):\n")
@@ -298,44 +278,16 @@ class Server:
     def __init__(self, *, quiet: bool, busy: bool, single: bool) -> None:
         self._quiet = quiet
         self._busy = busy
-        self._single = single
-        self._flows: set[Flow] = set()
+        self._server = FlowServer(self._serve, single=single)
 
     def run(self) -> None:
-        """Accept flows until the user interrupts; then deallocate them, so that no client has to wait."""
+        """Serve until the user interrupts."""
         click.echo("Ouroboros ping server started.")
-        try:
-            while True:
-                self._start(flow_accept())
-        except KeyboardInterrupt:
-            click.echo("Ouroboros ping server stopped.")
-        finally:
-            for flow in list(self._flows):
-                flow.dealloc()
+        self._server.run()
+        click.echo("Ouroboros ping server stopped.")
 
-    def _start(self, flow: Flow) -> None:
-        click.echo(f"New flow {flow.flow_id}.")
-        self._flows.add(flow)
-        if self._single:
-            self._serve(flow)
-        else:
-            threading.Thread(target=self._serve, args=(flow,), daemon=True, name=f"oping-{flow.flow_id}").start()
-
-    def _serve(self, flow: Flow) -> None:
-        fd = flow.flow_id
-        try:
-            with flow:
-                self._send_back(flow, fd)
-        except FlowTimeoutException:
-            click.echo(f"Flow {fd} timed out.")
-        except FlowNotAllocatedException:
-            pass  # run() deallocated it: the server stops
-        except FlowException as error:
-            click.echo(f"Flow {fd} ended: {error}")
-        finally:
-            self._flows.discard(flow)
-
-    def _send_back(self, flow: Flow, fd: int) -> None:
+    def _serve(self, flow: Flow, fd: int) -> None:
+        click.echo(f"New flow {fd}.")
         read = reader(flow, IDLE_LIMIT, busy=self._busy)
         flow.set_snd_timeout(IDLE_LIMIT)
         while True:
@@ -350,36 +302,17 @@ class Server:
             flow.write(reply)
 
 
-def _run_server(server: Server) -> None:
-    try:
-        server.run()
-    except FlowException as error:
-        _fail(f"Cannot accept flows: {error}")
-
-
 # --- command line
 
 
-class _Duration(click.ParamType[float]):
-    name = "duration"
-
-    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            return value if isinstance(value, float) else parse_duration(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+_DURATION = Quantity("duration", parse_duration)
 
 
-def _fail(text: str) -> NoReturn:
-    click.echo(text, err=True)
-    sys.exit(1)
-
-
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=CONTEXT)
 @click.option("-n", "--name", help="Name of the server.")
 @click.option("-c", "--count", type=click.IntRange(1, MOST_PACKETS), default=MOST_PACKETS, help="Number of packets.")
-@click.option("-i", "--interval", type=_Duration(), default=1.0, help="Between packets, at most 10 s (1000 ms).")
-@click.option("-d", "--duration", type=_Duration(), help="Length of the run; the count follows from the interval.")
+@click.option("-i", "--interval", type=_DURATION, default=1.0, help="Between packets, at most 10 s (1000 ms).")
+@click.option("-d", "--duration", type=_DURATION, help="Length of the run; the count follows from the interval.")
 @click.option("-s", "--size", type=click.IntRange(SMALLEST, LARGEST), default=64, help="Bytes of a packet (64).")
 @click.option("-q", "--qos", type=click.Choice(list(NAMED_SPECS)), default="raw", help="QoS of the flow (raw).")
 @click.option("-f", "--flood", is_flag=True, help="Send the next packet as soon as the reply is here.")
@@ -408,7 +341,7 @@ def oping(
 ) -> None:
     """Measure round trips to a name. Durations have a unit, ms, s, m, h or d; a bare number is milliseconds."""
     if listen:
-        _run_server(Server(quiet=quiet, busy=poll or busy, single=busy))
+        Server(quiet=quiet, busy=poll or busy, single=busy).run()
         return
     if name is None:
         raise click.UsageError("no server given: add -n NAME, or -l to be the server")

@@ -1,0 +1,260 @@
+"""Flows for asyncio and trio (through anyio): the verbs of `ouroboros.dev`, awaited.
+
+>>> from ouroboros import aio                                  # doctest: +SKIP
+>>> async with await aio.flow_alloc("oecho") as f:             # doctest: +SKIP
+...     await f.writeline("Hello, PyOuroboros!")
+...     print(await f.readline())
+
+Time limits are cancel scopes (`anyio.fail_after`, `asyncio.timeout`); the timeouts of a flow play no part. Cancelling a call
+loses nothing: a packet is taken, or written, in the step that returns from the call or not at all.
+
+There is no thread behind this. A call first looks at the ring, then waits for the descriptor of the flow; whatever woke it,
+it looks again. Calls that need not wait let other tasks run now and then, not each time.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+import anyio.to_thread
+
+from ouroboros import dev
+from ouroboros.control.messages import Accept, Alloc, BindProcess, Join
+from ouroboros.dataplane import Endpoint
+from ouroboros.errors import FlowDownException, FlowException, NodeError
+from ouroboros.qos import QoSSpec
+from ouroboros.runtime import client
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+_T = TypeVar("_T")
+
+log = logging.getLogger("ouroboros.aio")
+log.addHandler(logging.NullHandler())
+
+# Calls that found what they wanted at once, after which one lets other tasks run: a fair share at little cost.
+_TURN = 256
+
+
+class Flow:
+    """A conversation with a named peer, or with all members of a broadcast layer. An async context manager.
+
+    One task may read while another writes. Iterating over a flow gives its packets until the peer deallocates it. What
+    needs no waiting (flags, QoS, queue lengths) is on `sync`, the `ouroboros.dev.Flow` behind it.
+    """
+
+    def __init__(self) -> None:
+        #: The flow as `ouroboros.dev` knows it.
+        self.sync = dev.Flow()
+        self._endpoint: Endpoint | None = None
+        self._calls = 0
+        self._woken: anyio.Event | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.dealloc()
+
+    def __repr__(self) -> str:
+        return repr(self.sync).replace("dev.Flow", "aio.Flow")
+
+    async def alloc(self, dst: str, qos: QoSSpec | None = None, timeo: float | None = None) -> QoSSpec:
+        """Allocate a flow to a name and return its QoS. As `ouroboros.dev.Flow.alloc`; cancelling withdraws the request."""
+        return await self._request(dev.alloc_request(dst, qos, timeo))
+
+    async def accept(self, timeo: float | None = None, *, name: str | None = None) -> QoSSpec:
+        """Wait for a flow to a name of this program. As `ouroboros.dev.Flow.accept`; cancelling withdraws the request."""
+        return await self._request(dev.accept_request(timeo, name))
+
+    async def join(self, dst: str, qos: QoSSpec | None = None, timeo: float | None = None) -> QoSSpec:
+        """Join the broadcast layer of that name. As `ouroboros.dev.Flow.join`."""
+        return await self._request(dev.join_request(dst, qos, timeo))
+
+    def dealloc(self) -> None:
+        """Give the flow back, as `ouroboros.dev.Flow.dealloc`. Tasks that wait on it get `FlowNotAllocatedException`."""
+        self._endpoint = None
+        self.sync.dealloc()
+
+    async def read(self, count: int | None = None) -> bytes:
+        """Return the next packet, or up to `count` bytes of it. As `ouroboros.dev.Flow.read`, without a time limit."""
+        if self._calls >= _TURN:
+            await self._let_others_run()
+        self._calls += 1
+        endpoint = self._endpoint or self._held()
+        packet = endpoint.read_soon(count)
+        return packet if packet is not None else await self._wait_for(endpoint, endpoint.read_soon, count)
+
+    async def readline(self, count: int | None = None) -> str:
+        """Return the next packet as text, or up to `count` characters of it. As `ouroboros.dev.Flow.readline`."""
+        if self._calls >= _TURN:
+            await self._let_others_run()
+        self._calls += 1
+        endpoint = self._endpoint or self._held()
+        line = endpoint.read_text_soon(count)
+        return line if line is not None else await self._wait_for(endpoint, endpoint.read_text_soon, count)
+
+    async def write(self, buf: ReadableBuffer, count: int | None = None) -> int:
+        """Write the buffer, or its first `count` bytes, as one packet, once there is room for it; return the number of
+        bytes. As `ouroboros.dev.Flow.write`, without a time limit."""
+        if self._calls >= _TURN:
+            await self._let_others_run()
+        self._calls += 1
+        endpoint = self._endpoint or self._held()
+        written = endpoint.write_soon(buf, count)
+        return written if written is not None else await self._write_slowly(endpoint, buf, count)
+
+    async def writeline(self, str: str, count: int | None = None) -> int:
+        """Write text, or its first `count` characters, as one packet; return the number of characters."""
+        text = dev.clip(str, count)
+        await self.write(text.encode())
+        return len(text)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """The packets of the flow, until the peer deallocates it. The death of the peer is an error, not an end."""
+        while True:
+            try:
+                packet = await self.read()
+            except FlowDownException as error:
+                if type(error) is not FlowDownException:
+                    raise
+                return
+            yield packet
+
+    # --- helpers
+
+    async def _let_others_run(self) -> None:
+        self._calls = 0
+        await anyio.lowlevel.checkpoint()
+
+    def _held(self) -> Endpoint:
+        self._endpoint = self.sync._held()
+        return self._endpoint
+
+    async def _wait_for(self, endpoint: Endpoint, read: Callable[[int | None], _T | None], count: int | None) -> _T:
+        while True:
+            # Before the look: if that finds nothing, the descriptor becomes readable when there is something.
+            endpoint.watch(0)
+            if (result := read(count)) is not None:
+                return result
+            await self._wake(endpoint.descriptor)
+
+    async def _write_slowly(self, endpoint: Endpoint, buf: ReadableBuffer, count: int | None) -> int:
+        length = memoryview(buf).nbytes if count is None else count
+        while True:
+            try:
+                if not endpoint.want_room(length):
+                    await self._wake(endpoint.descriptor)
+            finally:
+                if not endpoint.closed:
+                    endpoint.forget_room()
+            written = endpoint.write_soon(buf, count)
+            if written is not None:
+                return written
+
+    async def _wake(self, descriptor: int) -> None:
+        """Wait until the descriptor is readable. A loop watches it for one task only; others wait for that one."""
+        if self._woken is not None:
+            await self._woken.wait()
+            return
+        self._woken = woken = anyio.Event()
+        try:
+            await anyio.wait_readable(descriptor)
+        finally:
+            self._woken = None
+            woken.set()
+
+    async def _request(self, request: Alloc | Accept | Join) -> QoSSpec:
+        self.sync._check_free()
+        call = await _begin(request)
+        try:
+            while (grant := call.poll()) is None:
+                await anyio.wait_readable(call)
+        except BaseException:
+            call.withdraw()
+            raise
+        qos = self.sync._take(grant)
+        self._endpoint = self.sync._endpoint
+        return qos
+
+
+async def flow_alloc(dst: str, qos: QoSSpec | None = None, timeo: float | None = None) -> Flow:
+    """Allocate a flow to the name `dst`. See `Flow.alloc`."""
+    flow = Flow()
+    await flow.alloc(dst, qos, timeo)
+    return flow
+
+
+async def flow_accept(timeo: float | None = None, *, name: str | None = None) -> Flow:
+    """Wait for a flow to a name of this program; with `name`, bind to it first. See `Flow.accept`."""
+    flow = Flow()
+    await flow.accept(timeo, name=name)
+    return flow
+
+
+async def flow_join(dst: str, qos: QoSSpec | None = None, timeo: float | None = None) -> Flow:
+    """Join the broadcast layer `dst`. See `Flow.join`."""
+    flow = Flow()
+    await flow.join(dst, qos, timeo)
+    return flow
+
+
+async def serve(
+    name: str,
+    handler: Callable[[Flow], Awaitable[Any]],
+    *,
+    limit: int = 1000,
+    task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    """Accept flows to `name` and run `handler(flow)` for each in a task of its own, until cancelled.
+
+    The flow is deallocated when its handler ends. `limit`: handlers at a time; while that many run, clients wait. A handler
+    that fails with an exception of its flow (the peer went away) is logged at level INFO and ends alone; any other exception
+    cancels all handlers and comes out of `serve`. With `task_group.start(serve, ...)` the name is bound on return.
+    """
+    if limit < 1:
+        raise ValueError("limit must be at least 1")
+    await _bind(name)
+    free = anyio.Semaphore(limit)
+    async with anyio.create_task_group() as tasks:
+        task_status.started()
+        while True:
+            await free.acquire()
+            flow = await flow_accept(name=name)
+            tasks.start_soon(_handle, handler, flow, free, name=f"{name}: flow {flow.sync.flow_id}")
+
+
+async def _handle(handler: Callable[[Flow], Awaitable[Any]], flow: Flow, free: anyio.Semaphore) -> None:
+    try:
+        async with flow:
+            await handler(flow)
+    except FlowException as error:
+        log.info("%r ended: %s", flow, error)
+    finally:
+        free.release()
+
+
+async def _begin(request: Alloc | Accept | Join) -> client.Call:
+    try:
+        return client.begin(request, start=False)
+    except NodeError:
+        # Starting a node takes long enough to let others run; it is done once.
+        return await anyio.to_thread.run_sync(functools.partial(client.begin, request, start=True))
+
+
+async def _bind(name: str) -> None:
+    await anyio.to_thread.run_sync(client.request, BindProcess(os.getpid(), dev.check_name(name)))
+
+
+__all__ = ["Flow", "flow_accept", "flow_alloc", "flow_join", "serve"]

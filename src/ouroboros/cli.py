@@ -1,0 +1,405 @@
+"""Management of a node by names: the calls of `ouroboros.irm` as the `irm` command makes them, for scripts.
+
+::
+
+    from ouroboros.cli import *
+
+    autoboot("lab0", IpcpType.LOCAL, "lab")
+    bind_program("clockd", "clock", BIND_AUTO)
+    reg_name("clock", layer="lab")
+
+An IPC process is given by its name, a place for a name by IPC process or layer, and `autobind` makes a new member of a layer
+known under its own name and that of the layer. Each call is named after an `irm` sub-command.
+
+A call that acts on what it finds, and finds nothing, raises `NoMatchError`. The lists give an empty list. All else is raised
+as in `ouroboros.irm`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import msgspec
+
+from ouroboros import irm
+from ouroboros.irm import (
+    BIND_AUTO,
+    DT_COMP,
+    MGMT_COMP,
+    BindError,
+    DtConfig,
+    EthConfig,
+    IpcpConfig,
+    IpcpEnrollError,
+    IpcpInfo,
+    IpcpType,
+    IrmError,
+    LinkStateConfig,
+    LinkStatePolicy,
+    LoadBalancePolicy,
+    NameInfo,
+    QoSSpec,
+    RoutingConfig,
+    Udp4Config,
+    Udp6Config,
+    UnicastConfig,
+    bind_process,
+    bind_program,
+    create_ipcp,
+    destroy_name,
+    unbind_process,
+    unbind_program,
+)
+
+__all__ = [
+    "AUTOBIND_TYPES",
+    "BIND_AUTO",
+    "DT_COMP",
+    "MGMT_COMP",
+    "BindError",
+    "DtConfig",
+    "EthConfig",
+    "IpcpConfig",
+    "IpcpInfo",
+    "IpcpType",
+    "IrmError",
+    "LinkStateConfig",
+    "LinkStatePolicy",
+    "LoadBalancePolicy",
+    "NameInfo",
+    "NoMatchError",
+    "QoSSpec",
+    "RoutingConfig",
+    "Udp4Config",
+    "Udp6Config",
+    "UnicastConfig",
+    "autoboot",
+    "bind_ipcp",
+    "bind_process",
+    "bind_program",
+    "bootstrap_ipcp",
+    "connect_ipcp",
+    "create_ipcp",
+    "create_name",
+    "destroy_ipcp",
+    "destroy_name",
+    "disconnect_ipcp",
+    "enroll_ipcp",
+    "find_ipcp",
+    "list_ipcps",
+    "list_names",
+    "reg_name",
+    "unbind_ipcp",
+    "unbind_process",
+    "unbind_program",
+    "unreg_name",
+]
+
+#: Types whose IPC processes others enroll with, so that `autobind` means something for them.
+AUTOBIND_TYPES = (IpcpType.UNICAST, IpcpType.BROADCAST)
+
+_COMPONENTS = {"mgmt": MGMT_COMP, "dt": DT_COMP}
+
+
+class NoMatchError(IrmError, ValueError):
+    """There is nothing of the name, or in the layer, that a call was told to act on; the text says what it looked for."""
+
+
+# --- IPC processes
+
+
+def find_ipcp(name: str) -> IpcpInfo:
+    """The IPC process of that name. Raises `NoMatchError` when there is none.
+
+    Example::
+
+        layer = find_ipcp("lab0").layer
+    """
+    for ipcp in irm.list_ipcps():
+        if ipcp.name == name:
+            return ipcp
+    raise NoMatchError(f"there is no IPC process {name!r}: see 'irm ipcp list'")
+
+
+def list_ipcps(name: str | None = None, layer: str | None = None, ipcp_type: IpcpType | None = None) -> list[IpcpInfo]:
+    """The IPC processes of that name, in that layer and of that type, sorted by type, then pid; None means any.
+
+    Example::
+
+        members = list_ipcps(layer="chat", ipcp_type=IpcpType.BROADCAST)
+    """
+    return [
+        ipcp
+        for ipcp in irm.list_ipcps()
+        if name in (None, ipcp.name) and layer in (None, ipcp.layer) and ipcp_type in (None, ipcp.type)
+    ]
+
+
+def destroy_ipcp(name: str) -> None:
+    """Destroy an IPC process; flows in its layer go down. Raises `NoMatchError` when there is none of that name.
+
+    Example::
+
+        destroy_ipcp("lab0")
+    """
+    irm.destroy_ipcp(find_ipcp(name).pid)
+
+
+def bootstrap_ipcp(name: str, conf: IpcpConfig, autobind: bool = False) -> None:
+    """Make an IPC process the first member of a new layer.
+
+    With `autobind` it accepts flows for its own name and that of the layer, so that others can enroll with it; for types
+    with which nobody enrolls (all but `AUTOBIND_TYPES`) that changes nothing.
+
+    Raises `NoMatchError` when there is no IPC process of that name, and what `ouroboros.irm.bootstrap_ipcp` raises.
+
+    Example::
+
+        bootstrap_ipcp("lab0", IpcpConfig(IpcpType.BROADCAST, "chat"), autobind=True)
+    """
+    pid = find_ipcp(name).pid
+    irm.bootstrap_ipcp(pid, conf)
+    if autobind and conf.ipcp_type in AUTOBIND_TYPES:
+        _bind_own_names(pid, name, conf.layer_name)
+
+
+def autoboot(
+    name: str, ipcp_type: IpcpType, layer: str, conf: IpcpConfig | None = None, *, autobind: bool = True
+) -> None:
+    """Create an IPC process and make it the first member of a layer, as `bootstrap_ipcp` does.
+
+    One that exists is used if it is of that type and in no layer yet. `conf`: further settings, None for the defaults; its
+    layer is replaced by `layer`. An IPC process that was created here is destroyed again when the rest fails.
+
+    Raises `ValueError` when `conf` is for another type, and what `ouroboros.irm` raises for each of the steps.
+
+    Example::
+
+        autoboot("lab0", IpcpType.LOCAL, "lab")
+    """
+    conf = IpcpConfig(ipcp_type) if conf is None else conf
+    if conf.ipcp_type is not ipcp_type:
+        raise ValueError(f"autoboot: conf is for type {conf.ipcp_type.word}, ipcp_type is {ipcp_type.word}")
+    with _present(name, ipcp_type):
+        bootstrap_ipcp(name, msgspec.structs.replace(conf, layer_name=layer), autobind)
+
+
+def enroll_ipcp(
+    name: str, dst: str, autobind: bool = False, *, ipcp_type: IpcpType | None = None, layer: str | None = None
+) -> None:
+    """Make an IPC process a member of a layer that exists. Not built yet.
+
+    `dst`: name of a member, or of the layer. `autobind`: as for `bootstrap_ipcp`. `ipcp_type`: create an IPC process of
+    that type when there is none of that name. `layer`: what the layer should turn out to be called.
+
+    Raises `NoMatchError` when there is no IPC process of that name and no `ipcp_type`, `IpcpEnrollError` when the layer is
+    another, and what `ouroboros.irm.enroll_ipcp` raises.
+
+    Example::
+
+        enroll_ipcp("campus.b", "campus", autobind=True)
+    """
+    with _present(name, ipcp_type):
+        pid = find_ipcp(name).pid
+        irm.enroll_ipcp(pid, dst)
+        learnt = find_ipcp(name).layer
+        if layer not in (None, learnt):
+            raise IpcpEnrollError(
+                f"{dst!r} is a member of layer {learnt!r}, not of {layer!r}: IPC process {name!r} is now"
+            )
+        if autobind:
+            _bind_own_names(pid, name, learnt)
+
+
+def connect_ipcp(name: str, dst: str, comp: str = "*", qos: QoSSpec | None = None) -> None:
+    """Connect an IPC process to a neighbour in its layer. Not built yet.
+
+    `dst`: name of the neighbour. `comp`: what is connected, "mgmt" (management), "dt" (data transfer) or "*" for what the
+    type has: both for unicast, "dt" for broadcast. `qos`: of the data transfer flow, None for raw.
+
+    Raises `ValueError` for another component, `NoMatchError` when there is no IPC process of that name, and what
+    `ouroboros.irm.connect_ipcp` raises.
+
+    Example::
+
+        connect_ipcp("campus.a", "campus.b", qos=QOS_DATA)
+    """
+    ipcp = find_ipcp(name)
+    for word in _components(comp, ipcp.type):
+        irm.connect_ipcp(ipcp.pid, _COMPONENTS[word], dst, qos if word == "dt" else None)
+
+
+def disconnect_ipcp(name: str, dst: str, comp: str = "*") -> None:
+    """Undo `connect_ipcp`; raises as it does. Not built yet.
+
+    Example::
+
+        disconnect_ipcp("campus.a", "campus.b")
+    """
+    ipcp = find_ipcp(name)
+    # The reverse of connecting: routes go by way of the management flows.
+    for word in reversed(_components(comp, ipcp.type)):
+        irm.disconnect_ipcp(ipcp.pid, _COMPONENTS[word], dst)
+
+
+# --- names
+
+
+def create_name(name: str, pol_lb: LoadBalancePolicy | int | None = None, info: NameInfo | None = None) -> None:
+    """Create a name. One that exists stays as it is.
+
+    `pol_lb`: which acceptor gets the next flow, round-robin for None. `info`: given in place of the other two.
+
+    Raises `NameError` when the node refuses.
+
+    Example::
+
+        create_name("clock", LoadBalancePolicy.SPILL)
+    """
+    if info is None:
+        info = NameInfo(name, LoadBalancePolicy.ROUND_ROBIN if pol_lb is None else LoadBalancePolicy(pol_lb))
+    irm.create_name(info)
+
+
+def list_names(name: str | None = None) -> list[NameInfo]:
+    """All names, sorted, or only the one that is given.
+
+    Example::
+
+        servers = [pid for info in list_names("clock") for pid in info.processes]
+    """
+    return [info for info in irm.list_names() if name in (None, info.name)]
+
+
+def reg_name(
+    name: str,
+    ipcp: str | None = None,
+    ipcps: Iterable[str] | None = None,
+    layer: str | None = None,
+    layers: Iterable[str] | None = None,
+    *,
+    pol_lb: LoadBalancePolicy = LoadBalancePolicy.ROUND_ROBIN,
+) -> None:
+    """Publish a name in layers, creating it if needed with the policy `pol_lb`.
+
+    Where: by IPC processes (`ipcp`, `ipcps`), by layers (`layer`, `layers`), or both; "*" stands for every one that can hold
+    names.
+
+    Raises `ValueError` when no place is given, `NoMatchError` when one of them does not exist (then nothing is done), and
+    what `ouroboros.irm.create_name` and `ouroboros.irm.reg_name` raise.
+
+    Example::
+
+        reg_name("clock", layers=["lab", "campus"])
+    """
+    pids = _places("reg_name", _all_of(ipcp, ipcps), _all_of(layer, layers))
+    create_name(name, pol_lb)
+    for pid in pids:
+        irm.reg_name(name, pid)
+
+
+def unreg_name(
+    name: str,
+    ipcp: str | None = None,
+    ipcps: Iterable[str] | None = None,
+    layer: str | None = None,
+    layers: Iterable[str] | None = None,
+) -> None:
+    """Take a name out of layers, which are given as for `reg_name`; raises as it does.
+
+    Example::
+
+        unreg_name("clock", ipcp="lab0")
+    """
+    for pid in _places("unreg_name", _all_of(ipcp, ipcps), _all_of(layer, layers)):
+        irm.unreg_name(name, pid)
+
+
+# --- bindings
+
+
+def bind_ipcp(ipcp: str, name: str) -> None:
+    """Let an IPC process accept flows for a name, creating the name if needed.
+
+    Raises `NoMatchError` when there is no IPC process of that name, `BindError` when the node refuses.
+
+    Example::
+
+        bind_ipcp("campus.a", "campus")
+    """
+    irm.bind_process(find_ipcp(ipcp).pid, name)
+
+
+def unbind_ipcp(ipcp: str, name: str) -> None:
+    """Undo `bind_ipcp`.
+
+    Raises `NoMatchError` when there is no IPC process of that name, `BindError` when it is not bound to `name`.
+
+    Example::
+
+        unbind_ipcp("campus.a", "campus")
+    """
+    irm.unbind_process(find_ipcp(ipcp).pid, name)
+
+
+# --- helpers
+
+
+@contextmanager
+def _present(name: str, ipcp_type: IpcpType | None) -> Iterator[None]:
+    """Create the IPC process if there is none of that name and a type is given; destroy it again if the block fails."""
+    if ipcp_type is None or list_ipcps(name=name):
+        yield
+        return
+    pid = create_ipcp(name, ipcp_type)
+    try:
+        yield
+    except Exception:
+        irm.destroy_ipcp(pid)
+        raise
+
+
+def _bind_own_names(pid: int, name: str, layer: str) -> None:
+    for each in dict.fromkeys((name, layer)):
+        irm.bind_process(pid, each)
+
+
+def _components(comp: str, ipcp_type: IpcpType) -> Sequence[str]:
+    if comp in _COMPONENTS:
+        return [comp]
+    if comp != "*":
+        raise ValueError(f"comp must be 'mgmt', 'dt' or '*', not {comp!r}")
+    return ["dt"] if ipcp_type is IpcpType.BROADCAST else ["mgmt", "dt"]
+
+
+def _all_of(one: str | None, many: Iterable[str] | None) -> list[str]:
+    return [*([] if one is None else [one]), *(many or ())]
+
+
+def _places(call: str, ipcps: list[str], layers: list[str]) -> list[int]:
+    """Pids of the IPC processes that are meant, each once; every word must mean at least one."""
+    if not ipcps and not layers:
+        raise ValueError(f"{call}: say where: ipcp, ipcps, layer or layers")
+    members = [ipcp for ipcp in irm.list_ipcps() if ipcp.layer]
+    pids: dict[int, None] = {}
+    for word, what in [*((word, "ipcp") for word in ipcps), *((word, "layer") for word in layers)]:
+        found = [member.pid for member in members if _means(word, what, member)]
+        if not found:
+            raise NoMatchError(_nowhere(word, what))
+        pids.update(dict.fromkeys(found))
+    return list(pids)
+
+
+def _means(word: str, what: str, member: IpcpInfo) -> bool:
+    if word == "*":
+        # Whoever names a broadcast layer is told that it cannot hold names; nobody means it with all.
+        return member.type is not IpcpType.BROADCAST
+    return word == (member.name if what == "ipcp" else member.layer)
+
+
+def _nowhere(word: str, what: str) -> str:
+    if word == "*":
+        return "there is no layer that can hold names: make one with 'irm ipcp bootstrap'"
+    kind = "IPC process in a layer" if what == "ipcp" else "layer"
+    return f"there is no {kind} called {word!r}: see 'irm ipcp list'"
