@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support import NodeProcess, Programs, children, descriptors, ended, mapped_flows, node_info, until, users_of
 
 from ouroboros import dev
 from ouroboros.control.messages import ListFlows
 from ouroboros.runtime import client
-from support import NodeProcess, Programs, children, descriptors, ended, mapped_flows, node_info, until, users_of
 
 
 @pytest.fixture

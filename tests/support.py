@@ -20,10 +20,11 @@ import sys
 import tempfile
 import textwrap
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, Generic, TypeVar
+from typing import IO, Any, Generic, NoReturn, TypeVar
 
 from ouroboros import errors
 from ouroboros.control.messages import NodeEntry, NodeInfo
@@ -79,6 +80,9 @@ _CALLS: dict[str, dict[str, set[int]]] = {
 }
 _FUTEX_PRIVATE = 128
 
+#: Seconds after which something that must happen counts as never happening.
+WATCHDOG = 45.0
+
 
 def asleep_in(pid: int, thread: int, what: str) -> bool:
     """Whether a thread is blocked: "poll" in the read of a flow, "room" in a write, "node" in a call to the node."""
@@ -94,9 +98,17 @@ def asleep_in(pid: int, thread: int, what: str) -> bool:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Look until it is so; pytest-timeout ends a test where it never is."""
+    """Look until it is so. The limit is a watchdog, for fixtures after a test that ran out of its time already."""
+    end = time.monotonic() + WATCHDOG
     while not condition():
+        assert time.monotonic() < end, "it never came to this"
         os.sched_yield()
+
+
+def forever(call: Callable[[], object]) -> NoReturn:
+    """Call again and again, until it raises."""
+    while True:
+        call()
 
 
 def ended(pid: int) -> None:
@@ -143,7 +155,7 @@ class Program:
             raise AssertionError(f"the program ended with status {status}; it said:\n{self.errors()}")
         return line.decode().rstrip("\n")
 
-    def line(self) -> Any:  # noqa: ANN401
+    def line(self) -> Any:
         """The next value that the program gave to `say`."""
         return ast.literal_eval(self.raw_line())
 
@@ -188,7 +200,7 @@ class Shell(Program):
         """Have it start on something; `answer` waits for the outcome."""
         self.tell(json.dumps(textwrap.dedent(code)))
 
-    def answer(self) -> Any:  # noqa: ANN401
+    def answer(self) -> Any:
         """The value of the last expression that it was told; raises what the program raised."""
         kind, *rest = json.loads(self.raw_line())
         if kind == "raised":
@@ -198,7 +210,7 @@ class Shell(Program):
         except (ValueError, SyntaxError):
             return rest[0]
 
-    def do(self, code: str) -> Any:  # noqa: ANN401
+    def do(self, code: str) -> Any:
         self.begin(code)
         return self.answer()
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -41,6 +41,9 @@ _T = TypeVar("_T")
 log = logging.getLogger("ouroboros.aio")
 log.addHandler(logging.NullHandler())
 
+# What ended a flow, as the engine says it: the peer deallocated it.
+_CLOSED = 1
+
 # Calls that found what they wanted at once, after which one lets other tasks run: a fair share at little cost.
 _TURN = 256
 
@@ -58,6 +61,7 @@ class Flow:
         self._endpoint: Endpoint | None = None
         self._calls = 0
         self._woken: anyio.Event | None = None
+        self._turn_to_write: anyio.Lock | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -121,16 +125,17 @@ class Flow:
         await self.write(text.encode())
         return len(text)
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        """The packets of the flow, until the peer deallocates it. The death of the peer is an error, not an end."""
-        while True:
-            try:
-                packet = await self.read()
-            except FlowDownException as error:
-                if type(error) is not FlowDownException:
-                    raise
-                return
-            yield packet
+    def __aiter__(self) -> Self:
+        """The packets of the flow, until the peer deallocates it. Whatever else ends it is an error, not an end."""
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await self.read()
+        except FlowDownException:
+            if self._held().ended != _CLOSED:
+                raise
+        raise StopAsyncIteration
 
     # --- helpers
 
@@ -151,17 +156,29 @@ class Flow:
             await self._wake(endpoint.descriptor)
 
     async def _write_slowly(self, endpoint: Endpoint, buf: ReadableBuffer, count: int | None) -> int:
-        length = memoryview(buf).nbytes if count is None else count
-        while True:
-            try:
-                if not endpoint.want_room(length):
-                    await self._wake(endpoint.descriptor)
-            finally:
-                if not endpoint.closed:
-                    endpoint.forget_room()
-            written = endpoint.write_soon(buf, count)
-            if written is not None:
-                return written
+        length = memoryview(buf).nbytes
+        if count is not None:
+            length = min(length, count)
+        if self._turn_to_write is None:
+            self._turn_to_write = anyio.Lock()
+        # In turn: the engine knows one wish for room, and who ends it ends it for all.
+        async with self._turn_to_write:
+            while True:
+                await self._wait_for_room(endpoint, length)
+                if (written := endpoint.write_soon(buf, count)) is not None:
+                    return written
+
+    async def _wait_for_room(self, endpoint: Endpoint, length: int) -> None:
+        try:
+            there = endpoint.want_room(length)
+            if self._woken is not None and endpoint.readable:
+                # That silenced the descriptor, perhaps before a task that waits to read could see the packet.
+                anyio.notify_closing(endpoint.descriptor)
+            if not there:
+                await self._wake(endpoint.descriptor)
+        finally:
+            if not endpoint.closed:
+                endpoint.forget_room()
 
     async def _wake(self, descriptor: int) -> None:
         """Wait until the descriptor is readable. A loop watches it for one task only; others wait for that one."""
@@ -171,6 +188,9 @@ class Flow:
         self._woken = woken = anyio.Event()
         try:
             await anyio.wait_readable(descriptor)
+        except anyio.ClosedResourceError:
+            # Not closed: a task that waits to write says so to have us look again.
+            pass
         finally:
             self._woken = None
             woken.set()
@@ -178,12 +198,13 @@ class Flow:
     async def _request(self, request: Alloc | Accept | Join) -> QoSSpec:
         self.sync._check_free()
         call = await _begin(request)
-        try:
-            while (grant := call.poll()) is None:
+        # An answer that is an error leaves the connection to the next call: only a wait that was cut short withdraws.
+        while (grant := call.poll()) is None:
+            try:
                 await anyio.wait_readable(call)
-        except BaseException:
-            call.withdraw()
-            raise
+            except BaseException:
+                call.withdraw()
+                raise
         qos = self.sync._take(grant)
         self._endpoint = self.sync._endpoint
         return qos

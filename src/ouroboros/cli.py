@@ -18,7 +18,7 @@ as in `ouroboros.irm`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import msgspec
 
@@ -31,6 +31,7 @@ from ouroboros.irm import (
     DtConfig,
     EthConfig,
     IpcpConfig,
+    IpcpCreateError,
     IpcpEnrollError,
     IpcpInfo,
     IpcpType,
@@ -349,14 +350,22 @@ def unbind_ipcp(ipcp: str, name: str) -> None:
 @contextmanager
 def _present(name: str, ipcp_type: IpcpType | None) -> Iterator[None]:
     """Create the IPC process if there is none of that name and a type is given; destroy it again if the block fails."""
-    if ipcp_type is None or list_ipcps(name=name):
+    known = list_ipcps(name=name)
+    if ipcp_type is not None and known and known[0].type is not ipcp_type:
+        raise IpcpCreateError(
+            f"IPC process {name!r} is of type {known[0].type.word}, not {ipcp_type.word}: choose another name,"
+            " or destroy it first"
+        )
+    if ipcp_type is None or known:
         yield
         return
     pid = create_ipcp(name, ipcp_type)
     try:
         yield
-    except Exception:
-        irm.destroy_ipcp(pid)
+    except BaseException:
+        # What went wrong says more than that it could not be tidied up either.
+        with suppress(IrmError):
+            irm.destroy_ipcp(pid)
         raise
 
 

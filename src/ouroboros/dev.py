@@ -22,8 +22,9 @@ import weakref
 from collections.abc import Sequence
 from enum import IntFlag
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import IO, TYPE_CHECKING, Protocol, Self
 
+from ouroboros._file import open_flow
 from ouroboros.control.messages import Accept, Alloc, Join
 from ouroboros.dataplane import MAX_PACKET, Endpoint
 from ouroboros.errors import (
@@ -68,6 +69,15 @@ class FlowProperties(IntFlag):
     NoPartialWrite = 0o20000
 
 
+#: FRCT flags of a flow, for `Flow.set_frct_flags`: what is lost is sent again. Fixed by the QoS of the flow.
+FRCT_RETRANSMIT = 0o1
+#: ... a writer obeys the window that the peer gives it.
+FRCT_RESCNTL = 0o2
+#: ... dealloc sees to it that what was written arrives.
+FRCT_LINGER = 0o4
+
+_FRCT_FLAGS = FRCT_RETRANSMIT | FRCT_RESCNTL | FRCT_LINGER
+
 # Flows that this process has, so that their peers are told when it ends.
 _flows: weakref.WeakSet[Flow] = weakref.WeakSet()
 
@@ -94,6 +104,7 @@ class Flow:
     def __init__(self) -> None:
         self._endpoint: Endpoint | None = None
         self._qos = QoSSpec()
+        self._frct_flags = 0
         self._flow_id = 0
         self._side = 0
         self._node = 0
@@ -233,6 +244,26 @@ class Flow:
         """
         return self._held().fileno()
 
+    def makefile(
+        self,
+        mode: str = "r",
+        buffering: int | None = None,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> IO[str] | IO[bytes]:
+        """A file whose content is that of the packets, one after the other: a stream, without their boundaries.
+
+        The arguments are those of `socket.socket.makefile`: `mode` is `"r"`, `"w"` or `"rw"`, with `"b"` for bytes; text
+        is UTF-8 unless told otherwise. What is written is buffered, so call `flush()`; it becomes packets of any
+        size up to `MAX_PACKET`. Closing the file leaves the flow as it is. Timeouts and flags of the flow apply.
+
+        The file ends when the peer deallocates the flow. Its death raises `FlowPeerException`, as `read` does.
+        """
+        self._held()
+        return open_flow(self, mode, buffering, encoding, errors, newline)
+
     # --- settings
 
     def set_snd_timeout(self, timeo: float | None) -> None:
@@ -276,6 +307,28 @@ class Flow:
         """The flags of this flow."""
         return FlowProperties(self._held().flags)
 
+    def get_frct_flags(self) -> int:
+        """The FRCT flags of this end: `FRCT_RESCNTL` for a flow in order, all three for a reliable one, until set.
+
+        Raises `FlowPermissionException` for a flow without FRCT, which is neither in order nor reliable by its QoS.
+        """
+        self._held()
+        if not self._qos.ordered:
+            raise FlowPermissionException("this flow has no FRCT: its QoS asks for neither order nor reliability")
+        return self._frct_flags
+
+    def set_frct_flags(self, flags: int) -> None:
+        """Replace the FRCT flags of this end; `FRCT_RETRANSMIT` stays as the QoS of the flow has it.
+
+        Between programs of one node they change nothing: such a flow is reliable, obeys the room in the queue of the
+        peer and delivers what was written before dealloc, whatever its flags. Raises `ValueError` for other bits, and
+        `FlowPermissionException` as `get_frct_flags`.
+        """
+        fixed = self.get_frct_flags() & FRCT_RETRANSMIT
+        if flags & ~_FRCT_FLAGS:
+            raise ValueError(f"FRCT flags: {flags:#o} has bits other than RETRANSMIT, RESCNTL and LINGER")
+        self._frct_flags = flags & ~FRCT_RETRANSMIT | fixed
+
     @property
     def flow_id(self) -> int:
         """The node's number of this flow, as `irm flow list` shows it."""
@@ -302,6 +355,7 @@ class Flow:
         granted, endpoint, self._node = grant
         self._endpoint = endpoint
         self._qos, self._flow_id, self._side, self._pid = granted.qos, granted.flow_id, granted.side, os.getpid()
+        self._frct_flags = _first_frct_flags(granted.qos)
         _flows.add(self)
         for public, native in _FAST.items():
             # Not over the method of a subclass.
@@ -370,6 +424,12 @@ def check_name(name: str) -> str:
     return name
 
 
+def _first_frct_flags(qos: QoSSpec) -> int:
+    if qos.reliable:
+        return _FRCT_FLAGS
+    return FRCT_RESCNTL if qos.ordered else 0
+
+
 def _check_qos(qos: QoSSpec | None) -> QoSSpec:
     if qos is None:
         return QoSSpec()
@@ -406,6 +466,9 @@ os.register_at_fork(after_in_child=_disown)
 
 __all__ = [
     "BILLION",
+    "FRCT_LINGER",
+    "FRCT_RESCNTL",
+    "FRCT_RETRANSMIT",
     "MAX_PACKET",
     "MILLION",
     "Flow",

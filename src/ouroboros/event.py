@@ -29,10 +29,13 @@ from types import TracebackType
 from typing import Self
 
 from ouroboros.dev import Flow
-from ouroboros.errors import FlowEventError, FlowEventTimeoutException
+from ouroboros.errors import FlowEventError, FlowEventTimeoutException, FlowNotAllocatedException
 
 #: Packets of one flow that one wait tells of; the others are told of by the next.
 _PACKETS_AT_ONCE = 1024
+
+#: Seconds. The longest wait that epoll takes is some 24 days; a longer one is made of several.
+_LONGEST_POLL = 86_400.0
 
 # What ended a flow, as the engine says it.
 _CLOSED, _DEAD, _DOWN = 1, 2, 4
@@ -67,12 +70,10 @@ class FEventQueue:
         Packets that were read meanwhile, and flows that were deallocated, are passed over. Raises `FlowEventError` when
         there are no more events.
         """
-        while self._events:
-            flow, kind = self._events.popleft()
-            endpoint = flow._endpoint
-            if endpoint is not None and (kind is not FEventType.FlowPkt or endpoint.readable):
-                return flow, kind
-        raise FlowEventError("no more events in this queue: wait() for some")
+        self._drop_stale()
+        if not self._events:
+            raise FlowEventError("no more events in this queue: wait() for some")
+        return self._events.popleft()
 
     def __iter__(self) -> Iterator[tuple[Flow, FEventType]]:
         """Take the events one by one, to the end of the queue."""
@@ -82,6 +83,20 @@ class FEventQueue:
 
     def __bool__(self) -> bool:
         return bool(self._events)
+
+    def _drop_stale(self) -> None:
+        while self._events and _is_stale(*self._events[0]):
+            self._events.popleft()
+
+
+def _is_stale(flow: Flow, kind: FEventType) -> bool:
+    """Whether an event tells of a packet that was read meanwhile, or of a flow that was deallocated."""
+    endpoint = flow._endpoint
+    try:
+        return endpoint is None or (kind is FEventType.FlowPkt and not endpoint.readable)
+    except FlowNotAllocatedException:
+        # By another thread, since the line above.
+        return True
 
 
 class FlowSet:
@@ -162,19 +177,21 @@ class FlowSet:
         without limit, 0 looks only. Raises `FlowEventTimeoutException` when the time is over, `FlowEventError` when the
         set is destroyed, also meanwhile.
         """
+        fq._drop_stale()
         if fq._events:
             return
         deadline = None if timeo is None else time.monotonic() + max(0.0, timeo)
-        if not self._waiting.acquire(timeout=-1 if timeo is None else max(0.0, timeo)):
+        if not self._waiting.acquire(timeout=-1 if timeo is None else min(max(0.0, timeo), threading.TIMEOUT_MAX)):
             raise FlowEventTimeoutException("no event within the time limit: another thread waits on this set")
         try:
             while not fq._events:
                 with self._usable():
                     epoll = self._epoll
-                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                left = None if deadline is None else min(max(0.0, deadline - time.monotonic()), _LONGEST_POLL)
                 ready = epoll.poll(left)
                 with self._usable():
                     fq._events.extend(self._collect(ready))
+                    fq._drop_stale()
                 if not ready and deadline is not None and time.monotonic() >= deadline:
                     raise FlowEventTimeoutException("no event within the time limit")
         finally:
@@ -182,8 +199,10 @@ class FlowSet:
 
     def destroy(self) -> None:
         """Take all flows out and give the resources back. A thread that waits gets a `FlowEventError`. Can be repeated."""
+        if self._pid != os.getpid():
+            return
         with self._lock:
-            if self._destroyed or self._pid != os.getpid():
+            if self._destroyed:
                 return
             self.zero()
             self._destroyed = True
@@ -197,26 +216,39 @@ class FlowSet:
 
     def flow_allocated(self, flow: Flow) -> None:
         """A member got a flow. For `Flow` only."""
-        with self._usable():
-            self._posted.append((flow, FEventType.FlowAlloc))
-            self._watch(flow)
-            os.eventfd_write(self._kick, 1)
+        with self._told_by_flow() as usable:
+            if usable and flow in self._flows:
+                self._posted.append((flow, FEventType.FlowAlloc))
+                self._watch(flow)
+                os.eventfd_write(self._kick, 1)
 
     def flow_deallocated(self, flow: Flow) -> None:
         """A member let go of its flow. For `Flow` only."""
-        if self._pid == os.getpid():
-            self.remove(flow)
+        with self._told_by_flow() as usable:
+            if usable:
+                self.remove(flow)
 
     # --- helpers
 
     @contextlib.contextmanager
     def _usable(self) -> Iterator[None]:
+        # Before the lock, which a thread of the parent may have held when it forked.
+        if self._pid != os.getpid():
+            raise FlowEventError("this set belongs to the process that forked this one: make a new FlowSet here")
         with self._lock:
             if self._destroyed:
                 raise FlowEventError("this set is destroyed: make a new FlowSet")
-            if self._pid != os.getpid():
-                raise FlowEventError("this set belongs to the process that forked this one: make a new FlowSet here")
             yield
+
+    @contextlib.contextmanager
+    def _told_by_flow(self) -> Iterator[bool]:
+        """Whether the set wants to know. Never an error, also when another thread is just destroying it: the flow has to
+        go on."""
+        if self._pid != os.getpid():
+            yield False
+            return
+        with self._lock:
+            yield not self._destroyed
 
     def _watch(self, flow: Flow) -> None:
         descriptor = flow._held().descriptor
@@ -233,22 +265,25 @@ class FlowSet:
             self._epoll.unregister(descriptor)
 
     def _collect(self, ready: list[tuple[int, int]]) -> list[tuple[Flow, FEventType]]:
+        descriptors = [descriptor for descriptor, _ in ready]
         events: list[tuple[Flow, FEventType]] = []
-        for descriptor, _ in ready:
-            if descriptor == self._kick:
-                os.eventfd_read(self._kick)
-                events += self._posted
-                self._posted.clear()
-            elif (flow := self._watched.get(descriptor)) is not None:
-                events += [(flow, kind) for kind in self._look_at(flow)]
+        if self._kick in descriptors:
+            # First: a flow is told of before its packets.
+            os.eventfd_read(self._kick)
+            events += self._posted
+            self._posted.clear()
+        for flow in filter(None, map(self._watched.get, descriptors)):
+            events += [(flow, kind) for kind in self._look_at(flow)]
         return events
 
     def _look_at(self, flow: Flow) -> list[FEventType]:
         endpoint = flow._endpoint
         if endpoint is None:
             return []
-        kinds = [FEventType.FlowPkt] * min(max(endpoint.receive_queue, endpoint.readable), _PACKETS_AT_ONCE)
+        # In this order: all packets that come before the end are there to be counted when the end is.
         ended = endpoint.ended
+        waiting = max(endpoint.receive_queue, 1) if endpoint.readable else 0
+        kinds = [FEventType.FlowPkt] * min(waiting, _PACKETS_AT_ONCE)
         if ended in (_CLOSED, _DEAD) and len(kinds) < _PACKETS_AT_ONCE:
             # For good: its descriptor stays readable and would wake us for nothing.
             self._unwatch(flow)

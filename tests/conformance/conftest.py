@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
+from support import Background, NodeProcess, Programs, Shell
 
 from ouroboros.control.messages import CreateName
 from ouroboros.dev import Flow, QoSSpec
 from ouroboros.runtime import client
-from support import Background, NodeProcess, Programs, Shell
 
 
 @dataclass
@@ -22,9 +22,7 @@ class Pair:
 
 
 @pytest.fixture(params=["local-allocating", "local-accepting"])
-def make_pair(
-    request: pytest.FixtureRequest, node: NodeProcess, programs: Programs
-) -> Iterator[Callable[..., Pair]]:
+def make_pair(request: pytest.FixtureRequest, node: NodeProcess, programs: Programs) -> Iterator[Callable[..., Pair]]:
     """Connects a program by a flow of a backend, which the test's end either allocates or accepts."""
     flows: list[Flow] = []
 

@@ -42,7 +42,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
 TIMEOUT = st.none() | st.floats(allow_nan=False)
 INT64 = st.integers(-(2**63), 2**63 - 1)
 REQUESTS: st.SearchStrategy[Request] = st.one_of(
-    st.builds(Hello, INT64, TEXT),
+    st.builds(Hello, INT64, TEXT, INT64),
     st.builds(Alloc, TEXT, QOS, TIMEOUT),
     st.builds(Accept, st.none() | TEXT, TIMEOUT),
     st.builds(Dealloc, INT64, INT64),

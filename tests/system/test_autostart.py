@@ -6,11 +6,11 @@ import os
 import signal
 
 import pytest
+from support import Background, NodeProcess, Programs, children, forever, node_info, until, users_of
 
 from ouroboros.control.messages import BindProgram, ListNames
 from ouroboros.dev import FlowDownException, FlowPeerException, FlowRefusedException, flow_alloc
 from ouroboros.runtime import client
-from support import Background, NodeProcess, Programs, children, node_info, until, users_of
 
 #: Tells each client its pid and its arguments, and then does what the client says.
 SERVER = """
@@ -74,9 +74,7 @@ def test_a_program_that_ended_is_reaped_and_started_again_for_the_next_client(
     until(lambda: children(node.pid) == [])
 
 
-def test_clients_that_wait_when_the_program_ends_are_served_by_the_next(
-    node: NodeProcess, programs: Programs
-) -> None:
+def test_clients_that_wait_when_the_program_ends_are_served_by_the_next(node: NodeProcess, programs: Programs) -> None:
     bind(programs, SERVER)
     clients = [Background(lambda: ask("served", "end")[0]) for _ in range(5)]
     assert len({each.result() for each in clients}) == 5
@@ -147,8 +145,7 @@ def test_programs_end_with_the_node(node: NodeProcess, programs: Programs) -> No
     with flow_alloc("served") as flow:
         assert node.stop() == 0
         with pytest.raises(FlowDownException):
-            while True:
-                flow.read()
+            forever(flow.read)
     assert pid not in users_of(node.directory)
     assert users_of(node.directory) == []
 
@@ -185,9 +182,7 @@ def test_a_program_inherits_no_descriptors_of_the_node(node: NodeProcess, progra
         assert len(eval(flow.readline())) <= 6
 
 
-def test_a_program_that_is_killed_before_it_accepts_refuses_its_clients(
-    node: NodeProcess, programs: Programs
-) -> None:
+def test_a_program_that_is_killed_before_it_accepts_refuses_its_clients(node: NodeProcess, programs: Programs) -> None:
     bind(programs, "signal.pause()")
     waiting = Background.waiting_for_node(lambda: flow_alloc("served"))
     (pid,) = children(node.pid)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from support import Background, NodeProcess, Programs, Shell, descriptors, node_info, until
 
 from ouroboros.control.messages import BootstrapIpcp, CreateIpcp, DestroyIpcp, IpcpEntry, ListIpcps
 from ouroboros.dev import (
@@ -17,7 +18,6 @@ from ouroboros.dev import (
     flow_join,
 )
 from ouroboros.runtime import client
-from support import Background, NodeProcess, Programs, Shell, descriptors, node_info, until
 
 
 @pytest.fixture
@@ -52,9 +52,9 @@ def test_each_member_sees_every_packet_of_the_others_once_and_none_of_its_own(me
         member.answer()
     for number, member in enumerate(members):
         member.do("got = [f.read() for _ in range(600)]")
-        for other in {0, 1, 2} - {number}:
-            sent = [b"%d %d" % (other, packet) for packet in range(300)]
-            assert member.do(f"[packet for packet in got if packet.startswith(b'{other} ')]") == sent
+        for sender in {0, 1, 2} - {number}:
+            sent = [b"%d %d" % (sender, packet) for packet in range(300)]
+            assert member.do(f"[packet for packet in got if packet.startswith(b'{sender} ')]") == sent
     # What comes next is new: nothing came twice, and nothing of its own.
     for number, member in enumerate(members):
         member.do(f"f.write(b'end of {number}')")
@@ -122,9 +122,7 @@ def test_a_member_that_is_killed_disturbs_nobody(members: list[Shell], layer: in
     assert node_info().flows == 2
 
 
-def test_a_member_that_does_not_read_blocks_nobody_and_its_losses_are_counted(
-    members: list[Shell], layer: int
-) -> None:
+def test_a_member_that_does_not_read_blocks_nobody_and_its_losses_are_counted(members: list[Shell], layer: int) -> None:
     writer, reader, sleeper = members
     assert entry(layer).lost == 0
     rounds, batch = 80, 64

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 
 import pytest
+from support import Background, NodeProcess, Programs, Shell, descriptors, node_info, until
 
 from ouroboros.control.messages import CreateName, ListFlows
 from ouroboros.dev import (
@@ -17,7 +18,6 @@ from ouroboros.dev import (
     flow_alloc,
 )
 from ouroboros.runtime import client
-from support import Background, NodeProcess, Programs, Shell, descriptors, node_info, until
 
 
 @pytest.fixture
@@ -107,9 +107,12 @@ def test_threads_that_read_and_write_are_all_woken(far: Shell) -> None:
         for writer in writers:
             writer.until_asleep("room")
         far.kill()
-        for waiting in [*readers, *writers]:
+        for reader in readers:
             with pytest.raises(FlowPeerException):
-                waiting.result()
+                reader.result()
+        for writer in writers:
+            with pytest.raises(FlowPeerException):
+                writer.result()
 
 
 def test_a_program_that_ends_without_dealloc_has_deallocated(far: Shell) -> None:
@@ -124,9 +127,7 @@ def test_a_program_that_ends_without_dealloc_has_deallocated(far: Shell) -> None
 
 
 @pytest.mark.parametrize("code", ["raise SystemExit(3)", "raise ZeroDivisionError", "sys.exit()"])
-def test_however_a_program_ends_its_peer_reads_what_is_queued(
-    node: NodeProcess, programs: Programs, code: str
-) -> None:
+def test_however_a_program_ends_its_peer_reads_what_is_queued(node: NodeProcess, programs: Programs, code: str) -> None:
     client.request(CreateName("leaver", "spillover"))
     program = programs.start(
         f"""
@@ -247,3 +248,12 @@ def test_a_daemon_thread_blocked_in_a_read_does_not_keep_a_program_alive(far: Sh
         assert far.finish() == 0
         with pytest.raises(FlowDownException):
             flow.read()
+
+
+def test_a_program_that_executes_another_one_has_given_its_flows_up(node: NodeProcess, far: Shell) -> None:
+    with connect(far) as flow:
+        far.begin("os.execv(sys.executable, [sys.executable, '-c', 'import sys; sys.stdin.read()'])")
+        with pytest.raises(FlowPeerException):
+            flow.read()
+    assert far.finish() == 0
+    until(lambda: client.request(ListFlows()) == [])

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import Programs, ended, node_info, spawn_irmd, users_of
 
 from ouroboros.control.messages import ListIpcps
 from ouroboros.dev import FlowTimeoutException, flow_accept, flow_alloc
 from ouroboros.errors import NodeError
 from ouroboros.runtime import client
-from support import Programs, ended, node_info, spawn_irmd, users_of
 
 NODE_PID = "from ouroboros.control.messages import NodeInfo; client.request(NodeInfo()).pid"
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from support import Background, NodeProcess, Program, Programs, node_info, until, users_of
 
 from ouroboros.control.messages import ListNames
 from ouroboros.dev import Flow, FlowDownException, FlowPeerException, FlowTimeoutException, flow_alloc
 from ouroboros.runtime import client
-from support import Background, NodeProcess, Program, Programs, node_info, until, users_of
 
 #: A server that forks after it accepted a flow; `child` is what the child does.
 PARENT = """
@@ -146,9 +146,7 @@ def test_multiprocessing_with_fork_works_beside_flows(node: NodeProcess, program
         assert parent.errors() == ""
 
 
-def test_a_child_that_lives_on_does_not_hide_that_its_parent_was_killed(
-    node: NodeProcess, programs: Programs
-) -> None:
+def test_a_child_that_lives_on_does_not_hide_that_its_parent_was_killed(node: NodeProcess, programs: Programs) -> None:
     reader, writer = programs.shell("reader"), programs.shell("writer")
     flows = []
     for shell in (reader, writer):

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support import NodeProcess, Programs, Shell, descriptor_limit, descriptors, node_info, until
 
 from ouroboros import errors
-from ouroboros.control.messages import Accept, Alloc, BindProcess, CreateName, ListFlows, RegisterName
-from ouroboros.dev import FlowException, FlowNameException, FlowPeerException, QoSSpec, flow_accept, flow_alloc, flow_join
+from ouroboros.control.messages import BindProcess, CreateName, ListFlows, RegisterName
+from ouroboros.dev import FlowNameException, FlowPeerException, flow_accept, flow_alloc, flow_join
 from ouroboros.errors import NodeError, NodeLimitError
 from ouroboros.runtime import client
-from support import Background, NodeProcess, Programs, Shell, descriptor_limit, descriptors, node_info, until
 
 #: Accepts for the name "server" in a thread, for as long as the program lives, and keeps every flow in `kept`.
 SERVE = """
@@ -99,34 +99,13 @@ class TestLimitsOfANode:
     def test_a_node_with_all_its_flows_refuses_one_more_and_recovers(
         self, make_node: Callable[..., NodeProcess], programs: Programs
     ) -> None:
-        node = make_node(limit=64)
-        start_server(programs)
-        shell = programs.shell()
-        shell.do("flows = []")
-        for _ in range(2):
-            with pytest.raises(NodeLimitError, match="limit"):
-                shell.do("while True: flows.append(flow_alloc('server'))")
-            count = shell.do("len(flows)")
-            assert 10 < count <= 64
-            assert len(client.request(ListFlows())) <= count + 1
-            shell.do("for flow in flows: flow.dealloc()")
-            shell.do("flows.clear()")
-            programs_side = descriptors(node.pid)["flow memory"]
-            assert programs_side <= 64
-            break
-        with contextlib.suppress(NodeLimitError):
-            flow_join("no such layer")
-
-    def test_flows_that_were_given_back_can_be_allocated_again(
-        self, make_node: Callable[..., NodeProcess], programs: Programs
-    ) -> None:
         make_node(limit=64)
         server = start_server(programs)
         shell = programs.shell()
         shell.do("flows = []")
         counts = []
         for _ in range(3):
-            with pytest.raises(NodeLimitError):
+            with pytest.raises(NodeLimitError, match="limit"):
                 shell.do("while True: flows.append(flow_alloc('server'))")
             counts.append(shell.do("len(flows)"))
             shell.do("while flows: flows.pop().dealloc()")
@@ -228,11 +207,12 @@ class TestNames:
                 flow_accept(timeo=0, name=name)
 
     def test_a_refused_name_leaves_the_connection_usable(self, node: NodeProcess) -> None:
+        node_info()
+        sockets = descriptors()["socket"]
         for _ in range(100):
             with pytest.raises(FlowNameException):
                 flow_alloc("", timeo=0)
-        assert descriptors()["socket"] <= descriptors()["socket"]
-        assert node_info().processes == 1
+            assert descriptors()["socket"] == sockets
 
     def test_a_name_that_is_not_there_cannot_be_registered(self, node: NodeProcess) -> None:
         with pytest.raises(errors.NameError, match="nobody"):
@@ -310,9 +290,15 @@ class TestMany:
         server.do("for number, flow in enumerate(kept): flow.write(b'%d' % number)")
         assert shell.do("[flow.read() for flow in flows] == [b'%d' % n for n in range(len(flows))]")
         shell.do("while flows: flows.pop().dealloc()")
-        assert server.do("down = 0\nfor flow in kept:\n try: flow.read()\n except FlowDownException: down += 1\ndown") == (
-            self.COUNT
-        ) or server.do("down") == self.COUNT
+        server.do(
+            """
+            down = 0
+            for flow in kept:
+                try: flow.read()
+                except FlowDownException: down += 1
+            """
+        )
+        assert server.do("down") == self.COUNT
         server.do("while kept: kept.pop().dealloc()")
         until(lambda: client.request(ListFlows()) == [])
         assert descriptors(node.pid)["flow memory"] == 0
@@ -335,6 +321,3 @@ class TestMany:
         server.answer()
         until(lambda: client.request(ListFlows()) == [])
         assert (descriptors(node.pid), descriptors()) == before
-
-
-__all__ = ["Accept", "Alloc", "Background", "FlowException", "QoSSpec"]

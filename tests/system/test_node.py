@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support import Background, NodeProcess, Programs, descriptors, node_info, spawn_irmd, until
 
 from ouroboros.control import messages
 from ouroboros.control.messages import (
     Accept,
     Alloc,
     CreateName,
-    Dealloc,
     Hello,
     ListFlows,
     ListNames,
@@ -29,7 +29,6 @@ from ouroboros.control.messages import (
 from ouroboros.dev import FlowDownException, FlowPeerException, FlowTimeoutException, QoSSpec, flow_accept, flow_alloc
 from ouroboros.errors import NodeError
 from ouroboros.runtime import client
-from support import Background, NodeProcess, Programs, descriptors, node_info, spawn_irmd, until
 
 
 @contextlib.contextmanager
@@ -55,7 +54,14 @@ def a_flow_can_be_allocated(name: str = "still-works") -> None:
         assert other.read() == b"works"
 
 
-HELLO = encode(Hello(messages.VERSION, "stranger"))
+HELLO = b"<hello>"
+
+
+def as_sent(data: bytes) -> bytes:
+    """With the hello of this process, for which the node would take another instance number for another process."""
+    return data.replace(HELLO, encode(Hello(messages.VERSION, "stranger", client.client._instance)))
+
+
 RANDOM = random.Random(2)
 
 #: Each ends with the node saying why and hanging up.
@@ -68,12 +74,12 @@ BROKEN: dict[str, bytes] = {
     "no msgpack": struct.pack(">I", 3) + b"\xc1\xc1\xc1",
     "another type": struct.pack(">I", 1) + b"\x2a",
     "deep nesting": struct.pack(">I", 100_000) + b"\x91" * 100_000,
-    "name that is no UTF-8": HELLO + struct.pack(">I", 12) + b"\x93\xaaCreateName\xa1\xff"[:12].ljust(12, b"\0"),
+    "name that is no UTF-8": HELLO + struct.pack(">I", 14) + b"\x92\xabDestroyName\xa1\xff"[:14].ljust(14),
     "request before hello": encode(NodeInfo()),
     "second hello": HELLO + HELLO,
-    "wrong version": encode(Hello(messages.VERSION + 1, "stranger")),
-    "empty program name": encode(Hello(messages.VERSION, "")),
-    "long program name": encode(Hello(messages.VERSION, "p" * 256)),
+    "wrong version": encode(Hello(messages.VERSION + 1, "stranger", 0)),
+    "empty program name": encode(Hello(messages.VERSION, "", 0)),
+    "long program name": encode(Hello(messages.VERSION, "p" * 256, 0)),
     "two requests at once": HELLO + encode(Accept("stranger", None)) + encode(NodeInfo()),
 }
 
@@ -81,7 +87,7 @@ BROKEN: dict[str, bytes] = {
 @pytest.mark.parametrize("what", BROKEN)
 def test_a_broken_message_is_answered_with_the_reason_and_hung_up(node: NodeProcess, what: str) -> None:
     with stranger(node.directory) as sock:
-        sock.sendall(BROKEN[what])
+        sock.sendall(as_sent(BROKEN[what]))
         answers = messages.MessageReader()
         answers.feed(everything_until_the_end(sock))
     last = None
@@ -102,7 +108,7 @@ def test_garbage_disturbs_nobody(node: NodeProcess, programs: Programs) -> None:
             garbage = RANDOM.randbytes(RANDOM.randrange(1, 200))
             framed = struct.pack(">I", len(garbage)) + garbage
             with stranger(node.directory) as sock, contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                sock.sendall(RANDOM.choice([garbage, framed, HELLO + framed, HELLO + garbage]))
+                sock.sendall(as_sent(RANDOM.choice([garbage, framed, HELLO + framed, HELLO + garbage])))
             near.write(b"still there?")
             assert near.read() == b"still there?"
         far.answer()
@@ -112,12 +118,13 @@ def test_garbage_disturbs_nobody(node: NodeProcess, programs: Programs) -> None:
 def test_half_a_message_is_waited_for_byte_by_byte(node: NodeProcess) -> None:
     node_info()
     with stranger(node.directory) as sock:
-        for number in range(len(HELLO)):
-            sock.sendall(HELLO[number : number + 1])
+        hello = as_sent(HELLO)
+        for number in range(len(hello)):
+            sock.sendall(hello[number : number + 1])
             node_info()
         assert decode_answer(sock.recv(65536)[4:]) == messages.Done(None)
     with stranger(node.directory) as sock:
-        sock.sendall(HELLO[: len(HELLO) // 2])
+        sock.sendall(hello[: len(hello) // 2])
         a_flow_can_be_allocated()
 
 
@@ -136,7 +143,7 @@ def test_silent_connections_disturb_nobody_and_are_given_back(node: NodeProcess)
 @pytest.mark.slow
 def test_a_connection_that_says_no_hello_is_hung_up(node: NodeProcess) -> None:
     with stranger(node.directory) as silent, stranger(node.directory) as half:
-        half.sendall(HELLO[:5])
+        half.sendall(as_sent(HELLO)[:5])
         assert everything_until_the_end(silent) == everything_until_the_end(half) == b""
 
 
@@ -145,7 +152,7 @@ def test_a_program_that_does_not_read_its_answers_disturbs_nobody(node: NodeProc
         client.request(CreateName(f"{number:03}" * 80, "spillover"))
     with stranger(node.directory) as sock:
         sock.setblocking(False)
-        sock.send(HELLO)
+        sock.send(as_sent(HELLO))
         with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
             for _ in range(5000):
                 sock.send(encode(ListNames()))
@@ -159,7 +166,8 @@ def test_an_end_that_a_process_does_not_hold_cannot_be_released_by_it(node: Node
     with flow_alloc("pair") as near:
         far.answer()
         third = programs.shell("third")
-        third.do(f"for side in (0, 1, 2, -1): client.release({near.flow_id}, side, {node.pid}); client.release(99, side, {node.pid})")
+        for flow_id in (near.flow_id, 99):
+            third.do(f"for side in (0, 1, 2, -1): client.release({flow_id}, side, {node.pid})")
         third.do("from ouroboros.control.messages import NodeInfo; client.request(NodeInfo()); None")
         assert [flow.id for flow in client.request(ListFlows())] == [near.flow_id]
         assert descriptors(node.pid)["flow memory"] == 1
@@ -171,7 +179,7 @@ def test_hanging_up_after_a_grant_gives_the_flow_back(node: NodeProcess, program
     far = programs.shell()
     far.begin_blocked("f = flow_accept(name='taken')", "node")
     with stranger(node.directory) as sock:
-        sock.sendall(HELLO)
+        sock.sendall(as_sent(HELLO))
         sock.recv(65536)
         sock.sendall(encode(Alloc("taken", QoSSpec(), 20.0)))
         # The answer is there, and so are its descriptors, which nobody takes.
@@ -270,9 +278,7 @@ def test_a_peer_that_is_killed_after_the_node_is_noticed(node: NodeProcess, prog
     node.start()
 
 
-def test_an_end_from_before_the_restart_releases_no_flow_of_the_new_node(
-    node: NodeProcess, programs: Programs
-) -> None:
+def test_an_end_from_before_the_restart_releases_no_flow_of_the_new_node(node: NodeProcess, programs: Programs) -> None:
     far = programs.shell()
     far.begin_blocked("f = flow_accept(name='pair')", "node")
     old = flow_alloc("pair")
@@ -408,5 +414,3 @@ def test_an_abandoned_allocation_is_not_given_to_the_acceptor(node: NodeProcess)
         flow_alloc("late", timeo=0.01)
     with pytest.raises(FlowTimeoutException):
         flow_accept(timeo=0, name="late")
-
-

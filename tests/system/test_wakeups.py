@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 
 import pytest
+from support import Background, NodeProcess, Programs, Shell, forever
 
 from ouroboros.control.messages import CreateName
 from ouroboros.dev import (
@@ -18,7 +19,6 @@ from ouroboros.dev import (
     flow_alloc,
 )
 from ouroboros.runtime import client
-from support import Background, NodeProcess, Programs, Shell
 
 READS: dict[str, Callable[[Flow], object]] = {
     "read": lambda flow: flow.read(),
@@ -156,10 +156,9 @@ def test_ctrl_c_ends_a_blocked_write_and_leaves_whole_packets(far: Shell) -> Non
         with pytest.raises(KeyboardInterrupt):
             far.answer()
         far.do("f.dealloc()")
-        packets = []
+        packets: list[int] = []
         with pytest.raises(FlowDownException):
-            while True:
-                packets.append(len(flow.read()))
+            forever(lambda: packets.append(len(flow.read())))
         assert packets == [60_000] * far.do("sent")
 
 

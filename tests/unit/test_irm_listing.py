@@ -6,11 +6,11 @@ import json
 
 from ouroboros.irm import DirectoryHashAlgo, FlowInfo, IpcpInfo, IpcpType, LoadBalancePolicy, NameInfo
 from ouroboros.qos import QoSSpec
-from ouroboros.tools.irm import flow_table, ipcp_table, json_text, name_table, qos_words
+from ouroboros.tools.irm_listing import flow_table, ipcp_table, json_text, name_table, qos_words
 
 IPCPS = [
-    IpcpInfo(17582, "l1", IpcpType.LOCAL, "local", "operational", DirectoryHashAlgo.SHA3_256),
-    IpcpInfo(17646, "u1", IpcpType.UNICAST, "", "boot"),
+    IpcpInfo(17582, IpcpType.LOCAL, "l1", "local", "operational", DirectoryHashAlgo.SHA3_256),
+    IpcpInfo(17646, IpcpType.UNICAST, "u1", "", "boot"),
 ]
 NAMES = [NameInfo("foo"), NameInfo("bar", LoadBalancePolicy.SPILL)]
 
@@ -82,9 +82,17 @@ def test_json_of_ipcps_has_all_fields_and_words_for_enums() -> None:
 
 
 def test_json_of_names_and_flows() -> None:
-    clock = NameInfo("clock", LoadBalancePolicy.SPILL, ("clockd",), (4001,), ("lab",))
+    clock = NameInfo("clock", LoadBalancePolicy.SPILL, programs=("clockd",), processes=(4001,), layers=("lab",))
     assert json.loads(json_text([clock])) == [
-        {"name": "clock", "pol_lb": "spillover", "programs": ["clockd"], "processes": [4001], "layers": ["lab"]}
+        {
+            "name": "clock",
+            "pol_lb": "spillover",
+            "server_sec": {"enc": "", "key": "", "crt": ""},
+            "client_sec": {"enc": "", "key": "", "crt": ""},
+            "programs": ["clockd"],
+            "processes": [4001],
+            "layers": ["lab"],
+        }
     ]
     (flow,) = json.loads(json_text([FlowInfo(64, "clock", (4001, 4002), QoSSpec(loss=0))]))
     assert flow["flow_id"] == 64

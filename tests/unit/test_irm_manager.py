@@ -116,7 +116,7 @@ def test_a_destroyed_name_is_listed_no_more(world: World) -> None:
         (BootstrapIpcp(FIRST_IPCP_ID, "", "SHA3_256"), NameError, "the layer name is empty"),
         (BootstrapIpcp(FIRST_IPCP_ID, "lab", "MD5"), IpcpBootstrapError, "'MD5': choose one of SHA3_224, SHA3_256"),
         (DestroyIpcp(7), IpcpCreateError, "there is no IPC process 7; `irm ipcp list` shows them"),
-        (Hello(1, "x"), UnsupportedError, "Hello is no request for the IRM"),
+        (Hello(1, "x", 1), UnsupportedError, "Hello is no request for the IRM"),
     ],
 )
 def test_a_wrong_request_is_refused_with_a_text_that_helps_and_changes_nothing(
@@ -137,7 +137,7 @@ def test_the_limit_of_names_is_told_to_whoever_wants_one_more() -> None:
     with pytest.raises(NameError, match="the node has its limit of 1 names; destroy one"):
         world.manage(CreateName("y", "spillover"))
     server = world.program("server")
-    assert world.failed(world.accept(server, name="y")).error == "NameError"
+    assert world.failed(world.accept(server, name="y")).error == "FlowNameException"
     assert server.waiting == set()
 
 
@@ -360,7 +360,7 @@ def test_another_user_can_allocate_and_release_flows(world: World) -> None:
 def test_another_user_can_accept_once_the_owner_bound_the_process(world: World) -> None:
     server = world.program("server", uid=OTHER)
     failed = world.failed(world.accept(server, name="x"))
-    assert failed.error == "BindError"
+    assert failed.error == "FlowPermissionException"
     assert failed.text == "only the user who runs this node, and root, may take the name 'x'"
     assert names(world) == []
     world.manage(BindProcess(server.pid, "x"))
@@ -370,7 +370,7 @@ def test_another_user_can_accept_once_the_owner_bound_the_process(world: World) 
 
 def test_another_user_cannot_take_a_name_of_the_embedded_default_either() -> None:
     world = World(embedded=True)
-    assert world.failed(world.accept(world.program("oecho.py", uid=OTHER))).error == "BindError"
+    assert world.failed(world.accept(world.program("oecho.py", uid=OTHER))).error == "FlowPermissionException"
 
 
 # --- the embedded default
@@ -510,3 +510,12 @@ def test_effects_are_handed_out_once_and_in_order() -> None:
         irm.handle(token, process, CreateName(name, "spillover"), 0.0)
     assert [effect.token for effect in irm.take_effects() if hasattr(effect, "token")] == [0, 1, 2]
     assert irm.take_effects() == []
+
+
+def test_a_stranger_does_not_become_a_server_by_what_it_calls_itself() -> None:
+    world = World()
+    world.manage(BindProgram("/bin/bank", "bank", False, []))
+    stranger = world.program("bank", uid=OTHER)
+    world.manage(BindProgram("/usr/bin/bank", "vault", False, []))
+    assert stranger.names == set()
+    assert world.program("bank").names == {"bank", "vault"}

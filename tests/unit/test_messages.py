@@ -26,6 +26,7 @@ from ouroboros.control.messages import (
     FlowEntry,
     Granted,
     Hello,
+    ImpairIpcp,
     IpcpEntry,
     Join,
     ListFlows,
@@ -45,7 +46,7 @@ from ouroboros.errors import ProtocolError
 from ouroboros.qos import QOS_DATA, QoSSpec
 
 REQUESTS: list[Request] = [
-    Hello(messages.VERSION, "oecho.py"),
+    Hello(messages.VERSION, "oecho.py", 1),
     Alloc("oecho", QoSSpec(), None),
     Alloc("ö" * 127, QOS_DATA, 0.25),
     Accept(None, None),
@@ -63,6 +64,7 @@ REQUESTS: list[Request] = [
     UnbindProcess(1, "x"),
     CreateIpcp("l0", "local"),
     BootstrapIpcp(messages.FIRST_IPCP_ID, "lab", "SHA3_256"),
+    ImpairIpcp(messages.FIRST_IPCP_ID, "loss=1%,delay=10ms"),
     DestroyIpcp(messages.FIRST_IPCP_ID),
     ListIpcps(),
     ListFlows(),

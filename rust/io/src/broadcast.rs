@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use ouroboros_shm::endpoint::{Endpoint, Error};
+use ouroboros_shm::layout::state;
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::io::{Errno, write};
 
@@ -22,7 +23,7 @@ const STOP: u64 = u64::MAX;
 
 #[derive(Debug)]
 struct Member {
-    id: u64,
+    key: u64,
     endpoint: Endpoint,
 }
 
@@ -30,6 +31,7 @@ struct Member {
 struct Shared {
     epoll: OwnedFd,
     members: Mutex<HashMap<u64, Arc<Member>>>,
+    next_key: AtomicU64,
     lost: AtomicU64,
 }
 
@@ -53,28 +55,24 @@ impl Broadcast {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         epoll::add(&epoll, &stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)?;
-        let shared = Arc::new(Shared { epoll, members: Mutex::default(), lost: AtomicU64::new(0) });
+        let shared =
+            Arc::new(Shared { epoll, members: Mutex::default(), next_key: AtomicU64::new(0), lost: AtomicU64::new(0) });
         let worker = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("broadcast".into()).spawn(move || run(&worker))?;
         Ok(Broadcast { shared, stop, thread: Some(thread) })
     }
 
-    /// Take a member in. `endpoint` is the layer's side of its flow.
-    pub fn add(&self, id: u64, endpoint: Endpoint) -> io::Result<()> {
-        let member = Arc::new(Member { id, endpoint });
-        // A member that is gone already is found out by the thread.
-        if let Ok(bell) = member.endpoint.pollable() {
-            self.shared.members().insert(id, Arc::clone(&member));
-            epoll::add(&self.shared.epoll, bell, epoll::EventData::new_u64(id), epoll::EventFlags::IN)?;
+    /// Take a member in. `endpoint` is the layer's side of its flow. What the member wrote before its flow ended is still
+    /// passed on; then it is out.
+    pub fn add(&self, endpoint: Endpoint) -> io::Result<()> {
+        let key = self.shared.next_key.fetch_add(1, Ordering::Relaxed);
+        let member = Arc::new(Member { key, endpoint });
+        // A flow that ended already is readable, so that the thread finds out.
+        if let Some(bell) = member.endpoint.bell() {
+            self.shared.members().insert(key, Arc::clone(&member));
+            epoll::add(&self.shared.epoll, bell, epoll::EventData::new_u64(key), epoll::EventFlags::IN)?;
         }
         Ok(())
-    }
-
-    /// Let a member go; its flow ends. No error when it is not there.
-    pub fn remove(&self, id: u64) {
-        if let Some(member) = self.shared.members().remove(&id) {
-            member.endpoint.close();
-        }
     }
 
     /// Packets that members lost because they read too slowly.
@@ -113,36 +111,47 @@ fn run(shared: &Shared) {
             Err(_) => return,
         }
         for event in &events {
-            let id = event.data.u64();
-            if id == STOP {
+            let key = event.data.u64();
+            if key == STOP {
                 return;
             }
-            serve(shared, id, &mut packet);
+            serve(shared, key, &mut packet);
         }
     }
 }
 
 /// Pass on what one member wrote.
-fn serve(shared: &Shared, id: u64, packet: &mut Vec<u8>) {
+fn serve(shared: &Shared, key: u64, packet: &mut Vec<u8>) {
     let (member, others) = {
         let members = shared.members();
-        let Some(member) = members.get(&id).cloned() else { return };
-        (member, members.values().filter(|other| other.id != id).cloned().collect::<Vec<_>>())
+        let Some(member) = members.get(&key).cloned() else { return };
+        (member, members.values().filter(|other| other.key != key).cloned().collect::<Vec<_>>())
     };
     for _ in 0..TURN {
         match receive(&member.endpoint, packet) {
             Ok(true) => others.iter().for_each(|other| deliver(shared, &other.endpoint, packet)),
-            Ok(false) => return,
-            Err(_) => {
-                // The member is gone. Its flow is released by the node; until then we must not spin on its doorbell.
-                member.endpoint.close();
-                if let Some(bell) = member.endpoint.bell() {
-                    let _ = epoll::delete(&shared.epoll, bell);
-                }
-                return;
-            }
+            Ok(false) => return rest(shared, &member, 0),
+            Err(Error::Down) => return rest(shared, &member, state::DOWN),
+            Err(_) => return forget(shared, &member),
         }
     }
+}
+
+/// A member has nothing to pass on: silence its doorbell until there is something new. `seen`: what ended it, if anything.
+fn rest(shared: &Shared, member: &Member, seen: u32) {
+    if member.endpoint.watch(seen).is_err() {
+        forget(shared, member);
+    }
+}
+
+/// A member's flow ended and all it wrote was passed on.
+fn forget(shared: &Shared, member: &Member) {
+    shared.members().remove(&member.key);
+    if let Some(bell) = member.endpoint.bell() {
+        // Else its socket, readable for ever, would keep us awake. It can only fail for want of the socket.
+        let _ = epoll::delete(&shared.epoll, bell);
+    }
+    member.endpoint.close();
 }
 
 fn receive(endpoint: &Endpoint, packet: &mut Vec<u8>) -> Result<bool, Error> {

@@ -1,3 +1,5 @@
 //! The node's packet workers: threads that move packets between rings without the interpreter.
 
 pub mod broadcast;
+pub mod impair;
+pub mod relay;

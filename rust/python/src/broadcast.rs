@@ -27,18 +27,13 @@ impl BroadcastWorker {
     }
 
     /// Take a member in. Takes over both descriptors, of which the bell is that of side 1.
-    fn add(&self, flow_id: u64, memory: i32, bell: i32) -> PyResult<()> {
+    fn add(&self, memory: i32, bell: i32) -> PyResult<()> {
         if memory < 0 || bell < 0 {
             return Err(PyValueError::new_err("not a descriptor"));
         }
         // SAFETY: the caller gives up both descriptors.
         let (memory, bell) = unsafe { (OwnedFd::from_raw_fd(memory), OwnedFd::from_raw_fd(bell)) };
-        Ok(self.lock().add(flow_id, Endpoint::attach(memory, bell, 1)?)?)
-    }
-
-    /// Let a member go.
-    fn remove(&self, flow_id: u64) {
-        self.lock().remove(flow_id);
+        Ok(self.lock().add(Endpoint::attach(memory, bell, 1)?)?)
     }
 
     /// Packets lost by members that read too slowly.

@@ -53,6 +53,14 @@ pub enum Error {
     TooLong,
 }
 
+impl std::fmt::Display for Error {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "flow: {self:?}")
+    }
+}
+
+impl std::error::Error for Error {}
+
 impl From<Corrupt> for Error {
     fn from(_: Corrupt) -> Self {
         Error::Corrupt
@@ -285,13 +293,23 @@ impl Endpoint {
     /// Release this side: the peer reads what is queued and is then told; waiting threads of this process return at once.
     /// Does nothing the second time, nor in a forked child.
     pub fn close(&self) {
+        self.leave(state::CLOSED);
+    }
+
+    /// As `close`, but the peer is told that the process of this side died: for whoever passes on the packets of a process
+    /// that did.
+    pub fn close_as_dead(&self) {
+        self.leave(state::DEAD);
+    }
+
+    fn leave(&self, how: u32) {
         if self.usable().is_err() || self.closed.swap(true, Ordering::AcqRel) {
             return;
         }
         // Writers of other threads publish what they accepted before they let go of the lock.
         let producer = lock(&self.producer);
         // Pairs with the Acquire load in `state`: all packets are published before the peer can see this.
-        self.mapping.control().state[self.side].fetch_or(state::CLOSED, Ordering::Release);
+        self.mapping.control().state[self.side].fetch_or(how, Ordering::Release);
         drop(producer);
         self.wake_all();
     }

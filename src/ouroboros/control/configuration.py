@@ -21,6 +21,7 @@ from ouroboros.control.messages import (
     BootstrapIpcp,
     CreateIpcp,
     CreateName,
+    DestroyIpcp,
     IpcpEntry,
     ListIpcps,
     ListNames,
@@ -125,8 +126,16 @@ class IpcpTable(msgspec.Struct, frozen=True):
             )
         id: int = ask(CreateIpcp(self.name, self.type)) if known is None else known.id
         if self.layer and (known is None or not known.layer):
-            ask(BootstrapIpcp(id, self.layer, self.hash))
+            self._bootstrap(ask, id, created=known is None)
         return id
+
+    def _bootstrap(self, ask: Ask, id: int, *, created: bool) -> None:
+        try:
+            ask(BootstrapIpcp(id, self.layer, self.hash))
+        except OuroborosError:
+            if created:
+                ask(DestroyIpcp(id))
+            raise
 
 
 class Configuration(msgspec.Struct, frozen=True):
@@ -154,7 +163,7 @@ def parse(text: str) -> Configuration:
     """Read the text of a file. Raises `ConfigurationError` for the first thing in it that is wrong."""
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"no TOML: {error}") from error
     names: list[NameTable] = []
     ipcps: list[IpcpTable] = []

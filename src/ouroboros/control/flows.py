@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from ouroboros.control.effects import Connect, Effect, Join, MarkDead, Release, Reply, StartProgram
+from ouroboros.control.effects import Connect, Effect, Join, MarkDead, Relay, Release, Reply, StartProgram
 from ouroboros.control.messages import Accept, Alloc, Failed, FlowEntry
 from ouroboros.control.messages import Join as JoinRequest
 from ouroboros.control.names import Name, Process, Registry
@@ -61,13 +62,21 @@ class Flow:
     #: Of the requests that got the ends.
     tokens: tuple[int, int | None]
     ipcp: Ipcp | None = None
+    #: Of the impaired layer whose relay it goes through.
+    relay: Ipcp | None = None
 
 
 class FlowManager:
-    """Matches allocations with acceptors and keeps the table of flows."""
+    """Matches allocations with acceptors and keeps the table of flows.
 
-    def __init__(self, registry: Registry, effects: list[Effect], limit: int) -> None:
+    `impaired`: the impaired layer through which flows to a name go, None when they go directly.
+    """
+
+    def __init__(
+        self, registry: Registry, effects: list[Effect], limit: int, impaired: Callable[[str], Ipcp | None]
+    ) -> None:
         self._registry = registry
+        self._impaired = impaired
         self._effects = effects
         self._limit = limit
         self._waiting: dict[int, Waiting] = {}
@@ -93,6 +102,7 @@ class FlowManager:
                 f"nobody offers {request.name!r} on this node: start the program that accepts flows for it, "
                 "or create the name with `irm name create`"
             )
+        self._check_promises(request, self._impaired(request.name))
         timeout = ALLOC_TIMEOUT if request.timeout is None else request.timeout
         self._wait(token, process, request, timeout, now)
         acceptor = name.next_acceptor()
@@ -185,15 +195,13 @@ class FlowManager:
         owner = flow.owners[side] if flow else None
         if flow is not None and owner is not None and token in (None, flow.tokens[side]):
             owner.ends.discard((flow_id, side))
-            self._effects.append(MarkDead(flow_id, side))
-            self._let_go(flow, side)
+            self._lose(flow, side)
 
     def process_died(self, process: Process) -> None:
         for token in list(process.waiting):
             self.cancel(token)
         for flow_id, side in sorted(process.ends):
-            self._effects.append(MarkDead(flow_id, side))
-            self._let_go(self.flows[flow_id], side)
+            self._lose(self.flows[flow_id], side)
         process.ends.clear()
 
     # --- programs started on demand
@@ -281,18 +289,33 @@ class FlowManager:
         """Whether the flow could be made; if not, the allocator is told."""
         asks, takes = self._waiting[allocator], self._waiting[acceptor]
         assert isinstance(asks.request, Alloc)
+        layer = self._impaired(name.text)
         try:
+            # Again: the layer may be impaired only since.
+            self._check_promises(asks.request, layer)
             owners = (asks.process, takes.process)
             flow = self._new_flow(name.text, asks.request.qos, owners, (allocator, acceptor))
-        except NodeLimitError as error:
+        except (FlowQosException, NodeLimitError) as error:
             # The acceptor keeps waiting: it has done nothing wrong.
             self._fail(asks, error)
             return False
         self._forget(asks)
         self._forget(takes)
         takes.process.served = True
-        self._effects.append(Connect(flow.id, flow.qos, allocator, acceptor))
+        if layer is None:
+            self._effects.append(Connect(flow.id, flow.qos, allocator, acceptor))
+        else:
+            flow.relay = layer
+            self._effects.append(Relay(flow.id, flow.qos, allocator, acceptor, layer.id))
         return True
+
+    def _check_promises(self, request: Alloc, layer: Ipcp | None) -> None:
+        """Whether the flow can be given what it asks for. A relay waits for nobody, so it can lose packets of its own."""
+        if layer is not None and request.qos.ordered:
+            raise FlowQosException(
+                f"flows to {request.name!r} go through the impaired layer {layer.layer!r}, where packets can be lost; "
+                "what repairs that (FRCP) is not built yet, so ask neither for loss=0 nor for in_order=1"
+            )
 
     def _new_flow(
         self, name: str, qos: QoSSpec, owners: tuple[Process, Process | None], tokens: tuple[int, int | None]
@@ -312,6 +335,11 @@ class FlowManager:
                 owner.ends.add((flow_id, side))
         return flow
 
+    def _lose(self, flow: Flow, side: int) -> None:
+        """The end of a process that is gone."""
+        self._effects.append(MarkDead(flow.id, side, flow.relay.id if flow.relay else None))
+        self._let_go(flow, side)
+
     def _let_go(self, flow: Flow, side: int) -> None:
         flow.owners[side] = None
         if any(owner is not None for owner in flow.owners):
@@ -320,7 +348,8 @@ class FlowManager:
         heapq.heappush(self._free_ids, flow.id)
         if flow.ipcp is not None:
             flow.ipcp.leave(flow.id)
-        self._effects.append(Release(flow.id, flow.ipcp.id if flow.ipcp else None))
+        layer = flow.ipcp or flow.relay
+        self._effects.append(Release(flow.id, layer.id if layer else None))
 
     def _start_program(self, name: Name) -> None:
         binding = name.autostart()

@@ -6,8 +6,10 @@ what `take_effects` returns. Requests that the caller got wrong raise nothing he
 
 from __future__ import annotations
 
-from ouroboros.control.effects import Effect, Reply, StartLayer, StopLayer
+from ouroboros.control.effects import Effect, Impair, Reply, StartLayer, StopLayer
 from ouroboros.control.flows import FlowManager
+from ouroboros.control.impairment import Impairment
+from ouroboros.control.impairment import parse as parse_impairment
 from ouroboros.control.messages import (
     FIRST_IPCP_ID,
     Accept,
@@ -22,6 +24,7 @@ from ouroboros.control.messages import (
     DestroyName,
     Done,
     Failed,
+    ImpairIpcp,
     Join,
     ListFlows,
     ListIpcps,
@@ -70,7 +73,7 @@ class Irm:
         self._next_ipcp = FIRST_IPCP_ID
         self.ipcps: dict[int, Ipcp] = {}
         self.registry = Registry(name_limit)
-        self.flows = FlowManager(self.registry, self._effects, flow_limit)
+        self.flows = FlowManager(self.registry, self._effects, flow_limit, self._impaired_layer_of)
         if embedded:
             for type, layer in (("local", "local"), ("broadcast", "broadcast")):
                 ipcp = self._create_ipcp(CreateIpcp(layer, type))
@@ -159,6 +162,8 @@ class Irm:
                 return self._create_ipcp(request)
             case BootstrapIpcp():
                 return self._bootstrap_ipcp(request)
+            case ImpairIpcp():
+                self._impair(self._ipcp(request.ipcp), parse_impairment(request.impair))
             case DestroyIpcp():
                 self._destroy_ipcp(request.ipcp)
             case _:
@@ -251,15 +256,24 @@ class Irm:
         check_name(request.layer, "layer name")
         if self._layer(request.layer, ipcp.type) is not None:
             raise NameError(f"this node is in {ipcp.type} layer {request.layer!r} already")
+        impairment = None if request.impair is None else parse_impairment(request.impair)
+        if impairment is not None:
+            ipcp.check_impairable()
         ipcp.bootstrap(request.layer, request.hash)
+        if impairment is not None:
+            self._impair(ipcp, impairment)
         if isinstance(ipcp, BroadcastIpcp):
             self._effects.append(StartLayer(ipcp.id))
         return ipcp.id
 
+    def _impair(self, ipcp: Ipcp, impairment: Impairment) -> None:
+        ipcp.impair(impairment)
+        self._effects.append(Impair(ipcp.id, impairment))
+
     def _destroy_ipcp(self, id: int) -> None:
         ipcp = self._ipcp(id)
         del self.ipcps[id]
-        if isinstance(ipcp, BroadcastIpcp) and ipcp.state == "operational":
+        if (isinstance(ipcp, BroadcastIpcp) and ipcp.state == "operational") or ipcp.impairment is not None:
             self._effects.append(StopLayer(id))
 
     def _ipcp(self, id: int) -> Ipcp:
@@ -271,6 +285,14 @@ class Irm:
     def _layer(self, layer: str, type: str) -> Ipcp | None:
         of_type = (ipcp for ipcp in self.ipcps.values() if ipcp.type == type and ipcp.state == "operational")
         return next((ipcp for ipcp in of_type if ipcp.layer == layer), None)
+
+    def _impaired_layer_of(self, name: str) -> Ipcp | None:
+        """The impaired layer through which flows to a name go: that of the name, if it is in several the oldest of them."""
+        local = [ipcp for ipcp in self.ipcps.values() if isinstance(ipcp, LocalIpcp)]
+        if all(ipcp.impairment is None for ipcp in local):
+            return None
+        layer = next((ipcp for ipcp in local if ipcp.query(ipcp.digest(name))), None)
+        return layer if layer is not None and layer.impairment is not None else None
 
     def _broadcast_layer(self, layer: str) -> Ipcp | None:
         return self._layer(layer, "broadcast")

@@ -17,7 +17,7 @@ from ouroboros.errors import ProtocolError
 from ouroboros.qos import QoSSpec
 
 #: Raised by one whenever a message changes; a node answers a client of another version with `Failed`.
-VERSION = 1
+VERSION = 2
 
 #: Names, layers and programs are at most this many bytes of UTF-8 (C prototype: 255).
 NAME_LENGTH = 255
@@ -144,11 +144,20 @@ class CreateIpcp(_Message, frozen=True):
 
 
 class BootstrapIpcp(_Message, frozen=True):
-    """`hash`: directory hash, "SHA3_224" to "SHA3_512". Answered by the id."""
+    """`hash`: directory hash, "SHA3_224" to "SHA3_512". `impair`: what happens to the packets of a local layer, in the words
+    of `control.impairment`; None for none, ever. Answered by the id."""
 
     ipcp: int
     layer: str
     hash: str
+    impair: str | None = None
+
+
+class ImpairIpcp(_Message, frozen=True):
+    """Change what happens to the packets of a local layer, in the words of `control.impairment`."""
+
+    ipcp: int
+    impair: str
 
 
 class DestroyIpcp(_Message, frozen=True):
@@ -201,7 +210,8 @@ class NameEntry(msgspec.Struct, frozen=True):
 
 
 class IpcpEntry(msgspec.Struct, frozen=True):
-    """`state`: "boot" before it is bootstrapped, then "operational"; `layer` is empty before. `lost`: packets, by member."""
+    """`state`: "boot" before it is bootstrapped, then "operational"; `layer` is empty before. `lost`: packets, by member.
+    `impair`: what happens to packets, "" when they go directly; the counts behind it are of packets of such a layer."""
 
     id: int
     name: str
@@ -211,6 +221,10 @@ class IpcpEntry(msgspec.Struct, frozen=True):
     hash: str
     members: int = 0
     lost: int = 0
+    impair: str = ""
+    delivered: int = 0
+    duplicated: int = 0
+    reordered: int = 0
 
 
 class FlowEntry(msgspec.Struct, frozen=True):
@@ -249,6 +263,7 @@ Request = (
     | UnbindProcess
     | CreateIpcp
     | BootstrapIpcp
+    | ImpairIpcp
     | DestroyIpcp
     | ListIpcps
     | ListFlows

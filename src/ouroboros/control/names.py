@@ -179,7 +179,7 @@ class Registry:
             raise BindError(f"program {program!r} is not bound to {text!r}; give its base name")
         self._names_of_program[program].discard(text)
 
-    def add_process(self, pid: int, uid: int, program: str, *, trusted: bool) -> Process:
+    def add_process(self, pid: int, uid: int, program: str, *, trusted: bool = True) -> Process:
         process = self.processes[pid] = Process(pid, uid, program, trusted)
         # What a stranger calls itself does not make it a server of the owner's names.
         for text in self._names_of_program.get(program, ()) if trusted else ():

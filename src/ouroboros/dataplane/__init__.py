@@ -7,6 +7,7 @@ from ouroboros.dataplane._engine import (
     MAX_PACKET,
     BroadcastWorker,
     Endpoint,
+    RelayWorker,
     create_channel,
     mark_dead,
     note_fork,
@@ -14,4 +15,4 @@ from ouroboros.dataplane._engine import (
 
 os.register_at_fork(after_in_child=note_fork)
 
-__all__ = ["CAPACITY", "MAX_PACKET", "BroadcastWorker", "Endpoint", "create_channel", "mark_dead"]
+__all__ = ["CAPACITY", "MAX_PACKET", "BroadcastWorker", "Endpoint", "RelayWorker", "create_channel", "mark_dead"]

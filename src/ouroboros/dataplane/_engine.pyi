@@ -5,7 +5,16 @@ from typing import final
 
 from _typeshed import ReadableBuffer, WriteableBuffer
 
-__all__ = ["CAPACITY", "MAX_PACKET", "BroadcastWorker", "Endpoint", "create_channel", "mark_dead", "note_fork"]
+__all__ = [
+    "CAPACITY",
+    "MAX_PACKET",
+    "BroadcastWorker",
+    "Endpoint",
+    "RelayWorker",
+    "create_channel",
+    "mark_dead",
+    "note_fork",
+]
 
 CAPACITY: int
 MAX_PACKET: int
@@ -47,10 +56,42 @@ class Endpoint:
 @final
 class BroadcastWorker:
     def __new__(cls) -> BroadcastWorker: ...
-    def add(self, flow_id: int, memory: int, bell: int) -> None: ...
-    def remove(self, flow_id: int) -> None: ...
+    def add(self, memory: int, bell: int) -> None: ...
     @property
     def lost(self) -> int: ...
+    def stop(self) -> None: ...
+
+@final
+class RelayWorker:
+    def __new__(
+        cls,
+        *,
+        loss: float,
+        duplicate: float,
+        reorder: float,
+        delay: int,
+        jitter: int,
+        rate: int,
+        partition: bool,
+        seed: int,
+    ) -> RelayWorker: ...
+    def add(self, flow_id: int, memory_a: int, bell_a: int, memory_b: int, bell_b: int) -> None: ...
+    def remove(self, flow_id: int) -> None: ...
+    def mark_dead(self, flow_id: int, side: int) -> None: ...
+    def set_impairment(
+        self,
+        *,
+        loss: float,
+        duplicate: float,
+        reorder: float,
+        delay: int,
+        jitter: int,
+        rate: int,
+        partition: bool,
+        seed: int,
+    ) -> None: ...
+    @property
+    def counters(self) -> tuple[int, int, int, int]: ...
     def stop(self) -> None: ...
 
 def create_channel() -> tuple[int, int, int]: ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+from ouroboros.control.impairment import Impairment
 from ouroboros.control.messages import IpcpEntry
 from ouroboros.errors import IpcpBootstrapError, UnsupportedError
 
@@ -32,6 +33,8 @@ class Ipcp:
         self.hash = DEFAULT_HASH
         #: Names bound to this IPC process.
         self.names: set[str] = set()
+        #: What happens to packets of the layer, once it has been impaired.
+        self.impairment: Impairment | None = None
 
     def bootstrap(self, layer: str, hash: str) -> None:
         """Become the first member of a layer. Raises `IpcpBootstrapError` in another state or for an unknown hash."""
@@ -64,6 +67,16 @@ class Ipcp:
     def leave(self, flow_id: int) -> None:
         """A member flow is gone."""
         raise self._unsupported("be left")
+
+    def check_impairable(self) -> None:
+        """Raises `UnsupportedError` when packets of this type cannot be impaired."""
+        raise self._unsupported("be impaired; only local layers can")
+
+    def impair(self, impairment: Impairment) -> None:
+        """From now on, let this happen to the packets of the layer."""
+        self.check_impairable()
+        self._check_operational()
+        self.impairment = impairment
 
     def entry(self) -> IpcpEntry:
         """The row of `irm ipcp list`."""

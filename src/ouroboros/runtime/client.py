@@ -46,7 +46,7 @@ class FlowGrant(NamedTuple):
 
     granted: Granted
     endpoint: Endpoint
-    #: Process id of the node that gave it out.
+    #: Tells the node that gave it out from others.
     node: int
 
 
@@ -68,8 +68,9 @@ class _Connection:
         self._sock = sock
         self._reader = MessageReader()
         self._came: list[int] = []
-        #: Process id of the node at the other end.
-        self.node, _ = _peer(sock)
+        pid, _ = _peer(sock)
+        #: Tells nodes apart. Not the process alone, which can run several of them.
+        self.node = hash((pid, sock.getpeername()))
 
     def send(self, request: Request) -> None:
         self._sock.sendall(messages.encode(request))
@@ -206,11 +207,15 @@ class Client:
                 return
         self._idle.append(connection)
 
-    def forget(self) -> None:
-        """In the child of a fork: the connections are the parent's."""
+    def disconnect(self) -> None:
+        """Close the connections that are kept for the next call, which may be for another node."""
         for connection in self._idle:
             connection.close()
         self._idle = []
+
+    def forget(self) -> None:
+        """In the child of a fork: the connections are the parent's."""
+        self.disconnect()
         self._instance = secrets.randbits(48)
 
     def _exchange(self, request: Request, start: bool, timeout: float | None) -> tuple[Answer, list[int], int]:

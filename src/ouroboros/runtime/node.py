@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import itertools
 import logging
 import os
 import resource
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-from ouroboros import __version__
+import msgspec
+
+from ouroboros import __version__, errors
 from ouroboros.control import messages
 from ouroboros.control.effects import (
     Connect,
     Effect,
+    Impair,
     Join,
     MarkDead,
+    Relay,
     Release,
     Reply,
     StartLayer,
@@ -41,9 +47,10 @@ from ouroboros.control.messages import (
     Request,
 )
 from ouroboros.control.names import Process
-from ouroboros.dataplane import BroadcastWorker, create_channel, mark_dead
+from ouroboros.dataplane import BroadcastWorker, RelayWorker, create_channel, mark_dead
 from ouroboros.errors import NodeError, OuroborosError, ProtocolError
 from ouroboros.layers.broadcast import BroadcastIpcp
+from ouroboros.layers.local import LocalIpcp
 from ouroboros.runtime.paths import CREDENTIALS, make_runtime_dir, socket_path
 
 log = logging.getLogger("ouroboros.irmd")
@@ -79,11 +86,22 @@ class Connection:
 class Node:
     """Runs until it is told to stop, or, embedded, until nobody used it for a while."""
 
-    def __init__(self, directory: Path, *, embedded: bool = False, idle_time: float = IDLE_TIME) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        embedded: bool = False,
+        idle_time: float = IDLE_TIME,
+        listener: socket.socket | None = None,
+    ) -> None:
         self.directory = directory
         self._embedded = embedded
         self._idle_time = idle_time
+        #: The control socket when somebody else opened it, to whom it then belongs.
+        self._inherited = listener
         self._irm = Irm(os.geteuid(), embedded=embedded, flow_limit=_flow_limit())
+        #: Who asks when the node itself does.
+        self._own_process = Process(os.getpid(), os.geteuid(), "irmd", trusted=True)
         self._connections: set[Connection] = set()
         #: Connections that wait for an answer, by the token of their request. Each request has a token of its own.
         self._asking: dict[int, Connection] = {}
@@ -94,33 +112,69 @@ class Node:
         self._children: dict[int, tuple[subprocess.Popen[bytes], str, str]] = {}
         self._memories: dict[int, int] = {}
         self._workers: dict[int, BroadcastWorker] = {}
+        self._relays: dict[int, RelayWorker] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._stopped = asyncio.Event()
 
-    async def run(self, ready: Callable[[], None]) -> None:
-        """Serve. Calls `ready` when programs can connect. Raises `NodeError` when another node has the directory."""
+    async def run(
+        self,
+        ready: Callable[[], None],
+        *,
+        configure: Callable[[], None] | None = None,
+        reload: Callable[[], None] | None = None,
+        stopping: Callable[[], None] | None = None,
+    ) -> None:
+        """Serve. Raises `NodeError` when another node has the directory, and what `configure` raises.
+
+        Calls `configure` before the first program is let in, `ready` when programs can connect, `reload` at SIGHUP, and
+        `stopping` when the node begins to end.
+        """
         self._loop = asyncio.get_running_loop()
         make_runtime_dir(self.directory)
-        with _lock(self.directory), self._listen() as listener:
+        with _lock(self.directory), self._inherited or self._listen() as listener:
             self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-            for number in (signal.SIGTERM, signal.SIGINT):
+            # Signals belong to the main thread; a node in another one is stopped by whoever runs it there.
+            for number in (signal.SIGTERM, signal.SIGINT) if _in_main_thread() else ():
                 self._loop.add_signal_handler(number, self._stopped.set)
-            self._loop.add_reader(listener, self._accept, listener)
-            self._carry_out()
-            self._watch_idleness()
-            ready()
+            if reload is not None:
+                self._loop.add_signal_handler(signal.SIGHUP, reload)
             try:
+                if configure is not None:
+                    configure()
+                self._loop.add_reader(listener, self._accept, listener)
+                self._carry_out()
+                self._watch_idleness()
+                ready()
                 await self._stopped.wait()
             finally:
                 self._loop.remove_reader(listener)
                 # First of all: programs that come from now on start another node, or are told that there is none.
-                os.unlink(socket_path(self.directory))
+                if self._inherited is None:
+                    os.unlink(socket_path(self.directory))
+                if stopping is not None:
+                    stopping()
                 await self._shut_down()
 
     def stop(self) -> None:
         """End `run`."""
         self._stopped.set()
+
+    def manage(self, request: Request) -> object:
+        """Carry out a management request of the node's own and give the value of the answer; raises what it names."""
+        token, self._next_token = self._next_token, self._next_token + 1
+        self._irm.handle(token, self._own_process, request, self._loop.time())
+        answer: object = None
+        for effect in self._irm.take_effects():
+            if isinstance(effect, Reply) and effect.token == token:
+                answer = effect.message
+            else:
+                self._carry_out_one(effect)
+        self._carry_out()
+        if isinstance(answer, Failed):
+            raise getattr(errors, answer.error)(answer.text)
+        assert isinstance(answer, Done), f"{type(request).__name__} is no management request"
+        return answer.value
 
     # --- connections
 
@@ -286,9 +340,10 @@ class Node:
             self._forget_process(known)
         if pid <= 0:
             raise NodeError("the node cannot see your process: it lives in another pid namespace")
+        # First, because it can fail: a process whose end we do not see would never be forgotten.
+        self._watch_process(pid)
         process = self._irm.process_arrived(pid, uid, hello.program)
         self._instances[pid] = hello.instance
-        self._watch_process(pid)
         return process
 
     def _forget_process(self, process: Process) -> None:
@@ -333,20 +388,22 @@ class Node:
                     self._send(connection, effect.message)
             case Connect():
                 self._connect(effect)
+            case Relay():
+                self._relay(effect)
             case Join():
                 self._join(effect)
             case MarkDead():
-                # A joined flow has no memory here: its other side is our own worker, which sees it end.
-                if (memory := self._memories.get(effect.flow_id)) is not None:
-                    mark_dead(memory, effect.side)
+                self._mark_dead(effect)
             case Release():
                 self._release(effect)
             case StartProgram():
                 self._start_program(effect)
             case StartLayer():
                 self._workers[effect.ipcp] = BroadcastWorker()
+            case Impair():
+                self._impair(effect)
             case StopLayer():
-                self._workers.pop(effect.ipcp).stop()
+                self._stop_layer(effect.ipcp)
 
     def _connect(self, effect: Connect) -> None:
         tokens = (effect.allocator, effect.acceptor)
@@ -361,6 +418,50 @@ class Node:
             self._grant(token, Granted(effect.flow_id, effect.qos, side), memory, bell)
             os.close(bell)
 
+    def _relay(self, effect: Relay) -> None:
+        tokens = (effect.allocator, effect.acceptor)
+        made: list[tuple[int, int, int]] = []
+        try:
+            made += [create_channel()]
+            made += [create_channel()]
+        except OSError as error:
+            for descriptor in itertools.chain(*made):
+                os.close(descriptor)
+            for side, token in enumerate(tokens):
+                self._fail_flow(effect.flow_id, side, token, error)
+            return
+        (memory_a, bell_a, relay_a), (memory_b, relay_b, bell_b) = made
+        for side, memory, bell in ((0, memory_a, bell_a), (1, memory_b, bell_b)):
+            self._grant(tokens[side], Granted(effect.flow_id, effect.qos, side), memory, bell)
+            os.close(bell)
+        try:
+            # The relay takes over these descriptors; when it fails, both programs see their flow hang up.
+            self._relays[effect.ipcp].add(effect.flow_id, memory_a, relay_a, memory_b, relay_b)
+        except OSError as error:
+            log.warning("flow %d has no relay: %s", effect.flow_id, error)
+
+    def _mark_dead(self, effect: MarkDead) -> None:
+        if effect.ipcp is not None:
+            # The layer may be gone, and the flow with it.
+            if (relay := self._relays.get(effect.ipcp)) is not None:
+                relay.mark_dead(effect.flow_id, effect.side)
+        # A joined flow has no memory here: its other side is our own worker, which sees it end.
+        elif (memory := self._memories.get(effect.flow_id)) is not None:
+            mark_dead(memory, effect.side)
+
+    def _impair(self, effect: Impair) -> None:
+        settings = msgspec.structs.asdict(effect.impairment)
+        if (relay := self._relays.get(effect.ipcp)) is not None:
+            relay.set_impairment(**settings)
+        else:
+            self._relays[effect.ipcp] = RelayWorker(**settings)
+
+    def _stop_layer(self, ipcp: int) -> None:
+        if (worker := self._workers.pop(ipcp, None)) is not None:
+            worker.stop()
+        if (relay := self._relays.pop(ipcp, None)) is not None:
+            relay.stop()
+
     def _join(self, effect: Join) -> None:
         try:
             memory, bell, far_bell = create_channel()
@@ -370,7 +471,7 @@ class Node:
         self._grant(effect.token, Granted(effect.flow_id, effect.qos, 0), memory, bell)
         os.close(bell)
         # The worker takes over both descriptors.
-        self._workers[effect.ipcp].add(effect.flow_id, memory, far_bell)
+        self._workers[effect.ipcp].add(memory, far_bell)
 
     def _grant(self, token: int, granted: Granted, memory: int, bell: int) -> None:
         connection = self._asking.get(token)
@@ -394,8 +495,8 @@ class Node:
             # Not there when it could not be made.
             if (memory := self._memories.pop(effect.flow_id, None)) is not None:
                 os.close(memory)
-        elif (worker := self._workers.get(effect.ipcp)) is not None:
-            worker.remove(effect.flow_id)
+        elif (relay := self._relays.get(effect.ipcp)) is not None:
+            relay.remove(effect.flow_id)
 
     def _start_program(self, effect: StartProgram) -> None:
         program = effect.path.rpartition("/")[2]
@@ -445,6 +546,8 @@ class Node:
         for ipcp in self._irm.ipcps.values():
             if isinstance(ipcp, BroadcastIpcp) and ipcp.id in self._workers:
                 ipcp.lost = self._workers[ipcp.id].lost
+            elif isinstance(ipcp, LocalIpcp) and ipcp.id in self._relays:
+                ipcp.counts = self._relays[ipcp.id].counters
 
     def _entry(self) -> NodeEntry:
         registry = self._irm.registry
@@ -458,8 +561,8 @@ class Node:
             # A flow that was given out lives on without us.
             connection.granted = None
             self._hang_up(connection, None)
-        for worker in self._workers.values():
-            worker.stop()
+        for ipcp in (*self._workers, *self._relays):
+            self._stop_layer(ipcp)
         for memory in self._memories.values():
             os.close(memory)
         for pidfd in self._pidfds.values():
@@ -482,6 +585,10 @@ class Node:
                 log.warning("%s does not end: killed", program)
                 child.kill()
                 child.wait()
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _lock(directory: Path) -> TextIO:

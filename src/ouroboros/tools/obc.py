@@ -15,7 +15,7 @@ from ouroboros.tools._common import CONTEXT, fail, text_of
 #: The C prototype's reader takes this many bytes, NUL included.
 LARGEST = 256
 
-#: Seconds that the writer waits for room to write.
+#: Seconds that the writer waits for the layer to take its message.
 PATIENCE = 10.0
 
 

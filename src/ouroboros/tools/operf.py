@@ -158,15 +158,19 @@ class Client:
         self._flow.set_snd_timeout(REPLY_LIMIT)
         self._flow.write(encode_mode(self._plan.mode))
         sleep_until(time.monotonic() + SETTLE_TIME)
-        click.echo(self._plan.heading())
         started = self._last = time.monotonic()
         try:
+            click.echo(self._plan.heading())
             self._send_all()
         except KeyboardInterrupt:
             click.echo()
         finally:
             click.echo("Test finished.")
             if self._both_ways:
+                # A server that is gone may have left replies.
+                with contextlib.suppress(FlowException):
+                    while self._take():
+                        pass
                 lines = summary(self._plan.name, self._plan.size, self.sent, self.received, self._last - started)
                 click.echo("\n".join(lines))
 
@@ -224,7 +228,7 @@ class Client:
                 self._take()
 
     def _take_the_last(self) -> None:
-        # A server that goes now costs replies, not the test.
+        # A server that goes now costs replies, but does not fail the test.
         with contextlib.suppress(FlowDownException):
             while self.received < self.sent and self._poll.poll(REPLY_LIMIT * 1000):
                 self._take()

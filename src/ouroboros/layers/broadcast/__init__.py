@@ -30,5 +30,5 @@ class BroadcastIpcp(Ipcp):
         return frozenset(self._members)
 
     def entry(self) -> IpcpEntry:
-        counts = {"members": len(self._members), "lost": self.lost}
-        return IpcpEntry(self.id, self.name, self.type, self.state, self.layer, self.hash, **counts)
+        members = len(self._members)
+        return IpcpEntry(self.id, self.name, self.type, self.state, self.layer, self.hash, members, self.lost)

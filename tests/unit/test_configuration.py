@@ -1,0 +1,285 @@
+"""The configuration file: every key, every error, and what it makes of a node. A real IRM, no files but the example."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from irm_world import World
+
+from ouroboros.control.configuration import (
+    Configuration,
+    ConfigurationError,
+    IpcpTable,
+    NameTable,
+    Program,
+    parse,
+)
+from ouroboros.control.messages import BindProcess, BindProgram, CreateName, IpcpEntry, ListIpcps, ListNames, NameEntry
+
+EXAMPLE = Path(__file__).parents[2] / "contrib" / "irmd.toml"
+
+
+def find_nothing(name: str) -> None:
+    return None
+
+
+def apply(world: World, text: str) -> list[str]:
+    """Apply a configuration; the errors."""
+    return [str(error) for error in parse(text).apply(world.manage, find_nothing) if error is not None]
+
+
+def names(world: World) -> dict[str, NameEntry]:
+    entries = world.manage(ListNames())
+    assert isinstance(entries, list)
+    return {entry.name: entry for entry in entries}
+
+
+def ipcps(world: World) -> dict[str, IpcpEntry]:
+    entries = world.manage(ListIpcps())
+    assert isinstance(entries, list)
+    return {entry.name: entry for entry in entries}
+
+
+# --- names
+
+
+def test_an_empty_file_is_a_configuration() -> None:
+    assert parse("") == parse("# nothing\n") == Configuration()
+
+
+def test_a_name_needs_no_keys() -> None:
+    assert parse("[name.clock]").names == (NameTable("clock", "spillover"),)
+
+
+@pytest.mark.parametrize(
+    ("word", "policy"), [("spill", "spillover"), ("spillover", "spillover"), ("round-robin", "round-robin")]
+)
+def test_lb_is_the_policy(word: str, policy: str) -> None:
+    assert parse(f'[name.clock]\nlb = "{word}"').names[0].policy == policy
+
+
+def test_prog_binds_programs_and_args_makes_the_first_of_them_start_on_demand() -> None:
+    (table,) = parse('[name.clock]\nprog = ["/bin/a", "b", "c"]\nargs = ["--utc  -i 1", ""]').names
+    assert table.programs == (Program("/bin/a", ("--utc", "-i", "1")), Program("b", ()), Program("c"))
+
+
+def test_a_quoted_name_may_have_dots_and_blanks() -> None:
+    (table,) = parse('[name."a b.c"]').names
+    assert (table.name, table.title) == ("a b.c", '[name."a b.c"]')
+
+
+# --- IPC processes
+
+
+def test_an_ipcp_without_keys_is_only_created() -> None:
+    assert parse("[local.l0]\n[broadcast.b0]").ipcps == (IpcpTable("local", "l0"), IpcpTable("broadcast", "b0"))
+
+
+def test_every_key_of_a_local_ipcp() -> None:
+    text = '[local.l0]\nbootstrap = "lab"\nreg = ["a", "b"]\nhash = "SHA3_512"'
+    assert parse(text).ipcps == (IpcpTable("local", "l0", "lab", "SHA3_512", register=("a", "b")),)
+
+
+def test_every_key_of_a_broadcast_ipcp() -> None:
+    text = '[broadcast.b0]\nbootstrap = "news"\nautobind = true'
+    assert parse(text).ipcps == (IpcpTable("broadcast", "b0", "news", bind=("b0", "news")),)
+
+
+def test_autobind_binds_a_name_that_is_also_the_layers_once() -> None:
+    assert parse('[broadcast.news]\nbootstrap = "news"\nautobind = true').ipcps[0].bind == ("news",)
+
+
+def test_autobind_false_binds_nothing() -> None:
+    assert parse('[broadcast.b0]\nbootstrap = "news"\nautobind = false').ipcps[0].bind == ()
+
+
+# --- errors
+
+UNBUILT = ("unicast", "eth-llc", "eth-dix", "udp4", "udp6")
+SECURITY = [f"{side}_{kind}_file" for side in ("server", "client") for kind in ("enc", "crt", "key")]
+
+ERRORS = {
+    "[name.clock": "no TOML: .*end of document",
+    "[name.clock]\nlb = fast": "no TOML: .*line 2",
+    f"a = {'[' * 100_000}": "no TOML",
+    f"a = {'1' * 10_000}": "no TOML",
+    "[names.clock]": r"\[names\] unknown table: known are \[name.<name>\], \[local",
+    "clock = 1": r"\[clock\] unknown table",
+    "name = 1": r"name: not a table; write \[name.<name>\]",
+    "[[local]]": r"local: not a table",
+    '[name]\nlb = "spill"': r"\[name\] lb: a key without a table; write \[name.<name>\]",
+    '[local]\nbootstrap = "lab"': r"\[local\] bootstrap: a key without a table",
+    '[name."a b"]\nprogs = []': r'\[name."a b"\] progs: unknown key; known are prog, args, lb',
+    '[name.a]\n"x y" = 1': r'\[name.a\] "x y": unknown key',
+    '[name.""]': r'\[name.""\] the name is empty',
+    f"[name.{'x' * 256}]": r"\] the name has 256 bytes",
+    '[name."a\\tb"]': "control characters",
+    '[name.a]\nlb = "fast"': r'\[name.a\] lb: must be "spill" or "round-robin", not "fast"',
+    "[name.a]\nlb = 1": r'lb: must be "spill" or "round-robin", not 1',
+    '[name.a]\nprog = "b"': r'\[name.a\] prog: must be an array of strings, not "b"',
+    "[name.a]\nprog = [1]": r"prog: must be an array of strings, not \[1\]",
+    "[name.a]\nargs = 1979-05-27": r"args: must be an array of strings, not .*1979",
+    '[name.a]\nprog = [""]': r"\[name.a\] prog: the program name is empty",
+    '[name.a]\nprog = ["/bin/"]': "prog: the program name is empty",
+    '[name.a]\nprog = ["./b"]': r"\[name.a\] prog: './b' must be an absolute path, or a base name",
+    '[name.a]\nprog = ["/bin\\u0000/b"]': "prog: .* must be an absolute path",
+    '[name.a]\nprog = ["/bin/b", "b"]': r"\[name.a\] prog: 'b' is there twice",
+    '[name.a]\nprog = ["b"]\nargs = ["", ""]': r"\[name.a\] args: has 2 entries for 1 programs in prog",
+    '[name.a]\nprog = ["b"]\nargs = ["\\u0000"]': "args: has a null character",
+    **{f'[name.a]\n{key} = "/x"': rf"\[name.a\] {key}: not built yet" for key in SECURITY},
+    **{f"[{type}.u]": rf"\[{type}.u\] IPC processes of type {type} are not built yet" for type in UNBUILT},
+    '[local.""]': r'\[local.""\] the name of an IPC process is empty',
+    "[local.a]\nlayer = 1": r"\[local.a\] layer: unknown key; known are bootstrap, reg, hash",
+    "[local.a]\nautobind = true": r"\[local.a\] autobind: unknown key",
+    "[local.a]\nbootstrap = true": r"\[local.a\] bootstrap: must be the name of a layer, not true",
+    '[local.a]\nbootstrap = ""': r"\[local.a\] bootstrap: the layer name is empty",
+    '[local.a]\nbootstrap = "b"\nhash = "MD5"': r"\[local.a\] hash: must be one of SHA3_224.*, not .MD5",
+    '[local.a]\nbootstrap = "b"\nreg = "c"': r"\[local.a\] reg: must be an array of strings",
+    '[local.a]\nbootstrap = "b"\nreg = [""]': r"\[local.a\] reg: the name is empty",
+    '[local.a]\nbootstrap = "b"\nreg = ["c", "c"]': r"\[local.a\] reg: 'c' is there twice",
+    '[local.a]\nreg = ["c"]': r"\[local.a\] reg: .* add bootstrap",
+    "[broadcast.a]\nautobind = 1": r"\[broadcast.a\] autobind: must be true or false, not 1",
+    '[broadcast.a]\nreg = ["c"]': r"\[broadcast.a\] reg: a broadcast layer holds no names",
+    '[broadcast.a]\nhash = "SHA3_256"': r"\[broadcast.a\] hash: unknown key; known are bootstrap, autobind",
+    '[broadcast.a]\nenrol = "b"': r"\[broadcast.a\] enrol: not built yet",
+    '[broadcast.a]\nconn = ["b"]': r"\[broadcast.a\] conn: not built yet",
+    "[local.a]\n[broadcast.a]": r"\[broadcast.a\] has the name of \[local.a\]",
+    '[local.a]\nbootstrap = "l"\n[local.b]\nbootstrap = "l"': r"\[local.b\] bootstrap: \[local.a\] is in layer 'l'",
+}
+
+
+@pytest.mark.parametrize("text", ERRORS, ids=[text[:40] for text in ERRORS])
+def test_an_error_names_the_table_and_the_key(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=ERRORS[text]):
+        parse(text)
+
+
+def test_layers_of_two_types_may_have_one_name() -> None:
+    assert len(parse('[local.a]\nbootstrap = "l"\n[broadcast.b]\nbootstrap = "l"').ipcps) == 2
+
+
+@given(st.text())
+def test_any_text_is_a_configuration_or_a_configuration_error(text: str) -> None:
+    for each in (text, f"[name.a]\nprog = {text}", f"[local.{text}]", f'[name."{text}"]'):
+        with contextlib.suppress(ConfigurationError):
+            parse(each)
+
+
+# --- application
+
+
+def test_the_example_makes_what_it_says() -> None:
+    world = World()
+    assert apply(world, EXAMPLE.read_text()) == []
+    found = names(world)
+    assert {name: (entry.policy, entry.programs, entry.layers) for name, entry in found.items()} == {
+        "oping": ("round-robin", ["oping"], ["lab"]),
+        "clock": ("spillover", ["clockd"], ["lab"]),
+        "news0": ("spillover", [], []),
+        "news": ("spillover", [], []),
+    }
+    assert {name: (entry.type, entry.layer, entry.state) for name, entry in ipcps(world).items()} == {
+        "lab0": ("local", "lab", "operational"),
+        "news0": ("broadcast", "news", "operational"),
+    }
+    binding = world.irm.registry.names["clock"].programs["clockd"]
+    assert (binding.path, binding.auto, binding.args) == ("/usr/local/bin/clockd", True, ["--utc", "--interval", "1"])
+    assert world.irm.ipcps[ipcps(world)["news0"].id].names == {"news0", "news"}
+
+
+def test_the_policy_is_that_of_the_file_wherever_the_name_stands_in_it() -> None:
+    world = World()
+    assert apply(world, '[local.l0]\nbootstrap = "lab"\nreg = ["a"]\n[name.a]\nlb = "round-robin"') == []
+    assert names(world)["a"].policy == "round-robin"
+
+
+def test_an_ipcp_can_only_be_created() -> None:
+    world = World()
+    assert apply(world, "[local.l0]") == []
+    assert ipcps(world)["l0"].state == "boot"
+
+
+def test_the_hash_of_a_layer() -> None:
+    world = World()
+    assert apply(world, '[local.l0]\nbootstrap = "lab"\nhash = "SHA3_384"') == []
+    assert ipcps(world)["l0"].hash == "SHA3_384"
+
+
+def test_a_program_is_looked_up_by_its_base_name() -> None:
+    world = World()
+    configuration = parse('[name.a]\nprog = ["served", "later", "/opt/given"]\nargs = ["-x"]')
+    found = {"served": "/usr/bin/served"}
+    assert [*configuration.apply(world.manage, found.get)] == [None]
+    paths = {program: binding.path for program, binding in world.irm.registry.names["a"].programs.items()}
+    # One that others start is known by its base name: it may be installed later.
+    assert paths == {"served": "/usr/bin/served", "later": "/later", "given": "/opt/given"}
+
+
+def test_a_program_to_start_must_be_there() -> None:
+    (error,) = apply(World(), '[name.a]\nprog = ["clockd"]\nargs = [""]')
+    assert error.startswith("[name.a] prog: there is no program 'clockd' to start")
+
+
+def test_applying_twice_changes_nothing() -> None:
+    world = World()
+    assert apply(world, EXAMPLE.read_text()) == []
+    before = names(world), ipcps(world)
+    assert apply(world, EXAMPLE.read_text()) == []
+    assert (names(world), ipcps(world)) == before
+
+
+def test_applying_again_adds_what_is_new_and_leaves_the_rest() -> None:
+    world = World()
+    assert apply(world, '[name.a]\nprog = ["one"]\n[local.l0]') == []
+    world.manage(BindProgram("/bin/two", "a", True, ["-x"]))
+    world.manage(CreateName("other", "round-robin"))
+    more = '[name.a]\nlb = "round-robin"\nprog = ["one", "two", "three"]\n[local.l0]\nbootstrap = "lab"\nreg = ["a"]'
+    assert apply(world, more) == []
+    found = names(world)
+    assert (found["a"].policy, found["a"].programs, found["a"].layers) == (
+        "spillover",
+        ["one", "three", "two"],
+        ["lab"],
+    )
+    assert world.irm.registry.names["a"].programs["two"].args == ["-x"]
+    assert "other" in found
+
+
+def test_an_ipcp_that_is_another_is_an_error_and_stays() -> None:
+    world = World()
+    assert apply(world, '[local.l0]\nbootstrap = "lab"') == []
+    (error,) = apply(world, '[local.l0]\nbootstrap = "elsewhere"')
+    assert error.startswith("[local.l0] the node has an IPC process 'l0', local, in layer 'lab'")
+    (error,) = apply(world, "[broadcast.l0]")
+    assert error.startswith("[broadcast.l0] the node has an IPC process 'l0', local")
+    assert ipcps(world)["l0"].layer == "lab"
+
+
+def test_an_error_of_the_node_names_the_table_and_the_others_are_brought_about() -> None:
+    world = World()
+    assert apply(world, '[local.first]\nbootstrap = "lab"') == []
+    errors = apply(world, '[name.a]\n[local.second]\nbootstrap = "lab"\n[local.third]\nbootstrap = "lab3"')
+    assert len(errors) == 1
+    assert errors[0].startswith("[local.second] this node is in local layer 'lab' already")
+    assert "a" in names(world)
+    assert ipcps(world)["third"].layer == "lab3"
+
+
+def test_a_layer_that_a_table_could_not_join_leaves_no_ipcp_behind() -> None:
+    world = World()
+    assert apply(world, '[local.first]\nbootstrap = "lab"') == []
+    assert len(apply(world, '[local.second]\nbootstrap = "lab"')) == 1
+    assert set(ipcps(world)) == {"first"}
+
+
+def test_autobind_is_the_binding_that_irm_makes() -> None:
+    world, by_hand = World(), World()
+    apply(world, '[broadcast.b0]\nbootstrap = "news"\nautobind = true')
+    apply(by_hand, '[broadcast.b0]\nbootstrap = "news"')
+    for name in ("b0", "news"):
+        by_hand.manage(BindProcess(ipcps(by_hand)["b0"].id, name))
+    assert names(world) == names(by_hand)
