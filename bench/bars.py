@@ -114,4 +114,10 @@ BARS: list[Bar] = [
     Bar("wake-ups a second of an idle node", ("idle-node", OURS), at_most=0),
     Bar("wake-ups a second of an idle program", ("idle-program", OURS), at_most=0),
     *_shared(),
+    Bar("awaited round trip 64 B: over blocking", ("aio-rtt", OURS), ("aio-rtt-blocking", OURS), at_most=1.5),
+    Bar(
+        "awaited packet one way 64 B: time over blocking", ("aio-rate-blocking", OURS), ("aio-rate", OURS), at_most=1.5
+    ),
+    Bar("awaited round trip 64 B: faster than streams", ("aio-rtt", "streams"), ("aio-rtt", OURS), at_least=3),
+    Bar("awaited one way 64 B: over streams", ("aio-rate", OURS), ("aio-rate", "streams"), at_least=3),
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import cycle, islice, repeat
 from time import perf_counter, perf_counter_ns
@@ -12,6 +12,9 @@ Send = Callable[[bytes], object]
 Recv = Callable[[], bytes]
 #: The two calls of one connection.
 Ends = tuple[Send, Recv]
+
+SendSoon = Callable[[bytes], Awaitable[object]]
+RecvSoon = Callable[[], Awaitable[bytes]]
 
 #: Packets in one `write_many` or `read_many`.
 BATCH = 64
@@ -136,6 +139,46 @@ def pull_many(recv_many: Callable[[], list[bytes]], send: Send, count: int) -> f
         raise CountError(f"received {received - 1} packets, {count} were sent")
     _finish_pull(send, packets[-1])
     return (count - first) / seconds
+
+
+async def ping_awaited(send: SendSoon, recv: RecvSoon, packet: bytes, count: int) -> RoundTrips:
+    """`ping`, with awaited calls."""
+    stamps = array("q", bytes(8 * (count + 1)))
+    clock = perf_counter_ns
+    stamps[0] = clock()
+    for i in range(1, count + 1):
+        await send(packet)
+        await recv()
+        stamps[i] = clock()
+    return _round_trips(stamps)
+
+
+async def echo_awaited(send: SendSoon, recv: RecvSoon, count: int) -> None:
+    """Be the other side of `ping_awaited`."""
+    for _ in repeat(None, count):
+        await send(await recv())
+
+
+async def push_awaited(send: SendSoon, recv: RecvSoon, packet: bytes, count: int) -> None:
+    """`push`, with awaited calls. The marker has the size of the packets: a stream has no other way to tell them apart."""
+    for _ in repeat(None, count):
+        await send(packet)
+    await send(_MARKER.ljust(len(packet)))
+    if (answer := await recv()) != _ANSWER.ljust(len(packet)):
+        raise CountError(f"expected the answer after the last packet, received {answer!r}")
+
+
+async def pull_awaited(send: SendSoon, recv: RecvSoon, size: int, count: int) -> float:
+    """Be the other side of `push_awaited`; return packets a second."""
+    await recv()
+    start = perf_counter()
+    for _ in repeat(None, count - 1):
+        await recv()
+    seconds = perf_counter() - start
+    if await recv() != _MARKER.ljust(size):
+        raise CountError("more packets came than were sent")
+    await send(_ANSWER.ljust(size))
+    return (count - 1) / seconds
 
 
 def _finish_push(send: Send, recv: Recv) -> None:

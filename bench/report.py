@@ -17,6 +17,7 @@ COLUMNS = {
     "pipe": "multiprocessing",
     "zmq": "pyzmq ipc",
     "limit": "bare ring (limit)",
+    "streams": "asyncio streams",
     "ours": "ours",
 }
 

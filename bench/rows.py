@@ -80,4 +80,8 @@ ROWS: dict[str, Row] = {
     "idle-program": Row("idle", "wake-ups of a program waiting in read", "wakes/s"),
     "idle-node": Row("idle", "wake-ups of the node meanwhile", "wakes/s"),
     **_shared(),
+    "aio-rtt-blocking": Row("aio", "round trip 64 B, mean, blocking calls", "us"),
+    "aio-rtt": Row("aio", "round trip 64 B, mean, awaited", "us"),
+    "aio-rate-blocking": Row("aio", "one way 64 B, blocking calls", "/s"),
+    "aio-rate": Row("aio", "one way 64 B, awaited", "/s"),
 }

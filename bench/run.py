@@ -48,12 +48,12 @@ class Run:
 
     @property
     def columns(self) -> list[str]:
-        """The peers that can be measured here."""
-        return [column for column in COLUMNS if column in self.probes]
+        """The peers that can be measured here, but for those that only the measure `aio` knows."""
+        return [column for column in COLUMNS if column in self.probes and column != "streams"]
 
     def probe(self) -> None:
         """Find out which peers can be measured here."""
-        for peer in [*COLUMNS, "zmq-router"]:
+        for peer in [*COLUMNS, "zmq-router", "ours-aio"]:
             with Program(None) as program:
                 found = program.call("probe", peer=peer)
             if "missing" not in found:

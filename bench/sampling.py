@@ -46,6 +46,16 @@ def rate_in_batches(pair: Pair, size: int, length: Length) -> float:
     return _rate(pair, ("pull_many", "push_many"), size, length)
 
 
+def round_trips_awaited(pair: Pair, size: int, length: Length) -> RoundTrips:
+    """Return the round trip times over the latest connection, with awaited calls."""
+    return _round_trips(pair, ("echo_awaited", "ping_awaited"), size, length, least=length.trial)
+
+
+def rate_awaited(pair: Pair, size: int, length: Length) -> float:
+    """Return the packets a second over the latest connection, with awaited calls."""
+    return _rate(pair, ("pull_awaited", "push_awaited"), size, length)
+
+
 def _round_trips(pair: Pair, commands: tuple[str, str], size: int, length: Length, least: int) -> RoundTrips:
     trial = RoundTrips(**pair.together(*commands, size=size, count=length.trial)[1])
     count = packets_for(length.seconds, trial.mean / 1e6, least, _MOST_TRIPS)

@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any
 
 from bench import loops, peers
-from bench.peers.face import Channel, Peer
+from bench.peers.face import Awaited, Channel, Peer
 
 _GREETING = b"?"
 Answer = dict[str, Any]
@@ -124,6 +124,25 @@ class Worker:
             raise RuntimeError("this peer has no batches")
         return {"per_second": loops.pull_many(channel.recv_many, channel.send, count)}
 
+    def ping_awaited(self, size: int, count: int) -> Answer:
+        ends = self._awaited(size)
+        trips: loops.RoundTrips = ends.run(loops.ping_awaited(ends.send, ends.recv, bytes(size), count))
+        return trips.as_dict()
+
+    def echo_awaited(self, size: int, count: int) -> Answer:
+        ends = self._awaited(size)
+        ends.run(loops.echo_awaited(ends.send, ends.recv, count))
+        return {}
+
+    def push_awaited(self, size: int, count: int) -> Answer:
+        ends = self._awaited(size)
+        ends.run(loops.push_awaited(ends.send, ends.recv, bytes(size), count))
+        return {}
+
+    def pull_awaited(self, size: int, count: int) -> Answer:
+        ends = self._awaited(size)
+        return {"per_second": ends.run(loops.pull_awaited(ends.send, ends.recv, size, count))}
+
     def has_batches(self) -> Answer:
         return {"yes": self._channels[-1].send_many is not None}
 
@@ -144,6 +163,12 @@ class Worker:
         if self._peer is None:
             raise RuntimeError("the first command is open")
         return self._peer
+
+    def _awaited(self, size: int) -> Awaited:
+        awaited = self._channels[-1].awaited
+        if awaited is None:
+            raise RuntimeError("this peer has no calls to await")
+        return awaited(size)
 
     def _ends(self, size: int) -> list[loops.Ends]:
         return [(channel.send, channel.receive_with(size)) for channel in self._channels]

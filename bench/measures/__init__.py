@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bench.measures import footprint, growth, idle, imports, packets, setup, shared_core
+from bench.measures import awaited, footprint, growth, idle, imports, packets, setup, shared_core
 from bench.run import Run
 
 MEASURES: dict[str, Callable[[Run], None]] = {
@@ -16,4 +16,5 @@ MEASURES: dict[str, Callable[[Run], None]] = {
     "import": imports.measure,
     "idle": idle.measure,
     "shared": shared_core.measure,
+    "aio": awaited.measure,
 }

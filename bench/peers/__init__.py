@@ -14,6 +14,8 @@ _PEERS = {
     "zmq-router": "bench.peers.zmq_ipc:ZmqRouter",
     "limit": "bench.peers.bare_ring:BareRing",
     "ours": "bench.peers.ours:Ours",
+    "ours-aio": "bench.peers.awaited:OursAwaited",
+    "streams": "bench.peers.awaited:Streams",
 }
 
 

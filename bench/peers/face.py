@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 #: What `receive_with` is told when only the one-byte greeting will come.
 GREETING_SIZE = 64
+
+
+@dataclass(slots=True)
+class Awaited:
+    """The calls of a connection to be awaited, and what runs a loop with them in it."""
+
+    send: Callable[[bytes], Awaitable[object]]
+    recv: Callable[[], Awaitable[bytes]]
+    run: Callable[[Coroutine[Any, Any, Any]], Any]
 
 
 @dataclass(slots=True)
@@ -21,6 +31,8 @@ class Channel:
     recv_for: Callable[[int], Callable[[], bytes]] | None = None
     send_many: Callable[[list[bytes]], int] | None = None
     recv_many: Callable[[], list[bytes]] | None = None
+    #: For peers of the measure `aio`: the calls for packets of one size.
+    awaited: Callable[[int], Awaited] | None = None
 
     def receive_with(self, size: int) -> Callable[[], bytes]:
         """Return the call that receives packets of up to `size` bytes."""

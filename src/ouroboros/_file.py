@@ -94,7 +94,7 @@ class FlowFile(io.RawIOBase):
 
 def open_flow(
     flow: _Flow, mode: str, buffering: int | None, encoding: str | None, errors: str | None, newline: str | None
-) -> IO[str] | IO[bytes]:
+) -> IO[Any]:
     """The file; see `Flow.makefile`."""
     if not set(mode) <= set("rwb") or not set(mode) & set("rw") or len(set(mode)) != len(mode):
         raise ValueError(f'mode must be "r", "w" or "rw", with or without "b", not {mode!r}')
@@ -105,7 +105,7 @@ def open_flow(
         raise ValueError("text needs a buffer")
     raw = FlowFile(flow, "r" in mode, "w" in mode)
     if buffering == 0:
-        return raw  # type: ignore[return-value] # typeshed has no name for what all binary files share
+        return raw  # type: ignore[return-value] # an IO to all but typeshed
     size = io.DEFAULT_BUFFER_SIZE if buffering is None or buffering < 2 else buffering
     buffered = _buffered(raw, mode, size)
     if binary:

@@ -257,11 +257,13 @@ async def serve(
 
 
 async def _handle(handler: Callable[[Flow], Awaitable[Any]], flow: Flow, free: anyio.Semaphore) -> None:
+    who = repr(flow)
     try:
         async with flow:
             await handler(flow)
     except FlowException as error:
-        log.info("%r ended: %s", flow, error)
+        # Its text only: a record that is kept must not keep the frames of the handler.
+        log.info("%s ended: %s", who, str(error))
     finally:
         free.release()
 

@@ -22,7 +22,7 @@ import weakref
 from collections.abc import Sequence
 from enum import IntFlag
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Protocol, Self
+from typing import IO, TYPE_CHECKING, Any, Protocol, Self
 
 from ouroboros._file import open_flow
 from ouroboros.control.messages import Accept, Alloc, Join
@@ -252,7 +252,7 @@ class Flow:
         encoding: str | None = None,
         errors: str | None = None,
         newline: str | None = None,
-    ) -> IO[str] | IO[bytes]:
+    ) -> IO[Any]:
         """A file whose content is that of the packets, one after the other: a stream, without their boundaries.
 
         The arguments are those of `socket.socket.makefile`: `mode` is `"r"`, `"w"` or `"rw"`, with `"b"` for bytes; text

@@ -19,6 +19,7 @@ import select
 import sys
 import threading
 import time
+import weakref
 from types import TracebackType
 from typing import Self
 
@@ -72,14 +73,11 @@ class FlowServer:
         self.RequestHandlerClass = RequestHandlerClass
         self._closed = False
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._release = weakref.finalize(self, os.close, self._stop)
         self._stopping = False
         self._idle = threading.Event()
         self._idle.set()
-        try:
-            client.request(BindProcess(os.getpid(), self.name))
-        except BaseException:
-            os.close(self._stop)
-            raise
+        client.request(BindProcess(os.getpid(), self.name))
 
     def __enter__(self) -> Self:
         return self
@@ -91,6 +89,7 @@ class FlowServer:
 
     def serve_forever(self) -> None:
         """Accept and handle flows until `shutdown`."""
+        self._check_open()
         self._idle.clear()
         try:
             while not self._stopping and (flow := self._accept(None)) is not None:
@@ -98,6 +97,8 @@ class FlowServer:
         finally:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._stop)
+            if self._closed:
+                self._release()
             self._stopping = False
             self._idle.set()
 
@@ -115,7 +116,8 @@ class FlowServer:
         One that was not running yet ends as soon as it begins.
         """
         self._stopping = True
-        os.eventfd_write(self._stop, 1)
+        if self._release.alive:
+            os.eventfd_write(self._stop, 1)
         self._idle.wait()
 
     def server_close(self) -> None:
@@ -123,7 +125,9 @@ class FlowServer:
         if self._closed:
             return
         self._closed = True
-        os.close(self._stop)
+        if self._idle.is_set():
+            # Else another thread may be waiting on it.
+            self._release()
         # The name may be gone already, and the node too.
         with contextlib.suppress(IrmError):
             client.request(UnbindProcess(os.getpid(), self.name), start=False)
@@ -151,7 +155,7 @@ class FlowServer:
         INFO, anything else with its traceback at level ERROR."""
         error = sys.exc_info()[1]
         if isinstance(error, FlowException):
-            log.info("%s: a flow ended: %s", self.name, error)
+            log.info("%s: a flow ended: %s", self.name, str(error))
         else:
             log.error("%s: the handler of a flow failed", self.name, exc_info=error)
 
@@ -159,6 +163,10 @@ class FlowServer:
         """Called by `handle_request` when no flow came in time. Does nothing unless overridden."""
 
     # --- helpers
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError("this server is closed: make a new FlowServer")
 
     def _process(self, flow: Flow) -> None:
         try:
@@ -173,8 +181,7 @@ class FlowServer:
 
     def _accept(self, timeout: float | None) -> Flow | None:
         """The next flow; None when the time is over, or the server is told to stop."""
-        if self._closed:
-            raise ValueError("this server is closed: make a new FlowServer")
+        self._check_open()
         call = client.begin(accept_request(None, self.name), start=True)
         deadline = None if timeout is None else time.monotonic() + timeout
         # Outside of the next loop, where only waiting is interrupted: an answer that is an error needs no withdrawal.

@@ -665,7 +665,8 @@ class TestFork:
 
 def _in_child(fs: FlowSet, fq: FEventQueue, flow: Flow) -> int:
     """What a child does to the set of its parent; 0 when all is refused."""
-    for call in (lambda: fs.wait(fq, 0), lambda: fs.remove(flow), fs.zero):
+    calls: list[Callable[[], None]] = [lambda: fs.wait(fq, 0), lambda: fs.remove(flow), fs.zero]
+    for call in calls:
         try:
             call()
             return 1

@@ -611,7 +611,6 @@ class TestQueues:
         assert near.write(b"room again") == 10
         assert far.do("f.read()") == b"room again"
 
-    @pytest.mark.xfail(reason="ring.rs go_home(): what a SKIP skips counts as used until the reader passes it")
     @pytest.mark.parametrize("size", [16, 100, 1000])
     def test_an_empty_ring_has_room_wherever_it_is(self, node: NodeProcess, size: int) -> None:
         for before in range(2000 // size + 2):

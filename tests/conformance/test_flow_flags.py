@@ -47,7 +47,14 @@ OK = None
 #: Row, flags, then what comes of: own write, own read of nothing, own read of a packet, a write of the peer.
 EFFECTS: list[tuple[str, F, Any, Any, Any, Any]] = [
     ("read-only", F.ReadOnly | F.NonBlocking, FlowPermissionException, FlowWouldBlockException, OK, OK),
-    ("write-only", F.WriteOnly | F.NonBlocking, OK, *[FlowPermissionException] * 3),
+    (
+        "write-only",
+        F.WriteOnly | F.NonBlocking,
+        OK,
+        FlowPermissionException,
+        FlowPermissionException,
+        FlowPermissionException,
+    ),
     ("read-write", F.ReadWrite | F.NonBlocking, OK, FlowWouldBlockException, OK, OK),
     ("down", F.ReadWrite | F.Down, FlowDownException, FlowDownException, OK, FlowDownException),
     ("down-read-only", F.ReadOnly | F.Down, FlowPermissionException, FlowDownException, OK, FlowDownException),

@@ -253,3 +253,11 @@ def test_joins_of_two_programs_do_not_mix(members: list[Shell]) -> None:
         for other in members:
             if other not in (one, two):
                 assert other.do("f.read()") == b"%d" % one.pid
+
+
+def test_what_is_written_once_join_has_returned_reaches_the_new_member(layer: int) -> None:
+    with flow_join("hall") as talker:
+        for number in range(500):
+            with flow_join("hall") as guest:
+                talker.write(b"%d" % number)
+                assert guest.read() == b"%d" % number

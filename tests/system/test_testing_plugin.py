@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import ended
 
 pytest_plugins = ["pytester"]
+pytestmark = pytest.mark.slow
 
 #: A program as a newcomer writes it.
 SHOUT = """
@@ -156,7 +158,7 @@ def test_several_nodes_within_the_test_process(quiet: pytest.Pytester) -> None:
 
 
 def test_an_impaired_layer(quiet: pytest.Pytester) -> None:
-    quiet.makepyfile(shout=SHOUT.replace("flow.writeline(flow.readline().upper())", "flow.read()"))
+    quiet.makepyfile(shout=SHOUT.replace("flow.writeline(flow.readline().upper())", "while flow.read(): pass"))
     test = """
         import pytest
         from ouroboros.dev import flow_alloc
@@ -213,6 +215,4 @@ def test_the_node_ends_when_the_test_process_is_killed(quiet: pytest.Pytester) -
         [sys.executable, "-m", "pytest", "-s", str(path)], capture_output=True, text=True, check=False
     )
     pid = int(result.stdout.partition("node ")[2].split()[0])
-    from support import ended
-
     ended(pid)

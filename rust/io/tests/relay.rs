@@ -65,7 +65,9 @@ fn packets_go_both_ways_whole_and_in_order() {
     let packets: Vec<Vec<u8>> = (0..200usize).map(|number| vec![number as u8; 1 + number * 40]).collect();
     for (from, to) in [(&one, &other), (&other, &one)] {
         packets.iter().for_each(|packet| write(from, packet));
-        assert!(packets.iter().all(|packet| read(to).as_ref() == Ok(packet)));
+        for packet in &packets {
+            assert_eq!(read(to).as_ref(), Ok(packet), "{:?}", relay.counters());
+        }
     }
     assert_eq!(relay.counters(), Counters { delivered: 400, ..Counters::default() });
 }

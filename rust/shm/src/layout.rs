@@ -52,6 +52,8 @@ pub struct ProducerLine {
     pub tail: AtomicU64,
     /// Packets published so far.
     pub pushed: AtomicU64,
+    /// Position from which the producer went on at the next start of the data, last time that it found the ring empty.
+    pub skip: AtomicU64,
 }
 
 /// Written by the consumer of a ring.

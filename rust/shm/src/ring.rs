@@ -4,8 +4,9 @@
 //! start. Each side keeps its own position in private memory and believes nothing it reads from the shared one: a word is
 //! copied once, checked against what is possible, and the copy is used. What is impossible is `Corrupt`, for good.
 //!
-//! When the ring is empty and the producer has left the first page, it goes back there by a `SKIP` record, so that a flow
-//! with a short backlog lives in one page.
+//! When the ring is empty and the producer has left the first bytes, it goes back there: it says from which position
+//! (`skip`) and goes on at the next start of the data. So a flow with a short backlog lives in one page. What is skipped is
+//! room like any other.
 //!
 //! Doorbell. The socket of the reader is readable exactly while `reader_armed` is 0 (a token byte is in it, or about to
 //! be). It starts that way, with a token put in at creation. The reader arms only when it found the ring empty, and
@@ -18,9 +19,9 @@ use core::mem::MaybeUninit;
 use crate::layout::{MAX_PACKET, RingControl};
 use crate::sync::{Ordering, fence};
 
-/// Length field of a record that says: go on at the start of the data.
-const SKIP: u32 = u32::MAX;
 const HEADER: u64 = 8;
+/// No position.
+const NEVER: u64 = u64::MAX;
 
 /// The memory of one ring.
 pub trait Memory {
@@ -70,6 +71,11 @@ impl From<Corrupt> for StageError {
     }
 }
 
+/// The start of the data that comes after a position.
+const fn after_skip<M: Memory>(position: u64) -> u64 {
+    (position / M::CAPACITY as u64 + 1) * M::CAPACITY as u64
+}
+
 /// Bytes that a packet of `length` takes in the ring.
 const fn record(length: usize) -> u64 {
     HEADER + (length as u64).next_multiple_of(8)
@@ -84,12 +90,13 @@ pub struct Producer<M> {
     head: u64,
     packets: u64,
     check_at: u64,
+    skip: u64,
 }
 
 impl<M: Memory> Producer<M> {
     /// The producer of a fresh ring.
     pub fn new(memory: M) -> Self {
-        Producer { memory, tail: 0, published: 0, head: 0, packets: 0, check_at: 0 }
+        Producer { memory, tail: 0, published: 0, head: 0, packets: 0, check_at: 0, skip: NEVER }
     }
 
     /// Copy a packet into the ring; the reader sees it after `publish`.
@@ -174,7 +181,9 @@ impl<M: Memory> Producer<M> {
     }
 
     fn fits(&self, need: u64) -> bool {
-        self.tail - self.head + need <= M::CAPACITY as u64
+        // A reader that has not come by the skip yet has read all before it.
+        let head = if self.head == self.skip { after_skip::<M>(self.skip) } else { self.head };
+        self.tail.saturating_sub(head) + need <= M::CAPACITY as u64
     }
 
     fn offset(&self, position: u64) -> usize {
@@ -193,15 +202,15 @@ impl<M: Memory> Producer<M> {
 
     fn go_home(&mut self, need: u64) -> Result<(), Corrupt> {
         let offset = self.offset(self.tail) as u64;
-        // Room for the `SKIP` counts as well: it must not be the one record on another page.
-        if offset == 0 || offset + need + HEADER <= M::HOME as u64 || self.tail < self.check_at {
+        if offset == 0 || offset + need <= M::HOME as u64 || self.tail < self.check_at {
             return Ok(());
         }
         self.check_at = self.tail + M::CHECK as u64;
         self.refresh_head()?;
-        // What is skipped counts as used until the reader comes by, so the packet must fit into the rest.
-        if self.head == self.tail && need <= offset {
-            self.memory.write(offset as usize, &SKIP.to_ne_bytes());
+        if self.head == self.tail {
+            // Seen by the reader with the tail that is published next.
+            self.memory.control().producer.skip.store(self.tail, Ordering::Relaxed);
+            self.skip = self.tail;
             self.tail += M::CAPACITY as u64 - offset;
             self.check_at = 0;
         }
@@ -238,29 +247,17 @@ impl<M: Memory> Consumer<M> {
 
     /// Length of the next packet, or None when there is none.
     pub fn next_length(&mut self) -> Result<Option<usize>, Corrupt> {
-        loop {
+        if self.head == self.tail {
+            self.refresh_tail()?;
             if self.head == self.tail {
-                self.refresh_tail()?;
-                if self.head == self.tail {
-                    return Ok(None);
-                }
+                return Ok(None);
             }
-            let available = self.tail - self.head;
-            let length = self.memory.length_at(self.offset(self.head));
-            if length == SKIP {
-                let step = M::CAPACITY as u64 - self.offset(self.head) as u64;
-                if step > available {
-                    return Err(Corrupt);
-                }
-                self.head += step;
-                continue;
-            }
-            let length = length as usize;
-            if length > MAX_PACKET || record(length) > available {
-                return Err(Corrupt);
-            }
-            return Ok(Some(length));
         }
+        let length = self.memory.length_at(self.offset(self.head)) as usize;
+        if length > MAX_PACKET || record(length) > self.tail - self.head {
+            return Err(Corrupt);
+        }
+        Ok(Some(length))
     }
 
     /// Copy the next packet out and step over it. `target` has exactly the length that `next_length` just returned.
@@ -380,12 +377,21 @@ impl<M: Memory> Consumer<M> {
         position as usize & (M::CAPACITY - 1)
     }
 
+    /// Look for new packets; for when all that were known are read.
     fn refresh_tail(&mut self) -> Result<(), Corrupt> {
+        let producer = &self.memory.control().producer;
         // Pairs with the Release store in `Producer::publish`.
-        let tail = self.memory.control().producer.tail.load(Ordering::Acquire);
-        if tail < self.tail || tail - self.released > M::CAPACITY as u64 || tail % 8 != 0 {
+        let tail = producer.tail.load(Ordering::Acquire);
+        if tail == self.tail {
+            return Ok(());
+        }
+        // The producer skips only from an empty ring, that is from where we are.
+        let skipped = producer.skip.load(Ordering::Relaxed) == self.head && self.offset(self.head) != 0;
+        let head = if skipped { after_skip::<M>(self.head) } else { self.head };
+        if tail < head || tail - head > M::CAPACITY as u64 || tail % 8 != 0 {
             return Err(Corrupt);
         }
+        self.head = head;
         self.tail = tail;
         Ok(())
     }

@@ -19,9 +19,6 @@ mod common;
 use common::scribbler::{Attack, KINDS};
 use common::{Flow, is_readable, read, read_all, wait_now, write, write_all};
 
-/// Length field of a record that says: go on at the start.
-const SKIP: u32 = u32::MAX;
-
 /// The ring that side 1, the hostile one, writes.
 fn incoming(flow: &Flow) -> &RingControl {
     &flow.mapping.control().rings[1]
@@ -71,7 +68,7 @@ fn tail_that_goes_back_is_corrupt() {
 
 #[test]
 fn impossible_length_is_corrupt() {
-    for length in [57, 4096, MAX_PACKET as u32, MAX_PACKET as u32 + 1, i32::MAX as u32, SKIP - 1, SKIP] {
+    for length in [57, 4096, MAX_PACKET as u32, MAX_PACKET as u32 + 1, i32::MAX as u32, u32::MAX - 1, u32::MAX] {
         let flow = Flow::new();
         write_length(&flow, 0, length);
         incoming(&flow).producer.tail.store(64, Ordering::Relaxed);
@@ -80,14 +77,25 @@ fn impossible_length_is_corrupt() {
 }
 
 #[test]
-fn ring_of_nothing_but_a_skip_is_an_empty_ring() {
+fn skip_to_nowhere_is_corrupt() {
     let flow = Flow::new();
-    for lap in 1..5 {
-        write_length(&flow, 0, SKIP);
-        incoming(&flow).producer.tail.store(lap * CAPACITY as u64, Ordering::Relaxed);
-        wait_now(&flow.near, Wish::Packet);
-        assert_eq!(read(&flow.near), Ok(None));
-        assert!(!flow.near.glance(Wish::Packet));
+    write(&flow.far, b"packet").unwrap();
+    read(&flow.near).unwrap();
+    // From where the reader is, but there is nothing behind the start of the data that it leads to.
+    incoming(&flow).producer.skip.store(16, Ordering::Relaxed);
+    incoming(&flow).producer.tail.store(32, Ordering::Relaxed);
+    assert_corrupt_for_good(&flow);
+}
+
+#[test]
+fn skip_from_elsewhere_is_none() {
+    for skip in [0, 8, CAPACITY as u64, u64::MAX] {
+        let flow = Flow::new();
+        incoming(&flow).producer.skip.store(skip, Ordering::Relaxed);
+        for _ in 0..100 {
+            assert_eq!(write(&flow.far, b"packet"), Ok(true));
+            assert_eq!(read(&flow.near).unwrap().unwrap(), b"packet");
+        }
     }
 }
 

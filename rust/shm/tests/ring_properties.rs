@@ -190,3 +190,20 @@ fn empty_packet_that_was_looked_at_is_read_once() {
     assert_eq!(read(&flow.far).unwrap().unwrap(), b"next");
     assert_eq!(read(&flow.far).unwrap(), None);
 }
+
+#[test]
+fn empty_ring_has_room_wherever_it_is() {
+    for before in 0..60 {
+        let flow = Flow::new();
+        for _ in 0..before {
+            assert_eq!(write(&flow.near, &[1; 100]), Ok(true));
+            read(&flow.far).unwrap();
+        }
+        let room = (0..).take_while(|_| write(&flow.near, &[2; 1000]) == Ok(true)).count();
+        assert!(room >= CAPACITY / 1008 - 1, "{room} packets after {before}");
+        for _ in 0..room {
+            assert_eq!(read(&flow.far).unwrap().unwrap().len(), 1000);
+        }
+        assert_eq!(read(&flow.far), Ok(None));
+    }
+}

@@ -71,6 +71,8 @@ class _Connection:
         pid, _ = _peer(sock)
         #: Tells nodes apart. Not the process alone, which can run several of them.
         self.node = hash((pid, sock.getpeername()))
+        #: The runtime directory that the environment named.
+        self.directory = os.environ.get("OUROBOROS_RUNTIME_DIR")
 
     def send(self, request: Request) -> None:
         self._sock.sendall(messages.encode(request))
@@ -207,15 +209,18 @@ class Client:
                 return
         self._idle.append(connection)
 
-    def disconnect(self) -> None:
-        """Close the connections that are kept for the next call, which may be for another node."""
-        for connection in self._idle:
-            connection.close()
-        self._idle = []
+    def disconnect(self, directory: str) -> None:
+        """Close the connections that are kept for calls to the node of a runtime directory, which has ended."""
+        for connection in self._idle[:]:
+            if connection.directory == directory:
+                connection.close()
+                self._idle.remove(connection)
 
     def forget(self) -> None:
         """In the child of a fork: the connections are the parent's."""
-        self.disconnect()
+        for connection in self._idle:
+            connection.close()
+        self._idle = []
         self._instance = secrets.randbits(48)
 
     def _exchange(self, request: Request, start: bool, timeout: float | None) -> tuple[Answer, list[int], int]:
@@ -271,8 +276,10 @@ class Client:
 
     def _take_idle(self, node: int | None = None) -> _Connection | None:
         """A connection that is kept for the next call, with `node` one to that node. Threads may race for it."""
+        # The environment may name another directory than it did.
+        directory = os.environ.get("OUROBOROS_RUNTIME_DIR")
         for connection in self._idle[::-1]:
-            if node in (None, connection.node):
+            if connection.directory == directory if node is None else connection.node == node:
                 with contextlib.suppress(ValueError):
                     self._idle.remove(connection)
                     return connection

@@ -468,10 +468,16 @@ class Node:
         except OSError as error:
             self._fail_flow(effect.flow_id, 0, effect.token, error)
             return
-        self._grant(effect.token, Granted(effect.flow_id, effect.qos, 0), memory, bell)
-        os.close(bell)
-        # The worker takes over both descriptors.
-        self._workers[effect.ipcp].add(memory, far_bell)
+        try:
+            # Before it is granted: what the others write once `join` has returned must reach it.
+            self._workers[effect.ipcp].add(*_duplicates(memory, far_bell))
+        except OSError as error:
+            self._fail_flow(effect.flow_id, 0, effect.token, error)
+        else:
+            self._grant(effect.token, Granted(effect.flow_id, effect.qos, 0), memory, bell)
+        finally:
+            for descriptor in (memory, bell, far_bell):
+                os.close(descriptor)
 
     def _grant(self, token: int, granted: Granted, memory: int, bell: int) -> None:
         connection = self._asking.get(token)
@@ -605,6 +611,16 @@ def _lock(directory: Path) -> TextIO:
     lock.write(str(os.getpid()))
     lock.flush()
     return lock
+
+
+def _duplicates(one: int, other: int) -> tuple[int, int]:
+    """Both descriptors once more, or neither."""
+    first = os.dup(one)
+    try:
+        return first, os.dup(other)
+    except OSError:
+        os.close(first)
+        raise
 
 
 def _flow_limit() -> int:

@@ -85,20 +85,19 @@ class Node:
     def use(self) -> Iterator[None]:
         """Within this block, calls of this process are for this node, and so are programs that it starts."""
         before = os.environ.get(_DIRECTORY)
-        if before == str(self.directory):
-            yield
-            return
-        self._turn_to(str(self.directory))
+        os.environ[_DIRECTORY] = str(self.directory)
         try:
             yield
         finally:
-            self._turn_to(before)
+            if before is None:
+                del os.environ[_DIRECTORY]
+            else:
+                os.environ[_DIRECTORY] = before
 
     def select(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Be the node that is found until the end of the test. None is started in its place, should it die."""
         monkeypatch.setenv(_DIRECTORY, str(self.directory))
         monkeypatch.setenv("OUROBOROS_AUTOSTART", "0")
-        client.client.disconnect()
 
     def stop(self) -> None:
         """End the node, and the programs that it started. Does nothing the second time."""
@@ -106,19 +105,12 @@ class Node:
 
     def clean_up(self) -> None:
         """Remove what a stopped node has left."""
-        client.client.disconnect()
+        client.client.disconnect(str(self.directory))
         shutil.rmtree(self.directory)
 
     def _request(self, request: Request) -> Any:  # noqa: ANN401
         with self.use():
             return client.request(request, start=False)
-
-    def _turn_to(self, directory: str | None) -> None:
-        if directory is None:
-            del os.environ[_DIRECTORY]
-        else:
-            os.environ[_DIRECTORY] = directory
-        client.client.disconnect()
 
     def _find(self, program: str | os.PathLike[str]) -> Path:
         for path in (self._folder / program, Path(program).absolute()):
