@@ -88,6 +88,7 @@ __all__ = [
     "disconnect_ipcp",
     "enroll_ipcp",
     "find_ipcp",
+    "impair_ipcp",
     "list_ipcps",
     "list_names",
     "reg_name",
@@ -163,6 +164,18 @@ def bootstrap_ipcp(name: str, conf: IpcpConfig, autobind: bool = False) -> None:
     irm.bootstrap_ipcp(pid, conf)
     if autobind and conf.ipcp_type in AUTOBIND_TYPES:
         _bind_own_names(pid, name, conf.layer_name)
+
+
+def impair_ipcp(name: str, impair: str) -> None:
+    """Change what an impaired layer does to packets, while it runs.
+
+    Raises `NoMatchError` when there is no IPC process of that name, and what `ouroboros.irm.impair_ipcp` raises.
+
+    Example::
+
+        impair_ipcp("lab0", "loss=5%,delay=20ms")
+    """
+    irm.impair_ipcp(find_ipcp(name).pid, impair)
 
 
 def autoboot(

@@ -408,11 +408,16 @@ _SETTINGS_OF = {
 }
 
 
+#: Bytes of an impairment: more than all its words take.
+_IMPAIR_LENGTH = 255
+
+
 class IpcpConfig(_Checked):
     """What `bootstrap_ipcp` makes of an IPC process: a member of the layer `layer_name`.
 
     Of `unicast`, `eth` (for both Ethernet types), `udp4` and `udp6` only the one that belongs to `ipcp_type` can be given;
     None stands for its defaults. The UDP types hash names in their own way, whatever `dir_hash_algo` says.
+    `impair`: what a layer of type local does to packets, as in `"loss=1%,delay=10ms"` (`docs/testing.md`); None: nothing.
 
     Raises `TypeError` or `ValueError` naming the field when a value does not fit.
 
@@ -429,6 +434,7 @@ class IpcpConfig(_Checked):
         "eth": _part(EthConfig, optional=True),
         "udp4": _part(Udp4Config, optional=True),
         "udp6": _part(Udp6Config, optional=True),
+        "impair": lambda value: None if value is None else _text(_IMPAIR_LENGTH)(value),
     }
 
     ipcp_type: IpcpType
@@ -438,6 +444,7 @@ class IpcpConfig(_Checked):
     eth: EthConfig | None = None
     udp4: Udp4Config | None = None
     udp6: Udp6Config | None = None
+    impair: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

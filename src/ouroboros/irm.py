@@ -117,6 +117,7 @@ __all__ = [
     "destroy_name",
     "disconnect_ipcp",
     "enroll_ipcp",
+    "impair_ipcp",
     "list_flows",
     "list_ipcps",
     "list_names",
@@ -140,7 +141,8 @@ class IpcpInfo(msgspec.Struct, frozen=True):
     """An IPC process of the node.
 
     `state`: "boot", and "operational" once it is in a layer; until then `layer` is empty and `dir_hash_algo` is None.
-    `members`: flows joined to a broadcast layer. `lost`: packets that its members were too slow to take.
+    `members`: flows joined to a broadcast layer. `lost`: packets that its members were too slow to take, or that an
+    impaired layer lost. `impair`: what the layer does to packets, "" for nothing, and how many it treated so.
     """
 
     pid: int
@@ -151,6 +153,10 @@ class IpcpInfo(msgspec.Struct, frozen=True):
     dir_hash_algo: DirectoryHashAlgo | None = None
     members: int = 0
     lost: int = 0
+    impair: str = ""
+    delivered: int = 0
+    duplicated: int = 0
+    reordered: int = 0
 
 
 class FlowInfo(msgspec.Struct, frozen=True):
@@ -225,7 +231,23 @@ def bootstrap_ipcp(pid: int, conf: IpcpConfig) -> None:
         raise IpcpBootstrapError(
             f"IPC process {ipcp.name!r} is of type {ipcp.type.word}, its configuration of type {conf.ipcp_type.word}"
         )
-    _request(messages.BootstrapIpcp(pid, conf.layer_name, conf.dir_hash_algo.word), IpcpBootstrapError)
+    _request(messages.BootstrapIpcp(pid, conf.layer_name, conf.dir_hash_algo.word, conf.impair), IpcpBootstrapError)
+
+
+def impair_ipcp(pid: int, impair: str) -> None:
+    """Change what an impaired layer does to packets, while it runs.
+
+    `impair`: replaces what was set before, as in `"loss=1%,delay=10ms"` (`docs/testing.md`); `"none"` for nothing. Flows
+    that were allocated when the layer had no impairment at all stay direct.
+
+    Raises `IpcpBootstrapError` when there is no IPC process with that pid, its layer cannot be impaired, or a word of
+    `impair` is wrong.
+
+    Example::
+
+        impair_ipcp(pid, "partition")
+    """
+    _request(messages.ImpairIpcp(pid, impair), IpcpBootstrapError)
 
 
 def enroll_ipcp(pid: int, dst: str) -> None:
@@ -525,4 +547,8 @@ def _ipcp_info(entry: messages.IpcpEntry) -> IpcpInfo:
         dir_hash_algo=DirectoryHashAlgo[entry.hash] if entry.layer else None,
         members=entry.members,
         lost=entry.lost,
+        impair=entry.impair,
+        delivered=entry.delivered,
+        duplicated=entry.duplicated,
+        reordered=entry.reordered,
     )

@@ -283,3 +283,10 @@ def test_autobind_is_the_binding_that_irm_makes() -> None:
     for name in ("b0", "news"):
         by_hand.manage(BindProcess(ipcps(by_hand)["b0"].id, name))
     assert names(world) == names(by_hand)
+
+
+def test_impairment_of_a_local_layer_is_taken_and_checked() -> None:
+    table = parse('[local.bad]\nbootstrap = "bad"\nimpair = "loss=1%"').ipcps[0]
+    assert table.impair == "loss=1%"
+    with pytest.raises(ConfigurationError, match=r"\[local.bad\] impair: .*loss must look like 1%"):
+        parse('[local.bad]\nbootstrap = "bad"\nimpair = "loss=often"')

@@ -178,7 +178,7 @@ def test_help_shows_every_verb_and_the_words_of_a_key() -> None:
         assert f"irm {verb.object} {verb.name}" in everything
     assert "irm bind program" not in help_text(("name",))
     assert (
-        "irm ipcp bootstrap name NAME layer NAME [type TYPE] [hash ALGORITHM] [autobind] [SETTING VALUE]..."
+        "irm ipcp bootstrap name NAME layer NAME [type TYPE] [hash ALGORITHM] [autobind] [impair TEXT] [SETTING VALUE]..."
         in help_text(("i", "b"))
     )
     assert "SHA3_224, SHA3_256, SHA3_384 or SHA3_512" in help_text(("ipcp", "bootstrap"))

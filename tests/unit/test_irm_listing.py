@@ -67,6 +67,10 @@ def test_json_of_ipcps_has_all_fields_and_words_for_enums() -> None:
             "dir_hash_algo": "SHA3_256",
             "members": 0,
             "lost": 0,
+            "impair": "",
+            "delivered": 0,
+            "duplicated": 0,
+            "reordered": 0,
         },
         {
             "pid": 17646,
@@ -77,6 +81,10 @@ def test_json_of_ipcps_has_all_fields_and_words_for_enums() -> None:
             "dir_hash_algo": None,
             "members": 0,
             "lost": 0,
+            "impair": "",
+            "delivered": 0,
+            "duplicated": 0,
+            "reordered": 0,
         },
     ]
 

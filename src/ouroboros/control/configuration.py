@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from ouroboros.control.impairment import parse as parse_impairment
 from ouroboros.control.irm import IPCP_TYPES
 from ouroboros.control.messages import (
     BindProcess,
@@ -30,7 +31,7 @@ from ouroboros.control.messages import (
     Request,
 )
 from ouroboros.control.names import check_name
-from ouroboros.errors import IrmError, OuroborosError
+from ouroboros.errors import IpcpBootstrapError, IrmError, OuroborosError
 from ouroboros.layers.base import DEFAULT_HASH, HASHES
 
 
@@ -101,6 +102,7 @@ class IpcpTable(msgspec.Struct, frozen=True):
     name: str
     layer: str = ""
     hash: str = DEFAULT_HASH
+    impair: str | None = None
     bind: tuple[str, ...] = ()
     register: tuple[str, ...] = ()
 
@@ -131,7 +133,7 @@ class IpcpTable(msgspec.Struct, frozen=True):
 
     def _bootstrap(self, ask: Ask, id: int, *, created: bool) -> None:
         try:
-            ask(BootstrapIpcp(id, self.layer, self.hash))
+            ask(BootstrapIpcp(id, self.layer, self.hash, self.impair))
         except OuroborosError:
             if created:
                 ask(DestroyIpcp(id))
@@ -216,7 +218,12 @@ _NAME_KEYS = {
 }
 _LAYER = _Key(str, "the name of a layer")
 _IPCP_KEYS: dict[str, dict[str, _Key]] = {
-    "local": {"bootstrap": _LAYER, "reg": _STRINGS, "hash": _Key(str, f"one of {', '.join(HASHES)}")},
+    "local": {
+        "bootstrap": _LAYER,
+        "reg": _STRINGS,
+        "hash": _Key(str, f"one of {', '.join(HASHES)}"),
+        "impair": _Key(str, 'text as "loss=1%,delay=10ms"'),
+    },
     "broadcast": {
         "bootstrap": _LAYER,
         "autobind": _Key(bool, "true or false"),
@@ -324,6 +331,13 @@ def _parse_programs(table: _Table) -> tuple[Program, ...]:
     return programs
 
 
+def _parse_impairment(table: _Table) -> str:
+    try:
+        return parse_impairment(table.get("impair", "")).text
+    except IpcpBootstrapError as error:
+        raise table.error("impair", str(error)) from error
+
+
 def _parse_ipcp(type: str, name: str, values: Mapping[str, object]) -> IpcpTable:
     title = f"[{type}.{_key(name)}]"
     _check_title(title, name, "name of an IPC process")
@@ -335,12 +349,13 @@ def _parse_ipcp(type: str, name: str, values: Mapping[str, object]) -> IpcpTable
     table = _Table(title, values, _IPCP_KEYS[type])
     layer = table.check("bootstrap", table.get("bootstrap", ""), "layer name") if table.has("bootstrap") else ""
     hash = table.choose("hash", DEFAULT_HASH, HASHES) if type == "local" else DEFAULT_HASH
+    impair = _parse_impairment(table) if table.has("impair") else None
     register = table.names("reg") if type == "local" else ()
     if register and not layer:
         raise table.error("reg", "names are registered in a layer; add bootstrap")
     autobind = type == "broadcast" and table.get("autobind", False)
     bind = tuple(dict.fromkeys(each for each in (name, layer) if each)) if autobind else ()
-    return IpcpTable(type, name, layer, hash, bind, register)
+    return IpcpTable(type, name, layer, hash, impair, bind, register)
 
 
 def _check_together(ipcps: list[IpcpTable]) -> None:

@@ -48,6 +48,10 @@ def _ipcp_bootstrap(command: Command) -> None:
         cli.bootstrap_ipcp(name, conf, autobind)
 
 
+def _ipcp_impair(command: Command) -> None:
+    cli.impair_ipcp(command.get("name"), command.get("impair"))
+
+
 def _type_of_existing(name: str) -> irm.IpcpType:
     try:
         return cli.find_ipcp(name).type
@@ -175,6 +179,7 @@ _RUN: dict[tuple[str, str], Callable[[Command], None]] = {
     ("ipcp", "create"): _ipcp_create,
     ("ipcp", "destroy"): _ipcp_destroy,
     ("ipcp", "bootstrap"): _ipcp_bootstrap,
+    ("ipcp", "impair"): _ipcp_impair,
     ("ipcp", "enroll"): _ipcp_enroll,
     ("ipcp", "connect"): _ipcp_connect,
     ("ipcp", "disconnect"): _ipcp_disconnect,

@@ -36,6 +36,8 @@ def settings(command: Command, ipcp_type: IpcpType) -> IpcpConfig:
     conf = IpcpConfig(ipcp_type, command.get("layer"))
     if command.has("hash"):
         conf.dir_hash_algo = DirectoryHashAlgo[command.get("hash")]
+    if command.has("impair"):
+        conf.impair = command.get("impair")
     match ipcp_type:
         case IpcpType.UNICAST:
             conf.unicast = _unicast(values)

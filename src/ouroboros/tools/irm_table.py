@@ -178,6 +178,7 @@ _BOOTSTRAP = (
     Key("type", "TYPE", "its type, needed if it does not exist", words=_TYPES),
     Key("hash", "ALGORITHM", "hash of names (default SHA3_256)", words=tuple(algo.word for algo in DirectoryHashAlgo)),
     _AUTOBIND,
+    Key("impair", "TEXT", "what it does to packets, for type local: loss=1%,delay=10ms,jitter=2ms,rate=10M,..."),
     *_SETTINGS,
 )
 _ENROLL = (
@@ -202,6 +203,13 @@ VERBS = (
     Verb("ipcp", "create", "", (_IPCP, Key("type", "TYPE", "its type", True, words=_TYPES)), "create an IPC process"),
     Verb("ipcp", "destroy", "", (_IPCP,), "destroy an IPC process"),
     Verb("ipcp", "bootstrap", "", _BOOTSTRAP, "start a layer, with an IPC process that is created if need be"),
+    Verb(
+        "ipcp",
+        "impair",
+        "",
+        (_IPCP, Key("impair", "TEXT", "what its layer does to packets from now on; none: nothing", required=True)),
+        "change what an impaired layer does to packets",
+    ),
     Verb("ipcp", "enroll", "", _ENROLL, "join a layer, with an IPC process that is created if need be"),
     Verb("ipcp", "connect", "", _CONNECT, "connect an IPC process to a neighbour"),
     Verb("ipcp", "disconnect", "", (_IPCP, _DST, _COMPONENT), "disconnect an IPC process from a neighbour"),
