@@ -97,6 +97,25 @@ def asleep_in(pid: int, thread: int, what: str) -> bool:
     return what != "room" or not int(words[2], 16) & _FUTEX_PRIVATE
 
 
+def waits(pid: int, thread: int, what: str) -> bool:
+    """As `asleep_in`, and for the node not just until it has answered the hello that comes before a request."""
+    if what != "node":
+        return asleep_in(pid, thread, what)
+    before = _sleeps(pid, thread)
+    if not asleep_in(pid, thread, what):
+        return False
+    # Twice, because the node may take what came from two programs in any order.
+    node_info()
+    node_info()
+    return asleep_in(pid, thread, what) and _sleeps(pid, thread) == before
+
+
+def _sleeps(pid: int, thread: int) -> str:
+    """How often a thread went to sleep so far."""
+    status = Path(f"/proc/{pid}/task/{thread}/status").read_text()
+    return next(line for line in status.splitlines() if line.startswith("voluntary_ctxt_switches"))
+
+
 def until(condition: Callable[[], bool]) -> None:
     """Look until it is so. The limit is a watchdog, for fixtures after a test that ran out of its time already."""
     end = time.monotonic() + WATCHDOG
@@ -180,7 +199,7 @@ class Program:
 
     def until_asleep(self, what: str, thread: int | None = None) -> None:
         """Until it is blocked in a read ("poll"), a write ("room") or a call to the node ("node")."""
-        until(lambda: asleep_in(self.pid, thread or self.pid, what))
+        until(lambda: waits(self.pid, thread or self.pid, what))
 
     def dispose(self) -> None:
         # With all that it forked, which may live longer than itself.
@@ -375,9 +394,7 @@ class Background(Generic[T]):
         until(lambda: self._thread.native_id is not None)
         native = self._thread.native_id
         assert native is not None
-        until(lambda: asleep_in(os.getpid(), native, what))
-        if what == "node":
-            node_info()
+        until(lambda: waits(os.getpid(), native, what))
 
     def result(self) -> T:
         self._thread.join()
