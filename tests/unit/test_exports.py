@@ -10,10 +10,13 @@ from types import ModuleType
 import pytest
 
 import ouroboros
-from ouroboros import dev, errors, event, irm, qos
+from ouroboros import aio, cli, dev, errors, event, ipcp_config, irm, qos, server
 
 MODULES = ["ouroboros", *(each.name for each in pkgutil.walk_packages(ouroboros.__path__, "ouroboros."))]
-PUBLIC = [dev, errors, event, irm, qos]
+#: Modules whose names may be imported side by side.
+PUBLIC = [dev, errors, event, irm, qos, server]
+#: Modules with the verbs of another: of `dev`, awaited; of `irm`, by names.
+VERBS = [aio, cli, ipcp_config]
 
 
 def public_names(module: ModuleType) -> list[str]:
@@ -43,7 +46,7 @@ def members(name: str, kind: type) -> list[tuple[str, object]]:
 
 DOCUMENTED = [
     (f"{module.__name__}.{name}", value)
-    for module in PUBLIC
+    for module in [*PUBLIC, *VERBS]
     for name, each in own(module)
     for name, value in [(name, each), *(members(name, each) if inspect.isclass(each) else [])]
 ]
@@ -70,7 +73,7 @@ def test_a_name_means_the_same_in_every_public_module(module: ModuleType) -> Non
             assert getattr(module, name) is getattr(other, name), name
 
 
-@pytest.mark.parametrize("module", [dev, event, irm, qos], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [dev, event, irm, qos, server, *VERBS], ids=lambda module: module.__name__)
 def test_a_star_import_brings_what_is_ours_and_no_helpers(module: ModuleType) -> None:
     for name in module.__all__:
         value = getattr(module, name)
