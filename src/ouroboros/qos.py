@@ -1,6 +1,6 @@
 """Quality of service of a flow: the nine parameters of a `QoSSpec`, and the specs that have a name.
 
-Source: the PyOuroboros API text for parameters, units and defaults; `docs/protocol/qos.md` for how they travel.
+Source: the PyOuroboros API text for parameters, units and defaults; `flows.md` 4.3 for the cubes.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from ouroboros.control.impairment import Impairment
 from ouroboros.control.messages import IpcpEntry
 from ouroboros.errors import IpcpBootstrapError, UnsupportedError
 
-#: Directory hashes by the words of the command line (`docs/protocol`: numbers 0 to 3 on the wire).
+#: Directory hashes by the words of the command line (`irm.md` 1.2: numbers 0 to 3 on the wire).
 HASHES = {
     "SHA3_224": hashlib.sha3_224,
     "SHA3_256": hashlib.sha3_256,
