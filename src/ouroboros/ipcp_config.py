@@ -11,7 +11,7 @@ Traceback (most recent call last):
     ...
 ValueError: DhtConfig: alpha must be from 1 to 10, not 11
 
-Source: `docs/protocol` for the numbers of the enums; defaults and ranges are those of the C prototype.
+Source: `irm.md` 1.2 for the numbers of the enums; defaults and ranges are those of the C prototype.
 """
 
 from __future__ import annotations

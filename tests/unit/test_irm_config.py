@@ -38,7 +38,7 @@ from ouroboros.irm import (
 #: What a type checker would find is tested at run time, too.
 untyped: Any = irm
 
-#: The numbers are those on the wire (`docs/protocol`).
+#: The numbers are those on the wire (`irm.md` 1.2).
 ENUMS: dict[type[IntEnum], dict[str, int]] = {
     IpcpType: {"LOCAL": 0, "UNICAST": 1, "BROADCAST": 2, "ETH_LLC": 3, "ETH_DIX": 4, "UDP4": 5, "UDP6": 6},
     AddressAuthPolicy: {"FLAT_RANDOM": 0},
