@@ -272,6 +272,13 @@ impl Endpoint {
         Ok(lock(&self.producer).queued())
     }
 
+    /// Whether a packet of `length` fits into the ring now.
+    pub fn has_room(&self, length: usize) -> Result<bool, Error> {
+        self.usable()?;
+        let room = lock(&self.producer).has_room(length);
+        Ok(self.note_corrupt(room)?)
+    }
+
     /// Set or clear `state::DOWN` and `state::REFUSES` of this side, and wake the peer. Readers of this process that wait
     /// already see it when they wake up next.
     pub fn set_state(&self, bits: u32) -> Result<(), Error> {
