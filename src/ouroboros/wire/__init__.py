@@ -1,1 +1,1 @@
-"""Bytes that cross a network: encoding and decoding, pure. Whatever is decoded here was written by a stranger."""
+"""What goes over a network, byte by byte. Pure: bytes in, bytes out."""
