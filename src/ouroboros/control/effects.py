@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from ouroboros.control.impairment import Impairment
 from ouroboros.control.messages import Answer
+from ouroboros.control.oap import Session
 from ouroboros.qos import QoSSpec
 from ouroboros.wire.extension import Extension
 
@@ -155,7 +154,7 @@ class Attach(msgspec.Struct, frozen=True):
     peer_eid: int
     address: Address
     extension: Extension | None
-    session: Any
+    session: Session | None
 
 
 class PeerGone(msgspec.Struct, frozen=True):

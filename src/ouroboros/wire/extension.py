@@ -8,7 +8,7 @@ bytes   field        meaning
 ======= ============ ==========================================================================================
 0–3     magic        `pyO7`
 4       version      1
-5       flags        what the sender of the blob can do: `DEALLOC`, `FRAGMENTS`, `SACK`, `CREDIT`
+5       flags        what the sender of the blob can do: `DEALLOC`, `FRAGMENTS`, `SACK`, `CREDIT`, `CRC`
 6–7     max_packet   the largest packet of the flow, without the endpoint id, that the sender receives whole
 8–11    window       the most FRCP packets beyond the last one read that the sender takes
 12–27   request      a random number of the allocation, the same in all repetitions of its request
@@ -34,6 +34,8 @@ FRAGMENTS = 2
 SACK = 4
 #: Senders of flows without FRCP are held back when the receiver is slow.
 CREDIT = 8
+#: `ber` is 0, although the request says 1: a node of the C prototype has no CRC on flows with FRCP that works.
+CRC = 16
 
 _LAYOUT = struct.Struct(">4sBBHI16s")
 
