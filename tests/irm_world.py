@@ -6,6 +6,8 @@ deadline to deadline and turns effects into the answers that programs would see.
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from typing import TypeVar
 
 from ouroboros import errors
@@ -13,20 +15,28 @@ from ouroboros.control.effects import Connect, Effect, Join, Reply
 from ouroboros.control.irm import Irm
 from ouroboros.control.messages import Accept, Alloc, Answer, Dealloc, Done, Failed, Granted, Request
 from ouroboros.control.names import Process
+from ouroboros.dataplane import MAX_PACKET
 from ouroboros.qos import QoSSpec
 
 #: The user who runs the node.
 OWNER = 1000
+#: The wall clock at the start, nanoseconds since 1970.
+WALL = 1_800_000_000 * 10**9
 
 _T = TypeVar("_T")
+
+
+def new_irm(*, embedded: bool = False, now: Callable[[], float] = lambda: 0.0, **limits: int) -> Irm:
+    """An IRM whose random numbers are always the same."""
+    return Irm(OWNER, random=random.Random(1), wall=lambda: WALL + round(now() * 1e9), embedded=embedded, **limits)
 
 
 class World:
     """One node's IRM and its programs."""
 
     def __init__(self, *, embedded: bool = False, flow_limit: int = 10_239, name_limit: int = 100_000) -> None:
-        self.irm = Irm(OWNER, embedded=embedded, flow_limit=flow_limit, name_limit=name_limit)
         self.now = 0.0
+        self.irm = new_irm(embedded=embedded, now=lambda: self.now, flow_limit=flow_limit, name_limit=name_limit)
         self._last_token = 0
         self._last_pid = 100
         self._answers: dict[int, Answer] = {}
@@ -140,10 +150,10 @@ class World:
                 case Reply(token=token, message=message):
                     self._settle(token, message)
                 case Connect(flow_id=flow_id, qos=qos):
-                    self._settle(effect.allocator, Granted(flow_id, qos, 0))
-                    self._settle(effect.acceptor, Granted(flow_id, qos, 1))
+                    self._settle(effect.allocator, Granted(flow_id, qos, 0, MAX_PACKET))
+                    self._settle(effect.acceptor, Granted(flow_id, qos, 1, MAX_PACKET))
                 case Join(flow_id=flow_id, qos=qos, token=token):
-                    self._settle(token, Granted(flow_id, qos, 0))
+                    self._settle(token, Granted(flow_id, qos, 0, MAX_PACKET))
         return effects
 
     def _settle(self, token: int, answer: Answer) -> None:

@@ -80,6 +80,7 @@ __all__ = [
     "bind_process",
     "bind_program",
     "bootstrap_ipcp",
+    "change_peers",
     "connect_ipcp",
     "create_ipcp",
     "create_name",
@@ -176,6 +177,18 @@ def impair_ipcp(name: str, impair: str) -> None:
         impair_ipcp("lab0", "loss=5%,delay=20ms")
     """
     irm.impair_ipcp(find_ipcp(name).pid, impair)
+
+
+def change_peers(name: str, add: Sequence[str] = (), remove: Sequence[str] = ()) -> None:
+    """Change where a layer over UDP looks for names, while it runs.
+
+    Raises `NoMatchError` when there is no IPC process of that name, and what `ouroboros.irm.change_peers` raises.
+
+    Example::
+
+        change_peers("u0", add=["clock@192.0.2.7"])
+    """
+    irm.change_peers(find_ipcp(name).pid, add, remove)
 
 
 def autoboot(

@@ -51,6 +51,8 @@ __all__ = [
 
 #: The longest path in a `NameSecPaths`, bytes.
 _PATH_LENGTH = 511
+#: Bytes of a peer: a name, an address and a port.
+_PEER_LENGTH = NAME_LENGTH + 64
 
 _T = TypeVar("_T")
 
@@ -218,6 +220,12 @@ def _address(kind: Callable[[Any], _T], version: str) -> Callable[[Any], str]:
     return check
 
 
+def _texts(value: Any) -> tuple[str, ...]:  # noqa: ANN401
+    if isinstance(value, str):
+        raise TypeError(f"must be a tuple of strings, not {value!r}")
+    return tuple(map(_text(_PEER_LENGTH), value))
+
+
 def _part(kind: type[_T], *, optional: bool = False) -> Callable[[Any], _T | None]:
     def check(value: Any) -> _T | None:  # noqa: ANN401
         if value is None:
@@ -368,9 +376,10 @@ class EthConfig(_Checked):
 
 
 class Udp4Config(_Checked):
-    """A layer over UDP and IPv4. `ip_addr`: our address. `dns_addr`: a name server, 0.0.0.0 for none. `port`: 1 to 65535.
+    """A layer over UDP and IPv4. `ip_addr`: our address. `port`: 1 to 65535, the same on all nodes of the layer.
 
-    Addresses are strings, or objects of `ipaddress`.
+    `peers`: where names are, as `NAME@ADDRESS`; what is not there is looked up (`docs/udp.md`). `dns_addr`: 0.0.0.0; others
+    are refused, because names are not registered with name servers. Addresses are strings, or objects of `ipaddress`.
 
     >>> Udp4Config("192.0.2.300")
     Traceback (most recent call last):
@@ -378,24 +387,27 @@ class Udp4Config(_Checked):
     ValueError: Udp4Config: ip_addr must be an IPv4 address, not '192.0.2.300'
     """
 
-    checks = {"ip_addr": _ipv4, "dns_addr": _ipv4, "port": _port}
+    checks = {"ip_addr": _ipv4, "dns_addr": _ipv4, "port": _port, "peers": _texts}
 
     ip_addr: str = "0.0.0.0"
     dns_addr: str = "0.0.0.0"
     port: int = 3435
+    peers: tuple[str, ...] = ()
 
 
 class Udp6Config(_Checked):
-    """A layer over UDP and IPv6. `ip_addr`: our address. `dns_addr`: a name server, :: for none. `port`: 1 to 65535.
+    """A layer over UDP and IPv6. `ip_addr`: our address. `port`: 1 to 65535, the same on all nodes of the layer.
 
-    Addresses are strings, or objects of `ipaddress`.
+    `peers`: where names are, as `NAME@ADDRESS`; what is not there is looked up (`docs/udp.md`). `dns_addr`: ::; others
+    are refused, because names are not registered with name servers. Addresses are strings, or objects of `ipaddress`.
     """
 
-    checks = {"ip_addr": _ipv6, "dns_addr": _ipv6, "port": _port}
+    checks = {"ip_addr": _ipv6, "dns_addr": _ipv6, "port": _port, "peers": _texts}
 
     ip_addr: str = "::"
     dns_addr: str = "::"
     port: int = 3435
+    peers: tuple[str, ...] = ()
 
 
 #: The settings that a type has beside the layer's name and hash: a field of `IpcpConfig`.
@@ -417,7 +429,8 @@ class IpcpConfig(_Checked):
 
     Of `unicast`, `eth` (for both Ethernet types), `udp4` and `udp6` only the one that belongs to `ipcp_type` can be given;
     None stands for its defaults. The UDP types hash names in their own way, whatever `dir_hash_algo` says.
-    `impair`: what a layer of type local does to packets, as in `"loss=1%,delay=10ms"` (`docs/testing.md`); None: nothing.
+    `impair`: what a layer of type local, udp4 or udp6 does to packets, as in `"loss=1%,delay=10ms"` (`docs/testing.md`);
+    None: nothing.
 
     Raises `TypeError` or `ValueError` naming the field when a value does not fit.
 

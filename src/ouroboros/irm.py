@@ -110,6 +110,7 @@ __all__ = [
     "bind_process",
     "bind_program",
     "bootstrap_ipcp",
+    "change_peers",
     "connect_ipcp",
     "create_ipcp",
     "create_name",
@@ -141,8 +142,10 @@ class IpcpInfo(msgspec.Struct, frozen=True):
     """An IPC process of the node.
 
     `state`: "boot", and "operational" once it is in a layer; until then `layer` is empty and `dir_hash_algo` is None.
-    `members`: flows joined to a broadcast layer. `lost`: packets that its members were too slow to take, or that an
-    impaired layer lost. `impair`: what the layer does to packets, "" for nothing, and how many it treated so.
+    A layer that waits for its socket is "opening". `members`: flows joined to a broadcast layer. `lost`: packets that its
+    members were too slow to take, or that an impaired layer lost. `impair`: what the layer does to packets, "" for nothing,
+    and how many it treated so. Of a layer over UDP: `address`, its own, `peers`, where it looks for names, and `counters`,
+    what it got and what it dropped (`docs/udp.md`); its names are hashed with MD5, so `dir_hash_algo` is None.
     """
 
     pid: int
@@ -157,15 +160,27 @@ class IpcpInfo(msgspec.Struct, frozen=True):
     delivered: int = 0
     duplicated: int = 0
     reordered: int = 0
+    address: str = ""
+    peers: tuple[str, ...] = ()
+    counters: dict[str, int] = {}
 
 
 class FlowInfo(msgspec.Struct, frozen=True):
-    """A flow of the node. `pids`: of the allocator and of the acceptor; 0 is the node itself (a broadcast layer)."""
+    """A flow of the node.
+
+    `pids`: of the allocator and of the acceptor; 0 is the node itself (a broadcast layer), or a program on another node. For
+    a flow with another node, `layer` is the layer, `address` the other node's address, and `peer` says of which kind it
+    is: "node" for one of ours, "prototype" for the C prototype; `counters` are those of the engine.
+    """
 
     flow_id: int
     name: str
     pids: tuple[int, int]
     qos: QoSSpec
+    layer: str = ""
+    address: str = ""
+    peer: str = ""
+    counters: dict[str, int] = {}
 
 
 class NodeInfo(msgspec.Struct, frozen=True):
@@ -213,14 +228,15 @@ def bootstrap_ipcp(pid: int, conf: IpcpConfig) -> None:
     """Make an IPC process the first member of a new layer.
 
     Raises `IpcpBootstrapError` when there is none with that pid, when it is of another type than `conf` or already in a
-    layer, or when `conf` has no layer name; `UnsupportedError` for a type that this version cannot build.
+    layer, when `conf` has no layer name, or when a layer over UDP cannot have its address and port; `UnsupportedError` for a
+    type that this version cannot build.
 
     Example::
 
         bootstrap_ipcp(pid, IpcpConfig(IpcpType.LOCAL, layer_name="lab"))
     """
     if conf.ipcp_type not in _BUILT_TYPES:
-        built = " and ".join(known.word for known in _BUILT_TYPES)
+        built = ", ".join(known.word for known in _BUILT_TYPES)
         raise UnsupportedError(
             f"IPC processes of type {conf.ipcp_type.word} are not built yet: this version has {built}"
         )
@@ -231,7 +247,35 @@ def bootstrap_ipcp(pid: int, conf: IpcpConfig) -> None:
         raise IpcpBootstrapError(
             f"IPC process {ipcp.name!r} is of type {ipcp.type.word}, its configuration of type {conf.ipcp_type.word}"
         )
-    _request(messages.BootstrapIpcp(pid, conf.layer_name, conf.dir_hash_algo.word, conf.impair), IpcpBootstrapError)
+    request = messages.BootstrapIpcp(pid, conf.layer_name, conf.dir_hash_algo.word, conf.impair, _udp_options(conf))
+    _request(request, IpcpBootstrapError)
+
+
+def _udp_options(conf: IpcpConfig) -> messages.UdpOptions | None:
+    match conf.ipcp_type:
+        case IpcpType.UDP4:
+            udp: Udp4Config | Udp6Config = conf.udp4 or Udp4Config()
+        case IpcpType.UDP6:
+            udp = conf.udp6 or Udp6Config()
+        case _:
+            return None
+    return messages.UdpOptions(udp.ip_addr, udp.port, udp.dns_addr, list(udp.peers))
+
+
+def change_peers(pid: int, add: Sequence[str] = (), remove: Sequence[str] = ()) -> None:
+    """Change where a layer over UDP looks for names, while it runs: all that is asked for, or nothing.
+
+    Entries are `NAME@ADDRESS`, as in `Udp4Config.peers`; one that is there already can be added again. Flows that exist
+    stay as they are.
+
+    Raises `IpcpBootstrapError` when there is no IPC process with that pid, it is not in a layer over UDP, an entry is wrong,
+    or one to remove is not there.
+
+    Example::
+
+        change_peers(pid, add=["clock@192.0.2.7"], remove=["clock@192.0.2.2"])
+    """
+    _request(messages.ChangePeers(pid, list(add), list(remove)), IpcpBootstrapError)
 
 
 def impair_ipcp(pid: int, impair: str) -> None:
@@ -436,7 +480,10 @@ def list_flows() -> list[FlowInfo]:
         busiest = Counter(flow.name for flow in list_flows()).most_common(1)
     """
     entries: list[messages.FlowEntry] = _request(messages.ListFlows())
-    flows = [FlowInfo(entry.id, entry.name, entry.pids, entry.qos) for entry in entries]
+    flows = [
+        FlowInfo(entry.id, entry.name, entry.pids, entry.qos, entry.layer, entry.address, entry.peer, entry.counters)
+        for entry in entries
+    ]
     return sorted(flows, key=lambda flow: flow.flow_id)
 
 
@@ -473,7 +520,7 @@ _TYPE_BY_WORD = {ipcp_type.word: ipcp_type for ipcp_type in IpcpType}
 _POLICY_BY_WORD = {policy.word: policy for policy in LoadBalancePolicy}
 
 # Of other types `BootstrapIpcp` cannot carry the settings.
-_BUILT_TYPES = (IpcpType.LOCAL, IpcpType.BROADCAST)
+_BUILT_TYPES = (IpcpType.LOCAL, IpcpType.BROADCAST, IpcpType.UDP4, IpcpType.UDP6)
 #: Types with members on other nodes that they know by name.
 _NETWORKED_TYPES = (IpcpType.UNICAST, IpcpType.BROADCAST)
 
@@ -544,11 +591,14 @@ def _ipcp_info(entry: messages.IpcpEntry) -> IpcpInfo:
         type=_TYPE_BY_WORD[entry.type],
         layer=entry.layer,
         state=entry.state,
-        dir_hash_algo=DirectoryHashAlgo[entry.hash] if entry.layer else None,
+        dir_hash_algo=DirectoryHashAlgo.__members__.get(entry.hash) if entry.layer else None,
         members=entry.members,
         lost=entry.lost,
         impair=entry.impair,
         delivered=entry.delivered,
         duplicated=entry.duplicated,
         reordered=entry.reordered,
+        address=entry.address,
+        peers=tuple(entry.peers),
+        counters=entry.counters,
     )

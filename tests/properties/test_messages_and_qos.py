@@ -50,7 +50,9 @@ REQUESTS: st.SearchStrategy[Request] = st.one_of(
     st.just(ListNames()),
 )
 ANSWERS = st.one_of(
-    st.builds(Done, st.none() | INT64 | TEXT), st.builds(Failed, TEXT, TEXT), st.builds(Granted, INT64, QOS, INT64)
+    st.builds(Done, st.none() | INT64 | TEXT),
+    st.builds(Failed, TEXT, TEXT),
+    st.builds(Granted, INT64, QOS, INT64, INT64),
 )
 
 

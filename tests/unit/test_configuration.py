@@ -18,7 +18,16 @@ from ouroboros.control.configuration import (
     Program,
     parse,
 )
-from ouroboros.control.messages import BindProcess, BindProgram, CreateName, IpcpEntry, ListIpcps, ListNames, NameEntry
+from ouroboros.control.messages import (
+    BindProcess,
+    BindProgram,
+    CreateName,
+    IpcpEntry,
+    ListIpcps,
+    ListNames,
+    NameEntry,
+    UdpOptions,
+)
 
 EXAMPLE = Path(__file__).parents[2] / "contrib" / "irmd.toml"
 
@@ -93,13 +102,26 @@ def test_autobind_binds_a_name_that_is_also_the_layers_once() -> None:
     assert parse('[broadcast.news]\nbootstrap = "news"\nautobind = true').ipcps[0].bind == ("news",)
 
 
+def test_a_layer_over_udp_has_an_address_and_peers() -> None:
+    text = """
+        [udp4.u0]
+        bootstrap = "net"
+        ip = "192.0.2.1"
+        port = 4000
+        peers = ["clock@192.0.2.7"]
+        reg = ["a"]
+    """
+    udp = UdpOptions("192.0.2.1", 4000, "", ["clock@192.0.2.7"])
+    assert parse(text).ipcps == (IpcpTable("udp4", "u0", "net", register=("a",), udp=udp),)
+
+
 def test_autobind_false_binds_nothing() -> None:
     assert parse('[broadcast.b0]\nbootstrap = "news"\nautobind = false').ipcps[0].bind == ()
 
 
 # --- errors
 
-UNBUILT = ("unicast", "eth-llc", "eth-dix", "udp4", "udp6")
+UNBUILT = ("unicast", "eth-llc", "eth-dix")
 SECURITY = [f"{side}_{kind}_file" for side in ("server", "client") for kind in ("enc", "crt", "key")]
 
 ERRORS = {
@@ -142,6 +164,15 @@ ERRORS = {
     '[local.a]\nbootstrap = "b"\nreg = [""]': r"\[local.a\] reg: the name is empty",
     '[local.a]\nbootstrap = "b"\nreg = ["c", "c"]': r"\[local.a\] reg: 'c' is there twice",
     '[local.a]\nreg = ["c"]': r"\[local.a\] reg: .* add bootstrap",
+    '[udp4.a]\nbootstrap = "b"': r"\[udp4.a\] ip: give the address of this host",
+    '[udp4.a]\nbootstrap = "b"\nip = "x"': r"\[udp4.a\] ip: 'x' is no address of type udp4",
+    '[udp6.a]\nbootstrap = "b"\nip = "192.0.2.1"': r"\[udp6.a\] ip: '192.0.2.1' is no address of type udp6",
+    '[udp4.a]\nbootstrap = "b"\nip = "192.0.2.1"\nport = 0': r"\[udp4.a\] port: 0 is not from 1 to 65535",
+    '[udp4.a]\nbootstrap = "b"\nip = "192.0.2.1"\nport = "1"': r"\[udp4.a\] port: must be a whole number",
+    '[udp4.a]\nbootstrap = "b"\nip = "192.0.2.1"\npeers = ["c"]': r"\[udp4.a\] peer: 'c' is no NAME@ADDRESS",
+    '[udp4.a]\nbootstrap = "b"\nip = "192.0.2.1"\ndns = "192.0.2.9"': r"\[udp4.a\] dns: .* with `peer NAME@ADDRESS`",
+    '[udp4.a]\nhash = "SHA3_256"': r"\[udp4.a\] hash: unknown key",
+    '[udp4.a]\nreg = ["c"]': r"\[udp4.a\] reg: .* add bootstrap",
     "[broadcast.a]\nautobind = 1": r"\[broadcast.a\] autobind: must be true or false, not 1",
     '[broadcast.a]\nreg = ["c"]': r"\[broadcast.a\] reg: a broadcast layer holds no names",
     '[broadcast.a]\nhash = "SHA3_256"': r"\[broadcast.a\] hash: unknown key; known are bootstrap, autobind",

@@ -21,6 +21,7 @@ from ouroboros.control.messages import (
     RegisterName,
     UnregisterName,
 )
+from ouroboros.dataplane import MAX_PACKET
 from ouroboros.errors import IpcpBootstrapError, UnsupportedError
 from ouroboros.layers.local import LocalIpcp
 from ouroboros.qos import QOS_DATA, QoSSpec
@@ -144,8 +145,8 @@ class RelayWorld(World):
         effects = super().collect()
         for effect in effects:
             if isinstance(effect, Relay):
-                self._settle(effect.allocator, Granted(effect.flow_id, effect.qos, 0))
-                self._settle(effect.acceptor, Granted(effect.flow_id, effect.qos, 1))
+                self._settle(effect.allocator, Granted(effect.flow_id, effect.qos, 0, MAX_PACKET))
+                self._settle(effect.acceptor, Granted(effect.flow_id, effect.qos, 1, MAX_PACKET))
         return effects
 
 
@@ -301,11 +302,11 @@ def test_a_wrong_impairment_leaves_the_layer_as_it_is(world: World) -> None:
 def test_other_types_cannot_be_impaired(world: World) -> None:
     ipcp = world.manage(CreateIpcp("b0", "broadcast"))
     assert isinstance(ipcp, int)
-    with pytest.raises(UnsupportedError, match="only local layers can"):
+    with pytest.raises(UnsupportedError, match="only local and UDP layers can"):
         world.manage(BootstrapIpcp(ipcp, "hall", "SHA3_256", LOSSY))
     assert entry(world, ipcp).state == "boot"
     world.manage(BootstrapIpcp(ipcp, "hall", "SHA3_256"))
-    with pytest.raises(UnsupportedError, match="only local layers can"):
+    with pytest.raises(UnsupportedError, match="only local and UDP layers can"):
         world.manage(ImpairIpcp(ipcp, LOSSY))
 
 

@@ -214,6 +214,13 @@ def test_an_ethertype_is_hexadecimal_with_or_without_a_prefix(word: str) -> None
     assert conf.eth == EthConfig("eth0", 0x0600)
 
 
+def test_peers_are_given_one_by_one() -> None:
+    conf = bootstrapped("ip 192.0.2.1 peer clock@192.0.2.7 peer a@b@192.0.2.8:4000", IpcpType.UDP4)
+    assert conf.udp4 == Udp4Config("192.0.2.1", peers=("clock@192.0.2.7", "a@b@192.0.2.8:4000"))
+    with pytest.raises(UsageError, match=r"^key 'peer' must be NAME@ADDRESS such as clock@192.0.2.7, not clock$"):
+        bootstrapped("ip 192.0.2.1 peer clock", IpcpType.UDP4)
+
+
 def test_addresses_are_of_the_version_of_the_type() -> None:
     assert bootstrapped("ip 192.0.2.1 port 1 dns 192.0.2.2", IpcpType.UDP4).udp4 == Udp4Config(
         "192.0.2.1", "192.0.2.2", 1

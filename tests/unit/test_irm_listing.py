@@ -51,6 +51,13 @@ def test_flows_name_the_node_as_the_other_end_of_a_broadcast_flow() -> None:
     ]
 
 
+def test_flows_with_another_node_name_its_address() -> None:
+    flow = FlowInfo(64, "clock", (4001, 0), QoSSpec(), "net", "192.0.2.7:3435", "prototype")
+    assert flow_table([flow]).splitlines()[3] == (
+        "|      64 |                          clock |      4001 | 192.0.2.7:3435 |                  raw |"
+    )
+
+
 def test_qos_words_are_what_differs_from_the_defaults() -> None:
     assert qos_words(QoSSpec()) == "raw"
     assert qos_words(QoSSpec(delay=50, loss=0)) == "delay=50 loss=0"
@@ -71,6 +78,9 @@ def test_json_of_ipcps_has_all_fields_and_words_for_enums() -> None:
             "delivered": 0,
             "duplicated": 0,
             "reordered": 0,
+            "address": "",
+            "peers": [],
+            "counters": {},
         },
         {
             "pid": 17646,
@@ -85,6 +95,9 @@ def test_json_of_ipcps_has_all_fields_and_words_for_enums() -> None:
             "delivered": 0,
             "duplicated": 0,
             "reordered": 0,
+            "address": "",
+            "peers": [],
+            "counters": {},
         },
     ]
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from irm_world import OWNER, World
+from irm_world import OWNER, World, new_irm
 
 from ouroboros.control.effects import Join, MarkDead, Release, StartLayer, StopLayer
-from ouroboros.control.irm import IPCP_TYPES, Irm
+from ouroboros.control.irm import IPCP_TYPES
 from ouroboros.control.messages import (
     FIRST_IPCP_ID,
     BindProcess,
@@ -110,7 +110,7 @@ def test_a_destroyed_name_is_listed_no_more(world: World) -> None:
             IpcpCreateError,
             "unknown type 'quantum': choose one of local, unicast, broadcast",
         ),
-        (CreateIpcp("l", "unicast"), UnsupportedError, "of type unicast are not built yet; there are local and broad"),
+        (CreateIpcp("l", "unicast"), UnsupportedError, "of type unicast are not built yet; there are local, broad"),
         (CreateIpcp("there", "local"), IpcpCreateError, "there is an IPC process 'there' already; choose another name"),
         (BootstrapIpcp(7, "lab", "SHA3_256"), IpcpCreateError, "there is no IPC process 7"),
         (BootstrapIpcp(FIRST_IPCP_ID, "", "SHA3_256"), NameError, "the layer name is empty"),
@@ -377,7 +377,7 @@ def test_another_user_cannot_take_a_name_of_the_embedded_default_either() -> Non
 
 
 def test_the_embedded_node_has_a_local_and_a_broadcast_layer() -> None:
-    irm = Irm(OWNER, embedded=True)
+    irm = new_irm(embedded=True)
     assert [StartLayer(FIRST_IPCP_ID + 1)] == irm.take_effects()
     found = [(ipcp.name, ipcp.type, ipcp.layer, ipcp.state) for ipcp in ipcps(World(embedded=True))]
     assert found == [
@@ -504,7 +504,7 @@ def test_members_count_towards_the_limit_of_flows() -> None:
 
 
 def test_effects_are_handed_out_once_and_in_order() -> None:
-    irm = Irm(OWNER)
+    irm = new_irm()
     process = irm.process_arrived(1, OWNER, "irm")
     for token, name in enumerate("abc"):
         irm.handle(token, process, CreateName(name, "spillover"), 0.0)

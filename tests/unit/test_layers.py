@@ -14,11 +14,14 @@ from ouroboros.errors import IpcpBootstrapError, UnsupportedError
 from ouroboros.layers.base import DEFAULT_HASH, HASHES, Ipcp
 from ouroboros.layers.broadcast import BroadcastIpcp
 from ouroboros.layers.local import LocalIpcp
+from ouroboros.layers.udp import UdpIpcp
 
 BUILT = [kind for kind in IPCP_TYPES.values() if kind is not None]
+#: Those that are a layer as soon as they are told so. The others want a socket first: `test_udp_layer.py`.
+WITHIN_A_NODE = [kind for kind in BUILT if not issubclass(kind, UdpIpcp)]
 
 
-@pytest.fixture(params=BUILT, ids=lambda kind: kind.type)
+@pytest.fixture(params=WITHIN_A_NODE, ids=lambda kind: kind.type)
 def ipcp(request: pytest.FixtureRequest) -> Ipcp:
     """An IPC process of each type, not bootstrapped."""
     kind: type[Ipcp] = request.param

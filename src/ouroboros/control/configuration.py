@@ -29,10 +29,12 @@ from ouroboros.control.messages import (
     NameEntry,
     RegisterName,
     Request,
+    UdpOptions,
 )
 from ouroboros.control.names import check_name
-from ouroboros.errors import IpcpBootstrapError, IrmError, OuroborosError
+from ouroboros.errors import IpcpBootstrapError, IrmError, OuroborosError, UnsupportedError
 from ouroboros.layers.base import DEFAULT_HASH, HASHES
+from ouroboros.layers.udp.options import read_options
 
 
 class ConfigurationError(IrmError):
@@ -105,6 +107,7 @@ class IpcpTable(msgspec.Struct, frozen=True):
     impair: str | None = None
     bind: tuple[str, ...] = ()
     register: tuple[str, ...] = ()
+    udp: UdpOptions | None = None
 
     @property
     def title(self) -> str:
@@ -133,7 +136,7 @@ class IpcpTable(msgspec.Struct, frozen=True):
 
     def _bootstrap(self, ask: Ask, id: int, *, created: bool) -> None:
         try:
-            ask(BootstrapIpcp(id, self.layer, self.hash, self.impair))
+            ask(BootstrapIpcp(id, self.layer, self.hash, self.impair, self.udp))
         except OuroborosError:
             if created:
                 ask(DestroyIpcp(id))
@@ -217,12 +220,14 @@ _NAME_KEYS = {
     for kind in ("enc", "crt", "key")
 }
 _LAYER = _Key(str, "the name of a layer")
+_IMPAIR = _Key(str, 'text as "loss=1%,delay=10ms"')
+_UDP_TYPES = ("udp4", "udp6")
 _IPCP_KEYS: dict[str, dict[str, _Key]] = {
     "local": {
         "bootstrap": _LAYER,
         "reg": _STRINGS,
         "hash": _Key(str, f"one of {', '.join(HASHES)}"),
-        "impair": _Key(str, 'text as "loss=1%,delay=10ms"'),
+        "impair": _IMPAIR,
     },
     "broadcast": {
         "bootstrap": _LAYER,
@@ -230,6 +235,17 @@ _IPCP_KEYS: dict[str, dict[str, _Key]] = {
         "enrol": _Key(str, "a name", built=False),
         "conn": _Key(list[str], "an array of strings", built=False),
     },
+} | {
+    type: {
+        "bootstrap": _LAYER,
+        "ip": _Key(str, "the address of this host"),
+        "port": _Key(int, "a whole number"),
+        "dns": _Key(str, "an address"),
+        "peers": _Key(list[str], 'an array of strings such as "clock@192.0.2.7"'),
+        "reg": _STRINGS,
+        "impair": _IMPAIR,
+    }
+    for type in _UDP_TYPES
 }
 _POLICIES = {"spill": "spillover", "spillover": "spillover", "round-robin": "round-robin"}
 
@@ -238,7 +254,7 @@ class _Table:
     """The values of one table, checked against its keys."""
 
     def __init__(self, title: str, values: Mapping[str, object], keys: Mapping[str, _Key]) -> None:
-        self._title = title
+        self.title = title
         self._values = values
         self._keys = keys
         for key in values:
@@ -249,7 +265,7 @@ class _Table:
                 raise self.error(key, "not built yet; leave it out")
 
     def error(self, key: str, text: object) -> ConfigurationError:
-        return ConfigurationError(f"{self._title} {key}: {text}")
+        return ConfigurationError(f"{self.title} {key}: {text}")
 
     def has(self, key: str) -> bool:
         return key in self._values
@@ -342,7 +358,7 @@ def _parse_ipcp(type: str, name: str, values: Mapping[str, object]) -> IpcpTable
     title = f"[{type}.{_key(name)}]"
     _check_title(title, name, "name of an IPC process")
     if type not in _IPCP_KEYS:
-        built = " and ".join(_IPCP_KEYS)
+        built = ", ".join(_IPCP_KEYS)
         raise ConfigurationError(f"{title} IPC processes of type {type} are not built yet; there are {built}")
     if type == "broadcast" and "reg" in values:
         raise ConfigurationError(f"{title} reg: a broadcast layer holds no names; leave it out")
@@ -350,12 +366,24 @@ def _parse_ipcp(type: str, name: str, values: Mapping[str, object]) -> IpcpTable
     layer = table.check("bootstrap", table.get("bootstrap", ""), "layer name") if table.has("bootstrap") else ""
     hash = table.choose("hash", DEFAULT_HASH, HASHES) if type == "local" else DEFAULT_HASH
     impair = _parse_impairment(table) if table.has("impair") else None
-    register = table.names("reg") if type == "local" else ()
+    register = table.names("reg") if type != "broadcast" else ()
+    udp = _parse_udp(type, table) if type in _UDP_TYPES else None
     if register and not layer:
         raise table.error("reg", "names are registered in a layer; add bootstrap")
     autobind = type == "broadcast" and table.get("autobind", False)
     bind = tuple(dict.fromkeys(each for each in (name, layer) if each)) if autobind else ()
-    return IpcpTable(type, name, layer, hash, impair, bind, register)
+    return IpcpTable(type, name, layer, hash, impair, bind, register, udp)
+
+
+def _parse_udp(type: str, table: _Table) -> UdpOptions:
+    options = UdpOptions(table.get("ip", ""), table.get("port", 3435), table.get("dns", ""), table.get("peers", []))
+    try:
+        if table.has("bootstrap"):
+            read_options(type, options)
+    except (IpcpBootstrapError, UnsupportedError) as error:
+        # The text begins with the key that is wrong.
+        raise ConfigurationError(f"{table.title} {error}") from error
+    return options
 
 
 def _check_together(ipcps: list[IpcpTable]) -> None:

@@ -6,7 +6,12 @@ import msgspec
 
 from ouroboros.control.impairment import Impairment
 from ouroboros.control.messages import Answer
+from ouroboros.control.oap import Session
 from ouroboros.qos import QoSSpec
+from ouroboros.wire.extension import Extension
+
+#: Address and port of a node on an IP network.
+Address = tuple[str, int]
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -74,16 +79,107 @@ class StartLayer(msgspec.Struct, frozen=True):
 
 
 class Impair(msgspec.Struct, frozen=True):
-    """A local layer is impaired from now on, or in another way: start its relay if it has none."""
+    """A local or UDP layer is impaired from now on, or in another way: start its relay if it has none."""
 
     ipcp: int
     impairment: Impairment
 
 
 class StopLayer(msgspec.Struct, frozen=True):
-    """A broadcast or an impaired layer ends: its flows go down."""
+    """A broadcast, an impaired or a UDP layer ends: its flows go down."""
 
     ipcp: int
 
 
-Effect = Reply | Connect | Relay | Join | MarkDead | Release | StartProgram | StartLayer | Impair | StopLayer
+# --- layers over UDP: endpoint ids are those of the layer of `ipcp`
+
+
+class OpenLayer(msgspec.Struct, frozen=True):
+    """A UDP layer begins: open its socket. Answered by `Irm.layer_opened` or `Irm.layer_failed`.
+
+    `family`: "udp4" or "udp6". `address` and `port`: our own.
+    """
+
+    ipcp: int
+    family: str
+    address: str
+    port: int
+
+
+class Resolve(msgspec.Struct, frozen=True):
+    """Look a host name up. Answered by `Irm.resolved` with the `token` and the addresses, none when there are none."""
+
+    ipcp: int
+    token: int
+    host: str
+    family: str
+
+
+class SendManagement(msgspec.Struct, frozen=True):
+    """Send a management datagram. `data`: all of it, the endpoint id 0 included."""
+
+    ipcp: int
+    address: Address
+    data: bytes
+
+
+class Reserve(msgspec.Struct, frozen=True):
+    """Packets for `eid` that come from `address` are kept, a few of them, until `Attach` or `Unreserve`."""
+
+    ipcp: int
+    eid: int
+    address: Address
+
+
+class Unreserve(msgspec.Struct, frozen=True):
+    """Nothing is expected for `eid` any more."""
+
+    ipcp: int
+    eid: int
+
+
+class Attach(msgspec.Struct, frozen=True):
+    """Make a flow between a waiting request and a peer on another node; its end is told by `Irm.flow_ended`.
+
+    `side`: of the local program; 0 it allocated, 1 it accepted. `eid`: ours. `extension`: what both sides can do, None for a
+    node of the C prototype. `session`: the keys, None when the flow is not encrypted.
+    """
+
+    flow_id: int
+    qos: QoSSpec
+    token: int
+    side: int
+    ipcp: int
+    eid: int
+    peer_eid: int
+    address: Address
+    extension: Extension | None
+    session: Session | None
+
+
+class PeerGone(msgspec.Struct, frozen=True):
+    """The peer deallocated: what it sent is delivered, then the program is told."""
+
+    ipcp: int
+    eid: int
+
+
+Effect = (
+    Reply
+    | Connect
+    | Relay
+    | Join
+    | MarkDead
+    | Release
+    | StartProgram
+    | StartLayer
+    | Impair
+    | StopLayer
+    | OpenLayer
+    | Resolve
+    | SendManagement
+    | Reserve
+    | Unreserve
+    | Attach
+    | PeerGone
+)

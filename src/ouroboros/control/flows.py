@@ -4,26 +4,27 @@
 
     alloc ──▶ acceptor waits? ── yes ──▶ Connect
                    │ no
-                   ▼
-              queue of the name ──▶ acceptor comes ──▶ Connect
-                   ├──▶ time runs out, or the asker hangs up
-                   └──▶ the program started for it failed ──▶ Failed
+                   ├──▶ queue of the name ──▶ acceptor comes ──▶ Connect
+                   │         ├──▶ time runs out, or the asker hangs up
+                   │         └──▶ the program started for it failed ──▶ Failed
+                   └──▶ not served here: layers, one after the other ──▶ a peer accepts ──▶ Attach
+    request of a peer ──▶ queue of the name ──▶ acceptor comes ──▶ Attach
 
-A request is known by its token, which the runtime chooses: each one larger than those before. There is no other wait than
-this queue.
+A request is known by its token, which the runtime chooses, each one larger than those before; requests of peers have
+negative ones. Nothing waits anywhere but in `waiting`.
 """
 
 from __future__ import annotations
 
-import heapq
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
-from ouroboros.control.effects import Connect, Effect, Join, MarkDead, Relay, Release, Reply, StartProgram
-from ouroboros.control.messages import Accept, Alloc, Failed, FlowEntry
+from ouroboros.control.effects import Attach, Connect, Effect, Join, Relay, Reply, StartProgram
+from ouroboros.control.messages import Accept, Alloc, Failed
 from ouroboros.control.messages import Join as JoinRequest
 from ouroboros.control.names import Name, Process, Registry
+from ouroboros.control.oap import Settings
+from ouroboros.control.table import Flow, FlowTable
+from ouroboros.control.waiting import Waiting, WaitingRoom
 from ouroboros.errors import (
     FlowNameException,
     FlowQosException,
@@ -31,91 +32,79 @@ from ouroboros.errors import (
     FlowTimeoutException,
     NodeLimitError,
     OuroborosError,
-    ProtocolError,
     UnsupportedError,
 )
 from ouroboros.layers.base import Ipcp
-from ouroboros.qos import QoSSpec
+from ouroboros.layers.udp import Arrival, RemoteEnd, UdpIpcp
+from ouroboros.layers.udp.refusals import NO_ROOM, code_of
+from ouroboros.wire.udp import digest_of
 
 #: How long an allocation or a join waits when the caller gives no limit, seconds (`flows.md` 1).
 ALLOC_TIMEOUT = 20.0
-
-
-@dataclass(slots=True)
-class Waiting:
-    """A request that waits in a queue."""
-
-    token: int
-    process: Process
-    request: Alloc | Accept
-
-
-@dataclass(slots=True)
-class Flow:
-    """A flow between two ends; the owner of an end is None when it let go, or when it is the node itself."""
-
-    id: int
-    name: str
-    qos: QoSSpec
-    pids: tuple[int, int]
-    owners: list[Process | None]
-    #: Of the requests that got the ends.
-    tokens: tuple[int, int | None]
-    ipcp: Ipcp | None = None
-    #: Of the impaired layer whose relay it goes through.
-    relay: Ipcp | None = None
+#: How long a request of a peer waits for an acceptor: a bit shorter, so that the peer still hears why it failed.
+ARRIVAL_TIMEOUT = 19.5
 
 
 class FlowManager:
-    """Matches allocations with acceptors and keeps the table of flows.
+    """Matches allocations with acceptors, here and elsewhere, and keeps the table of flows.
 
     `impaired`: the impaired layer through which flows to a name go, None when they go directly.
     """
 
     def __init__(
-        self, registry: Registry, effects: list[Effect], limit: int, impaired: Callable[[str], Ipcp | None]
+        self,
+        registry: Registry,
+        effects: list[Effect],
+        limit: int,
+        ipcps: Mapping[int, Ipcp],
+        impaired: Callable[[str], Ipcp | None],
     ) -> None:
         self._registry = registry
+        self._ipcps = ipcps
         self._impaired = impaired
         self._effects = effects
-        self._limit = limit
-        self._waiting: dict[int, Waiting] = {}
-        self._deadlines: list[tuple[float, int]] = []
-        self._free_ids: list[int] = []
-        self._next_id = 1
+        self._waiting = WaitingRoom(registry)
+        self._table = FlowTable(effects, limit, ipcps)
+        self.flows = self._table.flows
+        self.entries = self._table.entries
         #: Names for which a program was started that did not accept anything yet.
         self._starting: set[str] = set()
         #: How many programs that were started for a name did not end yet.
         self._started: dict[str, int] = {}
-        self.flows: dict[int, Flow] = {}
 
     # --- requests
 
     def alloc(self, token: int, process: Process, request: Alloc, now: float) -> None:
         if request.qos.cypher_s:
-            raise UnsupportedError(
-                f"cypher_s={request.qos.cypher_s}: local flows are not encrypted yet; ask for cypher_s=0"
-            )
+            raise UnsupportedError(f"cypher_s={request.qos.cypher_s}: flows are not encrypted yet; ask for cypher_s=0")
         name = self._registry.names.get(request.name)
-        if name is None:
+        layers = self._layers_to_ask(request.name, name)
+        if name is None and not layers:
             raise FlowNameException(
                 f"nobody offers {request.name!r} on this node: start the program that accepts flows for it, "
                 "or create the name with `irm name create`"
             )
-        self._check_promises(request, self._impaired(request.name))
+        if not layers:
+            self._check_promises(request, self._impaired(request.name))
         timeout = ALLOC_TIMEOUT if request.timeout is None else request.timeout
-        self._wait(token, process, request, timeout, now)
-        acceptor = name.next_acceptor()
-        if acceptor is not None:
+        waiting = self._waiting.add(token, process, request, now + timeout)
+        acceptor = name.next_acceptor() if name is not None else None
+        if name is not None and acceptor is not None:
             self._connect(token, acceptor, name)
-        elif timeout <= 0:
-            self._expire(self._waiting[token])
-        else:
+            return
+        if timeout <= 0:
+            self._expire(waiting)
+            return
+        if name is not None:
             name.allocators[token] = None
             self._start_program(name)
+        if layers:
+            waiting.more_layers = layers
+            self._ask_next_layer(waiting, now)
 
     def accept(self, token: int, process: Process, request: Accept, now: float) -> None:
-        self._wait(token, process, request, request.timeout, now)
+        until = None if request.timeout is None else now + request.timeout
+        waiting = self._waiting.add(token, process, request, until)
         self._registry.mark_server(process)
         self._starting -= process.names
         # Whoever asked first is served first, over all names of the process.
@@ -123,7 +112,7 @@ class FlowManager:
             if self._connect(next(iter(name.allocators)), token, name):
                 return
         if request.timeout is not None and request.timeout <= 0:
-            self._expire(self._waiting[token])
+            self._expire(waiting)
             return
         for text in process.names:
             self._registry.names[text].acceptors[token] = None
@@ -139,7 +128,7 @@ class FlowManager:
                 f"broadcast layer {request.layer!r} can neither promise delivery (loss=0, in_order=1) nor encrypt "
                 "(cypher_s); join it with the default QoS"
             )
-        flow = self._new_flow(request.layer, request.qos, (process, None), (token, None))
+        flow = self._table.add(request.layer, request.qos, (process, None), (token, None))
         flow.ipcp = ipcp
         ipcp.join(flow.id)
         self._effects.append(Join(flow.id, request.qos, ipcp.id, token))
@@ -170,13 +159,15 @@ class FlowManager:
     def name_destroyed(self, name: Name) -> None:
         self._starting.discard(name.text)
         for token in list(name.allocators):
-            self._fail(self._waiting[token], FlowNameException(f"the name {name.text!r} was destroyed"))
+            if not self._waiting[token].asked_elsewhere:
+                self._fail(self._waiting[token], FlowNameException(f"the name {name.text!r} was destroyed"))
 
     def cancel(self, token: int) -> None:
         """The asker hung up. No error when the request is answered already."""
         waiting = self._waiting.get(token)
         if waiting is not None:
-            self._forget(waiting)
+            self._waiting.remove(waiting)
+            self._stop_asking(waiting)
 
     # --- ends of flows
 
@@ -184,7 +175,7 @@ class FlowManager:
         """One end lets go. Ends that the process does not hold are ignored: it may have raced with its own death."""
         if (flow_id, side) in process.ends:
             process.ends.discard((flow_id, side))
-            self._let_go(self.flows[flow_id], side)
+            self._table.let_go(self.flows[flow_id], side)
 
     def abandon(self, flow_id: int, side: int, token: int | None = None) -> None:
         """An end whose owner never got it: the descriptors could not be made or delivered.
@@ -195,13 +186,13 @@ class FlowManager:
         owner = flow.owners[side] if flow else None
         if flow is not None and owner is not None and token in (None, flow.tokens[side]):
             owner.ends.discard((flow_id, side))
-            self._lose(flow, side)
+            self._table.lose(flow, side)
 
     def process_died(self, process: Process) -> None:
         for token in list(process.waiting):
             self.cancel(token)
         for flow_id, side in sorted(process.ends):
-            self._lose(self.flows[flow_id], side)
+            self._table.lose(self.flows[flow_id], side)
         process.ends.clear()
 
     # --- programs started on demand
@@ -224,83 +215,163 @@ class FlowManager:
                 FlowRefusedException(f"{program!r}, started for {name!r}, {how} and accepted nothing"),
             )
 
+    # --- what layers tell: `layers.udp.core.Upper`
+
+    def settings(self, name: str, side: str) -> Settings:
+        """What we want of the peer of a flow to `name`, as "client" or as "server"."""
+        return Settings()
+
+    def reachable(self, token: int) -> None:
+        """Another node is asked: a program here that would accept now comes too late."""
+        self._waiting.leave_queue(self._waiting[token])
+
+    def unreachable(self, token: int, now: float) -> None:
+        waiting = self._waiting[token]
+        waiting.layer = None
+        self._ask_next_layer(waiting, now)
+
+    def answered(self, token: int, end: RemoteEnd, now: float) -> None:
+        waiting = self._waiting[token]
+        layer, process = waiting.layer, waiting.process
+        assert layer is not None
+        assert process is not None
+        assert isinstance(waiting.request, Alloc)
+        layer.hold(end)
+        try:
+            flow = self._table.add(waiting.request.name, end.qos, (process, None), (token, None))
+        except NodeLimitError as error:
+            layer.give_back(end)
+            self._fail(waiting, error)
+            return
+        self._waiting.remove(waiting)
+        self._attach(flow, end, token, 0)
+
+    def refused(self, token: int, error: OuroborosError) -> None:
+        self._fail(self._waiting[token], error)
+
+    def requested(self, layer: int, arrival: Arrival, now: float) -> None:
+        """A peer wants a flow: it waits like a program of this node."""
+        waiting = self._waiting.add(None, None, arrival, now + ARRIVAL_TIMEOUT)
+        waiting.layer = self._udp(layer)
+        name = self._registry.names.get(arrival.name)
+        if name is None:
+            self._fail(waiting, FlowNameException(f"there is no name {arrival.name!r}"))
+        elif (acceptor := name.next_acceptor()) is not None:
+            self._connect(waiting.token, acceptor, name)
+        else:
+            name.allocators[waiting.token] = None
+            self._start_program(name)
+
+    def withdrawn(self, arrival: Arrival) -> None:
+        waiting = self._waiting.find(arrival)
+        if waiting is not None:
+            self._waiting.remove(waiting)
+
     # --- time
 
     def deadline(self) -> float | None:
         """When `timeout` wants to be called next."""
-        while self._deadlines and self._deadlines[0][1] not in self._waiting:
-            heapq.heappop(self._deadlines)
-        return self._deadlines[0][0] if self._deadlines else None
+        return self._waiting.deadline()
 
     def timeout(self, now: float) -> None:
-        while (deadline := self.deadline()) is not None and deadline <= now:
-            self._expire(self._waiting[heapq.heappop(self._deadlines)[1]])
+        for waiting in self._waiting.expired(now):
+            self._expire(waiting)
 
     # --- helpers
 
-    def entries(self) -> list[FlowEntry]:
-        return [FlowEntry(flow.id, flow.name, flow.pids, flow.qos) for flow in self.flows.values()]
+    def _layers_to_ask(self, text: str, name: Name | None) -> list[UdpIpcp]:
+        """The layers that may lead to a name: none for one that is served here or can be found here."""
+        if name is not None and name.served:
+            return []
+        ipcps = [ipcp for ipcp in self._ipcps.values() if ipcp.state == "operational"]
+        if any(ipcp.query(ipcp.digest(text)) for ipcp in ipcps):
+            return []
+        return sorted(
+            (ipcp for ipcp in ipcps if isinstance(ipcp, UdpIpcp)), key=lambda ipcp: (ipcp.preference, ipcp.id)
+        )
 
-    def _wait(self, token: int, process: Process, request: Alloc | Accept, timeout: float | None, now: float) -> None:
-        if timeout is not None and math.isnan(timeout):
-            # It would never be over, and neither would what lies behind it in the heap.
-            raise ProtocolError("a timeout is a number of seconds, not nan")
-        self._waiting[token] = Waiting(token, process, request)
-        process.waiting.add(token)
-        if timeout is None:
+    def _ask_next_layer(self, waiting: Waiting, now: float) -> None:
+        request = waiting.request
+        assert isinstance(request, Alloc)
+        while waiting.more_layers:
+            layer = waiting.layer = waiting.more_layers.pop(0)
+            if layer.state != "operational":
+                continue
+            try:
+                layer.allocate(waiting.token, request.name, request.qos, self.settings(request.name, "client"), now)
+            except FlowRefusedException as error:
+                self._fail(waiting, error)
             return
-        heapq.heappush(self._deadlines, (now + timeout, token))
-        if len(self._deadlines) > 64 + 4 * len(self._waiting):
-            # Most entries belong to requests that were answered long before their time was up.
-            self._deadlines = [entry for entry in self._deadlines if entry[1] in self._waiting]
-            heapq.heapify(self._deadlines)
+        waiting.layer = None
+        try:
+            if request.name not in self._registry.names:
+                raise FlowNameException(
+                    f"nobody offers {request.name!r} on this node, and no layer knows where it is: add it to the peers "
+                    f"of one with `irm ipcp peer`, or its MD5 {digest_of(request.name).hex()} to /etc/hosts or the DNS"
+                )
+            self._check_promises(request, self._impaired(request.name))
+        except (FlowNameException, FlowQosException) as error:
+            self._fail(waiting, error)
+
+    def _udp(self, ipcp: int) -> UdpIpcp:
+        layer = self._ipcps[ipcp]
+        assert isinstance(layer, UdpIpcp)
+        return layer
 
     def _asked_first(self, process: Process) -> Name | None:
         """Of the names of the process, the one whose client has waited longest."""
         asked = [name for text in process.names if (name := self._registry.names[text]).allocators]
-        return min(asked, key=lambda name: next(iter(name.allocators)), default=None)
-
-    def _forget(self, waiting: Waiting) -> None:
-        del self._waiting[waiting.token]
-        waiting.process.waiting.discard(waiting.token)
-        if isinstance(waiting.request, Alloc):
-            name = self._registry.names.get(waiting.request.name)
-            if name is not None:
-                name.allocators.pop(waiting.token, None)
-            return
-        for text in waiting.process.names:
-            self._registry.names[text].acceptors.pop(waiting.token, None)
+        return min(asked, key=lambda name: self._waiting[next(iter(name.allocators))].order, default=None)
 
     def _fail(self, waiting: Waiting, error: OuroborosError) -> None:
-        self._forget(waiting)
+        self._waiting.remove(waiting)
+        if isinstance(waiting.request, Arrival):
+            assert waiting.layer is not None
+            waiting.layer.refuse(waiting.request, code_of(error))
+            return
+        self._stop_asking(waiting)
         self._effects.append(Reply(waiting.token, Failed(type(error).__name__, str(error))))
 
+    def _stop_asking(self, waiting: Waiting) -> None:
+        if waiting.asked_elsewhere:
+            assert waiting.layer is not None
+            waiting.layer.cancel(waiting.token)
+
     def _expire(self, waiting: Waiting) -> None:
-        match waiting.request:
-            case Alloc(name=text):
-                busy = self._registry.names[text].servers
-                why = "its programs are busy" if busy else "no program accepts flows for it"
-                error = FlowTimeoutException(f"nobody accepted a flow to {text!r} in time: {why}")
-            case _:
-                error = FlowTimeoutException("nobody asked for a flow in time")
-        self._fail(waiting, error)
+        if isinstance(waiting.request, Accept):
+            self._fail(waiting, FlowTimeoutException("nobody asked for a flow in time"))
+            return
+        text = waiting.request.name
+        name = self._registry.names.get(text)
+        if waiting.asked_elsewhere:
+            assert waiting.layer is not None
+            why = f"{waiting.layer.why(waiting.token)} (layer {waiting.layer.layer!r})"
+        elif name is None:
+            why = "it is not on this node, and there was no time to ask others"
+        else:
+            why = "its programs are busy" if name.servers else "no program accepts flows for it"
+        self._fail(waiting, FlowTimeoutException(f"nobody accepted a flow to {text!r} in time: {why}"))
 
     def _connect(self, allocator: int, acceptor: int, name: Name) -> bool:
         """Whether the flow could be made; if not, the allocator is told."""
         asks, takes = self._waiting[allocator], self._waiting[acceptor]
+        assert takes.process is not None
+        if isinstance(asks.request, Arrival):
+            return self._connect_peer(asks, asks.request, takes, takes.process)
         assert isinstance(asks.request, Alloc)
+        assert asks.process is not None
         layer = self._impaired(name.text)
         try:
             # Again: the layer may be impaired only since.
             self._check_promises(asks.request, layer)
             owners = (asks.process, takes.process)
-            flow = self._new_flow(name.text, asks.request.qos, owners, (allocator, acceptor))
+            flow = self._table.add(name.text, asks.request.qos, owners, (allocator, acceptor))
         except (FlowQosException, NodeLimitError) as error:
-            # The acceptor keeps waiting: it has done nothing wrong.
             self._fail(asks, error)
             return False
-        self._forget(asks)
-        self._forget(takes)
+        self._stop_asking(asks)
+        self._waiting.remove(asks)
+        self._waiting.remove(takes)
         takes.process.served = True
         if layer is None:
             self._effects.append(Connect(flow.id, flow.qos, allocator, acceptor))
@@ -309,6 +380,44 @@ class FlowManager:
             self._effects.append(Relay(flow.id, flow.qos, allocator, acceptor, layer.id))
         return True
 
+    def _connect_peer(self, asks: Waiting, arrival: Arrival, takes: Waiting, process: Process) -> bool:
+        """The same for a request of a peer. Its handshake can fail, which is nothing to the acceptor."""
+        layer = asks.layer
+        assert layer is not None
+        self._waiting.remove(asks)
+        try:
+            end = layer.accept(arrival)
+        except FlowRefusedException:
+            return False
+        try:
+            flow = self._table.add(arrival.name, end.qos, (None, process), (None, takes.token))
+        except NodeLimitError:
+            layer.refuse(arrival, NO_ROOM, end)
+            return False
+        self._waiting.remove(takes)
+        process.served = True
+        self._attach(flow, end, takes.token, 1)
+        layer.confirm(arrival)
+        return True
+
+    def _attach(self, flow: Flow, end: RemoteEnd, token: int, side: int) -> None:
+        flow.remote = end
+        session = end.session if end.session.cipher else None
+        self._effects.append(
+            Attach(
+                flow.id,
+                end.qos,
+                token,
+                side,
+                end.ipcp,
+                end.eid,
+                end.peer_eid,
+                end.address,
+                end.extension,
+                session,
+            )
+        )
+
     def _check_promises(self, request: Alloc, layer: Ipcp | None) -> None:
         """Whether the flow can be given what it asks for. A relay waits for nobody, so it can lose packets of its own."""
         if layer is not None and request.qos.ordered:
@@ -316,40 +425,6 @@ class FlowManager:
                 f"flows to {request.name!r} go through the impaired layer {layer.layer!r}, where packets can be lost; "
                 "what repairs that (FRCP) is not built yet, so ask neither for loss=0 nor for in_order=1"
             )
-
-    def _new_flow(
-        self, name: str, qos: QoSSpec, owners: tuple[Process, Process | None], tokens: tuple[int, int | None]
-    ) -> Flow:
-        if len(self.flows) >= self._limit:
-            raise NodeLimitError(f"the node has its limit of {self._limit} flows; deallocate some, or raise its limit")
-        if self._free_ids:
-            flow_id = heapq.heappop(self._free_ids)
-        else:
-            flow_id = self._next_id
-            self._next_id += 1
-        zero, one = owners
-        flow = Flow(flow_id, name, qos, (zero.pid, one.pid if one else 0), [zero, one], tokens)
-        self.flows[flow_id] = flow
-        for side, owner in enumerate(flow.owners):
-            if owner is not None:
-                owner.ends.add((flow_id, side))
-        return flow
-
-    def _lose(self, flow: Flow, side: int) -> None:
-        """The end of a process that is gone."""
-        self._effects.append(MarkDead(flow.id, side, flow.relay.id if flow.relay else None))
-        self._let_go(flow, side)
-
-    def _let_go(self, flow: Flow, side: int) -> None:
-        flow.owners[side] = None
-        if any(owner is not None for owner in flow.owners):
-            return
-        del self.flows[flow.id]
-        heapq.heappush(self._free_ids, flow.id)
-        if flow.ipcp is not None:
-            flow.ipcp.leave(flow.id)
-        layer = flow.ipcp or flow.relay
-        self._effects.append(Release(flow.id, layer.id if layer else None))
 
     def _start_program(self, name: Name) -> None:
         binding = name.autostart()

@@ -6,7 +6,9 @@ what `take_effects` returns. Requests that the caller got wrong raise nothing he
 
 from __future__ import annotations
 
-from ouroboros.control.effects import Effect, Impair, Reply, StartLayer, StopLayer
+from collections.abc import Callable
+
+from ouroboros.control.effects import Address, Effect, Impair, Reply, StartLayer, StopLayer
 from ouroboros.control.flows import FlowManager
 from ouroboros.control.impairment import Impairment
 from ouroboros.control.impairment import parse as parse_impairment
@@ -17,6 +19,7 @@ from ouroboros.control.messages import (
     BindProcess,
     BindProgram,
     BootstrapIpcp,
+    ChangePeers,
     CreateIpcp,
     CreateName,
     Dealloc,
@@ -36,10 +39,12 @@ from ouroboros.control.messages import (
     UnregisterName,
 )
 from ouroboros.control.names import Binding, Process, Registry, check_name
+from ouroboros.control.oap import Server
 from ouroboros.errors import (
     BindError,
     FlowNameException,
     FlowPermissionException,
+    IpcpBootstrapError,
     IpcpCreateError,
     NameError,
     OuroborosError,
@@ -48,6 +53,8 @@ from ouroboros.errors import (
 from ouroboros.layers.base import DEFAULT_HASH, Ipcp
 from ouroboros.layers.broadcast import BroadcastIpcp
 from ouroboros.layers.local import LocalIpcp
+from ouroboros.layers.udp import Environment, Udp4Ipcp, Udp6Ipcp, UdpIpcp
+from ouroboros.layers.udp.core import Random
 
 #: Types that the command line knows; those without a class are not built yet.
 IPCP_TYPES: dict[str, type[Ipcp] | None] = {
@@ -56,16 +63,34 @@ IPCP_TYPES: dict[str, type[Ipcp] | None] = {
     "broadcast": BroadcastIpcp,
     "eth-llc": None,
     "eth-dix": None,
-    "udp4": None,
-    "udp6": None,
+    "udp4": Udp4Ipcp,
+    "udp6": Udp6Ipcp,
 }
 
 
+_BUILT = [type for type, kind in IPCP_TYPES.items() if kind is not None]
+
+
+class _Later:
+    """The answer of a request that is not answered yet."""
+
+
 class Irm:
-    """One node's resource manager. `uid`: of the node, whose owner (and root) may manage it."""
+    """One node's resource manager.
+
+    `uid`: of the node, whose owner (and root) may manage it. `random`: has to be `random.SystemRandom`, except in tests.
+    `wall`: nanoseconds since 1970.
+    """
 
     def __init__(
-        self, uid: int, *, embedded: bool = False, flow_limit: int = 10_239, name_limit: int = 100_000
+        self,
+        uid: int,
+        *,
+        random: Random,
+        wall: Callable[[], int],
+        embedded: bool = False,
+        flow_limit: int = 10_239,
+        name_limit: int = 100_000,
     ) -> None:
         self._uid = uid
         self._embedded = embedded
@@ -73,11 +98,14 @@ class Irm:
         self._next_ipcp = FIRST_IPCP_ID
         self.ipcps: dict[int, Ipcp] = {}
         self.registry = Registry(name_limit)
-        self.flows = FlowManager(self.registry, self._effects, flow_limit, self._impaired_layer_of)
+        self.flows = FlowManager(self.registry, self._effects, flow_limit, self.ipcps, self._impaired_layer_of)
+        self._environment = Environment(self._effects, random, wall, Server(), self.flows)
+        #: Who waits for the bootstrap of an IPC process, and how its layer is to be impaired.
+        self._bootstrapping: dict[int, tuple[int, Impairment | None]] = {}
         if embedded:
             for type, layer in (("local", "local"), ("broadcast", "broadcast")):
                 ipcp = self._create_ipcp(CreateIpcp(layer, type))
-                self._bootstrap_ipcp(BootstrapIpcp(ipcp, layer, DEFAULT_HASH))
+                self._bootstrap_ipcp(0, BootstrapIpcp(ipcp, layer, DEFAULT_HASH))
 
     # --- what the runtime feeds
 
@@ -106,20 +134,29 @@ class Irm:
                 case Dealloc():
                     self.flows.dealloc(process, request.flow_id, request.side)
                 case _:
-                    value = self._manage(process, request)
-                    self._effects.append(Reply(token, Done(value)))
+                    value = self._manage(token, process, request)
+                    if not isinstance(value, _Later):
+                        self._effects.append(Reply(token, Done(value)))
         except OuroborosError as error:
-            self._effects.append(Reply(token, Failed(type(error).__name__, str(error))))
+            self._fail(token, error)
 
     def cancel(self, token: int) -> None:
         """Whoever waited under this token hung up."""
         self.flows.cancel(token)
 
+    @property
+    def busy(self) -> bool:
+        """Whether the node is of use without programs: peers may ask for flows at any time."""
+        return any(ipcp.state != "boot" for ipcp in self._udp_layers())
+
     def deadline(self) -> float | None:
-        return self.flows.deadline()
+        times = (self.flows.deadline(), *(ipcp.deadline() for ipcp in self._udp_layers()))
+        return min((when for when in times if when is not None), default=None)
 
     def timeout(self, now: float) -> None:
         self.flows.timeout(now)
+        for ipcp in self._udp_layers():
+            ipcp.timeout(now)
 
     def take_effects(self) -> list[Effect]:
         """What is to be done now, in order."""
@@ -127,9 +164,57 @@ class Irm:
         self._effects.clear()
         return effects
 
+    # --- what the runtime tells of UDP layers; those that are gone are ignored
+
+    def layer_opened(self, ipcp: int) -> None:
+        """What `OpenLayer` asked for is there."""
+        layer = self.ipcps.get(ipcp)
+        if not isinstance(layer, UdpIpcp) or ipcp not in self._bootstrapping:
+            return
+        token, impairment = self._bootstrapping.pop(ipcp)
+        layer.opened()
+        if impairment is not None:
+            self._impair(layer, impairment)
+        self._effects.append(Reply(token, Done(ipcp)))
+
+    def layer_failed(self, ipcp: int, text: str) -> None:
+        """What `OpenLayer` asked for could not be had; `text` says why."""
+        layer = self.ipcps.get(ipcp)
+        if not isinstance(layer, UdpIpcp) or ipcp not in self._bootstrapping:
+            return
+        token, _ = self._bootstrapping.pop(ipcp)
+        layer.failed()
+        self._fail(token, IpcpBootstrapError(text))
+
+    def resolved(self, ipcp: int, token: int, addresses: list[str], now: float) -> None:
+        """The answer to `Resolve`; no addresses when the name has none."""
+        if (layer := self._operational(ipcp)) is not None:
+            layer.resolved(token, addresses, now)
+
+    def management_arrived(self, ipcp: int, data: bytes, address: Address, now: float) -> None:
+        """A datagram with endpoint id 0 came in, id included."""
+        if (layer := self._operational(ipcp)) is not None:
+            layer.arrived(data, address, now)
+
+    def flow_ended(self, ipcp: int, eid: int, how: str, now: float) -> None:
+        """The engine is done with what `Attach` gave it, which is told once for each; the endpoint id is free.
+
+        `how`: "closed" (by the program, and delivered), "peer" (silent for too long), "down" (not repairable), "gone" (told
+        by `PeerGone`). A program that has the flow keeps its end until it lets go.
+        """
+        if (layer := self._operational(ipcp)) is not None:
+            layer.flow_ended(eid, now)
+
+    def _operational(self, ipcp: int) -> UdpIpcp | None:
+        layer = self.ipcps.get(ipcp)
+        return layer if isinstance(layer, UdpIpcp) and layer.state == "operational" else None
+
+    def _udp_layers(self) -> list[UdpIpcp]:
+        return [ipcp for ipcp in self.ipcps.values() if isinstance(ipcp, UdpIpcp)]
+
     # --- management
 
-    def _manage(self, process: Process, request: Request) -> object:
+    def _manage(self, token: int, process: Process, request: Request) -> object:
         match request:
             case ListNames():
                 return [name.entry(self._layers_of(name.text)) for name in self.registry.names.values()]
@@ -161,9 +246,11 @@ class Irm:
             case CreateIpcp():
                 return self._create_ipcp(request)
             case BootstrapIpcp():
-                return self._bootstrap_ipcp(request)
+                return self._bootstrap_ipcp(token, request)
             case ImpairIpcp():
                 self._impair(self._ipcp(request.ipcp), parse_impairment(request.impair))
+            case ChangePeers():
+                self._change_peers(request)
             case DestroyIpcp():
                 self._destroy_ipcp(request.ipcp)
             case _:
@@ -224,7 +311,7 @@ class Irm:
         self.flows.name_destroyed(name)
         for ipcp in self.ipcps.values():
             ipcp.names.discard(text)
-            if isinstance(ipcp, LocalIpcp):
+            if isinstance(ipcp, LocalIpcp | UdpIpcp):
                 ipcp.unregister(text)
 
     def _process(self, pid: int) -> Process:
@@ -242,16 +329,18 @@ class Irm:
         kind = IPCP_TYPES[request.type]
         if kind is None:
             raise UnsupportedError(
-                f"IPC processes of type {request.type} are not built yet; there are local and broadcast"
+                f"IPC processes of type {request.type} are not built yet; there are {', '.join(_BUILT)}"
             )
         if any(ipcp.name == request.name for ipcp in self.ipcps.values()):
             raise IpcpCreateError(f"there is an IPC process {request.name!r} already; choose another name")
         id = self._next_ipcp
         self._next_ipcp += 1
-        self.ipcps[id] = kind(id, request.name)
+        self.ipcps[id] = (
+            kind(id, request.name, self._environment) if issubclass(kind, UdpIpcp) else kind(id, request.name)
+        )
         return id
 
-    def _bootstrap_ipcp(self, request: BootstrapIpcp) -> int:
+    def _bootstrap_ipcp(self, token: int, request: BootstrapIpcp) -> int | _Later:
         ipcp = self._ipcp(request.ipcp)
         check_name(request.layer, "layer name")
         if self._layer(request.layer, ipcp.type) is not None:
@@ -259,6 +348,12 @@ class Irm:
         impairment = None if request.impair is None else parse_impairment(request.impair)
         if impairment is not None:
             ipcp.check_impairable()
+        if isinstance(ipcp, UdpIpcp):
+            return self._open_layer(token, ipcp, request, impairment)
+        if request.udp is not None:
+            raise IpcpBootstrapError(
+                f"IPC process {ipcp.name!r} of type {ipcp.type} has neither ip nor port: leave them out"
+            )
         ipcp.bootstrap(request.layer, request.hash)
         if impairment is not None:
             self._impair(ipcp, impairment)
@@ -266,15 +361,38 @@ class Irm:
             self._effects.append(StartLayer(ipcp.id))
         return ipcp.id
 
+    def _open_layer(self, token: int, ipcp: UdpIpcp, request: BootstrapIpcp, impairment: Impairment | None) -> _Later:
+        """Answered when the runtime has the socket, or has none."""
+        if ipcp.state == "boot":
+            ipcp.configure(request.udp)
+        ipcp.bootstrap(request.layer, request.hash)
+        self._bootstrapping[ipcp.id] = (token, impairment)
+        return _Later()
+
     def _impair(self, ipcp: Ipcp, impairment: Impairment) -> None:
         ipcp.impair(impairment)
         self._effects.append(Impair(ipcp.id, impairment))
 
     def _destroy_ipcp(self, id: int) -> None:
         ipcp = self._ipcp(id)
+        running = isinstance(ipcp, BroadcastIpcp | UdpIpcp) and ipcp.state != "boot"
+        if isinstance(ipcp, UdpIpcp):
+            ipcp.destroyed()
         del self.ipcps[id]
-        if (isinstance(ipcp, BroadcastIpcp) and ipcp.state == "operational") or ipcp.impairment is not None:
+        if id in self._bootstrapping:
+            token, _ = self._bootstrapping.pop(id)
+            self._fail(token, IpcpBootstrapError(f"IPC process {ipcp.name!r} was destroyed"))
+        if running or ipcp.impairment is not None:
             self._effects.append(StopLayer(id))
+
+    def _change_peers(self, request: ChangePeers) -> None:
+        ipcp = self._ipcp(request.ipcp)
+        if not isinstance(ipcp, UdpIpcp):
+            raise IpcpBootstrapError(f"IPC process {ipcp.name!r} of type {ipcp.type} has no peers; those over UDP have")
+        ipcp.change_peers(request.add, request.remove)
+
+    def _fail(self, token: int, error: OuroborosError) -> None:
+        self._effects.append(Reply(token, Failed(type(error).__name__, str(error))))
 
     def _ipcp(self, id: int) -> Ipcp:
         ipcp = self.ipcps.get(id)
@@ -283,7 +401,7 @@ class Irm:
         return ipcp
 
     def _layer(self, layer: str, type: str) -> Ipcp | None:
-        of_type = (ipcp for ipcp in self.ipcps.values() if ipcp.type == type and ipcp.state == "operational")
+        of_type = (ipcp for ipcp in self.ipcps.values() if ipcp.type == type and ipcp.state != "boot")
         return next((ipcp for ipcp in of_type if ipcp.layer == layer), None)
 
     def _impaired_layer_of(self, name: str) -> Ipcp | None:

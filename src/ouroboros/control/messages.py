@@ -17,7 +17,7 @@ from ouroboros.errors import ProtocolError
 from ouroboros.qos import QoSSpec
 
 #: Raised by one whenever a message changes; a node answers a client of another version with `Failed`.
-VERSION = 2
+VERSION = 3
 
 #: Names, layers and programs are at most this many bytes of UTF-8 (C prototype: 255).
 NAME_LENGTH = 255
@@ -143,21 +143,40 @@ class CreateIpcp(_Message, frozen=True):
     type: str
 
 
+class UdpOptions(msgspec.Struct, frozen=True, array_like=True):
+    """Settings of a UDP layer. `ip`: our address. `dns`: a name server, which is refused unless it stands for none.
+    `peers`: where names are, as `NAME@ADDRESS` or `NAME@ADDRESS:PORT`."""
+
+    ip: str
+    port: int = 3435
+    dns: str = ""
+    peers: list[str] = []
+
+
 class BootstrapIpcp(_Message, frozen=True):
-    """`hash`: directory hash, "SHA3_224" to "SHA3_512". `impair`: what happens to the packets of a local layer, in the words
-    of `control.impairment`; None for none, ever. Answered by the id."""
+    """`hash`: directory hash, "SHA3_224" to "SHA3_512". `impair`: what happens to the packets of a local or UDP layer, in
+    the words of `control.impairment`; None for none, ever. `udp`: for the types over UDP. Answered by the id."""
 
     ipcp: int
     layer: str
     hash: str
     impair: str | None = None
+    udp: UdpOptions | None = None
 
 
 class ImpairIpcp(_Message, frozen=True):
-    """Change what happens to the packets of a local layer, in the words of `control.impairment`."""
+    """Change what happens to the packets of a local or UDP layer, in the words of `control.impairment`."""
 
     ipcp: int
     impair: str
+
+
+class ChangePeers(_Message, frozen=True):
+    """Change where a UDP layer looks for names: entries as in `UdpOptions.peers`. All of it is done, or nothing."""
+
+    ipcp: int
+    add: list[str]
+    remove: list[str]
 
 
 class DestroyIpcp(_Message, frozen=True):
@@ -191,11 +210,13 @@ class Failed(_Message, frozen=True):
 
 
 class Granted(_Message, frozen=True):
-    """A flow. Two descriptors come along: its memory and the doorbell socket of this end. `side`: 0 or 1."""
+    """A flow. Two descriptors come along: its memory and the doorbell socket of this end. `side`: 0 or 1. `max_packet`: the
+    longest message that the flow takes, bytes."""
 
     flow_id: int
     qos: QoSSpec
     side: int
+    max_packet: int
 
 
 # --- entries of listings
@@ -210,8 +231,9 @@ class NameEntry(msgspec.Struct, frozen=True):
 
 
 class IpcpEntry(msgspec.Struct, frozen=True):
-    """`state`: "boot" before it is bootstrapped, then "operational"; `layer` is empty before. `lost`: packets, by member.
-    `impair`: what happens to packets, "" when they go directly; the counts behind it are of packets of such a layer."""
+    """`state`: "boot" before it is bootstrapped, then "operational", and "opening" in between; `layer` is empty before.
+    `lost`: packets, by member. `impair`: what happens to packets, "" when they go directly; the counts behind it are of
+    packets of such a layer. `address`, `peers`, `counters`: of a layer over UDP."""
 
     id: int
     name: str
@@ -225,15 +247,26 @@ class IpcpEntry(msgspec.Struct, frozen=True):
     delivered: int = 0
     duplicated: int = 0
     reordered: int = 0
+    address: str = ""
+    peers: list[str] = []
+    counters: dict[str, int] = {}
 
 
 class FlowEntry(msgspec.Struct, frozen=True):
-    """`pids`: of the allocator and the acceptor; 0 for the node itself (a broadcast layer)."""
+    """`pids`: of the allocator and the acceptor; 0 for the node itself (a broadcast layer) and for a program elsewhere.
+
+    `layer`, `address`: of a flow with another node. `peer`: "" for a flow on this node, else "node" for one of ours and
+    "prototype" for a node of the C prototype. `counters`: what the engine counts.
+    """
 
     id: int
     name: str
     pids: tuple[int, int]
     qos: QoSSpec
+    layer: str = ""
+    address: str = ""
+    peer: str = ""
+    counters: dict[str, int] = {}
 
 
 class NodeEntry(msgspec.Struct, frozen=True):
@@ -264,6 +297,7 @@ Request = (
     | CreateIpcp
     | BootstrapIpcp
     | ImpairIpcp
+    | ChangePeers
     | DestroyIpcp
     | ListIpcps
     | ListFlows

@@ -74,6 +74,11 @@ class Name:
         order = iter(self.acceptors) if self.policy == "round-robin" else reversed(self.acceptors)
         return next(order, None)
 
+    @property
+    def served(self) -> bool:
+        """Whether somebody here accepts flows for it, or would be started to."""
+        return bool(self.acceptors or self.servers or self.autostart())
+
     def autostart(self) -> Binding | None:
         """The program to start on demand: the one bound last."""
         return next((binding for binding in reversed(self.programs.values()) if binding.auto), None)

@@ -19,7 +19,10 @@ DEFAULT_HASH = "SHA3_256"
 
 
 class Ipcp:
-    """One IPC process: a member of a layer. Life: created (state "boot"), bootstrapped ("operational"), destroyed."""
+    """One IPC process: a member of a layer. Life: created (state "boot"), bootstrapped ("operational"), destroyed.
+
+    Types that need something of the machine first are "opening" in between.
+    """
 
     type = ""
     #: Position in the order in which layers are asked for a name (`irm.md` 1.2).
@@ -70,7 +73,7 @@ class Ipcp:
 
     def check_impairable(self) -> None:
         """Raises `UnsupportedError` when packets of this type cannot be impaired."""
-        raise self._unsupported("be impaired; only local layers can")
+        raise self._unsupported("be impaired; only local and UDP layers can")
 
     def impair(self, impairment: Impairment) -> None:
         """From now on, let this happen to the packets of the layer."""

@@ -7,11 +7,13 @@ import fcntl
 import itertools
 import logging
 import os
+import random
 import resource
 import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
@@ -47,7 +49,7 @@ from ouroboros.control.messages import (
     Request,
 )
 from ouroboros.control.names import Process
-from ouroboros.dataplane import BroadcastWorker, RelayWorker, create_channel, mark_dead
+from ouroboros.dataplane import MAX_PACKET, BroadcastWorker, RelayWorker, create_channel, mark_dead
 from ouroboros.errors import NodeError, OuroborosError, ProtocolError
 from ouroboros.layers.broadcast import BroadcastIpcp
 from ouroboros.layers.local import LocalIpcp
@@ -99,7 +101,13 @@ class Node:
         self._idle_time = idle_time
         #: The control socket when somebody else opened it, to whom it then belongs.
         self._inherited = listener
-        self._irm = Irm(os.geteuid(), embedded=embedded, flow_limit=_flow_limit())
+        self._irm = Irm(
+            os.geteuid(),
+            random=random.SystemRandom(),
+            wall=time.time_ns,
+            embedded=embedded,
+            flow_limit=_flow_limit(),
+        )
         #: Who asks when the node itself does.
         self._own_process = Process(os.getpid(), os.geteuid(), "irmd", trusted=True)
         self._connections: set[Connection] = set()
@@ -415,7 +423,7 @@ class Node:
             return
         self._memories[effect.flow_id] = memory
         for side, (token, bell) in enumerate(zip(tokens, bells, strict=True)):
-            self._grant(token, Granted(effect.flow_id, effect.qos, side), memory, bell)
+            self._grant(token, Granted(effect.flow_id, effect.qos, side, MAX_PACKET), memory, bell)
             os.close(bell)
 
     def _relay(self, effect: Relay) -> None:
@@ -432,7 +440,7 @@ class Node:
             return
         (memory_a, bell_a, relay_a), (memory_b, relay_b, bell_b) = made
         for side, memory, bell in ((0, memory_a, bell_a), (1, memory_b, bell_b)):
-            self._grant(tokens[side], Granted(effect.flow_id, effect.qos, side), memory, bell)
+            self._grant(tokens[side], Granted(effect.flow_id, effect.qos, side, MAX_PACKET), memory, bell)
             os.close(bell)
         try:
             # The relay takes over these descriptors; when it fails, both programs see their flow hang up.
@@ -474,7 +482,7 @@ class Node:
         except OSError as error:
             self._fail_flow(effect.flow_id, 0, effect.token, error)
         else:
-            self._grant(effect.token, Granted(effect.flow_id, effect.qos, 0), memory, bell)
+            self._grant(effect.token, Granted(effect.flow_id, effect.qos, 0, MAX_PACKET), memory, bell)
         finally:
             for descriptor in (memory, bell, far_bell):
                 os.close(descriptor)

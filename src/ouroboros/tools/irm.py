@@ -52,6 +52,15 @@ def _ipcp_impair(command: Command) -> None:
     cli.impair_ipcp(command.get("name"), command.get("impair"))
 
 
+def _ipcp_peer(command: Command) -> None:
+    add, remove = command.values.get("add", []), command.values.get("del", [])
+    if not add and not remove:
+        raise UsageError(
+            "say what: add NAME@ADDRESS, del NAME@ADDRESS, or both", command.verb.object, command.verb.name
+        )
+    cli.change_peers(command.get("name"), add, remove)
+
+
 def _type_of_existing(name: str) -> irm.IpcpType:
     try:
         return cli.find_ipcp(name).type
@@ -180,6 +189,7 @@ _RUN: dict[tuple[str, str], Callable[[Command], None]] = {
     ("ipcp", "destroy"): _ipcp_destroy,
     ("ipcp", "bootstrap"): _ipcp_bootstrap,
     ("ipcp", "impair"): _ipcp_impair,
+    ("ipcp", "peer"): _ipcp_peer,
     ("ipcp", "enroll"): _ipcp_enroll,
     ("ipcp", "connect"): _ipcp_connect,
     ("ipcp", "disconnect"): _ipcp_disconnect,

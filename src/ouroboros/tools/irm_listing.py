@@ -34,11 +34,13 @@ def name_table(names: Sequence[NameInfo]) -> str:
 
 def flow_table(flows: Sequence[FlowInfo]) -> str:
     columns = [("flow", 7), ("name", 30), ("allocator", 9), ("acceptor", 9), ("qos", 20)]
-    return table(columns, [(str(f.flow_id), f.name, *(_pid(pid) for pid in f.pids), qos_words(f.qos)) for f in flows])
+    return table(
+        columns, [(str(f.flow_id), f.name, *(_end(f, pid) for pid in f.pids), qos_words(f.qos)) for f in flows]
+    )
 
 
-def _pid(pid: int) -> str:
-    return str(pid) if pid else "node"
+def _end(flow: FlowInfo, pid: int) -> str:
+    return str(pid) if pid else flow.address or "node"
 
 
 def qos_words(qos: QoSSpec) -> str:

@@ -59,7 +59,7 @@ def _values(command: Command, ipcp_type: IpcpType) -> _Values:
         if ipcp_type not in key.setting.kinds:
             raise _error(command, f"key '{key.name}' means nothing for type {ipcp_type.word}: leave it out")
         try:
-            value = key.setting.value(command.get(key.name), ipcp_type)
+            value = key.setting.value(command.values[key.name], ipcp_type)
         except ValueError as error:
             raise _error(command, f"key '{key.name}' {error}") from None
         values[key.setting.kinds[ipcp_type]][key.setting.field] = value

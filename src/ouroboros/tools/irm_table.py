@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,23 +31,26 @@ from ouroboros.qos import NAMED_SPECS
 class Setting:
     """What a key of `ipcp bootstrap` sets: a field of a class of settings, which also knows the range of its values.
 
-    `kinds`: the class for each type of IPC process that has the setting. `read`: makes the value of a word.
+    `kinds`: the class for each type of IPC process that has the setting. `read`: makes the value of a word. `many`: the
+    field holds the values of all words.
     """
 
     kinds: Mapping[IpcpType, type[Any]]
     field: str
     read: Callable[[str], Any]
+    many: bool = False
 
-    def value(self, word: str, ipcp_type: IpcpType) -> Any:  # noqa: ANN401
+    def value(self, words: Sequence[str], ipcp_type: IpcpType) -> Any:  # noqa: ANN401
         """The value for that type; raises `ValueError` with a text that begins after the name of the key."""
-        return self.kinds[ipcp_type].checks[self.field](self.read(word))
+        value = tuple(map(self.read, words)) if self.many else self.read(words[0])
+        return self.kinds[ipcp_type].checks[self.field](value)
 
     def check(self, word: str) -> None:
         """Raise `ValueError` when the word is no value for any type."""
         problem = None
         for ipcp_type in self.kinds:
             try:
-                self.value(word, ipcp_type)
+                self.value([word], ipcp_type)
                 return
             except ValueError as error:
                 problem = error
@@ -94,6 +97,12 @@ def _hexadecimal(word: str) -> int:
     if not digits or not set(digits) <= set("0123456789abcdef"):
         raise ValueError(f"must be a hexadecimal number such as A000, not {word}")
     return int(digits, 16)
+
+
+def _peer(word: str) -> str:
+    if not all(word.rpartition("@")):
+        raise ValueError(f"must be NAME@ADDRESS such as clock@192.0.2.7, not {word}")
+    return word
 
 
 def _address(word: str) -> str:
@@ -155,7 +164,14 @@ _SETTINGS = (
     ),
     Key("ip", "ADDRESS", "our address", setting=Setting(_UDP, "ip_addr", _address)),
     Key("port", "NUMBER", "UDP port (default 3435)", setting=Setting(_UDP, "port", _decimal)),
-    Key("dns", "ADDRESS", "name server (default none)", setting=Setting(_UDP, "dns_addr", _address)),
+    Key("dns", "ADDRESS", "name server (not built; use peer)", setting=Setting(_UDP, "dns_addr", _address)),
+    Key(
+        "peer",
+        "NAME@ADDRESS",
+        "where a name is; others are looked up in /etc/hosts and the DNS by their MD5",
+        many=True,
+        setting=Setting(_UDP, "peers", _peer, many=True),
+    ),
     _number("addr", "bytes of an address, 1 to 8", DtConfig, "addr_size"),
     _number("eid", "bytes of an endpoint id, 1 to 8", DtConfig, "eid_size"),
     _number("ttl", "hops until a packet is dropped, 1 to 255", DtConfig, "max_ttl"),
@@ -178,7 +194,9 @@ _BOOTSTRAP = (
     Key("type", "TYPE", "its type, needed if it does not exist", words=_TYPES),
     Key("hash", "ALGORITHM", "hash of names (default SHA3_256)", words=tuple(algo.word for algo in DirectoryHashAlgo)),
     _AUTOBIND,
-    Key("impair", "TEXT", "what it does to packets, for type local: loss=1%,delay=10ms,jitter=2ms,rate=10M,..."),
+    Key(
+        "impair", "TEXT", "what it does to packets, for types local and udp: loss=1%,delay=10ms,jitter=2ms,rate=10M,..."
+    ),
     *_SETTINGS,
 )
 _ENROLL = (
@@ -209,6 +227,17 @@ VERBS = (
         "",
         (_IPCP, Key("impair", "TEXT", "what its layer does to packets from now on; none: nothing", required=True)),
         "change what an impaired layer does to packets",
+    ),
+    Verb(
+        "ipcp",
+        "peer",
+        "",
+        (
+            _IPCP,
+            Key("add", "NAME@ADDRESS", "look for this name there", many=True),
+            Key("del", "NAME@ADDRESS", "no more; this is done first", many=True),
+        ),
+        "change where a layer over UDP looks for names",
     ),
     Verb("ipcp", "enroll", "", _ENROLL, "join a layer, with an IPC process that is created if need be"),
     Verb("ipcp", "connect", "", _CONNECT, "connect an IPC process to a neighbour"),

@@ -1,0 +1,87 @@
+"""What goes into a handshake and what comes out of it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from ouroboros.errors import OuroborosError
+
+#: The codes of a refusal, as they are in the reply to an allocation.
+ECRYPT = -1008
+EAUTH = -1009
+
+
+class OapError(OuroborosError):
+    """An allocation was refused here. `code` goes to the peer; the text, which says what each side wanted, does not."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class Random(Protocol):
+    """What is needed of `random.Random`."""
+
+    def randbytes(self, n: int, /) -> bytes: ...
+
+
+class Encryption(msgspec.Struct, frozen=True):
+    """The `enc.conf` of one side: the least that it accepts, and as a client, what it offers.
+
+    `client_encapsulates`: as a client, use the key that the server has published instead of a fresh one.
+    """
+
+    kex: str = "prime256v1"
+    cipher: str = "aes-256-gcm"
+    kdf: str = "sha256"
+    digest: str = "sha256"
+    client_encapsulates: bool = False
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """What the peer must do, whatever it is configured for.
+
+    `encrypt`: no plaintext. `strength`: the least size of the cipher's key, bits. `authenticate`: the peer has a
+    certificate that we trust. `peers`: as a server, the clients that may have flows, by the name in their certificates;
+    none means any.
+    """
+
+    encrypt: bool = False
+    strength: int = 0
+    authenticate: bool = False
+    peers: tuple[str, ...] = ()
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """All that one side has for one name. Without arguments: plaintext, and nobody is known."""
+
+    encryption: Encryption | None = None
+    policy: Policy = Policy()
+
+
+class Session(msgspec.Struct, frozen=True):
+    """What was agreed. The key of a plaintext flow is empty.
+
+    `suite`: key exchange, cipher and hash for people. `cipher`: its number. `peer_certificate`: DER, checked; `peer_name`:
+    the name in it. `data`: what the peer's program or node had to say. `strength`: size of the cipher's key, bits.
+    """
+
+    suite: str | None = None
+    cipher: int = 0
+    key: bytearray = msgspec.field(default_factory=bytearray)
+    peer_name: str | None = None
+    peer_certificate: bytes | None = None
+    data: bytes = b""
+    strength: int = 0
+
+    def wipe(self) -> None:
+        """Overwrite the key, once whoever encrypts has it."""
+        self.key[:] = bytes(len(self.key))
+
+    def __repr__(self) -> str:
+        return f"<Session {self.suite or 'in plaintext'}, peer {self.peer_name or 'unknown'}>"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        return [("suite", self.suite), ("peer_name", self.peer_name)]

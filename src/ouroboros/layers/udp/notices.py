@@ -1,0 +1,72 @@
+"""Telling a node of ours that our side of a flow is gone, until it says that it knows.
+
+A node of the C prototype is never told: it has no such message, and its own timer finds out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ouroboros.control.effects import Address
+from ouroboros.layers.udp.core import Agenda, Core
+from ouroboros.wire.udp import FlowDealloc, FlowDeallocAck
+
+#: Seconds until the first repetition; the pauses then double.
+FIRST_PAUSE = 0.2
+TIMES = 5
+#: So many notices wait for an answer at most; others are sent once.
+SIZE = 4096
+
+
+@dataclass(slots=True)
+class Notice:
+    message: FlowDealloc
+    address: Address
+    sent: int = 1
+
+
+class Notices:
+    """The notices of one layer. An endpoint id is free when its notice is over."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._waiting: dict[int, Notice] = {}
+        self._agenda = Agenda()
+
+    def tell(self, eid: int, peer_eid: int, address: Address, now: float) -> None:
+        """Send, and go on until it is acknowledged. `eid`: ours, which the caller holds no longer."""
+        notice = Notice(FlowDealloc(eid, peer_eid), address)
+        self._core.send(address, notice.message.encode())
+        if len(self._waiting) >= SIZE:
+            self._core.eids.discard(eid)
+            return
+        self._waiting[eid] = notice
+        self._agenda.set(eid, now + FIRST_PAUSE)
+
+    def acknowledged(self, message: FlowDeallocAck, address: Address) -> None:
+        notice = self._waiting.get(message.peer_eid)
+        if notice is None or notice.message.peer_eid != message.eid:
+            self._core.counters["unknown"] += 1
+        elif notice.address != address:
+            self._core.counters["wrong_source"] += 1
+        else:
+            self._forget(message.peer_eid)
+
+    def deadline(self) -> float | None:
+        return self._agenda.next()
+
+    def timeout(self, now: float) -> None:
+        for eid in self._agenda.due(now):
+            notice = self._waiting[eid]
+            if notice.sent == TIMES:
+                self._core.counters["notices_unanswered"] += 1
+                self._forget(eid)
+                continue
+            self._core.send(notice.address, notice.message.encode())
+            self._agenda.set(eid, now + FIRST_PAUSE * 2**notice.sent)
+            notice.sent += 1
+
+    def _forget(self, eid: int) -> None:
+        del self._waiting[eid]
+        self._agenda.cancel(eid)
+        self._core.eids.discard(eid)

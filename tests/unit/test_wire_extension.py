@@ -1,0 +1,58 @@
+"""The blob that two of our nodes exchange: its bytes, and that nothing else is taken for one."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from ouroboros.wire import extension
+from ouroboros.wire.extension import Extension
+
+REQUEST = bytes(range(16))
+ONE = Extension(extension.DEALLOC | extension.SACK, 1400, 65536, REQUEST)
+BYTES = bytes.fromhex("70794f37 01 05 0578 00010000 000102030405060708090a0b0c0d0e0f")
+
+EXTENSIONS = st.builds(
+    Extension,
+    st.integers(0, 255),
+    st.integers(1, 65535),
+    st.integers(0, 2**32 - 1),
+    st.binary(min_size=16, max_size=16),
+)
+
+
+def test_golden_bytes() -> None:
+    assert ONE.encode() == BYTES
+    assert extension.decode(BYTES) == ONE
+    assert len(BYTES) == extension.LENGTH == 28
+
+
+@given(EXTENSIONS, st.binary(max_size=40))
+def test_what_is_encoded_is_decoded_and_what_later_versions_append_is_skipped(blob: Extension, more: bytes) -> None:
+    assert extension.decode(blob.encode() + more) == blob
+
+
+def test_a_later_version_is_read_as_far_as_it_is_known() -> None:
+    assert extension.decode(BYTES[:4] + b"\x02" + BYTES[5:] + b"more") == ONE
+
+
+@pytest.mark.parametrize(
+    "data", [b"", BYTES[:-1], b"x" + BYTES[1:], BYTES[:4] + b"\0" + BYTES[5:], BYTES[:6] + b"\0\0" + BYTES[8:]]
+)
+def test_anything_else_is_not_one_of_ours(data: bytes) -> None:
+    assert extension.decode(data) is None
+
+
+@given(st.binary(max_size=60))
+def test_bytes_of_a_stranger_never_raise(data: bytes) -> None:
+    found = extension.decode(data)
+    assert found is None or data.startswith(extension.MAGIC)
+
+
+def test_what_is_in_force_is_what_both_can_do_in_the_sizes_of_the_peer() -> None:
+    own = Extension(extension.DEALLOC | extension.FRAGMENTS, 8976, 4096, bytes(16))
+    agreed = ONE.agree(own)
+    assert agreed == Extension(extension.DEALLOC, 1400, 65536, REQUEST)
+    assert agreed.has(extension.DEALLOC)
+    assert not agreed.has(extension.SACK)
