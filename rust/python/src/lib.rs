@@ -45,6 +45,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<broadcast::BroadcastWorker>()?;
     module.add_class::<endpoint::Endpoint>()?;
     module.add_class::<relay::RelayWorker>()?;
+    module.add_class::<udp::Frcp>()?;
     module.add_class::<udp::UdpWorker>()?;
     module.add_function(wrap_pyfunction!(create_channel, module)?)?;
     module.add_function(wrap_pyfunction!(mark_dead, module)?)?;

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use ouroboros_frcp::{Config, Peer, Stats};
 use ouroboros_io::udp::{Event, FlowCounters, How, LayerCounters, Setup, UdpLayer};
 use ouroboros_shm::endpoint::Endpoint;
 use pyo3::exceptions::PyValueError;
@@ -31,7 +32,7 @@ impl UdpWorker {
     }
 
     /// Carry a flow: `memory` and `bell` are those of side `side` of the channel of its program, and are taken over.
-    #[pyo3(signature = (*, memory, bell, side, eid, peer_eid, peer, frcp, crc, timeout, seed, mpl, max_packet, features, window))]
+    #[pyo3(signature = (*, memory, bell, side, eid, peer_eid, peer, mtu, crc, timeout, seed, credit, frcp))]
     #[allow(clippy::too_many_arguments)]
     fn add(
         &self,
@@ -40,29 +41,24 @@ impl UdpWorker {
         side: usize,
         eid: u32,
         peer_eid: u32,
-        peer: (&str, u16),
-        frcp: Option<bool>,
+        peer: (String, u16),
+        mtu: usize,
         crc: bool,
         timeout: u32,
         seed: u64,
-        mpl: u64,
-        max_packet: usize,
-        features: u8,
-        window: u32,
+        credit: bool,
+        frcp: Option<&Frcp>,
     ) -> PyResult<()> {
         let (memory, bell) = (take_over(memory)?, take_over(bell)?);
         let endpoint = Endpoint::attach(memory, bell, side)?;
-        let _ = (mpl, max_packet, window);
-        let frcp = frcp.map(|reliable| ouroboros_frcp::Config { reliable });
-        let credit = features & CREDIT != 0;
-        let peer = address(peer)?;
-        self.lock().add(Setup { eid, peer_eid, peer, endpoint, frcp, seed, credit, crc, timeout });
+        let (peer, frcp) = (address(&peer)?, frcp.map(|frcp| frcp.0));
+        self.lock().add(Setup { eid, peer_eid, peer, endpoint, frcp, seed, credit, crc, timeout, mtu });
         Ok(())
     }
 
     /// Keep the first packets for an endpoint id that come from an address until `add` or `unreserve`.
-    fn reserve(&self, eid: u32, peer: (&str, u16)) -> PyResult<()> {
-        self.lock().reserve(eid, address(peer)?);
+    fn reserve(&self, eid: u32, peer: (String, u16)) -> PyResult<()> {
+        self.lock().reserve(eid, address(&peer)?);
         Ok(())
     }
 
@@ -77,8 +73,8 @@ impl UdpWorker {
     }
 
     /// Send a management datagram.
-    fn send(&self, datagram: &[u8], to: (&str, u16)) -> PyResult<()> {
-        self.lock().send(datagram.to_vec(), address(to)?);
+    fn send(&self, datagram: &[u8], to: (String, u16)) -> PyResult<()> {
+        self.lock().send(datagram.to_vec(), address(&to)?);
         Ok(())
     }
 
@@ -140,8 +136,29 @@ impl UdpWorker {
     }
 }
 
-/// The bit of an extension that says: a raw flow reports what it receives. See `ouroboros.wire.extension`.
-const CREDIT: u8 = 8;
+/// How FRCP works on a flow.
+#[pyclass(frozen, module = "ouroboros.dataplane._engine")]
+pub struct Frcp(Config);
+
+#[pymethods]
+impl Frcp {
+    /// `own`: the peer is a node of ours, which can `sack` and take `fragments`, and packets up to `window` beyond the last
+    /// one read. `max_packet`: bytes, header included. `mpl`: nanoseconds.
+    #[new]
+    #[pyo3(signature = (*, reliable, own, sack, fragments, window, max_packet, mpl))]
+    fn new(
+        reliable: bool,
+        own: bool,
+        sack: bool,
+        fragments: bool,
+        window: u32,
+        max_packet: usize,
+        mpl: u64,
+    ) -> Self {
+        let peer = if own { Peer::Own { sack, fragments, window } } else { Peer::Reference };
+        Frcp(Config { reliable, peer, max_packet, mpl, rtt: None })
+    }
+}
 
 fn take_over(descriptor: i32) -> PyResult<OwnedFd> {
     if descriptor < 0 {
@@ -151,9 +168,9 @@ fn take_over(descriptor: i32) -> PyResult<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-fn address((ip, port): (&str, u16)) -> PyResult<SocketAddr> {
+fn address((ip, port): &(String, u16)) -> PyResult<SocketAddr> {
     let ip: IpAddr = ip.parse().map_err(|_| PyValueError::new_err(format!("{ip:?} is no IP address")))?;
-    Ok(SocketAddr::new(ip, port))
+    Ok(SocketAddr::new(ip, *port))
 }
 
 fn name(how: How) -> &'static str {
@@ -185,8 +202,7 @@ fn layer_counters(py: Python<'_>, counters: LayerCounters) -> PyResult<Bound<'_,
 fn flow_counters(py: Python<'_>, counters: FlowCounters) -> PyResult<Bound<'_, PyDict>> {
     let FlowCounters { sent, sent_bytes, received, received_bytes, delivered, overrun, damaged, too_long, frcp } =
         counters;
-    let _ = frcp;
-    dict(
+    let counters = dict(
         py,
         &[
             ("sent", sent),
@@ -197,6 +213,37 @@ fn flow_counters(py: Python<'_>, counters: FlowCounters) -> PyResult<Bound<'_, P
             ("overrun", overrun),
             ("damaged", damaged),
             ("too_long", too_long),
+        ],
+    )?;
+    if let Some(stats) = frcp {
+        counters.update(frcp_counters(py, stats)?.as_mapping())?;
+    }
+    Ok(counters)
+}
+
+fn frcp_counters(py: Python<'_>, stats: Stats) -> PyResult<Bound<'_, PyDict>> {
+    dict(
+        py,
+        &[
+            ("frcp_data_sent", stats.data_sent),
+            ("frcp_retransmitted", stats.retransmitted),
+            ("frcp_bare_sent", stats.bare_sent),
+            ("frcp_data_received", stats.data_received),
+            ("frcp_bare_received", stats.bare_received),
+            ("frcp_duplicates", stats.duplicates),
+            ("frcp_rejected", stats.rejected),
+            ("frcp_skipped", stats.skipped),
+            ("frcp_acknowledged_bytes", stats.acknowledged),
+            ("frcp_lost", stats.lost),
+            ("frcp_spurious", stats.spurious),
+            ("frcp_timeouts", stats.timeouts),
+            ("frcp_rtt_ns", stats.rtt),
+            ("frcp_min_rtt_ns", stats.min_rtt),
+            ("frcp_in_flight_bytes", stats.in_flight),
+            ("frcp_congestion_window_bytes", stats.congestion_window),
+            ("frcp_bandwidth_bytes_s", stats.bandwidth),
+            ("frcp_window_packets", u64::from(stats.window)),
+            ("frcp_unsent_bytes", stats.unsent),
         ],
     )
 }

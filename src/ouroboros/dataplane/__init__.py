@@ -7,7 +7,9 @@ from ouroboros.dataplane._engine import (
     MAX_PACKET,
     BroadcastWorker,
     Endpoint,
+    Frcp,
     RelayWorker,
+    UdpWorker,
     create_channel,
     mark_dead,
     note_fork,
@@ -15,4 +17,14 @@ from ouroboros.dataplane._engine import (
 
 os.register_at_fork(after_in_child=note_fork)
 
-__all__ = ["CAPACITY", "MAX_PACKET", "BroadcastWorker", "Endpoint", "RelayWorker", "create_channel", "mark_dead"]
+__all__ = [
+    "CAPACITY",
+    "MAX_PACKET",
+    "BroadcastWorker",
+    "Endpoint",
+    "Frcp",
+    "RelayWorker",
+    "UdpWorker",
+    "create_channel",
+    "mark_dead",
+]

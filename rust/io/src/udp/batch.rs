@@ -52,8 +52,9 @@ impl Batch {
         &self.bytes[self.start..]
     }
 
-    /// The datagram written behind `start` is complete. Sends the run before it when it cannot join that.
-    pub(super) fn commit(&mut self, socket: &Socket, to: SocketAddr) {
+    /// The datagram written behind `start` is complete. Sends the run before it when it cannot join that. `mtu`: no datagram
+    /// that is longer goes out with others, because the kernel does not cut a run whose parts have to be cut again.
+    pub(super) fn commit(&mut self, socket: &Socket, to: SocketAddr, mtu: usize) {
         let length = self.bytes.len() - self.start;
         if self.count > 0 && !self.joins(socket, to, length) {
             self.send_run(socket);
@@ -64,7 +65,7 @@ impl Batch {
             }
         }
         if self.count == 0 {
-            (self.to, self.segment, self.full) = (Some(to), length, false);
+            (self.to, self.segment, self.full) = (Some(to), length, length > mtu);
         }
         self.full |= length < self.segment;
         self.count += 1;

@@ -74,6 +74,7 @@ impl Flow {
             peer: setup.peer,
             peer_eid: setup.peer_eid,
             crc: setup.crc,
+            mtu: setup.mtu,
             link,
             sent_at: now,
             packets: 0,

@@ -55,6 +55,8 @@ pub struct Setup {
     pub credit: bool,
     /// A CRC32 on each packet.
     pub crc: bool,
+    /// The longest datagram that crosses the path to the peer in one piece, bytes, without the headers of IP and UDP.
+    pub mtu: usize,
     /// Milliseconds of silence after which the peer is dead; 0: never.
     pub timeout: u32,
 }

@@ -24,6 +24,8 @@ pub(super) struct Outlet {
     pub(super) peer_eid: u32,
     /// Each packet carries a CRC32 behind it.
     pub(super) crc: bool,
+    /// See `Setup::mtu`.
+    pub(super) mtu: usize,
     pub(super) link: Option<Impairment>,
     pub(super) sent_at: u64,
     pub(super) packets: u64,
@@ -58,7 +60,7 @@ impl Outlet {
             && let Some(datagram) = link.due(now)
         {
             line.batch.bytes.extend_from_slice(&datagram);
-            line.batch.commit(line.socket, self.peer);
+            line.batch.commit(line.socket, self.peer, self.mtu);
         }
     }
 
@@ -81,7 +83,7 @@ impl Outlet {
         self.packets += 1;
         self.bytes += (line.batch.written().len() - EID) as u64;
         match &mut self.link {
-            None => line.batch.commit(line.socket, self.peer),
+            None => line.batch.commit(line.socket, self.peer, self.mtu),
             Some(link) => {
                 link.offer(now, line.batch.take(), line.shaken);
                 self.pass_on(now, line);

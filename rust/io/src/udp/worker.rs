@@ -323,7 +323,7 @@ impl Worker {
         match &mut self.link {
             None => {
                 self.batch.bytes.extend_from_slice(datagram);
-                self.batch.commit(&self.socket, to);
+                self.batch.commit(&self.socket, to, 0);
             }
             Some(link) => {
                 let mut packet = address_bytes(to).to_vec();
@@ -340,7 +340,7 @@ impl Worker {
         while let Some(packet) = link.due(now) {
             if let Some((address, datagram)) = packet.split_first_chunk() {
                 self.batch.bytes.extend_from_slice(datagram);
-                self.batch.commit(&self.socket, address_of(address));
+                self.batch.commit(&self.socket, address_of(address), 0);
             }
         }
     }
