@@ -281,6 +281,12 @@ impl Endpoint {
         Ok(lock(&self.producer).queued())
     }
 
+    /// Whether there is a packet, or an end, that the next reader finds. For a poller that is told of changes only: the
+    /// doorbell does not change for a packet that came while the last reader was dropped.
+    pub fn has_news(&self) -> bool {
+        self.packet_near()
+    }
+
     /// Whether a packet of `length` fits into the ring now.
     pub fn has_room(&self, length: usize) -> Result<bool, Error> {
         self.usable()?;

@@ -6,6 +6,8 @@
 
 use std::collections::VecDeque;
 
+use ouroboros_shm::layout::CAPACITY;
+
 const MILLISECOND: u64 = 1_000_000;
 /// Packets under way at first, and at the least.
 const FIRST: u64 = 64;
@@ -19,6 +21,9 @@ const AGE: u64 = 5 * MILLISECOND;
 const PROBE: u64 = 1000 * MILLISECOND;
 /// What a packet takes of the receiver's kernel buffer, at least, bytes; and beside its own length twice and a half.
 const OVERHEAD: u64 = 1664;
+
+/// What is under way when the receiver says to wait still has to fit into the half of its program's ring that is free then.
+const RING: u64 = (CAPACITY / 4) as u64;
 
 /// What a receiver reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,7 +144,8 @@ impl Credit {
     }
 
     fn is_open(&self) -> bool {
-        let fits = (self.room / OVERHEAD).min(self.room * 2 / 5 / self.length.max(1)).max(REPORT);
+        let kernel = (self.room / OVERHEAD).min(self.room * 2 / 5 / self.length.max(1));
+        let fits = kernel.min(RING / (self.length + 16)).max(REPORT);
         self.wait.is_none() && self.sent - self.settled() < self.window.min(fits)
     }
 

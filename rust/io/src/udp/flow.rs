@@ -32,6 +32,17 @@ struct Reports {
     backlog: usize,
 }
 
+/// Why no more packets of the program are taken in.
+#[derive(Debug)]
+enum Pause {
+    /// The others have their turn.
+    Turn,
+    /// None can be sent now.
+    Held,
+    /// There are none.
+    Empty,
+}
+
 /// What a flow wants after its turn.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Turn {
@@ -159,10 +170,12 @@ impl Flow {
         if counted - reports.counted < REPORT && !reports.wait {
             return None;
         }
-        let wait = reports.is_slow(endpoint);
+        let mut wait = reports.is_slow(endpoint);
         if wait && !*awaits_room {
             // It rings when half of its ring is free; the packet is of no length in particular.
             *awaits_room = endpoint.want_room(0).is_ok();
+            // It may have read everything just before.
+            wait = reports.is_slow(endpoint);
         }
         (reports.counted != counted || reports.wait != wait).then(|| {
             (reports.counted, reports.wait) = (counted, wait);
@@ -217,11 +230,15 @@ impl Flow {
             return false;
         }
         match self.take_turn(now, line) {
-            Ok(more) => more,
+            Ok(Pause::Turn) => true,
+            Ok(Pause::Held) => false,
+            // We are told of changes only, and not of what came while the ring was looked at last.
+            Ok(Pause::Empty) => self.endpoint.has_news(),
             Err(Error::Down) => {
                 // A flow that is down is readable at once and for ever, and only a change is of interest.
-                let _ = self.endpoint.ended().and_then(|seen| self.endpoint.watch(seen));
-                false
+                let seen = self.endpoint.ended();
+                let _ = seen.and_then(|seen| self.endpoint.watch(seen));
+                self.endpoint.ended() != seen
             }
             Err(_) => {
                 self.program_gone = true;
@@ -233,7 +250,7 @@ impl Flow {
         }
     }
 
-    fn take_turn(&mut self, now: u64, line: &mut Line<'_>) -> Result<bool, Error> {
+    fn take_turn(&mut self, now: u64, line: &mut Line<'_>) -> Result<Pause, Error> {
         let Flow { endpoint, outlet, protocol, counters, scratch, .. } = self;
         let mut reader = endpoint.reader()?;
         for _ in 0..TURN {
@@ -242,9 +259,9 @@ impl Flow {
                 Protocol::Frcp(connection) => connection.can_write(),
             };
             if !may {
-                return Ok(false);
+                return Ok(Pause::Held);
             }
-            let Some(length) = reader.available()? else { return Ok(false) };
+            let Some(length) = reader.available()? else { return Ok(Pause::Empty) };
             match protocol {
                 Protocol::Frcp(connection) => {
                     scratch.clear();
@@ -264,7 +281,7 @@ impl Flow {
                 }
             }
         }
-        Ok(true)
+        Ok(Pause::Turn)
     }
 
     /// Send what FRCP wants sent; whether there may be more.
