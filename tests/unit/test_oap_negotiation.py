@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from random import Random
 
 import msgspec
@@ -293,3 +294,36 @@ def test_what_is_cheap_to_refuse_is_refused_before_a_certificate_is_looked_at(mo
             Server().receive(client.request, settings, NOW)
     with pytest.raises(AssertionError):
         Server().receive(weak.request, Settings(trust=root.trust), NOW)
+
+
+# --- how much strangers get
+
+
+def taken(server: Server, settings: Settings, kex: str, wall: int, tries: int) -> int:
+    """How many requests of that time are taken, which differ in their ids only."""
+    header = decode(ClientHandshake("oping", Settings(Encryption(kex)), random=Random(1), wall=wall).request)
+    count = 0
+    for each in range(tries):
+        with contextlib.suppress(OapError):
+            server.receive(msgspec.structs.replace(header, id=each.to_bytes(16)).encode(), settings, wall)
+            count += 1
+    return count
+
+
+def test_strangers_get_a_share_of_the_node_for_slow_exchanges_and_no_more() -> None:
+    server = Server()
+    assert taken(server, Settings(), "ffdhe4096", NOW, 50) == 10
+    assert taken(server, Settings(), "ffdhe4096", NOW + 10**8, 50) == 1
+    assert taken(server, Settings(), "ffdhe2048", NOW + 10**9, 100) == 54
+    # The clock was set back: nothing is gained, nothing is lost for ever.
+    assert taken(server, Settings(), "ffdhe4096", NOW - 10**9, 50) == 0
+    assert taken(server, Settings(), "ffdhe4096", NOW + 1, 50) == 10
+    assert taken(server, Settings(), "X25519", NOW + 2, 100) == 100
+
+
+def test_clients_that_are_known_are_not_held_up() -> None:
+    server, root = Server(), Authority()
+    client = Settings(Encryption("ffdhe4096"), credentials=root.issue("alice"))
+    taken(server, Settings(), "ffdhe4096", NOW, 50)
+    handshake = ClientHandshake("oping", client, random=Random(1), wall=NOW)
+    assert server.receive(handshake.request, Settings(trust=root.trust), NOW).peer_name == "alice"

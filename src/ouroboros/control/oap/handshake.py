@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ouroboros.control.oap import negotiation
+from ouroboros.control.oap.budget import Budget
 from ouroboros.control.oap.negotiation import Agreement
 from ouroboros.control.oap.replay import ReplayMemory, check_age
 from ouroboros.control.oap.session import EAUTH, ECRYPT, Encryption, OapError, Random, Session, Settings
@@ -158,6 +159,7 @@ class Server:
         # Apart, so that a flood of requests that anybody can make does not touch those that are signed.
         self._anonymous = ReplayMemory(capacity)
         self._signed = ReplayMemory(capacity)
+        self._budget = Budget()
 
     def receive(self, request: bytes, settings: Settings, wall: int) -> Received:
         """Check a request against the settings of the name that it is for. Raises `OapError` when it is refused."""
@@ -174,6 +176,8 @@ class Server:
         if policy.peers and (peer is None or peer.name not in policy.peers):
             name = peer.name if peer is not None else None
             raise OapError(EAUTH, f"the client is {name!r}; allowed are {', '.join(map(repr, policy.peers))}")
+        if peer is None and agreement is not None:
+            self._budget.spend(agreement.kex.name, wall)
         memory = self._signed if peer is not None else self._anonymous
         memory.add(header.timestamp, header.id, wall)
         return Received(request, header, settings, agreement, peer)
