@@ -126,6 +126,13 @@ def test_a_policy_that_is_wrong_says_where(file: bytes, text: str) -> None:
         parse_policy("policy.conf", file)
 
 
+def test_a_list_of_clients_means_nothing_to_a_client() -> None:
+    content = {"policy.conf": b"allow=alice"}
+    assert load_settings(below("server/oping", content), "server", "oping").policy.peers == ("alice",)
+    with pytest.raises(OapError, match="allow= is for server/oping"):
+        load_settings(below("client/oping", content), "client", "oping")
+
+
 # --- the directory
 
 

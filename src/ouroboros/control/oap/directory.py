@@ -52,10 +52,15 @@ def load_settings(
     """What protects flows for, or to, a name. Raises `OapError` for the first file that is wrong, naming it."""
     files = _Files(read, side, name)
     encryption = files.encryption(paths.encryption)
+    policy = files.policy()
     if side == "client":
+        if policy.peers:
+            raise OapError(
+                ECRYPT, f"client/{name}/policy.conf: allow= is for server/{name}; a server has one name only"
+            )
         published = files.published() if encryption is not None and encryption.client_encapsulates else None
-        return Settings(encryption, files.policy(), files.credentials(paths), trust, published)
-    return Settings(encryption, files.policy(), files.credentials(paths), trust, static=files.static())
+        return Settings(encryption, policy, files.credentials(paths), trust, published)
+    return Settings(encryption, policy, files.credentials(paths), trust, static=files.static())
 
 
 def load_trust(cacert: Mapping[str, bytes], untrusted: Mapping[str, bytes]) -> TrustStore | None:
