@@ -3,3 +3,4 @@
 pub mod broadcast;
 pub mod impair;
 pub mod relay;
+mod sleep;
