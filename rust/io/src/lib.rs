@@ -2,5 +2,6 @@
 
 pub mod broadcast;
 pub mod impair;
+pub mod link;
 pub mod relay;
 mod sleep;

@@ -4,6 +4,7 @@ mod broadcast;
 mod buffer;
 mod endpoint;
 mod errors;
+mod link;
 mod relay;
 
 use std::os::fd::{BorrowedFd, IntoRawFd};
@@ -43,6 +44,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("CAPACITY", layout::CAPACITY)?;
     module.add_class::<broadcast::BroadcastWorker>()?;
     module.add_class::<endpoint::Endpoint>()?;
+    module.add_class::<link::LinkWorker>()?;
     module.add_class::<relay::RelayWorker>()?;
     module.add_function(wrap_pyfunction!(create_channel, module)?)?;
     module.add_function(wrap_pyfunction!(mark_dead, module)?)?;

@@ -7,6 +7,7 @@ from ouroboros.dataplane._engine import (
     MAX_PACKET,
     BroadcastWorker,
     Endpoint,
+    LinkWorker,
     RelayWorker,
     create_channel,
     mark_dead,
@@ -15,4 +16,13 @@ from ouroboros.dataplane._engine import (
 
 os.register_at_fork(after_in_child=note_fork)
 
-__all__ = ["CAPACITY", "MAX_PACKET", "BroadcastWorker", "Endpoint", "RelayWorker", "create_channel", "mark_dead"]
+__all__ = [
+    "CAPACITY",
+    "MAX_PACKET",
+    "BroadcastWorker",
+    "Endpoint",
+    "LinkWorker",
+    "RelayWorker",
+    "create_channel",
+    "mark_dead",
+]

@@ -10,6 +10,7 @@ __all__ = [
     "MAX_PACKET",
     "BroadcastWorker",
     "Endpoint",
+    "LinkWorker",
     "RelayWorker",
     "create_channel",
     "mark_dead",
@@ -59,6 +60,37 @@ class BroadcastWorker:
     def add(self, memory: int, bell: int) -> None: ...
     @property
     def lost(self) -> int: ...
+    def stop(self) -> None: ...
+
+@final
+class LinkWorker:
+    def __new__(
+        cls,
+        one: int,
+        other: int,
+        *,
+        loss: float,
+        duplicate: float,
+        reorder: float,
+        delay: int,
+        jitter: int,
+        rate: int,
+        partition: bool,
+        seed: int,
+    ) -> LinkWorker: ...
+    def set_impairment(
+        self,
+        *,
+        loss: float,
+        duplicate: float,
+        reorder: float,
+        delay: int,
+        jitter: int,
+        rate: int,
+        partition: bool,
+    ) -> None: ...
+    @property
+    def counters(self) -> tuple[int, int, int, int]: ...
     def stop(self) -> None: ...
 
 @final
