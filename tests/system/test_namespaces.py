@@ -62,6 +62,14 @@ def test_there_is_ipv6_too() -> None:
         assert transfer(pair, pair.addresses6[1], 10_000) == 10_000
 
 
+def test_hosts_may_be_joined_directly() -> None:
+    with NamespacePair(None) as pair:
+        for address in (pair.addresses[1], pair.addresses6[1]):
+            assert transfer(pair, address, 10_000) == 10_000
+        with pytest.raises(ValueError, match="no link"):
+            pair.link.partition()
+
+
 def test_the_hosts_reach_only_each_other() -> None:
     with NamespacePair() as pair:
         for host in (0, 1):

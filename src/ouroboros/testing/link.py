@@ -101,6 +101,7 @@ def datagram_link(
 class NamespacePair:
     """Two hosts with a network stack of the kernel each, joined by a bad link: network namespaces and a pair of TUN devices.
 
+    With `impair=None` they are joined directly, by a pair of veth devices, as fast as the kernel can; there is no `link` then.
     Needs root, and raises an `OSError` that says so. Use as a context manager. The namespaces are gone when the block ends
     and nothing runs in them any more, also when this process is killed.
     """
@@ -109,9 +110,10 @@ class NamespacePair:
     addresses = ("10.9.0.1", "10.9.0.2")
     addresses6 = ("fd09::1", "fd09::2")
 
-    def __init__(self, impair: str = "none", *, seed: int | None = None, mtu: int = 1500) -> None:
-        self._impair = with_seed(impair, seed)
+    def __init__(self, impair: str | None = "none", *, seed: int | None = None, mtu: int = 1500) -> None:
+        self._impair = None if impair is None else with_seed(impair, seed)
         self._mtu = mtu
+        self._link: Link | None = None
 
     @staticmethod
     def lacks() -> str | None:
@@ -128,15 +130,27 @@ class NamespacePair:
             raise OSError(reason)
         with ExitStack() as stack:
             self._hosts = [stack.enter_context(_Namespace()) for _ in range(2)]
-            ends = [stack.enter_context(_Tun()) for _ in range(2)]
-            for host, end, *addresses in zip(self._hosts, ends, self.addresses, self.addresses6, strict=True):
-                host.take(end, self._mtu, addresses)
-            self.link = stack.enter_context(Link(ends[0].release(), ends[1].release(), self._impair))
+            if self._impair is None:
+                devices = _join(self._hosts)
+            else:
+                ends = [stack.enter_context(_Tun()) for _ in self._hosts]
+                devices = [end.move(host) for end, host in zip(ends, self._hosts, strict=True)]
+            for each in zip(self._hosts, devices, self.addresses, self.addresses6, strict=True):
+                _set_up(*each, self._mtu)
+            if self._impair is not None:
+                self._link = stack.enter_context(Link(ends[0].release(), ends[1].release(), self._impair))
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *error: Any) -> None:  # noqa: ANN401
         self._stack.close()
+
+    @property
+    def link(self) -> Link:
+        """The link between the hosts."""
+        if self._link is None:
+            raise ValueError("the hosts are joined directly, so there is no link to impair or to count")
+        return self._link
 
     def command(self, host: int, *words: str) -> list[str]:
         """The command line that runs `words` on host 0 or 1. The process is that of the words themselves."""
@@ -171,19 +185,28 @@ class _Namespace:
     def command(self, words: Sequence[str]) -> list[str]:
         return ["nsenter", f"--target={self._keeper.pid}", "--net", "--", *words]
 
-    def take(self, tun: _Tun, mtu: int, addresses: Sequence[str]) -> None:
-        """Be the host at the other end of the device."""
-        _output(["ip", "link", "set", "dev", tun.name, "netns", str(self._keeper.pid)])
-        four, six = addresses
-        words = [
-            "link set dev lo up",
-            f"link set dev {tun.name} mtu {mtu} txqueuelen {_QUEUE} up",
-            f"address add {four}/24 dev {tun.name}",
-        ]
-        if Path("/proc/net/if_inet6").exists():
-            words.append(f"-6 address add {six}/64 dev {tun.name} nodad")
-        for each in words:
-            _output(self.command(["ip", *each.split()]))
+    @property
+    def pid(self) -> int:
+        return self._keeper.pid
+
+
+def _join(hosts: Sequence[_Namespace]) -> list[str]:
+    """Make a cable between two hosts; return the names of its ends there."""
+    one, other = (f"netns {host.pid}" for host in hosts)
+    _output(["ip", *f"link add veth0 {one} type veth peer name veth0 {other}".split()])
+    return ["veth0", "veth0"]
+
+
+def _set_up(host: _Namespace, device: str, address: str, address6: str, mtu: int) -> None:
+    words = [
+        "link set dev lo up",
+        f"link set dev {device} mtu {mtu} txqueuelen {_QUEUE} up",
+        f"address add {address}/24 dev {device}",
+    ]
+    if Path("/proc/net/if_inet6").exists():
+        words.append(f"-6 address add {address6}/64 dev {device} nodad")
+    for each in words:
+        _output(host.command(["ip", *each.split()]))
 
 
 class _Tun:
@@ -202,6 +225,11 @@ class _Tun:
     def __exit__(self, *_: object) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
+
+    def move(self, host: _Namespace) -> str:
+        """Let the other end of the device be in the host; return its name there."""
+        _output(["ip", "link", "set", "dev", self.name, "netns", str(host.pid)])
+        return self.name
 
     def release(self) -> int:
         """The descriptor, which now belongs to the caller."""
