@@ -101,7 +101,8 @@ def datagram_link(
 class NamespacePair:
     """Two hosts with a network stack of the kernel each, joined by a bad link: network namespaces and a pair of TUN devices.
 
-    With `impair=None` they are joined directly, by a pair of veth devices, as fast as the kernel can; there is no `link` then.
+    With `impair=None` they are joined directly, by a pair of veth devices, and there is no `link`.
+
     Needs root, and raises an `OSError` that says so. Use as a context manager. The namespaces are gone when the block ends
     and nothing runs in them any more, also when this process is killed.
     """
