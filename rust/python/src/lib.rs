@@ -4,6 +4,7 @@ mod broadcast;
 mod buffer;
 mod endpoint;
 mod errors;
+mod link;
 mod relay;
 mod udp;
 
@@ -44,6 +45,7 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("CAPACITY", layout::CAPACITY)?;
     module.add_class::<broadcast::BroadcastWorker>()?;
     module.add_class::<endpoint::Endpoint>()?;
+    module.add_class::<link::LinkWorker>()?;
     module.add_class::<relay::RelayWorker>()?;
     module.add_class::<udp::Frcp>()?;
     module.add_class::<udp::UdpWorker>()?;

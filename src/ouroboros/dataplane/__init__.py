@@ -8,6 +8,7 @@ from ouroboros.dataplane._engine import (
     BroadcastWorker,
     Endpoint,
     Frcp,
+    LinkWorker,
     RelayWorker,
     UdpWorker,
     create_channel,
@@ -25,6 +26,7 @@ __all__ = [
     "Frcp",
     "RelayWorker",
     "UdpWorker",
+    "LinkWorker",
     "create_channel",
     "mark_dead",
 ]

@@ -11,6 +11,7 @@ __all__ = [
     "BroadcastWorker",
     "Endpoint",
     "Frcp",
+    "LinkWorker",
     "RelayWorker",
     "UdpWorker",
     "create_channel",
@@ -61,6 +62,37 @@ class BroadcastWorker:
     def add(self, memory: int, bell: int) -> None: ...
     @property
     def lost(self) -> int: ...
+    def stop(self) -> None: ...
+
+@final
+class LinkWorker:
+    def __new__(
+        cls,
+        one: int,
+        other: int,
+        *,
+        loss: float,
+        duplicate: float,
+        reorder: float,
+        delay: int,
+        jitter: int,
+        rate: int,
+        partition: bool,
+        seed: int,
+    ) -> LinkWorker: ...
+    def set_impairment(
+        self,
+        *,
+        loss: float,
+        duplicate: float,
+        reorder: float,
+        delay: int,
+        jitter: int,
+        rate: int,
+        partition: bool,
+    ) -> None: ...
+    @property
+    def counters(self) -> tuple[int, int, int, int]: ...
     def stop(self) -> None: ...
 
 @final
