@@ -1,4 +1,4 @@
-"""Where a node and its programs meet."""
+"""Where a node and its programs meet, and where its keys are."""
 
 from __future__ import annotations
 
@@ -26,6 +26,17 @@ def runtime_dir() -> Path:
     if base := os.environ.get("XDG_RUNTIME_DIR"):
         return Path(base) / "ouroboros"
     return Path(f"/tmp/ouroboros-{os.geteuid()}")
+
+
+def security_dir() -> Path:
+    """The directory of keys and certificates: `$OUROBOROS_SECURITY_DIR`, else `/etc/ouroboros/security` for root, else
+    `ouroboros/security` in `$XDG_CONFIG_HOME` or `~/.config`."""
+    if chosen := os.environ.get("OUROBOROS_SECURITY_DIR"):
+        return Path(chosen).absolute()
+    if os.geteuid() == 0:
+        return Path("/etc/ouroboros/security")
+    base = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path.home() / ".config") / "ouroboros" / "security"
 
 
 def socket_path(directory: Path) -> str:

@@ -9,6 +9,7 @@ import than everything else in a node.
 """
 
 from ouroboros.control.oap.handshake import ClientHandshake, Received, Server
+from ouroboros.control.oap.negotiation import asking
 from ouroboros.control.oap.session import (
     EAUTH,
     ECRYPT,
@@ -30,4 +31,5 @@ __all__ = [
     "Server",
     "Session",
     "Settings",
+    "asking",
 ]

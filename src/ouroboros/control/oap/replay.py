@@ -51,6 +51,9 @@ class ReplayMemory:
     def __len__(self) -> int:
         return len(self._known)
 
+    def __contains__(self, entry: tuple[int, bytes]) -> bool:
+        return entry in self._known
+
     def check(self, timestamp: int, id: bytes, wall: int) -> None:
         """Raise `OapError` when that request was here, or may have been."""
         if self._floor > wall + AHEAD:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from ouroboros.errors import OuroborosError
+from ouroboros.wire.suites import CIPHER_BY_NAME, HASH_BY_NAME, KEX_BY_NAME, Cipher, Hash, Kex
+
+if TYPE_CHECKING:
+    from ouroboros.control.oap.certificates import Credentials, TrustStore
+    from ouroboros.control.oap.exchange import PublishedKey, StaticKey
 
 #: The codes of a refusal, as they are in the reply to an allocation.
 ECRYPT = -1008
@@ -39,6 +44,21 @@ class Encryption(msgspec.Struct, frozen=True):
     digest: str = "sha256"
     client_encapsulates: bool = False
 
+    def __str__(self) -> str:
+        return f"{self.kex}, {self.cipher}, {self.kdf}"
+
+    @property
+    def exchange(self) -> Kex:
+        return KEX_BY_NAME[self.kex]
+
+    @property
+    def encryption(self) -> Cipher:
+        return CIPHER_BY_NAME[self.cipher]
+
+    @property
+    def derivation(self) -> Hash:
+        return HASH_BY_NAME[self.kdf]
+
 
 class Policy(msgspec.Struct, frozen=True):
     """What the peer must do, whatever it is configured for.
@@ -55,10 +75,18 @@ class Policy(msgspec.Struct, frozen=True):
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """All that one side has for one name. Without arguments: plaintext, and nobody is known."""
+    """All that one side has for one name. Without arguments: plaintext, and nobody is known.
+
+    `credentials`: our certificate and key. `trust`: who may issue the certificates of peers. `published`: as a client, the
+    key of the server for `Encryption.client_encapsulates`; `static`: as a server, the private parts of such keys.
+    """
 
     encryption: Encryption | None = None
     policy: Policy = Policy()
+    credentials: Credentials | None = None
+    trust: TrustStore | None = None
+    published: PublishedKey | None = None
+    static: tuple[StaticKey, ...] = ()
 
 
 class Session(msgspec.Struct, frozen=True):

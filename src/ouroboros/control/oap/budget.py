@@ -1,0 +1,36 @@
+"""How much strangers may let the node compute.
+
+An elliptic exchange takes a fraction of a millisecond. One in a finite field takes so long that a few dozen forged requests
+in a second would leave the node no time for anything else.
+"""
+
+from __future__ import annotations
+
+from ouroboros.control.oap.session import ECRYPT, OapError
+
+_SECOND = 10**9
+
+#: Milliseconds that an exchange takes, roughly.
+_COSTS = {"ffdhe2048": 5, "ffdhe3072": 12, "ffdhe4096": 30}
+#: Milliseconds in a second that are there for them.
+SHARE = 300
+
+
+class Budget:
+    """What is left of the share. It fills up again within a second."""
+
+    def __init__(self) -> None:
+        self._left = float(SHARE)
+        self._seen = 0
+
+    def spend(self, kex: str, wall: int) -> None:
+        """Raise `OapError` when too little is left for that exchange."""
+        cost = _COSTS.get(kex)
+        if cost is None:
+            return
+        elapsed = max(0, wall - self._seen)
+        self._left = min(SHARE, self._left + SHARE * elapsed / _SECOND)
+        self._seen = wall
+        if cost > self._left:
+            raise OapError(ECRYPT, f"too many clients without a certificate want {kex} at once, which is slow")
+        self._left -= cost

@@ -1,0 +1,27 @@
+"""The `ouroboros` command: what belongs to no other command."""
+
+from __future__ import annotations
+
+import click
+
+from ouroboros import __version__
+from ouroboros.tools._common import CONTEXT
+from ouroboros.tools.cert import cert
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(__version__)
+def ouroboros() -> None:
+    """Tools around an Ouroboros node."""
+
+
+ouroboros.add_command(cert)
+
+
+def main() -> None:
+    """Entry point of the `ouroboros` command."""
+    ouroboros()
+
+
+if __name__ == "__main__":
+    main()
