@@ -26,17 +26,21 @@ WALL = 1_800_000_000 * 10**9
 _T = TypeVar("_T")
 
 
-def new_irm(*, embedded: bool = False, now: Callable[[], float] = lambda: 0.0, **limits: int) -> Irm:
+def new_irm(*, seed: int = 1, embedded: bool = False, now: Callable[[], float] = lambda: 0.0, **limits: int) -> Irm:
     """An IRM whose random numbers are always the same."""
-    return Irm(OWNER, random=random.Random(1), wall=lambda: WALL + round(now() * 1e9), embedded=embedded, **limits)
+    return Irm(OWNER, random=random.Random(seed), wall=lambda: WALL + round(now() * 1e9), embedded=embedded, **limits)
 
 
 class World:
     """One node's IRM and its programs."""
 
-    def __init__(self, *, embedded: bool = False, flow_limit: int = 10_239, name_limit: int = 100_000) -> None:
+    def __init__(
+        self, *, embedded: bool = False, flow_limit: int = 10_239, name_limit: int = 100_000, seed: int = 1
+    ) -> None:
         self.now = 0.0
-        self.irm = new_irm(embedded=embedded, now=lambda: self.now, flow_limit=flow_limit, name_limit=name_limit)
+        self.irm = new_irm(
+            seed=seed, embedded=embedded, now=lambda: self.now, flow_limit=flow_limit, name_limit=name_limit
+        )
         self._last_token = 0
         self._last_pid = 100
         self._answers: dict[int, Answer] = {}

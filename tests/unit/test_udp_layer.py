@@ -1,0 +1,912 @@
+"""Layers over UDP, control side: what is asked and answered, and what is not believed."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import pytest
+from irm_world import WALL, World
+from udp_world import STRANGER, Network, Node, two_nodes
+
+from ouroboros.control.effects import (
+    Address,
+    Impair,
+    OpenLayer,
+    PeerGone,
+    Release,
+    Resolve,
+    SendManagement,
+    StopLayer,
+)
+from ouroboros.control.messages import (
+    BindProgram,
+    BootstrapIpcp,
+    ChangePeers,
+    CreateIpcp,
+    CreateName,
+    DestroyIpcp,
+    DestroyName,
+    FlowEntry,
+    ImpairIpcp,
+    IpcpEntry,
+    ListFlows,
+    ListIpcps,
+    ListNames,
+    NameEntry,
+    RegisterName,
+    UdpOptions,
+    UnregisterName,
+)
+from ouroboros.errors import (
+    FlowDownException,
+    IpcpBootstrapError,
+    IrmError,
+    NameError,
+    OuroborosError,
+    UnsupportedError,
+)
+from ouroboros.layers.udp.incoming import REFUSALS, WAITING_OF_ONE
+from ouroboros.qos import QoSSpec
+from ouroboros.wire import extension
+from ouroboros.wire.extension import Extension
+from ouroboros.wire.oap import Header
+from ouroboros.wire.udp import (
+    FlowDealloc,
+    FlowDeallocAck,
+    FlowReply,
+    FlowRequest,
+    Message,
+    decode,
+    digest_of,
+)
+
+A: Address = ("192.0.2.1", 3435)
+B: Address = ("192.0.2.2", 3435)
+
+
+def messages(node: Node) -> list[Message]:
+    return [decode(data) for data in node.sent()]
+
+
+def request(
+    name: str = "clock",
+    eid: int = 64,
+    *,
+    number: int = 0,
+    age: float = 0.0,
+    now: float = 0.0,
+    qos: QoSSpec | None = None,
+) -> FlowRequest:
+    """A request as a node of the C prototype sends it."""
+    wall = WALL + round((now - age) * 1e9)
+    oap = Header(id=number.to_bytes(16, "big"), timestamp=wall).encode()
+    return FlowRequest(eid, qos or QoSSpec(), digest_of(name), oap)
+
+
+def own_request(name: str = "clock", eid: int = 64, *, number: int = 0, allocation: bytes = bytes(16)) -> FlowRequest:
+    """A request as a node of ours sends it."""
+    blob = Extension(extension.DEALLOC, 8976, 256, allocation).encode()
+    oap = Header(id=number.to_bytes(16, "big"), timestamp=WALL, data=blob).encode()
+    return FlowRequest(eid, QoSSpec(), digest_of(name), oap)
+
+
+def arrives(node: Node, message: Message | bytes, source: Address = STRANGER) -> list[Message]:
+    """What the node sends when that comes in."""
+    node.sent()
+    data = message if isinstance(message, bytes) else message.encode()
+    node.irm.management_arrived(node.layer_id, data, source, node.network.now)
+    node.collect()
+    return messages(node)
+
+
+def only(found: list[Message]) -> Message:
+    (message,) = found
+    return message
+
+
+# --- bootstrap and management
+
+
+def peers(node: Node) -> list[str]:
+    return entry(node, node.layer_id).peers
+
+
+def ipcp(world: World, type: str = "udp4") -> int:
+    id = world.manage(CreateIpcp("u0", type))
+    assert isinstance(id, int)
+    return id
+
+
+def entry(world: World, id: int) -> IpcpEntry:
+    listed = world.manage(ListIpcps())
+    assert isinstance(listed, list)
+    found = next(each for each in listed if each.id == id)
+    assert isinstance(found, IpcpEntry)
+    return found
+
+
+@pytest.mark.parametrize(("type", "host"), [("udp4", "192.0.2.1"), ("udp6", "2001:DB8::1")])
+def test_bootstrap_is_answered_when_the_socket_is_there(type: str, host: str) -> None:
+    world = World()
+    id = ipcp(world, type)
+    token = world.send(world.manager, BootstrapIpcp(id, "net", "SHA3_256", None, UdpOptions(host, 4000)))
+    assert world.take(OpenLayer) == [OpenLayer(id, type, host.lower(), 4000)]
+    assert world.answer(token) is None
+    assert (entry(world, id).state, entry(world, id).layer) == ("opening", "net")
+    world.irm.layer_opened(id)
+    world.collect()
+    assert world.answer(token) is not None
+    address = "192.0.2.1:4000" if type == "udp4" else "[2001:db8::1]:4000"
+    assert entry(world, id) == IpcpEntry(id, "u0", type, "operational", "net", "MD5", address=address)
+
+
+def test_a_socket_that_cannot_be_had_fails_the_bootstrap_and_another_can_be_tried() -> None:
+    world = World()
+    id = ipcp(world)
+    boot = BootstrapIpcp(id, "net", "SHA3_256", None, UdpOptions("192.0.2.1"))
+    token = world.send(world.manager, boot)
+    world.irm.layer_failed(id, "192.0.2.1 is no address of this host")
+    world.collect()
+    failed = world.failed(token)
+    assert (failed.error, failed.text) == ("IpcpBootstrapError", "192.0.2.1 is no address of this host")
+    assert (entry(world, id).state, entry(world, id).layer) == ("boot", "")
+    again = world.send(world.manager, boot)
+    world.irm.layer_opened(id)
+    world.collect()
+    assert world.answer(again) is not None
+
+
+def test_an_ipc_process_destroyed_while_it_opens_fails_the_bootstrap() -> None:
+    world = World()
+    id = ipcp(world)
+    token = world.send(world.manager, BootstrapIpcp(id, "net", "SHA3_256", None, UdpOptions("192.0.2.1")))
+    world.take(OpenLayer)
+    world.manage(DestroyIpcp(id))
+    assert world.failed(token).error == "IpcpBootstrapError"
+    assert world.take(StopLayer) == [StopLayer(id)]
+    world.irm.layer_opened(id)
+    assert world.collect() == []
+
+
+@pytest.mark.parametrize(
+    ("type", "options", "error", "text"),
+    [
+        ("udp4", None, IpcpBootstrapError, "ip: give the address of this host"),
+        ("udp4", UdpOptions(""), IpcpBootstrapError, "ip: give the address of this host"),
+        ("udp4", UdpOptions("0.0.0.0"), IpcpBootstrapError, "ip: give the address of this host"),
+        ("udp4", UdpOptions("::1"), IpcpBootstrapError, "ip: '::1' is no address of type udp4"),
+        ("udp4", UdpOptions("224.0.0.1"), IpcpBootstrapError, "ip: '224.0.0.1' is not the address of one host"),
+        ("udp6", UdpOptions("192.0.2.1"), IpcpBootstrapError, "ip: '192.0.2.1' is no address of type udp6"),
+        ("udp6", UdpOptions("fe80::1%eth0"), IpcpBootstrapError, "ip: 'fe80::1%eth0' is not the address of one host"),
+        ("udp4", UdpOptions("192.0.2.1", 0), IpcpBootstrapError, "port: 0 is not from 1 to 65535"),
+        ("udp4", UdpOptions("192.0.2.1", 65536), IpcpBootstrapError, "port: 65536 is not from 1 to 65535"),
+        (
+            "udp4",
+            UdpOptions("192.0.2.1", dns="192.0.2.9"),
+            UnsupportedError,
+            "dns: .* `peer NAME@ADDRESS`, or in /etc/",
+        ),
+        ("udp4", UdpOptions("192.0.2.1", peers=["a"]), IpcpBootstrapError, "peer: 'a' is no NAME@ADDRESS"),
+        ("udp4", UdpOptions("192.0.2.1", peers=["@192.0.2.2"]), IpcpBootstrapError, "peer: the name is empty"),
+        ("udp4", UdpOptions("192.0.2.1", peers=["a@b"]), IpcpBootstrapError, "peer: 'b' is no address of type udp4"),
+        ("udp4", UdpOptions("192.0.2.1", peers=["a@192.0.2.2:0"]), IpcpBootstrapError, "peer: '0' in .* is no port"),
+        ("udp6", UdpOptions("::1", peers=["a@[::2]x1"]), IpcpBootstrapError, "peer: '1' in .* is no port"),
+    ],
+)
+def test_wrong_options_are_named(type: str, options: UdpOptions | None, error: type[OuroborosError], text: str) -> None:
+    world = World()
+    id = ipcp(world, type)
+    with pytest.raises(error, match=text):
+        world.manage(BootstrapIpcp(id, "net", "SHA3_256", None, options))
+    assert entry(world, id).state == "boot"
+    assert world.take(OpenLayer) == []
+
+
+def test_options_of_udp_mean_nothing_to_other_types() -> None:
+    world = World()
+    id = world.manage(CreateIpcp("l0", "local"))
+    assert isinstance(id, int)
+    with pytest.raises(IpcpBootstrapError, match="neither ip nor port"):
+        world.manage(BootstrapIpcp(id, "lab", "SHA3_256", None, UdpOptions("192.0.2.1")))
+
+
+def test_a_layer_over_udp_holds_names_by_their_md5() -> None:
+    _, _, server = two_nodes()
+    layer = server.layer
+    assert layer.digest("oping").hex() == "7862c6fec5ecaef4aa2e3934725e23b3"
+    assert layer.query(layer.digest("clock"))
+    assert not layer.query(layer.digest("other"))
+    listed = server.manage(ListNames())
+    assert listed == [NameEntry("clock", "spillover", [], [], ["net"])]
+    server.manage(UnregisterName("clock", server.layer_id))
+    assert not layer.query(layer.digest("clock"))
+
+
+def test_a_name_that_is_destroyed_leaves_the_layer() -> None:
+    _, _, server = two_nodes()
+    server.manage(DestroyName("clock"))
+    assert not server.layer.query(server.layer.digest("clock"))
+
+
+def test_names_are_registered_only_in_a_layer() -> None:
+    world = World()
+    id = ipcp(world)
+    world.manage(CreateName("a", "spillover"))
+    with pytest.raises(IpcpBootstrapError, match="in no layer yet"):
+        world.manage(RegisterName("a", id))
+
+
+def test_a_layer_can_be_impaired_from_the_start_and_later() -> None:
+    world = World()
+    id = ipcp(world)
+    world.send(world.manager, BootstrapIpcp(id, "net", "SHA3_256", "loss=1%", UdpOptions("192.0.2.1")))
+    assert world.take(Impair) == []
+    world.irm.layer_opened(id)
+    world.collect()
+    assert [effect.impairment.loss for effect in world.take(Impair)] == [0.01]
+    world.manage(ImpairIpcp(id, "none"))
+    assert [effect.impairment.loss for effect in world.take(Impair)] == [0.0]
+    assert entry(world, id).impair == "none"
+
+
+def test_a_node_with_a_layer_over_udp_is_busy_without_programs() -> None:
+    world = World()
+    assert not world.irm.busy
+    id = ipcp(world)
+    assert not world.irm.busy
+    world.send(world.manager, BootstrapIpcp(id, "net", "SHA3_256", None, UdpOptions("192.0.2.1")))
+    world.irm.layer_opened(id)
+    busy = [world.irm.busy]
+    world.manage(DestroyIpcp(id))
+    assert [*busy, world.irm.busy] == [True, False]
+
+
+def test_peers_are_changed_all_or_none() -> None:
+    _, client, _ = two_nodes()
+    with pytest.raises(IpcpBootstrapError, match=r"peer: 'x@192.0.2.9' is not in the table"):
+        client.manage(ChangePeers(client.layer_id, ["b@192.0.2.3"], ["clock@192.0.2.2", "x@192.0.2.9"]))
+    assert peers(client) == ["clock@192.0.2.2"]
+    client.manage(ChangePeers(client.layer_id, ["b@192.0.2.3:99", "b@192.0.2.3:99"], ["clock@192.0.2.2"]))
+    assert peers(client) == ["b@192.0.2.3:99"]
+    local = client.manage(CreateIpcp("l0", "local"))
+    assert isinstance(local, int)
+    with pytest.raises(IrmError, match="of type local has no peers"):
+        client.manage(ChangePeers(local, [], []))
+
+
+# --- a flow with another node
+
+
+@pytest.mark.parametrize("type", ["udp4", "udp6"])
+def test_two_nodes_make_a_flow(type: str) -> None:
+    network, client, server = two_nodes(type=type)
+    accepting = server.accept(server.server("clock"))
+    asking = client.alloc(client.program("watch"), "clock")
+    network.run(0.1)
+    asks, takes = client.granted(asking), server.granted(accepting)
+    assert (asks.side, takes.side) == (0, 1)
+    assert asks.qos == takes.qos == QoSSpec()
+    (ours,), (theirs,) = client.attached.values(), server.attached.values()
+    assert (ours.eid, ours.peer_eid, ours.address) == (theirs.peer_eid, theirs.eid, server.address)
+    assert theirs.address == client.address
+    assert ours.extension is not None
+    assert theirs.extension is not None
+    assert ours.extension.request == theirs.extension.request
+    assert ours.extension.max_packet == (8976 if type == "udp4" else 8948)
+    assert ours.session is None
+
+
+def test_flows_with_other_nodes_are_listed_with_their_address() -> None:
+    network, client, server = two_nodes()
+    process = server.server("clock")
+    server.accept(process)
+    client.alloc(client.program("watch"), "clock")
+    network.run(0.1)
+    assert server.manage(ListFlows()) == [
+        FlowEntry(1, "clock", (0, process.pid), QoSSpec(), "net", "192.0.2.1:3435", "node")
+    ]
+
+
+def test_the_name_need_not_exist_on_the_client_and_need_not_be_accepted_yet() -> None:
+    network, client, server = two_nodes()
+    asking = client.alloc(client.program("watch"), "clock")
+    network.run(3.0)
+    assert client.answer(asking) is None
+    server.accept(server.server("clock"))
+    network.run(0.1)
+    client.granted(asking)
+    assert server.counters["repeated"] == 1
+
+
+def test_a_program_is_started_for_a_peer() -> None:
+    network, client, server = two_nodes()
+    server.manage(BindProgram("/bin/clockd", "clock", True, []))
+    asking = client.alloc(client.program("watch"), "clock")
+    network.run(0.1)
+    server.accept(server.program("clockd"))
+    network.run(0.1)
+    client.granted(asking)
+
+
+def test_peers_and_programs_wait_in_one_queue() -> None:
+    network, client, server = two_nodes()
+    first = client.alloc(client.program("watch"), "clock")
+    network.run(0.1)
+    second = server.alloc(server.program("watch"), "clock")
+    process = server.server("clock")
+    server.accept(process)
+    network.run(0.1)
+    client.granted(first)
+    assert server.answer(second) is None
+    server.accept(process)
+    server.granted(second)
+
+
+def test_reliable_flows_ask_for_order_and_for_a_crc_only_among_our_nodes() -> None:
+    network, client, server = two_nodes()
+    accepting = server.accept(server.server("clock"))
+    asking = client.alloc(client.program("watch"), "clock", qos=QoSSpec(loss=0, ber=0))
+    sent = only(messages(client))
+    assert isinstance(sent, FlowRequest)
+    assert (sent.qos.loss, sent.qos.in_order, sent.qos.ber) == (0, 1, 1)
+    network.run(0.1)
+    assert client.granted(asking).qos == server.granted(accepting).qos == QoSSpec(loss=0, in_order=1, ber=0)
+
+
+def test_a_served_name_stays_on_the_node() -> None:
+    network, client, server = two_nodes()
+    accepting = client.accept(client.server("clock"))
+    asking = client.alloc(client.program("watch"), "clock")
+    assert client.connected(asking, accepting)
+    network.run(1.0)
+    assert messages(client) == messages(server) == []
+
+
+def test_a_name_of_the_node_that_nobody_serves_is_asked_elsewhere() -> None:
+    network, client, server = two_nodes()
+    client.manage(CreateName("clock", "spillover"))
+    server.accept(server.server("clock"))
+    asking = client.alloc(client.program("watch"), "clock")
+    network.run(0.1)
+    client.granted(asking)
+
+
+def test_who_is_not_found_elsewhere_waits_here() -> None:
+    network, client, _ = two_nodes()
+    client.manage(CreateName("other", "spillover"))
+    asking = client.alloc(client.program("watch"), "other")
+    network.run(1.0)
+    accepting = client.accept(client.server("other"))
+    assert client.connected(asking, accepting)
+
+
+def test_an_acceptor_that_comes_during_the_lookup_wins() -> None:
+    network, client, _ = two_nodes()
+    client.answers_lookups = False
+    client.manage(CreateName("other", "spillover"))
+    asking = client.alloc(client.program("watch"), "other")
+    accepting = client.accept(client.server("other"))
+    assert client.connected(asking, accepting)
+    network.hosts[digest_of("other").hex()] = ["192.0.2.2"]
+    client.answer_lookup(client.lookups[0])
+    network.run(1.0)
+    assert messages(client) == []
+
+
+# --- resolution
+
+
+def test_names_are_looked_up_by_their_md5_once_a_minute() -> None:
+    network, client, server = two_nodes(name="other")
+    server.offer("clock")
+    network.hosts["clock"] = ["192.0.2.9"]
+    network.hosts[digest_of("clock").hex()] = ["192.0.2.2"]
+    process, program = server.server("clock"), client.program("watch")
+    for _ in range(2):
+        server.accept(process)
+        asking = client.alloc(program, "clock")
+        network.run(0.1)
+        client.granted(asking)
+    assert client.take(Resolve) == [Resolve(client.layer_id, 1, digest_of("clock").hex(), "udp4")]
+    network.run(60.0)
+    client.alloc(program, "clock")
+    assert len(client.take(Resolve)) == 1
+
+
+def test_two_who_look_for_a_name_look_once() -> None:
+    network, client, _ = two_nodes()
+    for _ in range(2):
+        client.alloc(client.program("watch"), "other")
+    assert len(client.lookups) == 1
+    network.run(0.1)
+    assert client.irm.deadline() is None
+
+
+def test_a_name_that_is_nowhere_is_an_error_that_says_where_to_add_it() -> None:
+    network, client, _ = two_nodes()
+    asking = client.alloc(client.program("watch"), "other")
+    network.run(0.1)
+    failed = client.failed(asking)
+    assert failed.error == "FlowNameException"
+    assert digest_of("other").hex() in failed.text
+
+
+def test_addresses_that_no_host_has_are_not_asked() -> None:
+    network, client, _ = two_nodes()
+    network.hosts[digest_of("other").hex()] = ["224.0.0.1", "0.0.0.0", "::1", "no address"]
+    asking = client.alloc(client.program("watch"), "other")
+    network.run(0.1)
+    assert client.failed(asking).error == "FlowNameException"
+    assert messages(client) == []
+
+
+def test_several_addresses_are_asked_in_turn() -> None:
+    network, client, server = two_nodes()
+    client.manage(ChangePeers(client.layer_id, ["clock@192.0.2.8", "clock@192.0.2.2"], ["clock@192.0.2.2"]))
+    server.accept(server.server("clock"))
+    asking = client.alloc(client.program("watch"), "clock")
+    network.run(1.0)
+    assert client.answer(asking) is None
+    network.run(1.0)
+    client.granted(asking)
+
+
+def test_the_first_layer_that_knows_the_name_is_asked() -> None:
+    network, client, server = two_nodes()
+    six = ipcp_with_peer(client, "udp6", "2001:db8::9")
+    server.accept(server.server("clock"))
+    asking = client.alloc(client.program("watch"), "clock")
+    network.run(0.1)
+    client.granted(asking)
+    client.manage(ChangePeers(client.layer_id, [], ["clock@192.0.2.2"]))
+    client.take(SendManagement)
+    client.alloc(client.program("watch"), "clock")
+    network.run(0.1)
+    assert [(sent.ipcp, sent.address) for sent in client.take(SendManagement)] == [(six, ("2001:db8::9", 3435))]
+
+
+def ipcp_with_peer(node: Node, type: str, host: str) -> int:
+    id = node.manage(CreateIpcp("u6", type))
+    assert isinstance(id, int)
+    node.manage(BootstrapIpcp(id, "net", "SHA3_256", None, UdpOptions("2001:db8::1", peers=[f"clock@{host}"])))
+    return id
+
+
+class Scripted(random.Random):
+    """Draws the numbers it is told to."""
+
+    def __init__(self, *numbers: int) -> None:
+        super().__init__(1)
+        self._numbers = list(numbers)
+
+    def getrandbits(self, k: int) -> int:
+        return self._numbers.pop(0)
+
+
+def test_endpoint_ids_are_random_unique_and_none_of_those_that_mean_something_else() -> None:
+    _, client, _ = two_nodes()
+    core = client.layer._core
+    core.environment = dataclasses.replace(core.environment, random=Scripted(0, 0xFFFFFFFF, 7, 7, 0, 8))
+    assert [core.draw_eid(), core.draw_eid()] == [7, 8]
+
+
+# --- requests that are not answered
+
+
+def test_requests_are_repeated_with_fresh_numbers() -> None:
+    network, client, _ = two_nodes()
+    network.nodes.pop(B)
+    asking = client.alloc(client.program("watch"), "clock", timeout=11.0)
+    times = []
+    sent: list[Message] = []
+    for _ in range(11):
+        found = messages(client)
+        times += [network.now] * len(found)
+        sent += found
+        network.run(0.5)
+        found = messages(client)
+        times += [network.now] * len(found)
+        sent += found
+        network.run(0.5)
+    assert times == [0.0, 1.5, 4.5, 10.5]
+    requests = [message for message in sent if isinstance(message, FlowRequest)]
+    assert len({each.eid for each in requests}) == 4
+    assert len({each.oap[:16] for each in requests}) == 4
+    failed = client.failed(asking)
+    assert failed.error == "FlowTimeoutException"
+    assert "no answer from 192.0.2.2:3435 to 4 requests (layer 'net')" in failed.text
+    network.run(100.0)
+    client.assert_idle()
+
+
+def test_a_lookup_that_takes_too_long_is_a_timeout() -> None:
+    network, client, _ = two_nodes()
+    client.answers_lookups = False
+    asking = client.alloc(client.program("watch"), "other", timeout=1.0)
+    network.run(1.0)
+    assert "still being looked up" in client.failed(asking).text
+    client.answer_lookup(client.lookups[0])
+    network.run(100.0)
+    client.assert_idle()
+
+
+def test_no_time_is_no_request() -> None:
+    _, client, _ = two_nodes()
+    assert client.failed(client.alloc(client.program("watch"), "clock", timeout=0)).error == "FlowTimeoutException"
+    assert messages(client) == []
+
+
+def test_a_repeated_request_gets_the_same_answer_and_makes_no_second_flow() -> None:
+    network, client, server = two_nodes()
+    server.accept(server.server("clock"))
+    asking = client.alloc(client.program("watch"), "clock")
+    network.faults.loss = 1.0
+    network.run(0.0)
+    # The request was on its way before everything was lost, so only the answer is.
+    network.run(1.4)
+    network.faults.loss = 0.0
+    network.run(1.0)
+    client.granted(asking)
+    assert len(server.history) == 1
+    assert server.counters["repeated"] == 1
+    assert (client.history[0].eid, client.history[0].peer_eid) == (
+        server.history[0].peer_eid,
+        server.history[0].eid,
+    )
+
+
+def test_who_hangs_up_and_is_accepted_later_tells_the_peer() -> None:
+    network, client, server = two_nodes()
+    asking = client.alloc(client.program("watch"), "clock")
+    network.run(1.0)
+    client.cancel(asking)
+    assert client.reserved == {}
+    accepting = server.accept(server.server("clock"))
+    server.granted(accepting)
+    network.run(0.1)
+    assert server.take(PeerGone) == [PeerGone(server.layer_id, server.history[0].eid)]
+    assert client.counters["late"] == 1
+    network.run(100.0)
+    client.assert_idle()
+
+
+def test_an_answer_is_believed_only_from_where_the_request_went() -> None:
+    _, client, _ = two_nodes()
+    asking = client.alloc(client.program("watch"), "clock")
+    sent = only(messages(client))
+    assert isinstance(sent, FlowRequest)
+    for source in (STRANGER, (B[0], 3436), (STRANGER[0], B[1])):
+        arrives(client, FlowReply(sent.eid, 64, -1003, b""), source)
+    arrives(client, FlowReply(sent.eid + 1, 64, -1003, b""), B)
+    assert client.answer(asking) is None
+    assert (client.counters["wrong_source"], client.counters["unknown"]) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "text"),
+    [
+        (
+            -1003,
+            "FlowRefusedException",
+            "(-1003 EIPCP): the name is not registered in its layer, or no program accepted",
+        ),
+        (-1007, "FlowNameException", "(-1007 ENAME): it does not know the name"),
+        (-1008, "FlowRefusedException", "(-1008 ECRYPT): the two sides do not agree on encryption"),
+        (-1009, "FlowRefusedException", "(-1009 EAUTH): authentication failed, or the clocks of the two hosts differ"),
+        (-12, "FlowRefusedException", "(-12 ENOMEM): it has no room for another flow"),
+        (-110, "FlowRefusedException", "(-110 ETIMEDOUT): it does not say why"),
+        (-1, "FlowRefusedException", "(-1 EPERM): it does not say why"),
+        (-5000, "FlowRefusedException", "(-5000): it does not say why"),
+    ],
+)
+def test_a_refusal_is_an_error_that_says_by_whom_and_why(code: int, error: str, text: str) -> None:
+    _, client, _ = two_nodes()
+    asking = client.alloc(client.program("watch"), "clock")
+    sent = only(messages(client))
+    assert isinstance(sent, FlowRequest)
+    assert arrives(client, FlowReply(sent.eid, 0, code, b""), B) == []
+    failed = client.failed(asking)
+    assert failed.error == error
+    assert failed.text.startswith(f"192.0.2.2:3435 refused the flow to 'clock' {text}")
+
+
+def test_an_answer_without_a_valid_handshake_is_an_error() -> None:
+    _, client, _ = two_nodes()
+    asking = client.alloc(client.program("watch"), "clock")
+    sent = only(messages(client))
+    assert isinstance(sent, FlowRequest)
+    assert arrives(client, FlowReply(sent.eid, 64, 0, bytes(84)), B) == []
+    assert client.failed(asking).error == "FlowRefusedException"
+    assert client.reserved == {}
+
+
+def test_a_node_without_room_gives_the_flow_back() -> None:
+    network = Network()
+    server = Node(network, B)
+    client = Node(network, A, peers=["clock@192.0.2.2"], flow_limit=0)
+    server.offer("clock")
+    server.accept(server.server("clock"))
+    asking = client.alloc(client.program("watch"), "clock")
+    network.run(0.1)
+    assert client.failed(asking).error == "NodeLimitError"
+    assert len(server.take(PeerGone)) == 1
+    network.run(100.0)
+    client.assert_idle()
+
+
+# --- requests of peers
+
+
+def test_a_node_of_the_prototype_is_answered_without_a_blob() -> None:
+    _, _, server = two_nodes()
+    accepting = server.accept(server.server("clock"))
+    reply = only(arrives(server, request(qos=QoSSpec(ber=0, in_order=1)), A))
+    assert isinstance(reply, FlowReply)
+    assert (reply.eid, reply.response, len(reply.oap)) == (64, 0, 84)
+    flow = server.attached[reply.peer_eid]
+    assert (flow.extension, flow.session, flow.address, flow.peer_eid) == (None, None, A, 64)
+    # A build of it that asks for CRCs gets them.
+    assert server.granted(accepting).qos == QoSSpec(ber=0, in_order=1)
+
+
+def test_a_request_for_no_loss_without_order_is_no_reliable_flow() -> None:
+    _, _, server = two_nodes()
+    accepting = server.accept(server.server("clock"))
+    arrives(server, request(qos=QoSSpec(loss=0)), A)
+    assert not server.granted(accepting).qos.ordered
+
+
+def test_only_names_that_are_registered_in_the_layer_can_be_reached() -> None:
+    _, _, server = two_nodes()
+    server.accept(server.server("clock", "hidden"))
+    reply = only(arrives(server, request("hidden"), A))
+    assert reply == FlowReply(64, 0, -1003, b"")
+    assert server.counters["unknown_name"] == 1
+
+
+def test_when_nobody_accepts_the_peer_is_told_before_it_gives_up() -> None:
+    network, client, _ = two_nodes()
+    asking = client.alloc(client.program("watch"), "clock")
+    network.run(19.6)
+    assert "no program accepted in time" in client.failed(asking).text
+
+
+@pytest.mark.parametrize("age", [20.5, -0.2])
+def test_a_request_of_another_time_is_refused(age: float) -> None:
+    _, _, server = two_nodes()
+    server.accept(server.server("clock"))
+    assert only(arrives(server, request(age=age), A)) == FlowReply(64, 0, -1009, b"")
+
+
+def test_a_replayed_request_is_answered_again_but_makes_no_flow() -> None:
+    _, _, server = two_nodes()
+    process = server.server("clock")
+    server.accept(process)
+    first = arrives(server, request(), A)
+    waiting = server.accept(process)
+    assert arrives(server, request(), A) == first
+    # From elsewhere it is a replay.
+    assert only(arrives(server, request(), STRANGER)) == FlowReply(64, 0, -1009, b"")
+    assert server.answer(waiting) is None
+    assert len(server.history) == 1
+
+
+def test_the_same_allocation_in_another_request_gets_the_answer_of_the_first() -> None:
+    _, _, server = two_nodes()
+    process = server.server("clock")
+    server.accept(process)
+    first = arrives(server, own_request(eid=64, number=1), A)
+    server.accept(process)
+    assert arrives(server, own_request(eid=65, number=2), A) == first
+    assert arrives(server, own_request(eid=65, number=2), A) == first
+    # Another host may have drawn the same number.
+    assert arrives(server, own_request(eid=65, number=3), STRANGER) != first
+    assert server.counters["repeated"] == 2
+
+
+@pytest.mark.parametrize(
+    "data", [b"", bytes(46), bytes(47), bytes(3000), FlowReply(1, 1, 0, b"").encode()[:44] + b"\x09\0\0"]
+)
+def test_what_is_no_message_is_counted_and_never_answered(data: bytes) -> None:
+    _, _, server = two_nodes()
+    assert arrives(server, data) == []
+    assert server.counters["malformed"] == 1
+
+
+def test_an_endpoint_id_that_the_prototype_does_not_hand_out_is_not_sent_to_it() -> None:
+    _, _, server = two_nodes()
+    assert arrives(server, request("other", eid=10_240), A) == []
+    assert server.counters["malformed"] == 1
+    assert arrives(server, request("other", eid=10_239), A) != []
+
+
+def test_a_refusal_is_shorter_than_the_request() -> None:
+    _, _, server = two_nodes()
+    for asked in (request("other"), request(age=100.0), FlowRequest(64, QoSSpec(), digest_of("clock"), b"")):
+        server.sent()
+        arrives(server, asked)
+        assert all(len(data) < len(asked.encode()) for _, _, data in server.network.sent)
+
+
+def test_refusals_are_bounded() -> None:
+    _, _, server = two_nodes()
+    sent = [arrives(server, request("other", number=number)) for number in range(int(REFUSALS[1]) + 50)]
+    assert sum(map(len, sent)) == REFUSALS[1]
+    assert server.counters["overload"] == 50
+
+
+def test_one_host_cannot_take_all_places_in_the_queue() -> None:
+    _, _, server = two_nodes()
+    for number in range(WAITING_OF_ONE + 10):
+        arrives(server, request(number=number))
+    assert len(server.layer._incoming.waiting) == WAITING_OF_ONE
+    arrives(server, request(number=5000), A)
+    assert len(server.layer._incoming.waiting) == WAITING_OF_ONE + 1
+    assert server.counters["overload"] == 10
+
+
+def test_a_full_node_refuses_and_the_acceptor_goes_on_waiting() -> None:
+    network = Network()
+    server = Node(network, B, flow_limit=0)
+    server.offer("clock")
+    accepting = server.accept(server.server("clock"))
+    assert only(arrives(server, request(), A)) == FlowReply(64, 0, -12, b"")
+    assert server.answer(accepting) is None
+    server.cancel(accepting)
+    network.run(100.0)
+    server.assert_idle()
+
+
+def test_a_destroyed_name_refuses_those_who_wait_for_it() -> None:
+    network, client, server = two_nodes()
+    asking = client.alloc(client.program("watch"), "clock")
+    network.run(0.1)
+    server.manage(DestroyName("clock"))
+    network.run(0.1)
+    assert client.failed(asking).error == "FlowRefusedException"
+
+
+# --- the end of flows
+
+
+def established(**kinds: str) -> tuple[Network, Node, Node, int, int]:
+    """Two nodes with a flow, and the tokens of its ends."""
+    network, client, server = two_nodes(**kinds)  # type: ignore[arg-type]
+    accepting = server.accept(server.server("clock"))
+    asking = client.alloc(client.program("watch"), "clock")
+    network.run(0.1)
+    return network, client, server, asking, accepting
+
+
+def test_a_node_of_ours_is_told_when_everything_was_delivered() -> None:
+    network, client, server, asking, _ = established()
+    client.linger = 5.0
+    client.sent()
+    process = client.irm.registry.processes[client.irm.flows.flows[client.granted(asking).flow_id].pids[0]]
+    client.dealloc(process, asking)
+    assert client.take(Release) == [Release(1, client.layer_id)]
+    network.run(4.0)
+    assert messages(client) == []
+    assert client.irm.flows.flows == {}
+    network.run(1.1)
+    notice = only(messages(client))
+    assert notice == FlowDealloc(client.history[0].eid, server.history[0].eid)
+    assert messages(server)[-1] == FlowDeallocAck(server.history[0].eid, client.history[0].eid)
+    assert server.take(PeerGone) == [PeerGone(server.layer_id, server.history[0].eid)]
+    # The program there has its end until it lets go.
+    assert len(server.irm.flows.flows) == 1
+    network.run(100.0)
+    client.assert_idle()
+
+
+def test_a_notice_is_repeated_until_it_is_acknowledged_or_given_up() -> None:
+    network, client, _, _, _ = established()
+    client.sent()
+    network.nodes.pop(B)
+    client.end(client.history[0].eid, "closed")
+    network.run(10.0)
+    assert len(messages(client)) == 5
+    assert client.counters["notices_unanswered"] == 1
+    network.run(100.0)
+    assert client.layer._core.eids == set()
+
+
+def test_a_node_of_the_prototype_is_told_nothing() -> None:
+    network, _, server = two_nodes()
+    server.accept(server.server("clock"))
+    reply = only(arrives(server, request(), A))
+    assert isinstance(reply, FlowReply)
+    server.end(reply.peer_eid, "closed")
+    network.run(100.0)
+    assert messages(server) == []
+
+
+def test_nobody_else_can_end_a_flow() -> None:
+    _, client, server, _, _ = established()
+    ours, theirs = client.history[0].eid, server.history[0].eid
+    assert arrives(server, FlowDealloc(ours, theirs), STRANGER) == []
+    assert arrives(server, FlowDealloc(ours ^ 1, theirs), A) == []
+    assert server.take(PeerGone) == []
+    assert server.counters["wrong_source"] == 2
+
+
+def test_a_notice_that_comes_twice_is_acknowledged_twice_and_told_once() -> None:
+    _, client, server, _, _ = established()
+    ours, theirs = client.history[0].eid, server.history[0].eid
+    for _ in range(2):
+        assert only(arrives(server, FlowDealloc(ours, theirs), A)) == FlowDeallocAck(theirs, ours)
+    assert len(server.take(PeerGone)) == 1
+
+
+def test_a_notice_for_a_flow_that_is_over_is_acknowledged() -> None:
+    _, client, server, _, _ = established()
+    ours, theirs = client.history[0].eid, server.history[0].eid
+    server.end(theirs, "peer")
+    assert only(arrives(server, FlowDealloc(ours, theirs), A)) == FlowDeallocAck(theirs, ours)
+
+
+def test_a_notice_that_overtakes_the_answer_is_repeated() -> None:
+    _, client, _ = two_nodes()
+    client.alloc(client.program("watch"), "clock")
+    sent = only(messages(client))
+    assert isinstance(sent, FlowRequest)
+    assert arrives(client, FlowDealloc(64, sent.eid), B) == []
+
+
+def test_both_may_let_go_at_once() -> None:
+    network, client, server, _, _ = established()
+    client.end(client.history[0].eid, "closed")
+    server.end(server.history[0].eid, "closed")
+    network.run(100.0)
+    assert client.layer._core.eids == server.layer._core.eids == set()
+    assert client.counters.get("notices_unanswered", 0) == 0
+
+
+def test_a_destroyed_layer_tells_everybody() -> None:
+    network, client, server, _, _ = established()
+    waiting = client.alloc(client.program("watch"), "clock")
+    network.run(0.1)
+    client.manage(DestroyIpcp(client.layer_id))
+    assert client.failed(waiting).error == FlowDownException.__name__
+    network.run(0.1)
+    assert len(server.take(PeerGone)) == 1
+    server.manage(DestroyIpcp(server.layer_id))
+    assert server.irm.deadline() is None
+    assert server.irm.flows._waiting._waiting == {}
+
+
+def test_a_process_that_dies_takes_its_requests_along() -> None:
+    network, client, _ = two_nodes()
+    process = client.program("watch")
+    client.alloc(process, "clock")
+    client.kill(process)
+    assert client.reserved == {}
+    network.run(100.0)
+    client.assert_idle()
+
+
+def test_what_is_told_of_layers_that_are_gone_is_ignored() -> None:
+    _, client, _ = two_nodes()
+    id = client.layer_id
+    client.manage(DestroyIpcp(id))
+    client.irm.layer_opened(id)
+    client.irm.layer_failed(id, "x")
+    client.irm.resolved(id, 1, [], 0.0)
+    client.irm.management_arrived(id, b"", A, 0.0)
+    client.irm.flow_ended(id, 1, "closed", 0.0)
+    assert client.collect() == []
+
+
+def test_encryption_is_refused_for_now() -> None:
+    _, client, _ = two_nodes()
+    asking = client.alloc(client.program("watch"), "clock", qos=QoSSpec(cypher_s=128))
+    assert client.failed(asking).error == "UnsupportedError"
+
+
+def test_a_layer_name_is_there_once() -> None:
+    _, client, _ = two_nodes()
+    id = client.manage(CreateIpcp("u1", "udp4"))
+    assert isinstance(id, int)
+    with pytest.raises(NameError, match="in udp4 layer 'net' already"):
+        client.manage(BootstrapIpcp(id, "net", "SHA3_256", None, UdpOptions("192.0.2.1", 4000)))
