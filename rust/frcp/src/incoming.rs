@@ -119,7 +119,8 @@ impl Incoming {
             return self.synchronised || !header.has(flag::DATA);
         }
         // The reference forgets its numbers when it has not sent data for long, although bare packets kept this run alive.
-        if header.has(flag::DATA | flag::DRF)
+        if self.reference
+            && header.has(flag::DATA | flag::DRF)
             && now.saturating_sub(self.last_data) > self.stale
             && self.queue.is_foreign(header.seqno)
         {

@@ -15,6 +15,8 @@ const MOST_UNSENT: usize = 512 << 10;
 const MOST_KEPT: usize = 16 << 20;
 /// The peer's record of what we send may have run out when it got none for so long, ns; it does after 131 s.
 const RECORD: u64 = 100_000_000_000;
+/// Packets that the reference gets before it has acknowledged one, in mode R.
+const FIRST_FLIGHT: usize = 16;
 /// Towards the reference a bare packet every so many, which it answers with an acknowledgement at once.
 const POKE: u32 = 64;
 
@@ -191,7 +193,7 @@ impl Outgoing {
         let (first, next) = (self.send.first(), self.send.next());
         if self.send.has_unsent() {
             self.window.watch(now, first, next);
-            if self.window.room(first, next) > 0 {
+            if self.has_fresh() {
                 return Some(next);
             }
         } else {
@@ -205,6 +207,15 @@ impl Outgoing {
             }
         }
         None
+    }
+
+    fn has_fresh(&self) -> bool {
+        self.send.has_unsent() && self.window.room(self.send.first(), self.send.next()) > 0 && !self.is_bold()
+    }
+
+    /// If the reference misses the first packet it drops all that follow, and tells of each only once it is repaired.
+    fn is_bold(&self) -> bool {
+        self.reference && self.reliable && !self.known && self.send.outstanding() >= FIRST_FLIGHT
     }
 
     fn may_send(&mut self, now: u64) -> bool {
@@ -270,8 +281,7 @@ impl Outgoing {
     }
 
     fn pacing_deadline(&self) -> Option<u64> {
-        let (first, next) = (self.send.first(), self.send.next());
-        let waits = self.recovery.has_lost() || self.send.has_unsent() && self.window.room(first, next) > 0;
+        let waits = self.recovery.has_lost() || self.has_fresh();
         (waits && self.tracked && self.has_congestion_room()).then(|| self.pacer.ready_at())
     }
 

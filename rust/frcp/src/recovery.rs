@@ -7,7 +7,7 @@ use crate::congestion::Controller;
 use crate::ranges::{Range, Ranges};
 use crate::rtt::Rtt;
 use crate::send::{Packet, Send, State};
-use crate::seq::before;
+use crate::seq::{ahead, before};
 
 /// The longest that a packet is retransmitted, ns (R).
 pub const GIVE_UP: u64 = 120_000_000_000;
@@ -15,6 +15,8 @@ pub const GIVE_UP: u64 = 120_000_000_000;
 const LATER: u64 = 3;
 /// How far back a probe may lie: it waits two round trips and this, ns, for an acknowledgement that is held back.
 const PROBE_SLACK: u64 = 2_000_000;
+/// Packets that are repaired together towards the reference at most.
+const MOST_REPAIRS: u32 = 4;
 /// A reordering window that nobody confirms shrinks to 7/8 after so many round trips.
 const FORGET: u64 = 16;
 
@@ -87,6 +89,8 @@ pub struct Recovery {
     forced: u32,
     /// A probe has to be sent.
     probe: bool,
+    /// Packets that are repaired together towards the reference.
+    repairs: u32,
     counters: Counters,
 }
 
@@ -110,6 +114,7 @@ impl Recovery {
             probed: false,
             forced: 0,
             probe: false,
+            repairs: 1,
             counters: Counters::default(),
         }
     }
@@ -198,6 +203,7 @@ impl Recovery {
         controller: &mut Controller,
     ) -> bool {
         let mut report = Report { newest: self.newest, ..Report::default() };
+        let first = send.first();
         if self.rules.reliable {
             self.acknowledge_before(now, ackno, send, controller, &mut report);
         }
@@ -210,16 +216,24 @@ impl Recovery {
             return false;
         }
         self.newest = report.newest;
-        if let Some(sample) = report.sample {
+        // Without ranges what waited behind a hole is acknowledged with it, long after it arrived.
+        let clear = self.rules.sack || !report.repaired;
+        let sample = report.sample.filter(|_| clear);
+        // A guess is better than the second that a flow begins with.
+        let guess = (self.rtt.smoothed().is_none() && report.repaired).then_some(report.newest.rtt);
+        if let Some(sample) = sample.or(guess) {
             self.rtt.sample(sample);
         }
-        self.since = now;
+        // An acknowledgement of just what was repaired tells that what follows is missing, too.
+        let more = report.repaired && ahead(first, send.first()) <= self.repairs;
+        self.repairs = if more { (self.repairs * 2).min(MOST_REPAIRS) } else { 1 };
         self.backoff = 0;
+        self.since = now;
         self.probed = false;
         self.probe = false;
         self.detect(now, send, controller);
         self.drop_done(send);
-        controller.on_ack(now, self.in_flight, report.sample);
+        controller.on_ack(now, self.in_flight, sample);
         true
     }
 
@@ -283,7 +297,9 @@ impl Recovery {
         packet.state = State::Delivered;
         report.any = true;
         let again = packet.transmissions > 1;
-        if again && controller.min_rtt().is_some_and(|least| elapsed < least) {
+        report.repaired |= again;
+        // Without ranges the shortest round trip says less: it is often one with a queue or a reader in it.
+        if again && self.rules.sack && controller.min_rtt().is_some_and(|least| elapsed < least) {
             // It cannot be the last transmission that is acknowledged.
             self.counters.spurious += 1;
             if packet.transmissions == 2 {
@@ -326,13 +342,21 @@ impl Recovery {
             }
             let overtaken = self.reordering == 0 && number.saturating_add(LATER) <= self.newest.number;
             let late = number < self.newest.number && now >= sent.saturating_add(patience);
-            // The reference tells only of the oldest.
-            if !(overtaken || late) || self.rules.reference && seqno != send.first() {
+            if !(overtaken || late) || !self.may_repair(seqno, send) {
                 return;
             }
             self.transmissions.pop_front();
             self.mark_lost(seqno, send, controller);
+            if self.rules.reference {
+                // What is behind it does not leave the path before it is repaired.
+                self.forced = (self.forced + 1).min(self.repairs);
+            }
         }
+    }
+
+    /// The reference tells only of the oldest; others may wait for its reader, and would fill its memory twice.
+    fn may_repair(&self, seqno: u32, send: &Send) -> bool {
+        !self.rules.reference || ahead(send.first(), seqno) < self.repairs
     }
 
     fn forget_reordering(&mut self, now: u64) {
@@ -383,7 +407,7 @@ impl Recovery {
 
     fn late_at(&self, send: &Send, controller: &Controller) -> Option<u64> {
         let first = self.transmissions.front().filter(|first| first.number < self.newest.number)?;
-        (!self.rules.reference || first.seqno == send.first())
+        self.may_repair(first.seqno, send)
             .then(|| first.sent.saturating_add(self.newest.rtt).saturating_add(self.patience(controller)))
     }
 
@@ -432,9 +456,8 @@ impl Recovery {
         let first = send.first();
         if send.oldest().is_some_and(|packet| packet.state == State::Sent) {
             self.mark_lost(first, send, controller);
-            self.lost.pop_back();
-            self.lost.push_front(first);
         }
+        self.lost.push_front(first);
     }
 
     fn give_up_all(&mut self, send: &mut Send, controller: &mut Controller) {
@@ -453,4 +476,6 @@ struct Report {
     any: bool,
     newest: Newest,
     sample: Option<u64>,
+    /// Some of it had been sent more than once.
+    repaired: bool,
 }

@@ -9,7 +9,8 @@ const ASK_MOST: u64 = 1_000_000_000;
 const ASK_MOST_REFERENCE: u64 = 10_000_000_000;
 /// Windows of our own nodes are smaller than this.
 pub const LARGEST: u32 = 1 << 16;
-/// Packets that are sent to a receiver of mode U that says it takes none, once it has answered.
+/// Packets that are sent to a receiver of mode U that says it takes none, once it has answered so often.
+const ANSWERS: u32 = 3;
 const OPENED_BY_ANSWER: u32 = 32;
 
 /// The peer's receive window.
@@ -24,7 +25,8 @@ pub struct Window {
     /// When to ask again, and how long after that.
     ask_at: Option<u64>,
     pause: u64,
-    /// Asked since the edge last moved.
+    /// Answers that told nothing new, since the edge last moved.
+    answers: u32,
     asked: bool,
 }
 
@@ -38,6 +40,7 @@ impl Window {
             reliable,
             ask_at: None,
             pause: 0,
+            answers: 0,
             asked: false,
         }
     }
@@ -55,8 +58,16 @@ impl Window {
         if before(self.edge, edge) && ahead(next, edge) <= sane {
             self.edge = edge;
             self.opened();
-        } else if self.asked && self.reference && !self.reliable && !before(next, self.edge) {
-            // Its window shrinks by every packet that is lost. It answers only if it has read all that came, so it takes more.
+        } else if std::mem::take(&mut self.asked) && self.reference && !self.reliable && !before(next, self.edge) {
+            self.doubt(next);
+        }
+    }
+
+    /// The window of such a receiver shrinks by every packet that is lost. It answers only once it has read all that came: if
+    /// it says the same again and again, it takes more nevertheless.
+    fn doubt(&mut self, next: u32) {
+        self.answers += 1;
+        if self.answers >= ANSWERS {
             self.edge = next.wrapping_add(OPENED_BY_ANSWER);
             self.opened();
         }
@@ -65,6 +76,7 @@ impl Window {
     fn opened(&mut self) {
         self.ask_at = None;
         self.pause = 0;
+        self.answers = 0;
         self.asked = false;
     }
 
@@ -172,8 +184,11 @@ mod tests {
         window.update(64, 64);
         assert_eq!(window.room(64, 64), 0);
         window.watch(5, 64, 64);
-        assert!(window.ask(5));
-        window.update(64, 64);
+        for answer in 1..=ANSWERS {
+            assert!(window.ask(u64::from(answer) * 1_000_000_000));
+            assert_eq!(window.room(64, 64), 0);
+            window.update(64, 64);
+        }
         assert_eq!(window.room(64, 64), OPENED_BY_ANSWER);
     }
 }
