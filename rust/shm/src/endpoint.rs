@@ -5,22 +5,21 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, dup2};
 use rustix::net::sockopt::set_socket_oobinline;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
-use rustix::thread::futex;
+use rustix::net::{Shutdown, shutdown};
 
+use self::bell::BellSocket;
 use crate::channel::{MappedRing, Mapping, wake_writers};
 use crate::layout::state;
-use crate::ring::{Arm, Bell, Consumer, Corrupt, Memory, Producer, StageError};
+use crate::ring::{Arm, Consumer, Corrupt, Memory, Producer, StageError};
 use crate::spin::{Pauses, Spinner};
 
-/// A writer that waits for space looks this often whether its peer is still there, should the node be gone that tells it.
-const LOOK_FOR_PEER: Duration = Duration::from_secs(1);
+mod bell;
+mod room;
 
 /// That many reads without a write between them make a stream, where an answer is not what the reader waits for.
 const STREAM: u32 = 16;
@@ -209,35 +208,6 @@ impl Endpoint {
         }
     }
 
-    /// Make the descriptor readable when a packet of `length` can be written, or the flow ends. True: try again now.
-    /// `forget_room` has to follow, when the descriptor became readable or nobody waits any more.
-    pub fn want_room(&self, length: usize) -> Result<bool, Error> {
-        self.usable()?;
-        {
-            let mut receiver = lock(&self.receiver);
-            receiver.consumer.expect_room_token();
-            if !self.polled.load(Ordering::Relaxed) {
-                // Packets that wait to be read must not keep a writer awake.
-                receiver.consumer.hush(&self.bell);
-            }
-        }
-        {
-            let producer = lock(&self.producer);
-            producer.arm();
-            producer.request_wake(length);
-        }
-        Ok(self.room_or_end(length))
-    }
-
-    /// End what `want_room` began.
-    pub fn forget_room(&self) -> Result<(), Error> {
-        self.usable()?;
-        let mut receiver = lock(&self.receiver);
-        let rung = lock(&self.producer).unarm();
-        receiver.consumer.settle_room_token(rung, &self.bell);
-        Ok(())
-    }
-
     /// What has ended the flow, or `state::DOWN` of either side: bits of `state`, none while all is well.
     pub fn ended(&self) -> Result<u32, Error> {
         self.usable()?;
@@ -421,37 +391,6 @@ impl Endpoint {
         }
     }
 
-    fn wait_room(&self, length: usize, deadline: Option<Instant>) -> Wait {
-        let space = &self.mapping.control().rings[self.side].wait.space;
-        let seen = space.load(Ordering::Acquire);
-        if self.spin_write.spin(Pauses::STREAM, || self.room_or_end(length)) {
-            return Wait::Ready;
-        }
-        lock(&self.producer).request_wake(length);
-        if self.room_or_end(length) {
-            return Wait::Ready;
-        }
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if left.is_some_and(|left| left.is_zero()) {
-            return Wait::TimedOut;
-        }
-        let patience = timespec(left.map_or(LOOK_FOR_PEER, |left| left.min(LOOK_FOR_PEER)));
-        match futex::wait(space, futex::Flags::empty(), seen, Some(&patience)) {
-            Err(Errno::INTR) => return Wait::Interrupted,
-            Err(Errno::TIMEDOUT) => self.bell.look_for_peer(),
-            _ => {}
-        }
-        Wait::Ready
-    }
-
-    fn room_or_end(&self, length: usize) -> bool {
-        if self.writable().is_err() {
-            return true;
-        }
-        let room = lock(&self.producer).has_room(length);
-        self.note_corrupt(room) != Ok(false)
-    }
-
     /// Wake the readers of both sides (their sockets hang up) and the writers, for good.
     fn wake_all(&self) {
         // An error means that the peer is already gone.
@@ -466,73 +405,10 @@ impl Endpoint {
     }
 }
 
-/// Our end of the socket pair.
-#[derive(Debug)]
-struct BellSocket {
-    socket: OwnedFd,
-    hung_up: AtomicBool,
-}
-
-impl BellSocket {
-    fn ring(&self) {
-        // A full socket is readable, which is all we want; a broken one means the peer is gone.
-        match send(&self.socket, b"!", SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-            Ok(_) | Err(Errno::AGAIN) => {}
-            Err(_) => self.hung_up.store(true, Ordering::Relaxed),
-        }
-    }
-
-    fn poll(&self, deadline: Option<Instant>) -> Result<PollFlags, Errno> {
-        // A socket that the peer shut down halfway is always readable: it counts as hung up as well.
-        let mut fds = [PollFd::new(&self.socket, PollFlags::IN | PollFlags::RDHUP)];
-        let left = deadline.map(|deadline| timespec(deadline.saturating_duration_since(Instant::now())));
-        poll(&mut fds, left.as_ref())?;
-        let flags = fds[0].revents();
-        if flags.intersects(PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR) {
-            self.hung_up.store(true, Ordering::Relaxed);
-        }
-        Ok(flags)
-    }
-
-    fn look_for_peer(&self) {
-        // Notes a hang-up; all else is of no interest here.
-        let _ = self.poll(Some(Instant::now()));
-    }
-
-    /// How many bytes came; an end of file, which comes at once and for ever, is noted.
-    fn receive(&self, bytes: &mut [u8], flags: RecvFlags) -> usize {
-        match recv(&self.socket, bytes, flags | RecvFlags::DONTWAIT) {
-            Ok((_, 0)) => {
-                self.hung_up.store(true, Ordering::Relaxed);
-                0
-            }
-            Ok((_, length)) => length,
-            Err(_) => 0,
-        }
-    }
-}
-
-impl Bell for BellSocket {
-    fn drain(&self, count: usize) -> usize {
-        let mut bytes = [0u8; 16];
-        let limit = count.min(bytes.len());
-        self.receive(&mut bytes[..limit], RecvFlags::empty())
-    }
-
-    fn has_token(&self) -> bool {
-        self.receive(&mut [0u8; 1], RecvFlags::PEEK) > 0
-    }
-}
-
 impl Drop for Endpoint {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-fn timespec(duration: Duration) -> Timespec {
-    // Both parts fit: the longest wait is bounded by Instant arithmetic, far below 2^63 s.
-    Timespec { tv_sec: duration.as_secs() as i64, tv_nsec: i64::from(duration.subsec_nanos()) }
 }
 
 /// The right to read from an endpoint, held for the length of one call.
