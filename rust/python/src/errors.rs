@@ -28,6 +28,11 @@ pub fn flow_error(error: Error, length: usize) -> PyErr {
         Error::Corrupt => {
             FlowDownException::new_err("the peer broke the flow by writing garbage into its memory; allocate a new one")
         }
+        Error::Unsealed => FlowException::new_err("the packet cannot be encrypted any more; allocate a new flow"),
+        Error::TooLong if length <= MAX_PACKET => FlowSizeException::new_err(format!(
+            "a packet of {length} bytes is too long: encrypted it has more than the {MAX_PACKET} bytes that a flow carries \
+             in one packet"
+        )),
         Error::TooLong => FlowSizeException::new_err(format!(
             "a packet of {length} bytes is too long: a flow carries at most {MAX_PACKET} bytes in one packet"
         )),

@@ -4,6 +4,7 @@ mod broadcast;
 mod buffer;
 mod endpoint;
 mod errors;
+mod guard;
 mod relay;
 
 use std::os::fd::{BorrowedFd, IntoRawFd};

@@ -13,13 +13,17 @@ use rustix::net::sockopt::set_socket_oobinline;
 use rustix::net::{Shutdown, shutdown};
 
 use self::bell::BellSocket;
+use self::guard::{Guarded, Held};
 use crate::channel::{MappedRing, Mapping, wake_writers};
 use crate::layout::state;
 use crate::ring::{Arm, Consumer, Corrupt, Memory, Producer, StageError};
 use crate::spin::{Pauses, Spinner};
 
 mod bell;
+mod guard;
 mod room;
+
+pub use self::guard::Guard;
 
 /// That many reads without a write between them make a stream, where an answer is not what the reader waits for.
 const STREAM: u32 = 16;
@@ -50,6 +54,8 @@ pub enum Error {
     Corrupt,
     /// The packet is longer than a flow carries.
     TooLong,
+    /// The packet cannot be encrypted.
+    Unsealed,
 }
 
 impl std::fmt::Display for Error {
@@ -89,16 +95,7 @@ pub enum Wait {
 #[derive(Debug)]
 struct Receiver {
     consumer: Consumer<MappedRing>,
-    rest: Vec<u8>,
-    rest_at: usize,
-    end_mark: bool,
-}
-
-impl Receiver {
-    /// Whether something is left of a packet that was taken out of the ring.
-    fn holds(&self) -> bool {
-        self.end_mark || self.rest_at < self.rest.len()
-    }
+    held: Held,
 }
 
 /// One side of a flow.
@@ -111,6 +108,7 @@ pub struct Endpoint {
     forks: u32,
     closed: AtomicBool,
     corrupt: AtomicBool,
+    guarded: Option<Guarded>,
     polled: AtomicBool,
     head: AtomicU64,
     reads_in_a_row: AtomicU32,
@@ -136,7 +134,7 @@ impl Endpoint {
         set_socket_oobinline(&bell, true)?;
         let outgoing = MappedRing::new(Arc::clone(&mapping), side);
         let incoming = || MappedRing::new(Arc::clone(&mapping), 1 - side);
-        let receiver = Receiver { consumer: Consumer::new(incoming()), rest: Vec::new(), rest_at: 0, end_mark: false };
+        let receiver = Receiver { consumer: Consumer::new(incoming()), held: Held::default() };
         Ok(Endpoint {
             incoming: incoming(),
             bell: BellSocket { socket: bell, hung_up: AtomicBool::new(false) },
@@ -144,6 +142,7 @@ impl Endpoint {
             forks: FORKS.load(Ordering::Relaxed),
             closed: AtomicBool::new(false),
             corrupt: AtomicBool::new(false),
+            guarded: None,
             polled: AtomicBool::new(false),
             head: AtomicU64::new(0),
             reads_in_a_row: AtomicU32::new(0),
@@ -153,6 +152,18 @@ impl Endpoint {
             spin_write: Spinner::new(),
             mapping,
         })
+    }
+
+    /// Encrypt what is written, and decrypt what is read. The peer has to do the same, from the first packet on.
+    #[must_use]
+    pub fn with_guard(mut self, guard: Box<dyn Guard>) -> Self {
+        self.guarded = Some(Guarded::new(guard));
+        self
+    }
+
+    /// Packets that the guard did not let through.
+    pub fn rejected(&self) -> u64 {
+        self.guarded.as_ref().map_or(0, Guarded::rejected)
     }
 
     /// The right to read. Errors only for this side's own state; a peer that is gone shows when the queue is empty.
@@ -173,7 +184,7 @@ impl Endpoint {
     /// Look for about a microsecond whether the wish came true.
     pub fn glance(&self, wish: Wish) -> bool {
         match wish {
-            Wish::Packet => self.spin_read.glance(self.pauses(), || self.packet_near()),
+            Wish::Packet => !self.is_swamped() && self.spin_read.glance(self.pauses(), || self.packet_near()),
             Wish::Room(length) => self.spin_write.glance(Pauses::STREAM, || self.room_or_end(length)),
         }
     }
@@ -223,7 +234,7 @@ impl Endpoint {
     /// Make `pollable` readable only for packets, or when `ended` is not what was `seen` of it any more.
     pub fn watch(&self, seen: u32) -> Result<(), Error> {
         let mut reader = self.reader()?;
-        if !reader.receiver.holds() && reader.next()?.is_none() {
+        if reader.receiver.held.is_empty() && reader.next()?.is_none() {
             let armed = reader.receiver.consumer.arm(&self.bell, || self.ended() != Ok(seen));
             self.note_corrupt(armed)?;
         }
@@ -233,7 +244,10 @@ impl Endpoint {
     /// Packets that arrived and were not read.
     pub fn receive_queue(&self) -> Result<u64, Error> {
         self.usable()?;
-        Ok(lock(&self.receiver).consumer.queued())
+        let receiver = lock(&self.receiver);
+        // What was decrypted to learn whether it is a packet at all still waits to be read.
+        let opened = self.guarded.is_some() && receiver.held.is_whole();
+        Ok(receiver.consumer.queued() + u64::from(opened))
     }
 
     /// Packets that were written and that the peer did not read yet.
@@ -347,11 +361,18 @@ impl Endpoint {
         self.usable().is_err() || self.peer_error().is_err()
     }
 
+    fn is_swamped(&self) -> bool {
+        self.guarded.as_ref().is_some_and(Guarded::is_swamped)
+    }
+
     fn pauses(&self) -> Pauses {
         if self.reads_in_a_row.load(Ordering::Relaxed) < STREAM { Pauses::ANSWER } else { Pauses::STREAM }
     }
 
     fn wait_packet(&self, deadline: Option<Instant>) -> Wait {
+        if self.is_swamped() && deadline.is_some_and(|end| end <= Instant::now()) {
+            return Wait::TimedOut;
+        }
         if self.spin_read.spin(self.pauses(), || self.packet_near()) {
             return Wait::Ready;
         }
@@ -369,7 +390,7 @@ impl Endpoint {
     }
 
     fn arm(&self, receiver: &mut Receiver) -> Result<Arm, Corrupt> {
-        if receiver.holds() {
+        if !receiver.held.is_empty() {
             return Ok(Arm::Ready);
         }
         let armed = receiver.consumer.arm(&self.bell, || self.read_ended());
@@ -421,11 +442,8 @@ pub struct Reader<'a> {
 impl Reader<'_> {
     /// Bytes of the next packet, or of the rest of a partly read one; 0 for the mark that a packet ended; None: nothing there.
     pub fn available(&mut self) -> Result<Option<usize>, Error> {
-        if self.receiver.end_mark {
-            return Ok(Some(0));
-        }
-        if self.receiver.rest_at < self.receiver.rest.len() {
-            return Ok(Some(self.receiver.rest.len() - self.receiver.rest_at));
+        if !self.receiver.held.is_empty() {
+            return Ok(Some(self.held_length()));
         }
         if let Some(length) = self.next()? {
             return Ok(Some(length));
@@ -441,8 +459,19 @@ impl Reader<'_> {
         if self.endpoint.corrupt.load(Ordering::Relaxed) {
             return Err(Error::Corrupt);
         }
-        let next = self.receiver.consumer.next_length();
-        Ok(self.endpoint.note_corrupt(next)?)
+        let next = self.endpoint.note_corrupt(self.receiver.consumer.next_length())?;
+        match &self.endpoint.guarded {
+            Some(guarded) => {
+                let receiver = &mut *self.receiver;
+                let opened = guarded.open_next(&mut receiver.consumer, next, &mut receiver.held);
+                Ok(self.endpoint.note_corrupt(opened)?.then(|| self.held_length()))
+            }
+            None => Ok(next),
+        }
+    }
+
+    fn held_length(&self) -> usize {
+        if self.receiver.held.end_mark { 0 } else { self.receiver.held.rest().len() }
     }
 
     /// Copy the first `target.len()` bytes of what is available; the rest stays for the next time.
@@ -450,48 +479,45 @@ impl Reader<'_> {
         let reads = &self.endpoint.reads_in_a_row;
         reads.store(reads.load(Ordering::Relaxed).saturating_add(1), Ordering::Relaxed);
         let receiver = &mut *self.receiver;
-        if receiver.end_mark {
-            receiver.end_mark = false;
-        } else if receiver.rest_at < receiver.rest.len() {
-            copy(&receiver.rest[receiver.rest_at..], target);
-            receiver.rest_at += target.len();
+        if receiver.held.end_mark {
+            receiver.held.end_mark = false;
+        } else if !receiver.held.is_empty() {
+            copy(receiver.held.rest(), target);
+            receiver.held.advance(target.len(), self.endpoint.guarded.is_some());
         } else if target.len() == length {
             receiver.consumer.take(target);
         } else {
             self.hold(length);
             self.take(length, target);
-            return;
-        }
-        if receiver.rest_at == receiver.rest.len() {
-            receiver.rest = Vec::new();
-            receiver.rest_at = 0;
         }
     }
 
     /// Look at all of what is available, without taking it.
     pub fn look(&mut self, length: usize) -> &[u8] {
-        if !self.receiver.holds() {
+        if self.receiver.held.is_empty() {
             self.hold(length);
         }
-        let receiver = &*self.receiver;
-        if receiver.end_mark { &[] } else { &receiver.rest[receiver.rest_at..] }
+        if self.receiver.held.end_mark { &[] } else { self.receiver.held.rest() }
     }
 
     /// The next read finds the mark of the end of a packet.
     pub fn mark_end(&mut self) {
-        self.receiver.end_mark = true;
+        self.receiver.held.end_mark = true;
     }
 
     fn hold(&mut self, length: usize) {
         let receiver = &mut *self.receiver;
-        receiver.rest = Vec::with_capacity(length);
-        receiver.consumer.take(&mut receiver.rest.spare_capacity_mut()[..length]);
-        // SAFETY: `take` wrote all `length` bytes of the spare capacity.
-        unsafe { receiver.rest.set_len(length) };
-        receiver.rest_at = 0;
-        // Nothing would be left to tell that an empty packet is held.
-        receiver.end_mark = length == 0;
+        receiver.held.hold(|bytes| take_into(&mut receiver.consumer, length, bytes));
     }
+}
+
+/// Take the next packet, which has `length` bytes, in the place of what is in `bytes`.
+fn take_into(consumer: &mut Consumer<MappedRing>, length: usize, bytes: &mut Vec<u8>) {
+    bytes.clear();
+    bytes.reserve(length);
+    consumer.take(&mut bytes.spare_capacity_mut()[..length]);
+    // SAFETY: `take` wrote all `length` bytes of the spare capacity.
+    unsafe { bytes.set_len(length) };
 }
 
 fn copy(source: &[u8], target: &mut [MaybeUninit<u8>]) {
@@ -530,7 +556,11 @@ impl Writer<'_> {
     /// Copy a packet into the ring. False: no room now.
     pub fn stage(&mut self, packet: &[u8]) -> Result<bool, Error> {
         self.endpoint.reads_in_a_row.store(0, Ordering::Relaxed);
-        match self.producer.stage(packet) {
+        let staged = match &self.endpoint.guarded {
+            Some(guarded) => guarded.stage(&mut self.producer, packet).ok_or(Error::Unsealed)?,
+            None => self.producer.stage(packet),
+        };
+        match staged {
             Ok(()) => Ok(true),
             Err(StageError::Full) => Ok(false),
             Err(StageError::TooLong) => Err(Error::TooLong),

@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use rustix::thread::futex;
 
 use super::bell::timespec;
+use super::guard::Guarded;
 use super::{Endpoint, Error, Wait, lock};
 use crate::spin::Pauses;
 
@@ -29,7 +30,7 @@ impl Endpoint {
         {
             let producer = lock(&self.producer);
             producer.arm();
-            producer.request_wake(length);
+            producer.request_wake(self.in_ring(length));
         }
         Ok(self.room_or_end(length))
     }
@@ -49,7 +50,7 @@ impl Endpoint {
         if self.spin_write.spin(Pauses::STREAM, || self.room_or_end(length)) {
             return Wait::Ready;
         }
-        lock(&self.producer).request_wake(length);
+        lock(&self.producer).request_wake(self.in_ring(length));
         if self.room_or_end(length) {
             return Wait::Ready;
         }
@@ -70,7 +71,12 @@ impl Endpoint {
         if self.writable().is_err() {
             return true;
         }
-        let room = lock(&self.producer).has_room(length);
+        let room = lock(&self.producer).has_room(self.in_ring(length));
         self.note_corrupt(room) != Ok(false)
+    }
+
+    /// The length that a packet has when it is in the ring.
+    fn in_ring(&self, length: usize) -> usize {
+        length + self.guarded.as_ref().map_or(0, Guarded::overhead)
     }
 }
