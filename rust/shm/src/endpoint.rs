@@ -245,9 +245,7 @@ impl Endpoint {
     pub fn receive_queue(&self) -> Result<u64, Error> {
         self.usable()?;
         let receiver = lock(&self.receiver);
-        // What was decrypted to learn whether it is a packet at all still waits to be read.
-        let opened = self.guarded.is_some() && receiver.held.is_whole();
-        Ok(receiver.consumer.queued() + u64::from(opened))
+        Ok(receiver.consumer.queued() + u64::from(receiver.held.unread))
     }
 
     /// Packets that were written and that the peer did not read yet.
@@ -370,6 +368,7 @@ impl Endpoint {
     }
 
     fn wait_packet(&self, deadline: Option<Instant>) -> Wait {
+        // A peer that writes packets faster than they are rejected must not keep the reader beyond its time.
         if self.is_swamped() && deadline.is_some_and(|end| end <= Instant::now()) {
             return Wait::TimedOut;
         }
@@ -479,6 +478,7 @@ impl Reader<'_> {
         let reads = &self.endpoint.reads_in_a_row;
         reads.store(reads.load(Ordering::Relaxed).saturating_add(1), Ordering::Relaxed);
         let receiver = &mut *self.receiver;
+        receiver.held.unread = false;
         if receiver.held.end_mark {
             receiver.held.end_mark = false;
         } else if !receiver.held.is_empty() {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{lock, take_into};
 use crate::channel::MappedRing;
-use crate::layout::{CAPACITY, MAX_PACKET};
+use crate::layout::MAX_PACKET;
 use crate::ring::{Consumer, Corrupt, Producer, StageError};
 
 /// Buffers longer than that are not kept for the next packet.
@@ -28,7 +28,7 @@ pub(super) struct Guarded {
     guard: Mutex<Box<dyn Guard>>,
     overhead: usize,
     rejected: AtomicU64,
-    /// The last look found a whole ring of packets that were rejected.
+    /// The last look found packets, and none that was let through.
     swamped: AtomicBool,
 }
 
@@ -77,32 +77,50 @@ impl Guarded {
         })
     }
 
-    /// Take packets out of the ring until one opens, into `held`. False: there is none, or the ring was full of others.
+    /// Take packets out of the ring until one opens, into `held`. False: none did. `length` is that of the first.
     pub(super) fn open_next(
         &self,
         consumer: &mut Consumer<MappedRing>,
         mut length: Option<usize>,
         held: &mut Held,
     ) -> Result<bool, Corrupt> {
-        let mut patience = CAPACITY;
+        if length.is_none() {
+            self.swamped.store(false, Ordering::Relaxed);
+            return Ok(false);
+        }
         let mut guard = lock(&self.guard);
-        with_sealed(|sealed| {
-            while let Some(sealed_length) = length {
-                take_into(consumer, sealed_length, sealed);
-                let opened = sealed_length
-                    .checked_sub(self.overhead)
-                    .is_some_and(|plain_length| guard.open(sealed, held.room(plain_length)));
-                if opened {
-                    held.fill(sealed_length - self.overhead);
-                    break;
-                }
-                self.rejected.fetch_add(1, Ordering::Relaxed);
-                patience = patience.saturating_sub(sealed_length.max(8));
-                length = if patience == 0 { None } else { consumer.next_length()? };
+        let mut rejected = 0;
+        // It ends: the peer gets the room of what is taken here only after the call.
+        while let Some(sealed_length) = length {
+            if self.open(&mut **guard, consumer, sealed_length, held) {
+                break;
             }
-            // A peer that writes such packets faster than they are rejected must not keep the reader for ever.
-            self.swamped.store(patience == 0, Ordering::Relaxed);
-            Ok(length.is_some())
+            rejected += 1;
+            length = consumer.next_length()?;
+        }
+        if rejected > 0 {
+            self.rejected.fetch_add(rejected, Ordering::Relaxed);
+        }
+        self.swamped.store(rejected > 0 && length.is_none(), Ordering::Relaxed);
+        Ok(length.is_some())
+    }
+
+    fn open(
+        &self,
+        guard: &mut dyn Guard,
+        consumer: &mut Consumer<MappedRing>,
+        sealed_length: usize,
+        held: &mut Held,
+    ) -> bool {
+        with_sealed(|sealed| {
+            take_into(consumer, sealed_length, sealed);
+            let Some(length) = sealed_length.checked_sub(self.overhead) else { return false };
+            let opened = guard.open(sealed, held.room(length));
+            if opened {
+                held.fill(length);
+                held.unread = true;
+            }
+            opened
         })
     }
 }
@@ -133,16 +151,13 @@ pub(super) struct Held {
     end: usize,
     /// The next read finds the end of a packet.
     pub(super) end_mark: bool,
+    /// It was decrypted to see what it is, and nobody read of it.
+    pub(super) unread: bool,
 }
 
 impl Held {
     pub(super) fn is_empty(&self) -> bool {
         !self.end_mark && self.at == self.end
-    }
-
-    /// Whether it is a packet of which nothing was read.
-    pub(super) fn is_whole(&self) -> bool {
-        self.at == 0 && self.end > 0
     }
 
     pub(super) fn rest(&self) -> &[u8] {
