@@ -49,7 +49,8 @@ class Arrival:
     eid: int
     address: Address
     qos: QoSSpec
-    received: Received
+    #: None when it is answered: it knows secrets.
+    received: Received | None
     extension: Extension | None
     keys: list[_Key] = field(default_factory=list)
     #: What it was answered; None while it waits.
@@ -160,13 +161,14 @@ class Incoming:
 
         Raises `FlowRefusedException` when the handshake fails; the peer is told, and the program can go on waiting.
         """
-        core, blob = self._core, arrival.extension
+        core, blob, received = self._core, arrival.extension, arrival.received
+        assert received is not None, "it is answered"
         own = agreed = None
         if blob is not None:
             own = core.extension(blob.request, crc=blob.has(extension.CRC))
             agreed = blob.agree(own)
         try:
-            oap, session = arrival.received.respond(
+            oap, session = received.respond(
                 random=core.environment.random,
                 wall=core.environment.wall(),
                 data=b"" if own is None else own.encode(),
@@ -208,7 +210,7 @@ class Incoming:
             self._waiting_of[host] -= 1
             if not self._waiting_of[host]:
                 del self._waiting_of[host]
-        arrival.reply = reply
+        arrival.reply, arrival.received = reply, None
         self._answered.set(arrival.number, now + ANSWER_TIME)
         if len(self._answered) > ANSWERS:
             self._forget(next(self._answered.due(now + ANSWER_TIME)))

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, field
 
+import msgspec
+
 from ouroboros.control.effects import Address, Reserve, Unreserve
 from ouroboros.control.oap import ClientHandshake, OapError, Session, Settings
 from ouroboros.errors import FlowRefusedException, OuroborosError
@@ -215,6 +217,7 @@ class Outgoing:
         agreed = peer.agree(self._blob(allocation)) if peer is not None else None
         has_crc = agreed is not None and agreed.has(extension.CRC)
         qos = allocation.qos if has_crc else without_crc(allocation.qos)
+        qos = msgspec.structs.replace(qos, cypher_s=session.strength)
         end = RemoteEnd(core.id, sent.eid, reply.peer_eid, sent.address, qos, agreed, session)
         del self._allocations[allocation.token], self._tries[sent.eid]
         self._end(allocation, sent, now)
