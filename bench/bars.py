@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.rows import LEVELS
+from bench.rows import IDLE_FLOWS, LEVELS, LOSSES
 
 #: A row and a column of the table.
 Cell = tuple[str, str]
@@ -98,6 +98,66 @@ def _shared() -> list[Bar]:
     return bars
 
 
+def _network() -> list[Bar]:
+    rates = [
+        bar
+        for size in (64, 1400)
+        for rate in [f"udp-rate-{size}"]
+        for bar in (
+            Bar(f"raw one way {size} B: over the C prototype", (rate, OURS), (rate, "reference"), at_least=3),
+            Bar(f"raw one way {size} B: over UDP sockets", (rate, OURS), (rate, "udp"), at_least=1),
+            Bar(f"raw one way {size} B: lost, %", (f"udp-loss-{size}", OURS), at_most=1),
+        )
+    ]
+    lossy = [
+        Bar(f"reliable, {loss} % lost: over TCP", (f"udp-lossy-{loss}", OURS), (f"udp-lossy-{loss}", "tcp"), at_least=3)
+        for loss in LOSSES
+    ]
+    return [
+        Bar(
+            "raw round trip 64 B p50: time over the C prototype",
+            ("udp-rtt-p50", OURS),
+            ("udp-rtt-p50", "reference"),
+            at_most=1,
+        ),
+        *rates,
+        Bar("reliable, Mbit/s", ("udp-reliable", OURS), at_least=600),
+        Bar("reliable: over TCP", ("udp-reliable", OURS), ("udp-reliable", "tcp"), at_least=0.5),
+        *lossy,
+        Bar("set-up over UDP, a second", ("udp-setup", OURS), at_least=500),
+        # Every 30 s each flow sends a keepalive, and one comes.
+        Bar(f"wake-ups a second of a node with {IDLE_FLOWS} idle reliable flows", ("udp-idle-node", OURS), at_most=7),
+    ]
+
+
+def _encrypted() -> list[Bar]:
+    over_tls = (
+        ("one way 1400 B", "crypt-rate-1400", 5.0),
+        ("one way 64 KiB", "crypt-rate-65536", 2.0),
+        ("set-up", "crypt-setup", 2.0),
+    )
+    return [
+        Bar("encrypted round trip 64 B, us more than not encrypted", ("crypt-rtt-more", OURS), at_most=5),
+        *(
+            Bar(f"encrypted {text}: over TLS", (row, OURS), (row, "tls"), at_least=least)
+            for text, row, least in over_tls
+        ),
+        Bar(
+            "encrypted one way 1400 B over UDP: over not encrypted",
+            ("crypt-udp", OURS),
+            ("crypt-udp-plain", OURS),
+            at_least=0.6,
+        ),
+        Bar(
+            "encrypted and reliable: over aioquic",
+            ("crypt-udp-reliable", OURS),
+            ("crypt-udp-reliable", "quic"),
+            at_least=30,
+        ),
+        Bar("encrypted set-up over UDP, a second", ("crypt-udp-setup", OURS), at_least=300),
+    ]
+
+
 BARS: list[Bar] = [
     Bar("round trip 64 B p50: faster than SEQPACKET", ("rtt-p50-64", "seqpacket"), ("rtt-p50-64", OURS), at_least=15),
     Bar("round trip 64 B p50: over the limit", ("rtt-p50-64", OURS), ("rtt-p50-64", "limit"), at_most=6),
@@ -120,4 +180,6 @@ BARS: list[Bar] = [
     ),
     Bar("awaited round trip 64 B: faster than streams", ("aio-rtt", "streams"), ("aio-rtt", OURS), at_least=3),
     Bar("awaited one way 64 B: over streams", ("aio-rate", OURS), ("aio-rate", "streams"), at_least=3),
+    *_network(),
+    *_encrypted(),
 ]

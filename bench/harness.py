@@ -10,12 +10,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+#: What the server is called in a UDP layer.
+UDP_NAME = "bench"
 ROOT = Path(__file__).resolve().parent.parent
 #: Far more than any command takes; only a hang lasts longer.
 PATIENCE = 180.0
@@ -30,9 +33,9 @@ class BenchError(Exception):
 class Program:
     """One worker process. `start` gives it a command, `finish` takes the answer."""
 
-    def __init__(self, core: int | None, env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, core: int | None, env: Mapping[str, str] | None = None, prefix: Sequence[str] = ()) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.worker", "any" if core is None else str(core)],
+            [*prefix, sys.executable, "-m", "bench.worker", "any" if core is None else str(core)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -75,7 +78,7 @@ class Program:
             raise BenchError(f"a program of the benchmark died (exit status {self._process.wait()})")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            sys.stderr.write(answer["traceback"])
+            sys.stderr.write(answer.get("traceback", ""))
             raise BenchError(answer["error"])
         return answer
 
@@ -88,7 +91,8 @@ class Program:
 class Node:
     """A node of its own for a measurement, with nothing in it yet. Use as a context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: Sequence[str] = ()) -> None:
+        self._prefix = prefix
         self._directory = tempfile.TemporaryDirectory(prefix="ouroboros-bench-")
         self.env = {"OUROBOROS_RUNTIME_DIR": self._directory.name}
         self._log = Path(self._directory.name) / "node.log"
@@ -100,7 +104,11 @@ class Node:
     def __enter__(self) -> Self:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                _irmd(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **self.env}
+                [*self._prefix, *_tool("irmd")],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **self.env},
             )
         try:
             self._wait_until_ready()
@@ -113,6 +121,14 @@ class Node:
         self._process.send_signal(signal.SIGTERM)
         _end(self._process)
         self._directory.cleanup()
+
+    def irm(self, words: str) -> None:
+        """Run the command `irm` with these words; raise BenchError with what it says when it fails."""
+        done = subprocess.run(
+            [*_tool("irm"), *words.split()], env={**os.environ, **self.env}, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise BenchError(done.stderr.strip() or f"irm {words} failed")
 
     def _wait_until_ready(self) -> None:
         give_up = time.monotonic() + _NODE_PATIENCE
@@ -131,16 +147,16 @@ class Node:
 class Pair:
     """A server program and a client program that talk through one peer."""
 
-    def __init__(self, server: Program, client: Program, node: Node | None) -> None:
+    def __init__(self, server: Program, client: Program, nodes: Sequence[Node]) -> None:
         self.server = server
         self.client = client
-        self.node = node
+        #: One for both of them, one for each (the server's first), or none.
+        self.nodes = nodes
 
     @property
     def pids(self) -> list[int]:
         """Every process that a flow lives in."""
-        node = [] if self.node is None else [self.node.pid]
-        return [self.server.pid, self.client.pid, *node]
+        return [self.server.pid, self.client.pid, *(node.pid for node in self.nodes)]
 
     def together(self, server: str, client: str, **arguments: object) -> tuple[dict[str, Any], dict[str, Any]]:
         """Run a command in each program at the same time; return the server's and the client's answer."""
@@ -176,12 +192,54 @@ def open_pair(
         server = stack.enter_context(Program(cores[0], variables))
         client = stack.enter_context(Program(cores[1], variables))
         address = f"{directory}/{Path(directory).name}"
-        server.call("open", peer=peer, address=address, serve=True)
-        client.call("open", peer=peer, address=address, serve=False)
-        pair = Pair(server, client, node)
-        yield pair
-        pair.close_connections()
-        server.call("shutdown")
+        yield from _serve(Pair(server, client, [node] if node else []), peer, address)
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """Where one of two programs lives that talk over a network."""
+
+    #: Its address, which the other can reach.
+    address: str
+    #: What is put before a command line so that it runs there.
+    prefix: Sequence[str] = ()
+
+
+@contextmanager
+def open_network_pair(
+    peer: str, hosts: tuple[Host, Host], needs_nodes: bool, env: Mapping[str, str] | None = None
+) -> Iterator[Pair]:
+    """Start a program on each host, the server on the first, with a node and a UDP layer each if `needs_nodes`.
+
+    Nothing is pinned to a core: there are more threads than in a pair on one machine, and the kernel places them best.
+    """
+    with ExitStack() as stack:
+        nodes = [stack.enter_context(Node(host.prefix)) for host in hosts] if needs_nodes else []
+        if nodes:
+            _join_layer(nodes, hosts)
+        environments = [node.env for node in nodes] or [{}, {}]
+        server, client = (
+            stack.enter_context(Program(None, {**variables, **(env or {})}, host.prefix))
+            for host, variables in zip(hosts, environments, strict=True)
+        )
+        yield from _serve(Pair(server, client, nodes), peer, hosts[0].address)
+
+
+def _join_layer(nodes: Sequence[Node], hosts: Sequence[Host]) -> None:
+    """Make one UDP layer of both nodes, in which the first offers the name of the server."""
+    server, client = nodes
+    layer = "ipcp bootstrap type udp4 name udp layer net ip"
+    server.irm(f"{layer} {hosts[0].address}")
+    server.irm(f"name register {UDP_NAME} layer net")
+    client.irm(f"{layer} {hosts[1].address} peer {UDP_NAME}@{hosts[0].address}")
+
+
+def _serve(pair: Pair, peer: str, address: str) -> Iterator[Pair]:
+    pair.server.call("open", peer=peer, address=address, serve=True)
+    pair.client.call("open", peer=peer, address=address, serve=False)
+    yield pair
+    pair.close_connections()
+    pair.server.call("shutdown")
 
 
 def _as_they_answer(programs: list[Program]) -> Iterator[Program]:
@@ -197,9 +255,9 @@ def _as_they_answer(programs: list[Program]) -> Iterator[Program]:
                 yield key.data
 
 
-def _irmd() -> list[str]:
-    script = Path(sys.executable).parent / "irmd"
-    return [str(script)] if script.exists() else [sys.executable, "-m", "ouroboros.tools.irmd"]
+def _tool(name: str) -> list[str]:
+    script = Path(sys.executable).parent / name
+    return [str(script)] if script.exists() else [sys.executable, "-m", f"ouroboros.tools.{name}"]
 
 
 def _end(process: subprocess.Popen[Any]) -> None:

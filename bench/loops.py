@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import cycle, islice, repeat
 from time import perf_counter, perf_counter_ns
@@ -18,6 +19,9 @@ RecvSoon = Callable[[], Awaitable[bytes]]
 
 #: Packets in one `write_many` or `read_many`.
 BATCH = 64
+#: Seconds in which the first packet comes, and after which no more are expected.
+_START_TIME = 10.0
+_SILENCE = 0.5
 _MARKER = b"that was all"
 _ANSWER = b"!"
 
@@ -79,17 +83,17 @@ def push(send: Send, recv: Recv, packet: bytes, count: int) -> None:
     """Send `count` packets as fast as they go, and wait until the other side has counted them."""
     for _ in repeat(None, count):
         send(packet)
-    _finish_push(send, recv)
+    _finish_push(send, recv, len(packet))
 
 
-def pull(send: Send, recv: Recv, count: int) -> float:
+def pull(send: Send, recv: Recv, size: int, count: int) -> float:
     """Receive `count` packets; return how many came a second, from the first to the last."""
     recv()
     start = perf_counter()
     for _ in repeat(None, count - 1):
         recv()
     seconds = perf_counter() - start
-    _finish_pull(send, recv())
+    _finish_pull(send, recv(), size)
     return (count - 1) / seconds
 
 
@@ -97,10 +101,10 @@ def push_over(ends: Sequence[Ends], packet: bytes, count: int) -> None:
     """`push`, each packet over the next of several connections."""
     for send, _ in islice(cycle(ends), count):
         send(packet)
-    _finish_push(*ends[0])
+    _finish_push(*ends[0], len(packet))
 
 
-def pull_over(ends: Sequence[Ends], count: int) -> float:
+def pull_over(ends: Sequence[Ends], size: int, count: int) -> float:
     """Be the other side of `push_over`; return packets a second."""
     turns = islice(cycle(ends), count)
     next(turns)[1]()
@@ -109,7 +113,7 @@ def pull_over(ends: Sequence[Ends], count: int) -> float:
         recv()
     seconds = perf_counter() - start
     send, recv = ends[0]
-    _finish_pull(send, recv())
+    _finish_pull(send, recv(), size)
     return (count - 1) / seconds
 
 
@@ -120,10 +124,10 @@ def push_many(send_many: Callable[[list[bytes]], int], send: Send, recv: Recv, p
         sent = send_many(batch)
         while sent < BATCH:
             sent += send_many(batch[sent:])
-    _finish_push(send, recv)
+    _finish_push(send, recv, len(packet))
 
 
-def pull_many(recv_many: Callable[[], list[bytes]], send: Send, count: int) -> float:
+def pull_many(recv_many: Callable[[], list[bytes]], send: Send, size: int, count: int) -> float:
     """Be the other side of `push_many`; return packets a second."""
     packets = recv_many()
     first = received = len(packets)
@@ -137,8 +141,33 @@ def pull_many(recv_many: Callable[[], list[bytes]], send: Send, count: int) -> f
         received += len(packets)
     if received != count + 1:
         raise CountError(f"received {received - 1} packets, {count} were sent")
-    _finish_pull(send, packets[-1])
+    _finish_pull(send, packets[-1], size)
     return (count - first) / seconds
+
+
+def flood(send: Send, packet: bytes, count: int) -> None:
+    """Send `count` packets as fast as they go, whatever becomes of them."""
+    for _ in repeat(None, count):
+        send(packet)
+
+
+def drain(recv: Recv, give_up: Callable[[float], object], count: int) -> tuple[int, float]:
+    """Be the other side of `flood`; return how many packets came, and how many a second, from the first to the last.
+
+    `give_up` sets after how many seconds without a packet `recv` raises TimeoutError or BlockingIOError.
+    """
+    give_up(_START_TIME)
+    recv()
+    give_up(_SILENCE)
+    clock = perf_counter
+    start = last = clock()
+    received = 1
+    with suppress(TimeoutError, BlockingIOError):
+        while received < count:
+            recv()
+            last = clock()
+            received += 1
+    return received, (received - 1) / (last - start)
 
 
 async def ping_awaited(send: SendSoon, recv: RecvSoon, packet: bytes, count: int) -> RoundTrips:
@@ -160,7 +189,7 @@ async def echo_awaited(send: SendSoon, recv: RecvSoon, count: int) -> None:
 
 
 async def push_awaited(send: SendSoon, recv: RecvSoon, packet: bytes, count: int) -> None:
-    """`push`, with awaited calls. The marker has the size of the packets: a stream has no other way to tell them apart."""
+    """`push`, with awaited calls."""
     for _ in repeat(None, count):
         await send(packet)
     await send(_MARKER.ljust(len(packet)))
@@ -181,17 +210,20 @@ async def pull_awaited(send: SendSoon, recv: RecvSoon, size: int, count: int) ->
     return (count - 1) / seconds
 
 
-def _finish_push(send: Send, recv: Recv) -> None:
-    send(_MARKER)
-    if (answer := recv()) != _ANSWER:
+# What ends a loop has the size of its packets: a stream has no other way to tell them apart.
+
+
+def _finish_push(send: Send, recv: Recv, size: int) -> None:
+    send(_MARKER.ljust(size))
+    if (answer := recv()) != _ANSWER.ljust(size):
         raise CountError(f"expected the answer after the last packet, received {answer!r}")
 
 
-def _finish_pull(send: Send, packet: bytes) -> None:
+def _finish_pull(send: Send, packet: bytes, size: int) -> None:
     # A lost packet shows as a marker that came too early, and then as a receiver that waits: the harness ends it.
-    if packet != _MARKER:
+    if packet != _MARKER.ljust(size):
         raise CountError("more packets came than were sent")
-    send(_ANSWER)
+    send(_ANSWER.ljust(size))
 
 
 def _round_trips(stamps: array[int]) -> RoundTrips:

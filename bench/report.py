@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ COLUMNS = {
     "zmq": "pyzmq ipc",
     "limit": "bare ring (limit)",
     "streams": "asyncio streams",
+    "udp": "UDP sockets",
+    "tcp": "TCP sockets",
+    "tls": "ssl over TCP",
+    "quic": "aioquic",
+    "reference": "C prototype",
     "ours": "ours",
 }
 
@@ -27,8 +33,7 @@ def render(results: Results, machine: dict[str, Any], versions: dict[str, str], 
     parts = [
         _machine_line(machine, versions),
         f"Medians of {repetitions} interleaved repetitions, [lowest-highest].",
-        _table(results),
-        _ratios(results),
+        *(part for rows in _sections(results) for part in (_table(results, rows), _ratios(results, rows))),
         _skipped(results),
         "Bars\n" + "\n".join(f"  {verdict}" for verdict in verdicts(results)),
     ]
@@ -71,19 +76,23 @@ def _machine_line(machine: dict[str, Any], versions: dict[str, str]) -> str:
     )
 
 
-def _table(results: Results) -> str:
-    rows = results.rows()
+def _sections(results: Results) -> list[list[str]]:
+    """The measured rows, by section."""
+    return [list(rows) for _, rows in groupby(results.rows(), lambda row: ROWS[row].section)]
+
+
+def _table(results: Results, rows: list[str]) -> str:
     columns = _measured(results, rows)
 
     def cells(row: str) -> list[str]:
         return [_cell(results.figure((row, column)), ROWS[row].unit) for column in columns]
 
-    return _lay_out(rows, [COLUMNS[column] for column in columns], cells)
+    return f"{ROWS[rows[0]].section}\n\n" + _lay_out(rows, [COLUMNS[column] for column in columns], cells)
 
 
-def _ratios(results: Results) -> str:
+def _ratios(results: Results, rows: list[str]) -> str:
     """Ours over each peer: above 1 is better for a rate, below 1 for anything else."""
-    rows = [row for row in results.rows() if results.figure((row, OURS))]
+    rows = [row for row in rows if results.figure((row, OURS))]
     columns = [column for column in _measured(results, rows) if column != OURS]
     rows = [row for row in rows if any(results.figure((row, column)) for column in columns)]
 

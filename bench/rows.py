@@ -20,11 +20,13 @@ PLACES = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A measure: `unit` is "us", "ms", "/s", "KiB" or "wakes/s"."""
+    """A measure: `unit` is "us", "ms", "/s", "Mbit/s", "%", "KiB" or "wakes/s"."""
 
     measure: str
     title: str
     unit: str
+    #: Rows of a section are a table of their own.
+    section: str = "On one machine"
 
 
 def _latency() -> dict[str, Row]:
@@ -69,6 +71,53 @@ def _shared() -> dict[str, Row]:
     }
 
 
+LINK_ROUND_TRIP_MS = 10
+#: Percent of the packets that the bad links lose, in either direction.
+LOSSES = (1, 5)
+IDLE_FLOWS = 100
+
+
+def _network() -> dict[str, Row]:
+    lossy = f"reliable 1400 B, round trip {LINK_ROUND_TRIP_MS} ms"
+    return {
+        "udp-rtt-p50": _over_udp("udp", "round trip 64 B, p50", "us"),
+        "udp-rtt-p99": _over_udp("udp", "round trip 64 B, p99", "us"),
+        **{
+            f"udp-{key}-{size}": _over_udp("udp", f"raw one way {SIZES[size]}, {title}", unit)
+            for size in (64, 1400)
+            for key, title, unit in (("rate", "received", "/s"), ("loss", "lost", "%"))
+        },
+        "udp-reliable": _over_udp("reliable", "reliable 1400 B, no loss", "Mbit/s"),
+        **{f"udp-lossy-{loss}": _over_udp("lossy", f"{lossy}, {loss} % lost", "Mbit/s") for loss in LOSSES},
+        "udp-setup": _over_udp("udp-setup", "set-up, a byte there and back, release", "/s"),
+        "udp-idle-node": _over_udp("udp-idle", f"wake-ups of a node with {IDLE_FLOWS} idle reliable flows", "wakes/s"),
+        "udp-idle-program": _over_udp("udp-idle", "wake-ups of a program with them", "wakes/s"),
+    }
+
+
+def _encrypted() -> dict[str, Row]:
+    return {
+        "crypt-rtt-raw": _encrypting("crypt", "round trip 64 B on one machine, not encrypted, p50", "us"),
+        "crypt-rtt": _encrypting("crypt", "the same, encrypted", "us"),
+        "crypt-rtt-more": _encrypting("crypt", "what encryption adds", "us"),
+        "crypt-rate-1400": _encrypting("crypt", "one way 1400 B on one machine", "/s"),
+        "crypt-rate-65536": _encrypting("crypt", "one way 64 KiB on one machine", "/s"),
+        "crypt-setup": _encrypting("crypt", "set-up on one machine", "/s"),
+        "crypt-udp-plain": _encrypting("crypt-udp", "raw one way 1400 B over UDP, not encrypted", "/s"),
+        "crypt-udp": _encrypting("crypt-udp", "the same, encrypted", "/s"),
+        "crypt-udp-reliable": _encrypting("crypt-reliable", "reliable 1400 B over UDP", "Mbit/s"),
+        "crypt-udp-setup": _encrypting("crypt-setup", "set-up over UDP, X25519", "/s"),
+    }
+
+
+def _over_udp(measure: str, title: str, unit: str) -> Row:
+    return Row(measure, title, unit, "Between two nodes, over UDP")
+
+
+def _encrypting(measure: str, title: str, unit: str) -> Row:
+    return Row(measure, title, unit, "Encrypted")
+
+
 ROWS: dict[str, Row] = {
     **_latency(),
     **_rate(),
@@ -84,4 +133,6 @@ ROWS: dict[str, Row] = {
     "aio-rtt": Row("aio", "round trip 64 B, mean, awaited", "us"),
     "aio-rate-blocking": Row("aio", "one way 64 B, blocking calls", "/s"),
     "aio-rate": Row("aio", "one way 64 B, awaited", "/s"),
+    **_network(),
+    **_encrypted(),
 }

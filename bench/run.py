@@ -8,13 +8,24 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-from bench.harness import BenchError, Pair, Program, open_pair
+from bench import reference
+from bench.harness import BenchError, Host, Pair, Program, open_network_pair, open_pair
 from bench.proc import two_cores
 from bench.report import COLUMNS
 from bench.results import Results
 
 #: Descriptors that a program needs beside its connections.
 _SPARE_FDS = 64
+#: Peers that share a column with another.
+_VARIANTS = (
+    "zmq-router",
+    "ours-aio",
+    "ours-encrypted",
+    "ours-udp",
+    "ours-udp-reliable",
+    "ours-udp-encrypted",
+    "ours-udp-reliable-encrypted",
+)
 #: Row and value.
 Sample = tuple[str, float]
 
@@ -48,12 +59,19 @@ class Run:
 
     @property
     def columns(self) -> list[str]:
-        """The peers that can be measured here, but for those that only the measure `aio` knows."""
-        return [column for column in COLUMNS if column in self.probes and column != "streams"]
+        """The peers on one machine that can be measured here, but for those that only the measure `aio` knows."""
+        return self.known("seqpacket", "pipe", "zmq", "limit", "ours")
+
+    def known(self, *columns: str) -> list[str]:
+        """Those of the columns that can be measured here."""
+        return [column for column in columns if column in self.probes]
 
     def probe(self) -> None:
         """Find out which peers can be measured here."""
-        for peer in [*COLUMNS, "zmq-router", "ours-aio"]:
+        for peer in [*COLUMNS, *_VARIANTS]:
+            if peer == "reference":
+                self._probe_reference()
+                continue
             with Program(None) as program:
                 found = program.call("probe", peer=peer)
             if "missing" not in found:
@@ -69,6 +87,17 @@ class Run:
     ) -> AbstractContextManager[Pair]:
         """Start two programs that talk through `peer`."""
         return open_pair(peer, cores or self.cores, self.probes[peer].needs_node, env)
+
+    def network_pair(
+        self, peer: str, hosts: tuple[Host, Host] | None = None, env: Mapping[str, str] | None = None
+    ) -> AbstractContextManager[Pair]:
+        """Start two programs, on two loopback addresses if nothing else is said, that talk through `peer`."""
+        return open_network_pair(peer, hosts or self.loopback, self.probes[peer].needs_node, env)
+
+    @property
+    def loopback(self) -> tuple[Host, Host]:
+        """Two addresses of this machine."""
+        return Host("127.0.0.1"), Host("127.0.0.2")
 
     def interleave(self, measure: str, columns: Iterable[str], sample: Callable[[str], Iterable[Sample]]) -> None:
         """Take a sample of each column in turn, as often as the run repeats, so that drift hits all alike."""
@@ -86,6 +115,12 @@ class Run:
         if hard == resource.RLIM_INFINITY or need <= hard:
             return None
         return f"{flows} flows need {need} descriptors in a program, RLIMIT_NOFILE allows {hard}"
+
+    def _probe_reference(self) -> None:
+        if reason := reference.lacks():
+            self.results.skip("everything", "reference", reason)
+        else:
+            self.probes["reference"] = Probe(reference.version(), fds_per_flow=0, needs_node=False)
 
     def _take(self, measure: str, column: str, sample: Callable[[str], Iterable[Sample]]) -> None:
         try:

@@ -10,6 +10,7 @@ from bench.run import packets_for
 
 _MOST_TRIPS = 300_000
 _MOST_PACKETS = 3_000_000
+_MOST_SET_UPS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,30 @@ def round_trips_awaited(pair: Pair, size: int, length: Length) -> RoundTrips:
 def rate_awaited(pair: Pair, size: int, length: Length) -> float:
     """Return the packets a second over the latest connection, with awaited calls."""
     return _rate(pair, ("pull_awaited", "push_awaited"), size, length)
+
+
+def set_ups(pair: Pair, length: Length) -> float:
+    """Return how many connections a second are set up, used for a byte each way, and released, one after the other."""
+    commands = ("accept_and_close", "connect_and_close")
+    trial: float = pair.together(*commands, count=length.trial)[1]["per_second"]
+    count = packets_for(length.seconds, 1 / trial, length.trial, _MOST_SET_UPS)
+    rate: float = pair.together(*commands, count=count)[1]["per_second"]
+    return rate
+
+
+def one_way_with_losses(pair: Pair, size: int, length: Length) -> tuple[float, float]:
+    """Return the packets a second that arrive over the latest connection, and how many percent do not."""
+    commands = ("drain", "flood")
+    trial = pair.together(*commands, size=size, count=length.trial)[0]["per_second"]
+    count = packets_for(length.seconds, 1 / trial, length.trial, _MOST_PACKETS)
+    came = pair.together(*commands, size=size, count=count)[0]
+    return came["per_second"], 100 * (1 - came["received"] / count)
+
+
+def megabits(pair: Pair, size: int, length: Length) -> float:
+    """Return the rate over the latest connection in Mbit/s, with awaited calls where there are no others."""
+    awaited = pair.client.call("has_awaited")["yes"]
+    return (rate_awaited if awaited else rate)(pair, size, length) * size * 8 / 1e6
 
 
 def _round_trips(pair: Pair, commands: tuple[str, str], size: int, length: Length, least: int) -> RoundTrips:

@@ -97,32 +97,46 @@ class Worker:
 
     def push(self, size: int, count: int) -> Answer:
         channel = self._channels[-1]
-        loops.push(channel.send, channel.recv, bytes(size), count)
+        loops.push(channel.send, channel.receive_with(size), bytes(size), count)
         return {}
 
     def pull(self, size: int, count: int) -> Answer:
         channel = self._channels[-1]
-        return {"per_second": loops.pull(channel.send, channel.receive_with(size), count)}
+        return {"per_second": loops.pull(channel.send, channel.receive_with(size), size, count)}
 
     def push_over(self, size: int, count: int) -> Answer:
         loops.push_over(self._ends(size), bytes(size), count)
         return {}
 
     def pull_over(self, size: int, count: int) -> Answer:
-        return {"per_second": loops.pull_over(self._ends(size), count)}
+        return {"per_second": loops.pull_over(self._ends(size), size, count)}
 
     def push_many(self, size: int, count: int) -> Answer:
         channel = self._channels[-1]
         if channel.send_many is None:
             raise RuntimeError("this peer has no batches")
-        loops.push_many(channel.send_many, channel.send, channel.recv, bytes(size), count)
+        loops.push_many(channel.send_many, channel.send, channel.receive_with(size), bytes(size), count)
         return {}
 
     def pull_many(self, size: int, count: int) -> Answer:
         channel = self._channels[-1]
         if channel.recv_many is None:
             raise RuntimeError("this peer has no batches")
-        return {"per_second": loops.pull_many(channel.recv_many, channel.send, count)}
+        return {"per_second": loops.pull_many(channel.recv_many, channel.send, size, count)}
+
+    def flood(self, size: int, count: int) -> Answer:
+        loops.flood(self._channels[-1].send, bytes(size), count)
+        return {}
+
+    def drain(self, size: int, count: int) -> Answer:
+        channel = self._channels[-1]
+        if channel.give_up is None:
+            raise RuntimeError("this peer has no time limit")
+        received, per_second = loops.drain(channel.receive_with(size), channel.give_up, count)
+        return {"received": received, "per_second": per_second}
+
+    def has_awaited(self) -> Answer:
+        return {"yes": self._channels[-1].awaited is not None}
 
     def ping_awaited(self, size: int, count: int) -> Answer:
         ends = self._awaited(size)
@@ -178,6 +192,8 @@ def _answer(worker: Worker, line: str) -> Answer:
     command = json.loads(line)
     try:
         answer: Answer = getattr(worker, command.pop("op"))(**command)
+    except NotImplementedError as error:
+        return {"error": f"not built yet: {error}"}
     except Exception as error:  # noqa: BLE001 - any failure is an answer: the harness decides what it means
         text = traceback.format_exception_only(error)[-1].strip()
         return {"error": text, "traceback": traceback.format_exc()}

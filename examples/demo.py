@@ -1,10 +1,11 @@
-"""Run the examples as separate programs on a node of their own, and check what they say. `make demo` runs this.
+"""Run the examples as separate programs on nodes of their own, and check what they say. `make demo` runs this.
 
-Everything happens under a fresh runtime directory, so a node that you use is left alone. The exit code is 0 only if
+Everything happens under fresh runtime directories, so a node that you use is left alone. The exit code is 0 only if
 every program said and did what it should.
 """
 
 import hashlib
+import json
 import os
 import random
 import select
@@ -21,8 +22,11 @@ from pathlib import Path
 from ouroboros import irm
 
 EXAMPLES = Path(__file__).resolve().parent
+VARIABLE = "OUROBOROS_RUNTIME_DIR"  # says which node is meant
 PATIENCE = 60.0  # seconds for the whole demo
 FILE_SIZE = 16 << 20  # bytes
+NETWORK_FILE_SIZE = 32 << 20
+BAD_LINK = "loss=5%,reorder=2%"  # in each direction
 
 
 class DemoError(Exception):
@@ -139,25 +143,67 @@ def chat(stage: Stage) -> None:
 
 
 def sendfile(stage: Stage, directory: Path) -> None:
-    inbox = directory / "inbox"
+    with transfer(stage, directory, FILE_SIZE) as (rate, digest):
+        pass
+    told(f"sendfile  {rate}, sha256 {digest[:16]}… at both ends")
+
+
+def network(stage: Stage, directory: Path) -> None:
+    """The same between two nodes, each on an address of its own, over UDP."""
+    server, client = directory / "server", directory / "client"
+    for node in (server, client):
+        with node_in(node):
+            irm.node_info()  # which starts it
+    layer = "ipcp bootstrap type udp4 name udp layer net impair", BAD_LINK, "ip"
+    with node_in(server):
+        manage(*layer, "127.0.0.1")
+        manage("name register sendfile layer net")
+    with node_in(client):
+        manage(*layer, "127.0.0.2 peer sendfile@127.0.0.1")
+    with transfer(stage, directory, NETWORK_FILE_SIZE, server, client) as (rate, digest), node_in(client):
+        flow = next(each for each in json.loads(manage("flow list --json")) if each["frcp"])
+    repaired, packets = flow["frcp"]["retransmitted"], flow["frcp"]["sent"]
+    told(f"network   two nodes, 127.0.0.1 and 127.0.0.2, and {BAD_LINK} between them")
+    told(f"          {rate}, sha256 {digest[:16]}… at both ends")
+    told(f"          {repaired} of {packets} packets were sent again")
+    if not repaired:
+        raise DemoError("nothing was sent again, so nothing was lost")
+
+
+@contextmanager
+def transfer(
+    stage: Stage, directory: Path, size: int, receiver_node: Path | None = None, sender_node: Path | None = None
+) -> Iterator[tuple[str, str]]:
+    """Send a file. The block is given what the receiver says of the rate, and the digest; the flow is still there."""
+    inbox = directory / f"inbox-{size}"
     inbox.mkdir()
     source = directory / "numbers.bin"
-    content = random.Random(23).randbytes(FILE_SIZE)
+    content = random.Random(23).randbytes(size)
     source.write_bytes(content)
-    receiver = stage.start("sendfile", "--listen", str(inbox))
+    with node_in(receiver_node):
+        receiver = stage.start("sendfile", "--listen", str(inbox))
     expect(receiver, "Waiting for the sender")
-    sender = stage.start("sendfile", str(source))
+    with node_in(sender_node):
+        sender = stage.start("sendfile", "--keep", str(source))
     expect(sender, "Waiting for the receiver")
-    rate = expect(sender, f"sent {FILE_SIZE} bytes")
+    expect(sender, f"sent {size} bytes")
     digest = hashlib.sha256(content).hexdigest()
     expect(sender, f"sha256 {digest}: both ends agree")
+    yield expect(receiver, f"received {size} bytes"), digest
     finish(sender)
-    expect(receiver, f"received {FILE_SIZE} bytes")
     expect(receiver, f"sha256 {digest}")
     finish(receiver)
     if (inbox / source.name).read_bytes() != content:
         raise DemoError("the received file differs from the one that was sent")
-    told(f"sendfile  {rate}, sha256 {digest[:16]}… at both ends")
+
+
+def manage(*words: str) -> str:
+    """Run the command `irm`; it prints what this returns."""
+    command = [sys.executable, "-m", "ouroboros.tools.irm", *" ".join(words).split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise DemoError(done.stderr.strip())
+    return done.stdout
 
 
 def told(line: str) -> None:
@@ -165,14 +211,28 @@ def told(line: str) -> None:
 
 
 @contextmanager
-def own_node() -> Iterator[Path]:
-    """A directory in which an embedded node starts by itself; the node is ended afterwards."""
+def own_nodes() -> Iterator[Path]:
+    """A directory in which embedded nodes start by themselves, the first one in `run`; all are ended afterwards."""
     with tempfile.TemporaryDirectory(prefix="ouroboros-demo-") as name:
-        os.environ["OUROBOROS_RUNTIME_DIR"] = str(Path(name) / "run")
+        directory = Path(name)
         try:
-            yield Path(name)
+            with node_in(directory / "run"):
+                yield directory
         finally:
-            end_node()
+            for socket in directory.glob("*/irm.sock"):
+                with node_in(socket.parent):
+                    end_node()
+
+
+@contextmanager
+def node_in(directory: Path | None) -> Iterator[None]:
+    """Calls in this block, and programs that start in it, are for the node in that directory, if one is given."""
+    before = os.environ.get(VARIABLE)
+    if directory is not None:
+        os.environ[VARIABLE] = str(directory)
+    yield
+    if before is not None:
+        os.environ[VARIABLE] = before
 
 
 def end_node() -> None:
@@ -195,7 +255,7 @@ def main() -> None:
     # A shell starts background jobs with SIGINT ignored, and programs inherit that; ours are to be stopped with it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with own_node() as directory, stage:
+        with own_nodes() as directory, stage:
             # A client waits for the server of a name that exists, so it does not matter which of them is ready first.
             for name in ("oecho", "sendfile"):
                 irm.create_name(irm.NameInfo(name))
@@ -204,6 +264,7 @@ def main() -> None:
             echo(stage)
             chat(stage)
             sendfile(stage, directory)
+            network(stage, directory)
     except (DemoError, irm.IrmError, OSError) as error:
         sys.exit(f"demo failed{f' (given up after {PATIENCE:g} s)' if stage.gave_up else ''}: {error}")
     told(f"done      all as expected, {time.monotonic() - started:.1f} s")

@@ -82,6 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Send a file over a reliable flow.")
     parser.add_argument("path", type=Path, metavar="FILE|DIR", help="file to send, or directory to receive into")
     parser.add_argument("-l", "--listen", action="store_true", help="receive one file")
+    parser.add_argument("--keep", action="store_true", help="keep the flow until the input ends, to look at it")
     parser.add_argument("--name", default="sendfile", help="name of the receiver (default: %(default)s)")
     options = parser.parse_args()
     try:
@@ -91,6 +92,8 @@ def main() -> None:
             flow.set_rcv_timeout(SILENCE)
             flow.set_snd_timeout(SILENCE)
             receive(flow, options.path) if options.listen else send(flow, options.path)
+            if options.keep:
+                sys.stdin.read()
     except (TransferError, FlowException, OSError, KeyboardInterrupt) as error:
         sys.exit(f"sendfile: {str(error) or 'stopped'}")
 

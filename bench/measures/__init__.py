@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bench.measures import awaited, footprint, growth, idle, imports, packets, setup, shared_core
+from bench.measures import awaited, encrypted, footprint, growth, idle, imports, packets, setup, shared_core, udp
 from bench.run import Run
 
 MEASURES: dict[str, Callable[[Run], None]] = {
@@ -17,4 +17,13 @@ MEASURES: dict[str, Callable[[Run], None]] = {
     "idle": idle.measure,
     "shared": shared_core.measure,
     "aio": awaited.measure,
+    "udp": udp.raw,
+    "reliable": udp.reliable,
+    "lossy": udp.lossy,
+    "udp-setup": udp.setup,
+    "udp-idle": udp.idle,
+    "crypt": encrypted.one_machine,
+    "crypt-udp": encrypted.raw,
+    "crypt-reliable": encrypted.reliable,
+    "crypt-setup": encrypted.setup,
 }

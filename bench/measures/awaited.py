@@ -26,4 +26,4 @@ def measure(run: Run) -> None:
             yield "aio-rtt", round_trips_awaited(pair, _SIZE, trips).mean
             yield "aio-rate", rate_awaited(pair, _SIZE, length)
 
-    run.interleave("aio", [column for column in ("streams", "ours") if column in run.probes], sample)
+    run.interleave("aio", run.known("streams", "ours"), sample)

@@ -38,7 +38,7 @@ def _start_waiting(pair: Pair) -> Pair:
 def _count(run: Run, waiting: dict[str, Pair]) -> None:
     seconds = 2.0 if run.quick else 5.0
     processes = {(column, "idle-program"): pair.server.pid for column, pair in waiting.items()}
-    processes |= {(column, "idle-node"): pair.node.pid for column, pair in waiting.items() if pair.node}
+    processes |= {(column, "idle-node"): node.pid for column, pair in waiting.items() for node in pair.nodes}
     before = {key: voluntary_switches(pid) for key, pid in processes.items()}
     time.sleep(seconds)
     for (column, row), pid in processes.items():

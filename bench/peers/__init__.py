@@ -15,6 +15,15 @@ _PEERS = {
     "limit": "bench.peers.bare_ring:BareRing",
     "ours": "bench.peers.ours:Ours",
     "ours-aio": "bench.peers.awaited:OursAwaited",
+    "ours-encrypted": "bench.peers.ours:OursEncrypted",
+    "ours-udp": "bench.peers.ours:OursUdp",
+    "ours-udp-reliable": "bench.peers.ours:OursUdpReliable",
+    "ours-udp-encrypted": "bench.peers.ours:OursUdpEncrypted",
+    "ours-udp-reliable-encrypted": "bench.peers.ours:OursUdpReliableEncrypted",
+    "udp": "bench.peers.sockets:UdpSocket",
+    "tcp": "bench.peers.sockets:TcpSocket",
+    "tls": "bench.peers.sockets:TlsSocket",
+    "quic": "bench.peers.quic:Quic",
     "streams": "bench.peers.awaited:Streams",
 }
 

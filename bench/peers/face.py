@@ -31,6 +31,8 @@ class Channel:
     recv_for: Callable[[int], Callable[[], bytes]] | None = None
     send_many: Callable[[list[bytes]], int] | None = None
     recv_many: Callable[[], list[bytes]] | None = None
+    #: For peers that lose packets: after how many seconds without one `recv` is to raise TimeoutError or BlockingIOError.
+    give_up: Callable[[float], object] | None = None
     #: For peers of the measure `aio`: the calls for packets of one size.
     awaited: Callable[[int], Awaited] | None = None
 
@@ -40,7 +42,10 @@ class Channel:
 
 
 class Peer(ABC):
-    """A means of talking, seen from one program. `address` is a path in a private directory, the same on both sides."""
+    """A means of talking, seen from one program.
+
+    `address` is the same on both sides: a path in a private directory, or the IP address of the server.
+    """
 
     #: Descriptors that one connection takes in the program that needs more of them.
     fds_per_flow = 1

@@ -7,9 +7,11 @@ from functools import partial
 from pathlib import Path
 
 import ouroboros
+from bench.harness import UDP_NAME
 from bench.loops import BATCH
 from bench.peers.face import Channel, Peer
 from ouroboros import dev, irm
+from ouroboros.qos import QoSSpec
 
 #: Seconds. Only a failure takes this long, and then the report says what failed.
 _TIMEOUT = 30.0
@@ -19,6 +21,8 @@ class Ours(Peer):
     """Flows allocated by name in a local layer, with the default quality of service."""
 
     needs_node = True
+    #: What the flows are asked to give.
+    qos = QoSSpec()
 
     def __init__(self, address: str) -> None:
         super().__init__(Path(address).name)
@@ -38,7 +42,36 @@ class Ours(Peer):
         return _channel(dev.flow_accept(timeo=_TIMEOUT))
 
     def connect(self) -> Channel:
-        return _channel(dev.flow_alloc(self.address, timeo=_TIMEOUT))
+        return _channel(dev.flow_alloc(self.address, self.qos, _TIMEOUT))
+
+
+class OursEncrypted(Ours):
+    """The same, encrypted between the two programs."""
+
+    qos = QoSSpec(cypher_s=256)
+
+
+class OursUdp(Ours):
+    """Flows between two nodes over a UDP layer, which the harness has made, with its name."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address)
+        self.address = UDP_NAME
+
+    def serve(self) -> None:
+        irm.bind_process(os.getpid(), self.address)
+
+
+class OursUdpReliable(OursUdp):
+    qos = QoSSpec(loss=0)
+
+
+class OursUdpEncrypted(OursUdp):
+    qos = QoSSpec(cypher_s=256)
+
+
+class OursUdpReliableEncrypted(OursUdp):
+    qos = QoSSpec(loss=0, cypher_s=256)
 
 
 def _channel(flow: dev.Flow) -> Channel:
@@ -48,4 +81,5 @@ def _channel(flow: dev.Flow) -> Channel:
         flow.dealloc,
         send_many=flow.write_many,
         recv_many=partial(flow.read_many, BATCH),
+        give_up=flow.set_rcv_timeout,
     )

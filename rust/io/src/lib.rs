@@ -2,4 +2,7 @@
 
 pub mod broadcast;
 pub mod impair;
+pub mod link;
 pub mod relay;
+pub mod udp;
+mod sleep;

@@ -12,29 +12,20 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use ouroboros_shm::endpoint::{Endpoint, Error};
 use ouroboros_shm::layout::{CAPACITY, state};
-use rustix::event::{EventfdFlags, epoll, eventfd};
-use rustix::io::{Errno, read, write};
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
-};
+use rustix::io::Errno;
 
 use crate::impair::{Counters, Impairment, Settings, seed_of};
+use crate::sleep::{STOP, Sleep, TIMER, Timer};
 
 /// Packets that one side of a flow may send before the others get their turn.
 const TURN: usize = 64;
 /// More packets than a ring can hold: the shortest takes 8 bytes.
 const ALL: usize = CAPACITY / 8;
-/// The epoll key of the eventfd that ends the thread.
-const STOP: u64 = u64::MAX;
-/// The epoll key of the timer.
-const TIMER: u64 = u64::MAX - 1;
 
 /// How a program left its flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,15 +141,21 @@ struct State {
     counters: Counters,
     /// When to look after which direction of which flow. Entries that are not that of `Way::timer` mean nothing any more.
     timers: BinaryHeap<Reverse<(u64, u64, usize)>>,
-    /// When the timer rings.
-    armed: Option<u64>,
+    timer: Timer,
+}
+
+impl State {
+    /// Let the timer ring for the next entry.
+    fn arm(&mut self, now: u64) {
+        if let Some(Reverse((at, _, _))) = self.timers.peek() {
+            self.timer.arm(*at, now);
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Shared {
-    epoll: OwnedFd,
-    timer: OwnedFd,
-    start: Instant,
+    sleep: Sleep,
     state: Mutex<State>,
 }
 
@@ -166,25 +163,19 @@ struct Shared {
 #[derive(Debug)]
 pub struct Relay {
     shared: Arc<Shared>,
-    stop: OwnedFd,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Relay {
     /// Start a layer without flows.
     pub fn start(settings: Settings, seed: u64) -> io::Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
-        for (descriptor, key) in [(&stop, STOP), (&timer, TIMER)] {
-            epoll::add(&epoll, descriptor, epoll::EventData::new_u64(key), epoll::EventFlags::IN)?;
-        }
+        let (sleep, timer) = Sleep::new()?;
         let (flows, timers, counters) = (HashMap::new(), BinaryHeap::new(), Counters::default());
-        let state = Mutex::new(State { flows, settings, seed, counters, timers, armed: None });
-        let shared = Arc::new(Shared { epoll, timer, start: Instant::now(), state });
+        let state = Mutex::new(State { flows, settings, seed, counters, timers, timer });
+        let shared = Arc::new(Shared { sleep, state });
         let worker = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("relay".into()).spawn(move || worker.run())?;
-        Ok(Relay { shared, stop, thread: Some(thread) })
+        Ok(Relay { shared, thread: Some(thread) })
     }
 
     /// Join the two channels of a flow: `ends` are the relay's ends of those of the allocator and of the acceptor.
@@ -198,8 +189,7 @@ impl Relay {
         let sides = ends.map(|endpoint| Side { endpoint, end: None, shown: 0 });
         for (side, Side { endpoint, .. }) in sides.iter().enumerate() {
             let bell = endpoint.pollable().map_err(|_| Errno::BADF)?;
-            let key = epoll::EventData::new_u64(key_of(id, side));
-            epoll::add(&self.shared.epoll, bell, key, epoll::EventFlags::IN)?;
+            self.shared.sleep.watch(bell, key_of(id, side))?;
         }
         state.flows.insert(id, Flow { sides, ways });
         Ok(())
@@ -215,7 +205,7 @@ impl Relay {
         let mut guard = self.shared.state();
         let State { flows, counters, .. } = &mut *guard;
         let Some(flow) = flows.get_mut(&id).filter(|_| side < 2) else { return };
-        let now = self.shared.now();
+        let now = self.shared.sleep.now();
         flow.take_in(side, ALL, now, counters);
         flow.sides[side].end.get_or_insert(End::Died);
         self.shared.settle(&mut guard, id, side, now);
@@ -238,8 +228,7 @@ impl Relay {
     /// End the layer: all its flows go down, with what is under way.
     pub fn stop(&mut self) {
         if let Some(thread) = self.thread.take() {
-            // An eventfd takes a 1 unless it is full, and then the thread is awake anyway.
-            let _ = write(&self.stop, &1u64.to_ne_bytes());
+            self.shared.sleep.stop();
             // A panic of the thread was printed already; there is nothing left to stop.
             let _ = thread.join();
         }
@@ -262,20 +251,9 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn now(&self) -> u64 {
-        // Enough for 584 years.
-        self.start.elapsed().as_nanos() as u64
-    }
-
     fn run(&self) {
         let mut events = Vec::with_capacity(64);
-        loop {
-            events.clear();
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), None) {
-                Ok(_) | Err(Errno::INTR) => {}
-                // Only a programming error can bring us here; without a thread the layer is dead, and says so by silence.
-                Err(_) => return,
-            }
+        while self.sleep.wait(&mut events) {
             for event in &events {
                 match event.data.u64() {
                     STOP => return,
@@ -291,17 +269,15 @@ impl Shared {
         let State { flows, counters, .. } = state;
         // An event can be older than the end of its flow.
         let Some(flow) = flows.get_mut(&id) else { return };
-        let now = self.now();
+        let now = self.sleep.now();
         flow.take_in(side, TURN, now, counters);
         self.settle(state, id, side, now);
     }
 
     /// The timer rang.
     fn look_after(&self, state: &mut State) {
-        // Else it stays readable. That it is not any more is no error.
-        let _ = read(&self.timer, &mut [0u8; 8]);
-        state.armed = None;
-        let now = self.now();
+        state.timer.rang();
+        let now = self.sleep.now();
         while let Some(Reverse((at, id, side))) = state.timers.peek().copied().filter(|Reverse(next)| next.0 <= now) {
             state.timers.pop();
             if let Some(way) = state.flows.get_mut(&id).map(|flow| &mut flow.ways[side])
@@ -311,7 +287,7 @@ impl Shared {
                 self.settle(state, id, side, now);
             }
         }
-        self.arm(state, now);
+        state.arm(now);
     }
 
     /// Do what follows from new packets of a side, or from time that passed.
@@ -335,30 +311,15 @@ impl Shared {
         if flow.sides[side].end.is_none() {
             flow.show_flags();
         } else if let Some(bell) = flow.sides[side].endpoint.bell() {
-            // We must not spin on a doorbell that hung up. It may be out already.
-            let _ = epoll::delete(&self.epoll, bell);
+            // We must not spin on a doorbell that hung up.
+            self.sleep.forget(bell);
         }
         let way = &mut flow.ways[side];
         if let Some(next) = way.link.next_deadline().filter(|next| way.timer.is_none_or(|timer| *next < timer)) {
             way.timer = Some(next);
             timers.push(Reverse((next, id, side)));
-            self.arm(state, now);
+            state.arm(now);
         }
-    }
-
-    /// Let the timer ring for the next entry.
-    fn arm(&self, state: &mut State, now: u64) {
-        let Some(Reverse((at, _, _))) = state.timers.peek() else { return };
-        if state.armed.is_some_and(|armed| armed <= *at) {
-            return;
-        }
-        state.armed = Some(*at);
-        // At 0 it would never ring. The longest time is bounded by u64 nanoseconds, far below 2^63 s.
-        let left = Duration::from_nanos(at.saturating_sub(now).max(1));
-        let it_value = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
-        let it_interval = Timespec { tv_sec: 0, tv_nsec: 0 };
-        // Fails only for a value out of range, which this is not.
-        let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval, it_value });
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use ouroboros_shm::endpoint::{self as shm, Error, Reader, Wait, Wish};
-use ouroboros_shm::layout::state;
+use ouroboros_shm::layout::{MAX_PACKET, state};
 use pyo3::exceptions::{PyUnicodeDecodeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString};
@@ -242,14 +242,15 @@ fn end_of_characters(text: &str, count: usize) -> usize {
 impl Endpoint {
     /// Attach to a flow. Takes over both descriptors, also when it fails.
     #[new]
-    fn new(memory: i32, bell: i32, side: usize) -> PyResult<Self> {
+    #[pyo3(signature = (memory, bell, side, max_packet=MAX_PACKET))]
+    fn new(memory: i32, bell: i32, side: usize, max_packet: usize) -> PyResult<Self> {
         if memory < 0 || bell < 0 {
             return Err(PyValueError::new_err("not a descriptor"));
         }
         // SAFETY: the caller gives up both descriptors.
         let (memory, bell) = unsafe { (OwnedFd::from_raw_fd(memory), OwnedFd::from_raw_fd(bell)) };
         Ok(Endpoint {
-            inner: shm::Endpoint::attach(memory, bell, side)?,
+            inner: shm::Endpoint::attach(memory, bell, side)?.with_longest(max_packet),
             flags: AtomicU32::new(DEFAULT_FLAGS),
             receive_timeout: AtomicI64::new(-1),
             send_timeout: AtomicI64::new(-1),

@@ -1,7 +1,6 @@
 //! The one place where engine errors become Python exceptions.
 
 use ouroboros_shm::endpoint::Error;
-use ouroboros_shm::layout::MAX_PACKET;
 use pyo3::import_exception;
 use pyo3::prelude::*;
 
@@ -22,14 +21,14 @@ pub fn flow_error(error: Error, length: usize) -> PyErr {
             "this flow belongs to the process that forked this one; allocate or accept a flow of its own here",
         ),
         Error::PeerClosed => FlowDownException::new_err("the peer deallocated the flow; allocate a new one"),
-        Error::PeerDead => FlowPeerException::new_err("the peer's process died; allocate a new flow"),
+        Error::PeerDead => FlowPeerException::new_err("the peer's process died, or does not answer any more; allocate a new flow"),
         Error::Down => FlowDownException::new_err("the flow is set down by FlowProperties.Down, here or at the peer"),
         Error::Refused => FlowPermissionException::new_err("the peer has set the flow write-only and takes no packets"),
         Error::Corrupt => {
             FlowDownException::new_err("the peer broke the flow by writing garbage into its memory; allocate a new one")
         }
-        Error::TooLong => FlowSizeException::new_err(format!(
-            "a packet of {length} bytes is too long: a flow carries at most {MAX_PACKET} bytes in one packet"
+        Error::TooLong(longest) => FlowSizeException::new_err(format!(
+            "a packet of {length} bytes is too long: this flow carries at most {longest} bytes in one packet"
         )),
     }
 }

@@ -4,7 +4,9 @@ mod broadcast;
 mod buffer;
 mod endpoint;
 mod errors;
+mod link;
 mod relay;
+mod udp;
 
 use std::os::fd::{BorrowedFd, IntoRawFd};
 
@@ -43,7 +45,10 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("CAPACITY", layout::CAPACITY)?;
     module.add_class::<broadcast::BroadcastWorker>()?;
     module.add_class::<endpoint::Endpoint>()?;
+    module.add_class::<link::LinkWorker>()?;
     module.add_class::<relay::RelayWorker>()?;
+    module.add_class::<udp::Frcp>()?;
+    module.add_class::<udp::UdpWorker>()?;
     module.add_function(wrap_pyfunction!(create_channel, module)?)?;
     module.add_function(wrap_pyfunction!(mark_dead, module)?)?;
     module.add_function(wrap_pyfunction!(note_fork, module)?)

@@ -94,7 +94,8 @@ impl RelayWorker {
     }
 }
 
-fn settings(chances: [f64; 3], delay: u64, jitter: u64, rate: u64, partition: bool) -> PyResult<Settings> {
+/// What the keywords of a worker mean.
+pub(crate) fn settings(chances: [f64; 3], delay: u64, jitter: u64, rate: u64, partition: bool) -> PyResult<Settings> {
     let chance = |value| {
         Chance::new(value).ok_or_else(|| PyValueError::new_err(format!("a probability is from 0 to 1, not {value}")))
     };

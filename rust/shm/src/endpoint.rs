@@ -15,7 +15,7 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use rustix::thread::futex;
 
 use crate::channel::{MappedRing, Mapping, wake_writers};
-use crate::layout::state;
+use crate::layout::{MAX_PACKET, state};
 use crate::ring::{Arm, Bell, Consumer, Corrupt, Memory, Producer, StageError};
 use crate::spin::{Pauses, Spinner};
 
@@ -49,8 +49,8 @@ pub enum Error {
     Refused,
     /// The peer wrote something impossible into the shared memory.
     Corrupt,
-    /// The packet is longer than a flow carries.
-    TooLong,
+    /// The packet is longer than the flow carries: at most so many bytes.
+    TooLong(usize),
 }
 
 impl std::fmt::Display for Error {
@@ -119,6 +119,7 @@ pub struct Endpoint {
     producer: Mutex<Producer<MappedRing>>,
     spin_read: Spinner,
     spin_write: Spinner,
+    longest: usize,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -152,8 +153,16 @@ impl Endpoint {
             producer: Mutex::new(Producer::new(outgoing)),
             spin_read: Spinner::new(),
             spin_write: Spinner::new(),
+            longest: MAX_PACKET,
             mapping,
         })
+    }
+
+    /// Write no packets longer than that, because what is behind the peer's side carries none.
+    #[must_use]
+    pub fn with_longest(mut self, longest: usize) -> Self {
+        self.longest = longest.min(MAX_PACKET);
+        self
     }
 
     /// The right to read. Errors only for this side's own state; a peer that is gone shows when the queue is empty.
@@ -270,6 +279,19 @@ impl Endpoint {
     pub fn transmit_queue(&self) -> Result<u64, Error> {
         self.usable()?;
         Ok(lock(&self.producer).queued())
+    }
+
+    /// Whether there is a packet, or an end, that the next reader finds. For a poller that is told of changes only: the
+    /// doorbell does not change for a packet that came while the last reader was dropped.
+    pub fn has_news(&self) -> bool {
+        self.packet_near()
+    }
+
+    /// Whether a packet of `length` fits into the ring now.
+    pub fn has_room(&self, length: usize) -> Result<bool, Error> {
+        self.usable()?;
+        let room = lock(&self.producer).has_room(length);
+        Ok(self.note_corrupt(room)?)
     }
 
     /// Set or clear `state::DOWN` and `state::REFUSES` of this side, and wake the peer. Readers of this process that wait
@@ -653,11 +675,15 @@ pub struct Writer<'a> {
 impl Writer<'_> {
     /// Copy a packet into the ring. False: no room now.
     pub fn stage(&mut self, packet: &[u8]) -> Result<bool, Error> {
+        let longest = self.endpoint.longest;
+        if packet.len() > longest {
+            return Err(Error::TooLong(longest));
+        }
         self.endpoint.reads_in_a_row.store(0, Ordering::Relaxed);
         match self.producer.stage(packet) {
             Ok(()) => Ok(true),
             Err(StageError::Full) => Ok(false),
-            Err(StageError::TooLong) => Err(Error::TooLong),
+            Err(StageError::TooLong) => Err(Error::TooLong(longest)),
             Err(StageError::Corrupt) => Ok(self.endpoint.note_corrupt(Err(Corrupt))?),
         }
     }

@@ -78,7 +78,7 @@ impl Model {
             match batch.stage(&packet) {
                 Ok(true) => self.queue.push_back(packet),
                 Ok(false) => assert!(!self.queue.is_empty(), "{length} bytes must fit an empty ring"),
-                Err(error) => assert!(error == Error::TooLong && length > MAX_PACKET),
+                Err(error) => assert!(error == Error::TooLong(MAX_PACKET) && length > MAX_PACKET),
             }
         }
     }

@@ -7,7 +7,10 @@ from ouroboros.dataplane._engine import (
     MAX_PACKET,
     BroadcastWorker,
     Endpoint,
+    Frcp,
+    LinkWorker,
     RelayWorker,
+    UdpWorker,
     create_channel,
     mark_dead,
     note_fork,
@@ -15,4 +18,15 @@ from ouroboros.dataplane._engine import (
 
 os.register_at_fork(after_in_child=note_fork)
 
-__all__ = ["CAPACITY", "MAX_PACKET", "BroadcastWorker", "Endpoint", "RelayWorker", "create_channel", "mark_dead"]
+__all__ = [
+    "CAPACITY",
+    "MAX_PACKET",
+    "BroadcastWorker",
+    "Endpoint",
+    "Frcp",
+    "RelayWorker",
+    "UdpWorker",
+    "LinkWorker",
+    "create_channel",
+    "mark_dead",
+]

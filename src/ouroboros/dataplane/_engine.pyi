@@ -10,7 +10,10 @@ __all__ = [
     "MAX_PACKET",
     "BroadcastWorker",
     "Endpoint",
+    "Frcp",
+    "LinkWorker",
     "RelayWorker",
+    "UdpWorker",
     "create_channel",
     "mark_dead",
     "note_fork",
@@ -21,7 +24,7 @@ MAX_PACKET: int
 
 @final
 class Endpoint:
-    def __new__(cls, memory: int, bell: int, side: int) -> Endpoint: ...
+    def __new__(cls, memory: int, bell: int, side: int, max_packet: int = 1048576) -> Endpoint: ...
     def read(self, count: int | None = None, /) -> bytes: ...
     def read_soon(self, count: int | None = None, /) -> bytes | None: ...
     def read_text_soon(self, count: int | None = None, /) -> str | None: ...
@@ -62,6 +65,37 @@ class BroadcastWorker:
     def stop(self) -> None: ...
 
 @final
+class LinkWorker:
+    def __new__(
+        cls,
+        one: int,
+        other: int,
+        *,
+        loss: float,
+        duplicate: float,
+        reorder: float,
+        delay: int,
+        jitter: int,
+        rate: int,
+        partition: bool,
+        seed: int,
+    ) -> LinkWorker: ...
+    def set_impairment(
+        self,
+        *,
+        loss: float,
+        duplicate: float,
+        reorder: float,
+        delay: int,
+        jitter: int,
+        rate: int,
+        partition: bool,
+    ) -> None: ...
+    @property
+    def counters(self) -> tuple[int, int, int, int]: ...
+    def stop(self) -> None: ...
+
+@final
 class RelayWorker:
     def __new__(
         cls,
@@ -93,6 +127,52 @@ class RelayWorker:
     @property
     def counters(self) -> tuple[int, int, int, int]: ...
     def stop(self) -> None: ...
+
+@final
+class UdpWorker:
+    def __new__(cls, socket: int) -> UdpWorker: ...
+    def add(
+        self,
+        *,
+        memory: int,
+        bell: int,
+        side: int,
+        eid: int,
+        peer_eid: int,
+        peer: tuple[str, int],
+        mtu: int,
+        crc: bool,
+        timeout: int,
+        seed: int,
+        credit: bool,
+        frcp: Frcp | None,
+    ) -> None: ...
+    def reserve(self, eid: int, peer: tuple[str, int]) -> None: ...
+    def unreserve(self, eid: int) -> None: ...
+    def peer_gone(self, eid: int) -> None: ...
+    def send(self, datagram: bytes, to: tuple[str, int]) -> None: ...
+    def set_impairment(
+        self,
+        *,
+        loss: float,
+        duplicate: float,
+        reorder: float,
+        delay: int,
+        jitter: int,
+        rate: int,
+        partition: bool,
+        seed: int,
+    ) -> None: ...
+    def fileno(self) -> int: ...
+    def take_events(self) -> tuple[list[tuple[bytes, tuple[str, int]]], list[tuple[int, str]]]: ...
+    def snapshot(self) -> tuple[dict[str, int], dict[int, dict[str, int]]]: ...
+    def stop(self) -> None: ...
+
+@final
+class Frcp:
+    def __new__(
+        cls, *, reliable: bool, own: bool, sack: bool, fragments: bool, window: int, max_packet: int, mpl: int
+    ) -> Frcp: ...
 
 def create_channel() -> tuple[int, int, int]: ...
 def mark_dead(memory: int, side: int) -> None: ...

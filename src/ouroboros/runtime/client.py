@@ -189,7 +189,7 @@ class Client:
             raise NodeLimitError("this program has no descriptors left for the flow: raise its limit (`ulimit -n`)")
         _make_room_for_descriptors(max(descriptors))
         try:
-            return FlowGrant(answer, Endpoint(descriptors[0], descriptors[1], answer.side), node)
+            return FlowGrant(answer, Endpoint(descriptors[0], descriptors[1], answer.side, answer.max_packet), node)
         except BaseException:
             self.release(answer.flow_id, answer.side, node)
             raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import itertools
 import logging
 import os
 import random
@@ -18,22 +17,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
-import msgspec
-
 from ouroboros import __version__, errors
 from ouroboros.control import messages
 from ouroboros.control.effects import (
+    Attach,
     Connect,
     Effect,
     Impair,
     Join,
     MarkDead,
+    OpenLayer,
+    PeerGone,
     Relay,
     Release,
     Reply,
+    Reserve,
+    Resolve,
+    SendManagement,
     StartLayer,
     StartProgram,
     StopLayer,
+    Unreserve,
 )
 from ouroboros.control.irm import Irm
 from ouroboros.control.messages import (
@@ -42,6 +46,7 @@ from ouroboros.control.messages import (
     Failed,
     Granted,
     Hello,
+    ListFlows,
     ListIpcps,
     MessageReader,
     NodeEntry,
@@ -49,11 +54,10 @@ from ouroboros.control.messages import (
     Request,
 )
 from ouroboros.control.names import Process
-from ouroboros.dataplane import MAX_PACKET, BroadcastWorker, RelayWorker, create_channel, mark_dead
 from ouroboros.errors import NodeError, OuroborosError, ProtocolError
-from ouroboros.layers.broadcast import BroadcastIpcp
-from ouroboros.layers.local import LocalIpcp
+from ouroboros.runtime.flows import FlowRuntime
 from ouroboros.runtime.paths import CREDENTIALS, make_runtime_dir, socket_path
+from ouroboros.runtime.udp import UdpRuntime
 
 log = logging.getLogger("ouroboros.irmd")
 
@@ -118,9 +122,8 @@ class Node:
         #: What each process said to be, by pid.
         self._instances: dict[int, int] = {}
         self._children: dict[int, tuple[subprocess.Popen[bytes], str, str]] = {}
-        self._memories: dict[int, int] = {}
-        self._workers: dict[int, BroadcastWorker] = {}
-        self._relays: dict[int, RelayWorker] = {}
+        self._udp = UdpRuntime(self._irm, self._carry_out)
+        self._flows = FlowRuntime(self._irm, self, self._udp)
         self._timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._stopped = asyncio.Event()
@@ -173,12 +176,13 @@ class Node:
         token, self._next_token = self._next_token, self._next_token + 1
         self._irm.handle(token, self._own_process, request, self._loop.time())
         answer: object = None
-        for effect in self._irm.take_effects():
-            if isinstance(effect, Reply) and effect.token == token:
-                answer = effect.message
-            else:
-                self._carry_out_one(effect)
-        self._carry_out()
+        while effects := self._irm.take_effects():
+            for effect in effects:
+                if isinstance(effect, Reply) and effect.token == token:
+                    answer = effect.message
+                else:
+                    self._carry_out_one(effect)
+        self._set_timer()
         if isinstance(answer, Failed):
             raise getattr(errors, answer.error)(answer.text)
         assert isinstance(answer, Done), f"{type(request).__name__} is no management request"
@@ -258,8 +262,8 @@ class Node:
             self._hand_over(connection, connection.process, request)
 
     def _hand_over(self, connection: Connection, process: Process, request: Request) -> None:
-        if isinstance(request, ListIpcps):
-            self._count_losses()
+        if isinstance(request, ListIpcps | ListFlows):
+            self._flows.count()
         token = 0
         if not isinstance(request, Dealloc):
             token = connection.token = self._next_token
@@ -394,100 +398,45 @@ class Node:
             case Reply():
                 if (connection := self._asking.get(effect.token)) is not None:
                     self._send(connection, effect.message)
-            case Connect():
-                self._connect(effect)
-            case Relay():
-                self._relay(effect)
-            case Join():
-                self._join(effect)
-            case MarkDead():
-                self._mark_dead(effect)
-            case Release():
-                self._release(effect)
             case StartProgram():
                 self._start_program(effect)
+            case Connect():
+                self._flows.connect(effect)
+            case Relay():
+                self._flows.relay(effect)
+            case Join():
+                self._flows.join(effect)
+            case Attach():
+                self._flows.attach(effect)
+            case MarkDead():
+                self._flows.mark_dead(effect)
+            case Release():
+                self._flows.release(effect)
             case StartLayer():
-                self._workers[effect.ipcp] = BroadcastWorker()
+                self._flows.start_broadcast(effect.ipcp)
             case Impair():
-                self._impair(effect)
+                self._flows.impair(effect)
             case StopLayer():
-                self._stop_layer(effect.ipcp)
+                self._flows.stop_layer(effect.ipcp)
+            case _:
+                self._carry_out_udp(effect)
 
-    def _connect(self, effect: Connect) -> None:
-        tokens = (effect.allocator, effect.acceptor)
-        try:
-            memory, *bells = create_channel()
-        except OSError as error:
-            for side, token in enumerate(tokens):
-                self._fail_flow(effect.flow_id, side, token, error)
-            return
-        self._memories[effect.flow_id] = memory
-        for side, (token, bell) in enumerate(zip(tokens, bells, strict=True)):
-            self._grant(token, Granted(effect.flow_id, effect.qos, side, MAX_PACKET), memory, bell)
-            os.close(bell)
+    def _carry_out_udp(self, effect: OpenLayer | Resolve | SendManagement | Reserve | Unreserve | PeerGone) -> None:
+        match effect:
+            case OpenLayer():
+                self._udp.open(effect)
+            case Resolve():
+                self._udp.resolve(effect)
+            case SendManagement():
+                self._udp.send(effect)
+            case Reserve():
+                self._udp.reserve(effect)
+            case Unreserve():
+                self._udp.unreserve(effect)
+            case PeerGone():
+                self._udp.peer_gone(effect)
 
-    def _relay(self, effect: Relay) -> None:
-        tokens = (effect.allocator, effect.acceptor)
-        made: list[tuple[int, int, int]] = []
-        try:
-            made += [create_channel()]
-            made += [create_channel()]
-        except OSError as error:
-            for descriptor in itertools.chain(*made):
-                os.close(descriptor)
-            for side, token in enumerate(tokens):
-                self._fail_flow(effect.flow_id, side, token, error)
-            return
-        (memory_a, bell_a, relay_a), (memory_b, relay_b, bell_b) = made
-        for side, memory, bell in ((0, memory_a, bell_a), (1, memory_b, bell_b)):
-            self._grant(tokens[side], Granted(effect.flow_id, effect.qos, side, MAX_PACKET), memory, bell)
-            os.close(bell)
-        try:
-            # The relay takes over these descriptors; when it fails, both programs see their flow hang up.
-            self._relays[effect.ipcp].add(effect.flow_id, memory_a, relay_a, memory_b, relay_b)
-        except OSError as error:
-            log.warning("flow %d has no relay: %s", effect.flow_id, error)
-
-    def _mark_dead(self, effect: MarkDead) -> None:
-        if effect.ipcp is not None:
-            # The layer may be gone, and the flow with it.
-            if (relay := self._relays.get(effect.ipcp)) is not None:
-                relay.mark_dead(effect.flow_id, effect.side)
-        # A joined flow has no memory here: its other side is our own worker, which sees it end.
-        elif (memory := self._memories.get(effect.flow_id)) is not None:
-            mark_dead(memory, effect.side)
-
-    def _impair(self, effect: Impair) -> None:
-        settings = msgspec.structs.asdict(effect.impairment)
-        if (relay := self._relays.get(effect.ipcp)) is not None:
-            relay.set_impairment(**settings)
-        else:
-            self._relays[effect.ipcp] = RelayWorker(**settings)
-
-    def _stop_layer(self, ipcp: int) -> None:
-        if (worker := self._workers.pop(ipcp, None)) is not None:
-            worker.stop()
-        if (relay := self._relays.pop(ipcp, None)) is not None:
-            relay.stop()
-
-    def _join(self, effect: Join) -> None:
-        try:
-            memory, bell, far_bell = create_channel()
-        except OSError as error:
-            self._fail_flow(effect.flow_id, 0, effect.token, error)
-            return
-        try:
-            # Before it is granted: what the others write once `join` has returned must reach it.
-            self._workers[effect.ipcp].add(*_duplicates(memory, far_bell))
-        except OSError as error:
-            self._fail_flow(effect.flow_id, 0, effect.token, error)
-        else:
-            self._grant(effect.token, Granted(effect.flow_id, effect.qos, 0, MAX_PACKET), memory, bell)
-        finally:
-            for descriptor in (memory, bell, far_bell):
-                os.close(descriptor)
-
-    def _grant(self, token: int, granted: Granted, memory: int, bell: int) -> None:
+    def grant(self, token: int, granted: Granted, memory: int, bell: int) -> None:
         connection = self._asking.get(token)
         if connection is None:
             self._irm.flows.abandon(granted.flow_id, granted.side, token)
@@ -495,7 +444,7 @@ class Node:
         connection.granted = (granted.flow_id, granted.side, token)
         self._send(connection, granted, (memory, bell))
 
-    def _fail_flow(self, flow_id: int, side: int, token: int, error: OSError) -> None:
+    def fail_flow(self, flow_id: int, side: int, token: int, error: OSError) -> None:
         log.warning("flow %d could not be made: %s", flow_id, error)
         self._irm.flows.abandon(flow_id, side, token)
         text = (
@@ -503,14 +452,6 @@ class Node:
         )
         if (connection := self._asking.get(token)) is not None:
             self._send(connection, Failed("NodeLimitError", text))
-
-    def _release(self, effect: Release) -> None:
-        if effect.ipcp is None:
-            # Not there when it could not be made.
-            if (memory := self._memories.pop(effect.flow_id, None)) is not None:
-                os.close(memory)
-        elif (relay := self._relays.get(effect.ipcp)) is not None:
-            relay.remove(effect.flow_id)
 
     def _start_program(self, effect: StartProgram) -> None:
         program = effect.path.rpartition("/")[2]
@@ -547,7 +488,7 @@ class Node:
     def _watch_idleness(self) -> None:
         if not self._embedded:
             return
-        if self._connections or self._children:
+        if self._connections or self._children or self._irm.busy:
             if self._idle_timer is not None:
                 self._idle_timer.cancel()
                 self._idle_timer = None
@@ -555,13 +496,6 @@ class Node:
             self._idle_timer = self._loop.call_later(self._idle_time, self.stop)
 
     # --- the rest
-
-    def _count_losses(self) -> None:
-        for ipcp in self._irm.ipcps.values():
-            if isinstance(ipcp, BroadcastIpcp) and ipcp.id in self._workers:
-                ipcp.lost = self._workers[ipcp.id].lost
-            elif isinstance(ipcp, LocalIpcp) and ipcp.id in self._relays:
-                ipcp.counts = self._relays[ipcp.id].counters
 
     def _entry(self) -> NodeEntry:
         registry = self._irm.registry
@@ -575,10 +509,8 @@ class Node:
             # A flow that was given out lives on without us.
             connection.granted = None
             self._hang_up(connection, None)
-        for ipcp in (*self._workers, *self._relays):
-            self._stop_layer(ipcp)
-        for memory in self._memories.values():
-            os.close(memory)
+        self._flows.shut_down()
+        self._udp.shut_down()
         for pidfd in self._pidfds.values():
             self._loop.remove_reader(pidfd)
             os.close(pidfd)
@@ -619,16 +551,6 @@ def _lock(directory: Path) -> TextIO:
     lock.write(str(os.getpid()))
     lock.flush()
     return lock
-
-
-def _duplicates(one: int, other: int) -> tuple[int, int]:
-    """Both descriptors once more, or neither."""
-    first = os.dup(one)
-    try:
-        return first, os.dup(other)
-    except OSError:
-        os.close(first)
-        raise
 
 
 def _flow_limit() -> int:

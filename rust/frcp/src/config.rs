@@ -1,0 +1,162 @@
+//! What a flow is told at its beginning, and what it tells.
+
+use std::error::Error;
+use std::fmt;
+
+use crate::header::HEADER;
+use crate::window::LARGEST;
+
+/// The longest message that is carried in fragments, bytes.
+pub const MAX_MESSAGE: usize = 1 << 20;
+
+/// Who is at the other end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// The C prototype, or one that cannot be told from it.
+    Reference,
+    /// A node of ours, with what both sides can do.
+    Own {
+        /// Acknowledgements may list what came out of order.
+        sack: bool,
+        /// Messages may be carried in several packets.
+        fragments: bool,
+        /// Packets beyond the last one read that each side takes.
+        window: u32,
+    },
+}
+
+/// What a flow needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct Config {
+    /// Everything arrives (mode R); otherwise what is lost stays lost (mode U). The order is kept in both.
+    pub reliable: bool,
+    /// Who is at the other end.
+    pub peer: Peer,
+    /// The longest packet, header included, bytes, in both directions.
+    pub max_packet: usize,
+    /// The longest time that the layer below may take for a packet, ns.
+    pub mpl: u64,
+    /// The round trip of the handshake, if it is known, ns. Used with peers of our own, which answer as fast as it did.
+    pub rtt: Option<u64>,
+}
+
+/// Packets that the reference takes before it has said anything, and at most.
+const REFERENCE_INITIAL: u32 = 64;
+const REFERENCE_WINDOW: u32 = 256;
+/// What a node of ours takes at first: a first flight need not wait for its first word.
+const OWN_INITIAL: u32 = 256;
+/// Memory that waits for one flow's packets at most, roughly, bytes.
+const MOST_WAITING: usize = 16 << 20;
+const LEAST_WINDOW: u32 = 16;
+
+impl Config {
+    /// The longest payload of a packet.
+    pub(crate) fn longest_payload(&self) -> usize {
+        self.max_packet.saturating_sub(HEADER).max(1)
+    }
+
+    /// Packets that are sent before the peer has told its window.
+    pub(crate) fn initial_window(&self) -> u32 {
+        match self.peer {
+            Peer::Reference => REFERENCE_INITIAL,
+            Peer::Own { .. } => OWN_INITIAL.min(self.window()),
+        }
+    }
+
+    /// Packets beyond the last one read that are taken.
+    pub(crate) fn window(&self) -> u32 {
+        match self.peer {
+            Peer::Reference => REFERENCE_WINDOW,
+            Peer::Own { window, .. } => {
+                let room = MOST_WAITING / self.max_packet.max(HEADER);
+                window.min(u32::try_from(room).unwrap_or(u32::MAX)).clamp(LEAST_WINDOW, LARGEST)
+            }
+        }
+    }
+}
+
+/// Why a message was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// It is longer than the flow carries.
+    TooLong {
+        /// The longest message that is taken, bytes.
+        limit: usize,
+    },
+    /// There is no room now.
+    Full,
+    /// The flow was closed or has failed.
+    Closed,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::TooLong { limit } => write!(f, "the message is longer than {limit} bytes"),
+            Refused::Full => f.write_str("there is no room for the message now"),
+            Refused::Closed => f.write_str("the flow is closed"),
+        }
+    }
+}
+
+impl Error for Refused {}
+
+/// Why a flow ended against the will of its program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// A packet was not acknowledged for the 120 s that it is retransmitted.
+    GivenUp,
+}
+
+/// Counters and present state of a flow.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Messages taken from the program.
+    pub messages_written: u64,
+    /// Messages given to the program.
+    pub messages_read: u64,
+    /// Data packets sent, retransmissions among them.
+    pub data_sent: u64,
+    /// Data packets sent again.
+    pub retransmitted: u64,
+    /// Packets without data that were sent.
+    pub bare_sent: u64,
+    /// Data packets that came.
+    pub data_received: u64,
+    /// Packets without data that came.
+    pub bare_received: u64,
+    /// Data packets that came again, or too late.
+    pub duplicates: u64,
+    /// Data packets beyond the window.
+    pub beyond: u64,
+    /// Packets that made no sense, or came before the peer began.
+    pub rejected: u64,
+    /// Messages given up because a part was lost (mode U) or made no sense.
+    pub broken: u64,
+    /// Packets that never came (mode U).
+    pub skipped: u64,
+    /// Bytes of packets that were acknowledged, headers and an allowance for the layers below included.
+    pub acknowledged: u64,
+    /// Packets that were taken for lost.
+    pub lost: u64,
+    /// Packets that were taken for lost wrongly.
+    pub spurious: u64,
+    /// Times that nothing but waiting told of a loss.
+    pub timeouts: u64,
+    /// Times that a probe was sent because the end of what was sent was not acknowledged.
+    pub probes: u64,
+    /// Smoothed round trip, ns; 0 before the first sample.
+    pub rtt: u64,
+    /// Shortest round trip lately, ns; 0 before the first sample.
+    pub min_rtt: u64,
+    /// Bytes under way.
+    pub in_flight: u64,
+    /// Bytes that may be under way.
+    pub congestion_window: u64,
+    /// Delivery rate that is believed possible, bytes a second; 0 before the first sample.
+    pub bandwidth: u64,
+    /// Packets that the peer takes now.
+    pub window: u32,
+    /// Bytes that wait to be sent for the first time.
+    pub unsent: u64,
+}

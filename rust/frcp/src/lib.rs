@@ -1,0 +1,32 @@
+//! FRCP, the flow and retransmission control protocol: what makes a flow reliable and ordered over packets that are lost,
+//! doubled and overtaken.
+//!
+//! Pure: no socket, no clock, no thread. Packets, messages and time go in; packets, messages and deadlines come out. Time is
+//! nanoseconds of a clock that never goes back.
+//!
+//! Read bottom to top: `seq` and `ranges` (numbers that wrap), `header` (the wire), `bytes` and `send` (what is to be sent),
+//! `receive` and `ack` (what arrived), `rtt`, `congestion` and `pacing` (how fast), `recovery` (what was lost), `window` (what
+//! the peer takes), `outgoing` and `incoming` (the two directions), `connection` (a flow).
+
+#![forbid(unsafe_code)]
+
+mod ack;
+mod bytes;
+mod config;
+mod congestion;
+mod connection;
+mod header;
+mod incoming;
+mod outgoing;
+mod pacing;
+mod ranges;
+mod receive;
+mod recovery;
+mod rtt;
+mod send;
+mod seq;
+mod window;
+
+pub use config::{Config, Failure, MAX_MESSAGE, Peer, Refused, Stats};
+pub use connection::Connection;
+pub use header::{HEADER, Header, flag};

@@ -1,0 +1,323 @@
+//! The direction to the peer: what is sent next, and what the peer says about it.
+
+use crate::ack;
+use crate::config::{Config, MAX_MESSAGE, Peer, Refused, Stats};
+use crate::congestion::Controller;
+use crate::header::{Header, flag};
+use crate::pacing::Pacer;
+use crate::recovery::{Counters, GIVE_UP, Recovery, Rules};
+use crate::send::Send;
+use crate::seq::before;
+use crate::window::Window;
+
+/// Bytes that may be unsent before the program has to wait, and kept altogether.
+const MOST_UNSENT: usize = 512 << 10;
+const MOST_KEPT: usize = 16 << 20;
+/// The peer's record of what we send may have run out when it got none for so long, ns; it does after 131 s.
+const RECORD: u64 = 100_000_000_000;
+/// Packets that the reference gets before it has acknowledged one, in mode R.
+const FIRST_FLIGHT: usize = 16;
+/// Towards the reference a bare packet every so many, which it answers with an acknowledgement at once.
+const POKE: u32 = 64;
+
+/// What is to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// This data packet.
+    Data(u32),
+    /// A rendez-vous.
+    Ask,
+    /// A bare packet that wants an answer.
+    Poke,
+}
+
+/// The sending half of a flow.
+#[derive(Debug)]
+pub struct Outgoing {
+    reliable: bool,
+    reference: bool,
+    fragments: bool,
+    /// Packets are acknowledged, so that it is known what is under way.
+    tracked: bool,
+    longest: usize,
+    send: Send,
+    recovery: Recovery,
+    controller: Controller,
+    pacer: Pacer,
+    window: Window,
+    /// Something was sent.
+    began: bool,
+    /// The peer acknowledged something: it knows our numbers.
+    known: bool,
+    last_data: u64,
+    since_poke: u32,
+    /// Since when there has been nothing to send although more could have been.
+    dry_since: Option<u64>,
+    progress_at: u64,
+    messages: u64,
+    sent: u64,
+    retransmitted: u64,
+}
+
+impl Outgoing {
+    /// Nothing to send; the first packet will have the number `first`.
+    pub fn new(config: &Config, first: u32, now: u64) -> Self {
+        let reliable = config.reliable;
+        let (reference, sack, fragments) = match config.peer {
+            Peer::Reference => (true, false, false),
+            Peer::Own { sack, fragments, .. } => (false, sack, fragments),
+        };
+        let tracked = reliable || sack;
+        let rules = Rules { reliable, sack, reference };
+        Outgoing {
+            reliable,
+            reference,
+            fragments,
+            tracked,
+            longest: config.longest_payload(),
+            send: Send::new(first, !reliable),
+            recovery: Recovery::new(rules, config.rtt.filter(|_| !reference)),
+            controller: Controller::new(config.longest_payload() as u64 + 72, now),
+            pacer: Pacer::default(),
+            window: Window::new(first, config.initial_window(), config.window(), reference, reliable),
+            began: false,
+            known: false,
+            last_data: now,
+            since_poke: 0,
+            dry_since: None,
+            progress_at: now,
+            messages: 0,
+            sent: 0,
+            retransmitted: 0,
+        }
+    }
+
+    /// The longest message, bytes.
+    pub fn limit(&self) -> usize {
+        if self.fragments { MAX_MESSAGE } else { self.longest }
+    }
+
+    /// There is room for another message.
+    pub fn can_write(&self) -> bool {
+        self.send.unsent() < MOST_UNSENT && self.send.kept() < MOST_KEPT && !self.many_unsent()
+    }
+
+    /// Empty messages, too, take memory.
+    fn many_unsent(&self) -> bool {
+        self.send.total() - self.send.outstanding() >= MOST_UNSENT / 64
+    }
+
+    /// A message of the program.
+    pub fn write(&mut self, now: u64, message: &[u8]) -> Result<(), Refused> {
+        let limit = self.limit();
+        if message.len() > limit {
+            return Err(Refused::TooLong { limit });
+        }
+        if !self.can_write() {
+            return Err(Refused::Full);
+        }
+        self.note_pause(now);
+        if self.fragments {
+            self.send.push_fragments(message, self.longest);
+        } else {
+            self.send.push(message, 0);
+        }
+        self.messages += 1;
+        Ok(())
+    }
+
+    /// The program let the path run dry before this message: what is delivered now tells nothing about the path.
+    fn note_pause(&mut self, now: u64) {
+        if let Some(since) = self.dry_since.take()
+            && now.saturating_sub(since) > self.controller.min_rtt().unwrap_or(0) / 4
+        {
+            self.controller.on_limited(self.recovery.in_flight());
+        }
+    }
+
+    /// The header of a packet of the peer, and the ranges that a bare one lists.
+    pub fn on_header(&mut self, now: u64, header: &Header, payload: &[u8]) {
+        if header.has(flag::ACK) && self.tracked {
+            self.on_ack(now, header.ackno, if header.has(flag::DATA) { &[] } else { payload });
+        }
+        if header.has(flag::FC) && self.began {
+            let before = self.window.room(self.send.first(), self.send.next());
+            self.window.update(header.window, self.send.next());
+            if self.window.room(self.send.first(), self.send.next()) > before {
+                self.progress_at = now;
+            }
+        }
+    }
+
+    fn on_ack(&mut self, now: u64, ackno: u32, payload: &[u8]) {
+        // Bounded by what was sent, or the peer would acknowledge what it cannot have.
+        let (first, next) = (self.send.first(), self.send.next());
+        if self.reliable && (before(ackno, first) || before(next, ackno)) {
+            return;
+        }
+        let ranges = ack::parse(payload).filter(|_| !self.reference).into_iter().flatten();
+        if self.recovery.on_ack(now, ackno, ranges, &mut self.send, &mut self.controller) {
+            self.known = true;
+            self.progress_at = now;
+            self.since_poke = 0;
+            self.pacer.set_rate(self.controller.pacing_rate());
+        }
+    }
+
+    /// What to send now.
+    pub fn next(&mut self, now: u64) -> Option<Next> {
+        if self.window.ask(now) {
+            return Some(Next::Ask);
+        }
+        if let Some(seqno) = self.next_data(now) {
+            return Some(Next::Data(seqno));
+        }
+        if self.reference && self.reliable && self.since_poke >= POKE {
+            self.since_poke = 0;
+            return Some(Next::Poke);
+        }
+        None
+    }
+
+    fn next_data(&mut self, now: u64) -> Option<u32> {
+        let lost = self.recovery.next_lost(&self.send);
+        let fresh = self.fresh(now);
+        if let Some(seqno) = lost.or(fresh) {
+            return self.may_send(now).then_some(seqno);
+        }
+        self.recovery.take_probe(&self.send, self.known)
+    }
+
+    /// The next packet that was never sent, if there is one and the peer takes it.
+    fn fresh(&mut self, now: u64) -> Option<u32> {
+        let (first, next) = (self.send.first(), self.send.next());
+        if self.send.has_unsent() {
+            self.window.watch(now, first, next);
+            if self.has_fresh() {
+                return Some(next);
+            }
+        } else {
+            self.window.rest();
+        }
+        if self.tracked && self.has_congestion_room() {
+            if self.send.has_unsent() {
+                self.controller.on_limited(self.recovery.in_flight());
+            } else {
+                self.dry_since.get_or_insert(now);
+            }
+        }
+        None
+    }
+
+    fn has_fresh(&self) -> bool {
+        self.send.has_unsent() && self.window.room(self.send.first(), self.send.next()) > 0 && !self.is_bold()
+    }
+
+    /// If the reference misses the first packet it drops all that follow, and tells of each only once it is repaired.
+    fn is_bold(&self) -> bool {
+        self.reference && self.reliable && !self.known && self.send.outstanding() >= FIRST_FLIGHT
+    }
+
+    fn may_send(&mut self, now: u64) -> bool {
+        self.recovery.is_forced() || !self.tracked || self.has_congestion_room() && self.pacer.is_ready(now)
+    }
+
+    fn has_congestion_room(&self) -> bool {
+        self.recovery.in_flight() < self.controller.window()
+    }
+
+    /// The header of a data packet that is to be sent, without what it tells about the other direction.
+    pub fn header(&mut self, seqno: u32) -> Header {
+        // DRF is kept in retransmissions: the loss of the first packet would be fatal otherwise.
+        let begins = seqno == self.send.next() && (self.send.outstanding() == 0 || !self.reliable);
+        let Some(packet) = self.send.get_mut(seqno) else { return Header::default() };
+        if begins {
+            packet.flags |= flag::DRF;
+        }
+        Header { flags: packet.flags, seqno, ..Header::default() }
+    }
+
+    /// Append the payload of that packet, which is sent now.
+    pub fn send(&mut self, now: u64, seqno: u32, out: &mut Vec<u8>) {
+        self.send.payload(seqno, out);
+        if seqno == self.send.next() {
+            self.send.mark_sent();
+        } else {
+            self.retransmitted += 1;
+        }
+        self.sent += 1;
+        self.began = true;
+        self.last_data = now;
+        self.since_poke += 1;
+        if !self.tracked {
+            self.send.pop_if(|_, _| true);
+        } else if let Some(packet) = self.send.get(seqno) {
+            self.pacer.spend(now, packet.cost());
+            self.recovery.on_sent(now, seqno, &mut self.send, &mut self.controller);
+        }
+    }
+
+    /// A bare packet goes out: it tells where we are, unless the peer is sure to know.
+    pub fn bare(&self, now: u64) -> Header {
+        let known = self.known && self.reliable && now.saturating_sub(self.last_data) < RECORD;
+        if known { Header::default() } else { Header { flags: flag::DRF, seqno: self.oldest(), ..Header::default() } }
+    }
+
+    fn oldest(&self) -> u32 {
+        if self.reliable { self.send.first() } else { self.send.next() }
+    }
+
+    /// Time has passed.
+    pub fn on_timeout(&mut self, now: u64) {
+        if self.tracked {
+            self.recovery.on_timeout(now, &mut self.send, &mut self.controller);
+        }
+    }
+
+    /// When something is to be done, provided that all that may be sent now was sent.
+    pub fn deadline(&self) -> Option<u64> {
+        let recovery = self.tracked.then(|| self.recovery.deadline(&self.send, &self.controller)).flatten();
+        [recovery, self.window.deadline(), self.pacing_deadline()].into_iter().flatten().min()
+    }
+
+    fn pacing_deadline(&self) -> Option<u64> {
+        let waits = self.recovery.has_lost() || self.has_fresh();
+        (waits && self.tracked && self.has_congestion_room()).then(|| self.pacer.ready_at())
+    }
+
+    /// A packet has been retransmitted for too long; or, while the flow lingers since then, nothing has moved for as long.
+    pub fn gives_up_at(&self, lingers_since: Option<u64>) -> Option<u64> {
+        let packet = self.recovery.gives_up_at(&self.send);
+        let lingering = lingers_since.filter(|_| !self.is_settled());
+        let linger = lingering.map(|since| since.max(self.progress_at).saturating_add(GIVE_UP));
+        [packet, linger].into_iter().flatten().min()
+    }
+
+    /// All that was written arrived (mode R) or was sent (mode U).
+    pub fn is_settled(&self) -> bool {
+        if self.reliable { self.send.is_empty() } else { !self.send.has_unsent() }
+    }
+
+    /// Forget everything that was to be sent.
+    pub fn clear(&mut self) {
+        self.send.clear();
+        self.window.rest();
+    }
+
+    /// Fill in the counters of this direction.
+    pub fn report(&self, stats: &mut Stats) {
+        let Counters { lost, spurious, timeouts, probes } = self.recovery.counters();
+        stats.messages_written = self.messages;
+        stats.data_sent = self.sent;
+        stats.retransmitted = self.retransmitted;
+        (stats.lost, stats.spurious, stats.timeouts, stats.probes) = (lost, spurious, timeouts, probes);
+        stats.acknowledged = self.controller.delivered();
+        stats.rtt = self.recovery.rtt().smoothed().unwrap_or(0);
+        stats.min_rtt = self.controller.min_rtt().unwrap_or(0);
+        stats.in_flight = self.recovery.in_flight();
+        stats.congestion_window = self.controller.window();
+        stats.bandwidth = self.controller.bandwidth();
+        stats.window = self.window.room(self.send.first(), self.send.next());
+        stats.unsent = self.send.unsent() as u64;
+    }
+}

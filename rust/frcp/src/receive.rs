@@ -1,0 +1,361 @@
+//! What arrived: puts packets in order and fragments together, and says how many more may come.
+
+use std::collections::VecDeque;
+
+use crate::MAX_MESSAGE;
+use crate::header::flag;
+use crate::ranges::Ranges;
+use crate::seq::{ahead, before};
+
+/// Memory for packets that is kept for the next ones, bytes.
+const KEPT: usize = 1 << 20;
+/// In mode U a packet that is further ahead than the window and this is not one of this run.
+const LEAP: u32 = 1 << 16;
+/// In mode U so many of the last packets are told as received.
+const HISTORY: u32 = 4096;
+const HISTORY_RANGES: usize = 64;
+
+/// What became of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// It was the next one.
+    Expected,
+    /// It is kept until those before it come; `new_gap`: it is the first to show that they are missing.
+    Early { new_gap: bool },
+    /// It was missing, or came after lost ones (mode U).
+    Filled,
+    /// It was there, or is too late.
+    Old,
+    /// It is beyond the window.
+    Beyond,
+}
+
+/// How the queue treats packets.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// Mode R: nothing may be missing.
+    pub reliable: bool,
+    /// The flags of fragments mean something.
+    pub fragments: bool,
+    /// Remember in mode U, too, what came.
+    pub history: bool,
+    /// Packets beyond the last one read that are taken.
+    pub window: u32,
+}
+
+#[derive(Debug)]
+struct Message {
+    bytes: Vec<u8>,
+    /// How many packets it came in.
+    packets: u32,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    packet: Option<Vec<u8>>,
+    flags: u8,
+}
+
+/// Counters of the queue.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Counters {
+    /// Messages that were given up because parts of them were lost or made no sense.
+    pub broken: u64,
+    /// Packets that never came (mode U).
+    pub skipped: u64,
+    /// Most packets that waited for a missing one.
+    pub most_early: u64,
+}
+
+/// The receive queue of a flow.
+#[derive(Debug)]
+pub struct Receive {
+    rules: Rules,
+    /// The next sequence number in order.
+    next: u32,
+    /// The window edge that was told last; never goes back within a run.
+    edge: u32,
+    /// Packets from `next` on.
+    slots: VecDeque<Slot>,
+    early: u64,
+    received: Ranges,
+    messages: VecDeque<Message>,
+    /// Packets of `messages`.
+    unread: u32,
+    assembly: Option<Message>,
+    free: Vec<Vec<u8>>,
+    free_bytes: usize,
+    counters: Counters,
+}
+
+impl Receive {
+    /// An empty queue that begins at 0; see [`Receive::begin`].
+    pub fn new(rules: Rules) -> Self {
+        Receive {
+            rules,
+            next: 0,
+            edge: 0,
+            slots: VecDeque::new(),
+            early: 0,
+            received: Ranges::default(),
+            messages: VecDeque::new(),
+            unread: 0,
+            assembly: None,
+            free: Vec::new(),
+            free_bytes: 0,
+            counters: Counters::default(),
+        }
+    }
+
+    /// A new run: the next packet has this number, and the peer sends `granted` packets without being told a window. Whole
+    /// messages that wait for the program stay.
+    pub fn begin(&mut self, seqno: u32, granted: u32) {
+        while let Some(slot) = self.slots.pop_front() {
+            slot.packet.map(|packet| self.recycle(packet));
+        }
+        self.early = 0;
+        self.received.clear();
+        self.counters.broken += u64::from(self.assembly.take().is_some());
+        self.next = seqno;
+        self.edge = seqno.wrapping_add(granted.min(self.rules.window));
+    }
+
+    /// The next sequence number in order.
+    pub fn next(&self) -> u32 {
+        self.next
+    }
+
+    /// The first sequence number that would not be taken.
+    pub fn edge(&self) -> u32 {
+        let edge = self.next.wrapping_sub(self.unread).wrapping_add(self.rules.window);
+        if before(self.edge, edge) { edge } else { self.edge }
+    }
+
+    /// The edge that was told last.
+    pub fn told(&self) -> u32 {
+        self.edge
+    }
+
+    /// The present edge is told to the peer.
+    pub fn tell(&mut self) -> u32 {
+        self.edge = self.edge();
+        self.edge
+    }
+
+    /// The reading of the program made so much room that the peer should hear of it at once.
+    pub fn has_news(&self) -> bool {
+        let opened = ahead(self.edge, self.edge());
+        let left = ahead(self.next, self.edge);
+        let window = self.rules.window;
+        // Tiny steps would cost the peer tiny batches; while there is something to read, larger ones are worth waiting for.
+        opened >= window / 2 || opened > 0 && left <= window / 4 && (opened >= window / 8 || self.messages.is_empty())
+    }
+
+    /// Packets before others that came are missing.
+    pub fn has_gaps(&self) -> bool {
+        self.early > 0
+    }
+
+    /// What came: in mode R beyond `next`, in mode U before it.
+    pub fn received(&self) -> &Ranges {
+        &self.received
+    }
+
+    /// A number is neither in the window nor one that was there not long ago.
+    pub fn is_foreign(&self, seqno: u32) -> bool {
+        let zone = self.rules.window.max(LEAP);
+        let since = seqno.wrapping_sub(self.next.wrapping_sub(zone));
+        let most = zone.wrapping_add(self.edge().wrapping_sub(self.next)).wrapping_add(if self.rules.reliable {
+            0
+        } else {
+            LEAP
+        });
+        since >= most
+    }
+
+    /// A data packet.
+    pub fn receive(&mut self, seqno: u32, flags: u8, payload: &[u8]) -> Arrival {
+        if self.rules.reliable {
+            self.receive_reliable(seqno, flags, payload)
+        } else {
+            self.receive_lossy(seqno, flags, payload)
+        }
+    }
+
+    fn receive_reliable(&mut self, seqno: u32, flags: u8, payload: &[u8]) -> Arrival {
+        if before(seqno, self.next) {
+            return Arrival::Old;
+        }
+        if !before(seqno, self.edge()) {
+            return Arrival::Beyond;
+        }
+        if seqno == self.next {
+            return self.receive_next(flags, payload);
+        }
+        self.keep(seqno, flags, payload)
+    }
+
+    fn receive_next(&mut self, flags: u8, payload: &[u8]) -> Arrival {
+        self.advance(1);
+        self.accept(flags, payload);
+        if self.early == 0 {
+            return Arrival::Expected;
+        }
+        while let Some(packet) = self.slots.front_mut().and_then(|slot| slot.packet.take()) {
+            let flags = self.slots.front().map_or(0, |slot| slot.flags);
+            self.early -= 1;
+            self.advance(1);
+            self.accept_owned(flags, packet);
+        }
+        self.received.forget_before(self.next);
+        Arrival::Filled
+    }
+
+    /// `next` moves on.
+    fn advance(&mut self, packets: u32) {
+        self.next = self.next.wrapping_add(packets);
+        self.slots.pop_front();
+    }
+
+    fn keep(&mut self, seqno: u32, flags: u8, payload: &[u8]) -> Arrival {
+        let place = seqno.wrapping_sub(self.next) as usize;
+        while self.slots.len() <= place {
+            self.slots.push_back(Slot::default());
+        }
+        if self.slots.get(place).is_some_and(|slot| slot.packet.is_some()) {
+            return Arrival::Old;
+        }
+        let ranges = self.received.count();
+        // Numbers that continue the last range show nothing new.
+        let continues = self.received.get(ranges.wrapping_sub(1)).is_some_and(|last| last.end == seqno);
+        let beyond = self.received.get(ranges.wrapping_sub(1)).is_none_or(|last| before(last.end, seqno));
+        let mut packet = self.free.pop().unwrap_or_default();
+        self.free_bytes = self.free_bytes.saturating_sub(packet.capacity());
+        packet.clear();
+        packet.extend_from_slice(payload);
+        if let Some(slot) = self.slots.get_mut(place) {
+            *slot = Slot { packet: Some(packet), flags };
+        }
+        self.received.insert(seqno);
+        self.early += 1;
+        self.counters.most_early = self.counters.most_early.max(self.early);
+        if continues || beyond { Arrival::Early { new_gap: beyond } } else { Arrival::Filled }
+    }
+
+    fn receive_lossy(&mut self, seqno: u32, flags: u8, payload: &[u8]) -> Arrival {
+        let skipped = seqno.wrapping_sub(self.next);
+        let late = before(seqno, self.next);
+        if !late && skipped >= self.rules.window.saturating_add(LEAP) {
+            return Arrival::Beyond;
+        }
+        if self.rules.history {
+            self.note(seqno);
+        }
+        if late {
+            return Arrival::Old;
+        }
+        if skipped > 0 {
+            self.counters.skipped += u64::from(skipped);
+            self.counters.broken += u64::from(self.assembly.take().is_some());
+        }
+        let granted = before(seqno, self.edge());
+        self.next = seqno.wrapping_add(1);
+        // A peer that does not heed the window loses what it sends beyond it.
+        if !granted && self.unread >= self.rules.window {
+            self.counters.skipped += 1;
+            self.counters.broken += u64::from(self.assembly.take().is_some());
+            return Arrival::Beyond;
+        }
+        self.accept(flags, payload);
+        if skipped > 0 { Arrival::Filled } else { Arrival::Expected }
+    }
+
+    fn note(&mut self, seqno: u32) {
+        if self.received.count() == 0 || !before(seqno, self.next.wrapping_sub(HISTORY)) {
+            self.received.insert(seqno);
+        }
+        self.received.forget_before(seqno.wrapping_sub(HISTORY));
+        if self.received.count() > HISTORY_RANGES {
+            self.received.pop_first();
+        }
+    }
+
+    /// The next packet in order.
+    fn accept(&mut self, flags: u8, payload: &[u8]) {
+        if self.rules.fragments && flags & (flag::FIRST | flag::MORE) != flag::FIRST {
+            return self.assemble(flags, payload);
+        }
+        let mut packet = self.free.pop().unwrap_or_default();
+        self.free_bytes = self.free_bytes.saturating_sub(packet.capacity());
+        packet.clear();
+        packet.extend_from_slice(payload);
+        self.accept_owned(flags, packet);
+    }
+
+    fn accept_owned(&mut self, flags: u8, packet: Vec<u8>) {
+        if self.rules.fragments && flags & (flag::FIRST | flag::MORE) != flag::FIRST {
+            self.assemble(flags, &packet);
+            return self.recycle(packet);
+        }
+        self.counters.broken += u64::from(self.assembly.take().is_some());
+        self.ready(Message { bytes: packet, packets: 1 });
+    }
+
+    /// A fragment.
+    fn assemble(&mut self, flags: u8, payload: &[u8]) {
+        if flags & flag::FIRST != 0 {
+            let old = self.assembly.replace(Message { bytes: Vec::new(), packets: 0 });
+            self.counters.broken += u64::from(old.is_some());
+        }
+        let Some(mut message) = self.assembly.take() else {
+            // The rest of a message that was given up; that was counted at its beginning, if there was one.
+            return;
+        };
+        if message.bytes.len() + payload.len() > MAX_MESSAGE {
+            self.counters.broken += 1;
+            return;
+        }
+        message.bytes.extend_from_slice(payload);
+        message.packets += 1;
+        if flags & flag::MORE != 0 {
+            self.assembly = Some(message);
+        } else {
+            self.ready(message);
+        }
+    }
+
+    fn ready(&mut self, message: Message) {
+        self.unread = self.unread.saturating_add(message.packets);
+        self.messages.push_back(message);
+    }
+
+    /// The next message for the program.
+    pub fn message(&self) -> Option<&[u8]> {
+        self.messages.front().map(|message| message.bytes.as_slice())
+    }
+
+    /// The program has read it.
+    pub fn consume(&mut self) -> bool {
+        let Some(message) = self.messages.pop_front() else { return false };
+        self.unread -= message.packets;
+        self.recycle(message.bytes);
+        true
+    }
+
+    /// Nobody will read what is there.
+    pub fn discard(&mut self) {
+        while self.consume() {}
+    }
+
+    fn recycle(&mut self, packet: Vec<u8>) {
+        if self.free_bytes + packet.capacity() <= KEPT {
+            self.free_bytes += packet.capacity();
+            self.free.push(packet);
+        }
+    }
+
+    /// Counters.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+}

@@ -1,0 +1,218 @@
+//! Two UDP layers on loopback, and programs at both ends.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
+
+use common::{pair, read, until, write, write_when_possible};
+use ouroboros_io::impair::{Chance, Settings};
+use ouroboros_io::udp::{Event, How, Setup, UdpLayer};
+use ouroboros_shm::endpoint::{Endpoint, Error};
+
+struct Node {
+    layer: UdpLayer,
+    address: SocketAddr,
+}
+
+impl Node {
+    fn new(ip: &str) -> Self {
+        let socket = UdpSocket::bind((ip, 0)).unwrap();
+        let address = socket.local_addr().unwrap();
+        Node { layer: UdpLayer::start(OwnedFd::from(socket)).unwrap(), address }
+    }
+
+    /// The program's end of a flow to a peer.
+    fn add(&self, eid: u32, peer: SocketAddr, peer_eid: u32, change: impl FnOnce(&mut Setup)) -> Endpoint {
+        let (program, endpoint) = pair();
+        let mut setup =
+            Setup { eid, peer_eid, peer, endpoint, frcp: None, seed: 7, credit: true, crc: false, timeout: 0, mtu: 9000 };
+        change(&mut setup);
+        self.layer.add(setup);
+        program
+    }
+
+    fn events(&self) -> Vec<Event> {
+        let mut events = Vec::new();
+        until(|| {
+            events.extend(self.layer.take_events());
+            !events.is_empty()
+        });
+        events
+    }
+
+    fn end_of(&self, eid: u32) -> How {
+        match self.events().first() {
+            Some(Event::Ended(id, how)) if *id == eid => *how,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn nodes() -> (Node, Node) {
+    (Node::new("127.0.0.1"), Node::new("127.0.0.2"))
+}
+
+fn flow(one: &Node, other: &Node, change: impl Fn(&mut Setup)) -> (Endpoint, Endpoint) {
+    (one.add(71, other.address, 72, &change), other.add(72, one.address, 71, &change))
+}
+
+/// Wait until a layer has done all that it was told before.
+fn settle(node: &Node) {
+    node.layer.snapshot();
+}
+
+#[test]
+fn packets_go_both_ways_whole() {
+    let (one, other) = nodes();
+    for crc in [false, true] {
+        let (near, far) = flow(&one, &other, |setup| setup.crc = crc);
+        settle(&one);
+        settle(&other);
+        for (from, to) in [(&near, &far), (&far, &near)] {
+            for length in [1, 2, 3, 4, 5, 1400, 8976] {
+                let packet: Vec<u8> = (0..length).map(|at| at as u8).collect();
+                write(from, &packet);
+                assert_eq!(read(to).as_ref(), Ok(&packet));
+            }
+        }
+        near.close();
+        far.close();
+        assert_eq!(one.end_of(71), How::Closed);
+        assert_eq!(other.end_of(72), How::Closed);
+    }
+}
+
+#[test]
+fn a_fast_sender_is_held_back() {
+    let (one, other) = nodes();
+    let (near, far) = flow(&one, &other, |_| {});
+    settle(&other);
+    const PACKETS: u32 = 20_000;
+    // One of the last surely arrives, and says that the others have.
+    let tail = PACKETS - 500;
+    let writer = std::thread::spawn(move || {
+        for number in 0..PACKETS {
+            let mut packet = [0; 1400];
+            packet[..4].copy_from_slice(&number.to_be_bytes());
+            write_when_possible(&near, &packet);
+        }
+        near
+    });
+    let (mut last, mut received) = (None, 0);
+    while last.is_none_or(|last| last < tail) {
+        let packet = read(&far).unwrap();
+        let number = u32::from_be_bytes(packet[..4].try_into().unwrap());
+        assert!(last.is_none_or(|last| number > last), "{number} after {last:?}");
+        (last, received) = (Some(number), received + 1);
+    }
+    writer.join().unwrap().close();
+    assert!(received >= tail * 95 / 100, "{received}: {:?}", other.layer.snapshot());
+}
+
+#[test]
+fn packets_that_came_before_their_flow_wait_for_it() {
+    let (one, other) = nodes();
+    other.layer.reserve(72, one.address);
+    settle(&other);
+    let near = one.add(71, other.address, 72, |_| {});
+    write(&near, b"early");
+    until(|| other.layer.snapshot().layer.received > 0);
+    let far = other.add(72, one.address, 71, |_| {});
+    assert_eq!(read(&far), Ok(b"early".to_vec()));
+}
+
+#[test]
+fn packets_from_elsewhere_are_dropped_and_counted() {
+    let (one, other) = nodes();
+    let (near, far) = flow(&one, &other, |_| {});
+    settle(&other);
+    let stranger = UdpSocket::bind("127.0.0.3:0").unwrap();
+    stranger.send_to(b"\0\0\0\x48spoofed", other.address).unwrap();
+    stranger.send_to(b"\0\0\0\x49nobody", other.address).unwrap();
+    stranger.send_to(b"\0\0", other.address).unwrap();
+    stranger.send_to(b"", other.address).unwrap();
+    stranger.send_to(&[0; 46], other.address).unwrap();
+    stranger.send_to(&[0; 2049], other.address).unwrap();
+    until(|| other.layer.snapshot().layer.refused == 1);
+    let layer = other.layer.snapshot().layer;
+    assert_eq!((layer.wrong_source, layer.unknown, layer.short, layer.refused), (1, 1, 3, 1));
+    write(&near, b"genuine");
+    assert_eq!(read(&far), Ok(b"genuine".to_vec()));
+}
+
+#[test]
+fn management_datagrams_go_to_control_with_their_source() {
+    let (one, other) = nodes();
+    let mut datagram = vec![0; 47];
+    datagram[44] = 1;
+    one.layer.send(datagram.clone(), other.address);
+    match other.events().remove(0) {
+        Event::Management(data, from) => assert_eq!((data, from), (datagram, one.address)),
+        event => panic!("{event:?}"),
+    }
+}
+
+#[test]
+fn a_program_that_lets_go_sends_what_it_wrote_and_the_layer_says_so() {
+    let (one, other) = nodes();
+    let (near, far) = flow(&one, &other, |_| {});
+    settle(&other);
+    (0..50u8).for_each(|number| write(&near, &[number]));
+    near.close();
+    for number in 0..50 {
+        assert_eq!(read(&far), Ok(vec![number]));
+    }
+    assert_eq!(one.end_of(71), How::Closed);
+}
+
+#[test]
+fn a_peer_that_deallocates_ends_the_flow_behind_its_packets() {
+    let (one, other) = nodes();
+    let (near, far) = flow(&one, &other, |_| {});
+    settle(&other);
+    write(&near, b"last");
+    until(|| other.layer.snapshot().flows[0].1.delivered == 1);
+    other.layer.peer_gone(72);
+    assert_eq!(read(&far), Ok(b"last".to_vec()));
+    assert_eq!(read(&far), Err(Error::PeerClosed));
+    assert_eq!(other.end_of(72), How::Gone);
+}
+
+#[test]
+fn keepalives_hold_a_silent_flow_and_a_dead_peer_is_noticed() {
+    let (one, other) = nodes();
+    let (near, far) = flow(&one, &other, |setup| setup.timeout = 100);
+    until(|| other.layer.snapshot().flows[0].1.received >= 8);
+    write(&near, b"still there");
+    assert_eq!(read(&far), Ok(b"still there".to_vec()));
+    drop(one);
+    assert_eq!(read(&far), Err(Error::PeerDead));
+    assert_eq!(other.end_of(72), How::Peer);
+}
+
+#[test]
+fn an_impaired_layer_loses_packets_and_counts_them() {
+    let (one, other) = nodes();
+    one.layer.impair(Settings { loss: Chance::new(0.5).unwrap(), ..Settings::default() }, 1);
+    let (near, far) = flow(&one, &other, |setup| setup.credit = false);
+    settle(&other);
+    (0..200u8).for_each(|number| write(&near, &[number]));
+    near.close();
+    assert_eq!(one.end_of(71), How::Closed);
+    let lost = one.layer.snapshot().layer.lost;
+    assert!((50..150).contains(&lost), "{lost}");
+    for _ in lost..200 {
+        read(&far).unwrap();
+    }
+}
+
+#[test]
+fn a_layer_that_stops_takes_its_flows_down() {
+    let (one, other) = nodes();
+    let (near, _far) = flow(&one, &other, |_| {});
+    settle(&one);
+    drop(one);
+    assert_eq!(read(&near), Err(Error::PeerClosed));
+}
