@@ -93,7 +93,7 @@ class Incoming:
         counters = self._core.counters
         counters["requests_received"] += 1
         if not self._requests.take(now):
-            counters["overload"] += 1
+            counters["messages_dropped"] += 1
             return
         key = (address, hashlib.blake2b(data, digest_size=16).digest())
         if self._is_repeated(key, key, now):
@@ -101,11 +101,11 @@ class Incoming:
         try:
             blob = extension.decode(decode_oap(request.oap).data)
         except ProtocolError:
-            counters["malformed"] += 1
+            counters["messages_malformed"] += 1
             self._refuse(request.eid, address, AUTHENTICATION, now)
             return
         if blob is None and request.eid >= PROTOTYPE_EIDS:
-            counters["malformed"] += 1
+            counters["messages_malformed"] += 1
         elif blob is None or not self._is_repeated((address, blob.request), key, now):
             self._take(request, blob, key, address, now)
 
@@ -114,7 +114,7 @@ class Incoming:
         arrival = self._known.get(known)
         if arrival is None:
             return False
-        self._core.counters["repeated"] += 1
+        self._core.counters["requests_repeated"] += 1
         if key not in self._known and len(arrival.keys) < REPETITIONS:
             self._remember(arrival, key)
         if arrival.reply is not None and (arrival.accepted or self._refusals.take(now)):
@@ -125,18 +125,18 @@ class Incoming:
         environment, counters = self._core.environment, self._core.counters
         name = self.names.get(request.digest)
         if name is None:
-            counters["unknown_name"] += 1
+            counters["requests_unknown_name"] += 1
             self._refuse(request.eid, address, NOBODY, now)
             return
         if self._waiting >= WAITING or self._waiting_of[address[0]] >= WAITING_OF_ONE:
-            counters["overload"] += 1
+            counters["messages_dropped"] += 1
             return
         try:
             received = environment.oap.receive(
                 request.oap, environment.upper.settings(name, "server"), environment.wall()
             )
         except OapError as error:
-            counters["refused_by_us"] += 1
+            counters["handshakes_failed"] += 1
             self._refuse(request.eid, address, error.code, now)
             return
         self._last += 1
@@ -178,7 +178,7 @@ class Incoming:
                     ENCRYPTION, f"certificate and keys take {len(oap)} bytes; {REPLY_OAP_LENGTH} fit in a reply"
                 )
         except OapError as error:
-            core.counters["refused_by_us"] += 1
+            core.counters["handshakes_failed"] += 1
             self.refuse(arrival, error.code)
             raise FlowRefusedException(
                 f"a flow to {arrival.name!r} for {written(arrival.address)} was refused: {error}"
@@ -194,7 +194,7 @@ class Incoming:
         """The flow of an accepted request is there: tell the peer."""
         assert arrival.reply is not None, "it was not accepted"
         arrival.accepted = True
-        self._core.counters["accepted"] += 1
+        self._core.counters["requests_accepted"] += 1
         self._core.send(arrival.address, arrival.reply)
 
     def refuse(self, arrival: Arrival, code: int) -> None:
@@ -217,10 +217,10 @@ class Incoming:
 
     def _refuse(self, eid: int, address: Address, code: int, now: float) -> None:
         if self._refusals.take(now):
-            self._core.counters["refused"] += 1
+            self._core.counters["requests_refused"] += 1
             self._core.send(address, FlowReply(eid, 0, code, b"").encode())
         else:
-            self._core.counters["overload"] += 1
+            self._core.counters["messages_dropped"] += 1
 
     # --- time
 
