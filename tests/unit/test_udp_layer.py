@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from pathlib import Path
 
 import pytest
 from irm_world import WALL, World
@@ -46,6 +47,7 @@ from ouroboros.errors import (
     OuroborosError,
     UnsupportedError,
 )
+from ouroboros.layers.udp.core import COUNTERS
 from ouroboros.layers.udp.incoming import REFUSALS, WAITING_OF_ONE
 from ouroboros.qos import QoSSpec
 from ouroboros.wire import extension
@@ -138,7 +140,9 @@ def test_bootstrap_is_answered_when_the_socket_is_there(type: str, host: str) ->
     world.collect()
     assert world.answer(token) is not None
     address = "192.0.2.1:4000" if type == "udp4" else "[2001:db8::1]:4000"
-    assert entry(world, id) == IpcpEntry(id, "u0", type, "operational", "net", "MD5", address=address)
+    assert entry(world, id) == IpcpEntry(
+        id, "u0", type, "operational", "net", "MD5", address=address, counters=dict.fromkeys(COUNTERS, 0)
+    )
 
 
 def test_a_socket_that_cannot_be_had_fails_the_bootstrap_and_another_can_be_tried() -> None:
@@ -316,7 +320,7 @@ def test_the_name_need_not_exist_on_the_client_and_need_not_be_accepted_yet() ->
     server.accept(server.server("clock"))
     network.run(0.1)
     client.granted(asking)
-    assert server.counters["repeated"] == 1
+    assert server.counters["requests_repeated"] == 1
 
 
 def test_a_program_is_started_for_a_peer() -> None:
@@ -549,7 +553,7 @@ def test_a_repeated_request_gets_the_same_answer_and_makes_no_second_flow() -> N
     network.run(1.0)
     client.granted(asking)
     assert len(server.history) == 1
-    assert server.counters["repeated"] == 1
+    assert server.counters["requests_repeated"] == 1
     assert (client.history[0].eid, client.history[0].peer_eid) == (
         server.history[0].peer_eid,
         server.history[0].eid,
@@ -566,7 +570,7 @@ def test_who_hangs_up_and_is_accepted_later_tells_the_peer() -> None:
     server.granted(accepting)
     network.run(0.1)
     assert server.take(PeerGone) == [PeerGone(server.layer_id, server.history[0].eid)]
-    assert client.counters["late"] == 1
+    assert client.counters["replies_late"] == 1
     network.run(100.0)
     client.assert_idle()
 
@@ -580,7 +584,7 @@ def test_an_answer_is_believed_only_from_where_the_request_went() -> None:
         arrives(client, FlowReply(sent.eid, 64, -1003, b""), source)
     arrives(client, FlowReply(sent.eid + 1, 64, -1003, b""), B)
     assert client.answer(asking) is None
-    assert (client.counters["wrong_source"], client.counters["unknown"]) == (3, 1)
+    assert (client.counters["messages_wrong_source"], client.counters["messages_unknown"]) == (3, 1)
 
 
 @pytest.mark.parametrize(
@@ -662,7 +666,7 @@ def test_only_names_that_are_registered_in_the_layer_can_be_reached() -> None:
     server.accept(server.server("clock", "hidden"))
     reply = only(arrives(server, request("hidden"), A))
     assert reply == FlowReply(64, 0, -1003, b"")
-    assert server.counters["unknown_name"] == 1
+    assert server.counters["requests_unknown_name"] == 1
 
 
 def test_when_nobody_accepts_the_peer_is_told_before_it_gives_up() -> None:
@@ -670,6 +674,11 @@ def test_when_nobody_accepts_the_peer_is_told_before_it_gives_up() -> None:
     asking = client.alloc(client.program("watch"), "clock")
     network.run(19.6)
     assert "no program accepted in time" in client.failed(asking).text
+
+
+def test_everything_that_is_counted_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "udp.md").read_text()
+    assert [name for name in COUNTERS if f"`{name}`" not in page] == []
 
 
 @pytest.mark.parametrize("age", [20.5, -0.2])
@@ -702,7 +711,7 @@ def test_the_same_allocation_in_another_request_gets_the_answer_of_the_first() -
     assert arrives(server, own_request(eid=65, number=2), A) == first
     # Another host may have drawn the same number.
     assert arrives(server, own_request(eid=65, number=3), STRANGER) != first
-    assert server.counters["repeated"] == 2
+    assert server.counters["requests_repeated"] == 2
 
 
 @pytest.mark.parametrize(
@@ -711,13 +720,13 @@ def test_the_same_allocation_in_another_request_gets_the_answer_of_the_first() -
 def test_what_is_no_message_is_counted_and_never_answered(data: bytes) -> None:
     _, _, server = two_nodes()
     assert arrives(server, data) == []
-    assert server.counters["malformed"] == 1
+    assert server.counters["messages_malformed"] == 1
 
 
 def test_an_endpoint_id_that_the_prototype_does_not_hand_out_is_not_sent_to_it() -> None:
     _, _, server = two_nodes()
     assert arrives(server, request("other", eid=10_240), A) == []
-    assert server.counters["malformed"] == 1
+    assert server.counters["messages_malformed"] == 1
     assert arrives(server, request("other", eid=10_239), A) != []
 
 
@@ -733,7 +742,7 @@ def test_refusals_are_bounded() -> None:
     _, _, server = two_nodes()
     sent = [arrives(server, request("other", number=number)) for number in range(int(REFUSALS[1]) + 50)]
     assert sum(map(len, sent)) == REFUSALS[1]
-    assert server.counters["overload"] == 50
+    assert server.counters["messages_dropped"] == 50
 
 
 def test_one_host_cannot_take_all_places_in_the_queue() -> None:
@@ -743,7 +752,7 @@ def test_one_host_cannot_take_all_places_in_the_queue() -> None:
     assert len(server.layer._incoming.waiting) == WAITING_OF_ONE
     arrives(server, request(number=5000), A)
     assert len(server.layer._incoming.waiting) == WAITING_OF_ONE + 1
-    assert server.counters["overload"] == 10
+    assert server.counters["messages_dropped"] == 10
 
 
 def test_a_full_node_refuses_and_the_acceptor_goes_on_waiting() -> None:
@@ -828,7 +837,7 @@ def test_nobody_else_can_end_a_flow() -> None:
     assert arrives(server, FlowDealloc(ours, theirs), STRANGER) == []
     assert arrives(server, FlowDealloc(ours ^ 1, theirs), A) == []
     assert server.take(PeerGone) == []
-    assert server.counters["wrong_source"] == 2
+    assert server.counters["messages_wrong_source"] == 2
 
 
 def test_a_notice_that_comes_twice_is_acknowledged_twice_and_told_once() -> None:

@@ -24,9 +24,9 @@ __all__ = [
     "BroadcastWorker",
     "Endpoint",
     "Frcp",
+    "LinkWorker",
     "RelayWorker",
     "UdpWorker",
-    "LinkWorker",
     "create_channel",
     "mark_dead",
 ]

@@ -185,7 +185,7 @@ class UdpIpcp(Ipcp):
         try:
             message = decode(data)
         except ProtocolError:
-            self._core.counters["malformed"] += 1
+            self._core.counters["messages_malformed"] += 1
             return
         match message:
             case FlowRequest():
@@ -223,7 +223,7 @@ class UdpIpcp(Ipcp):
         end = self._ends.get(message.peer_eid)
         if end is not None:
             if end.address != address or end.peer_eid != message.eid:
-                self._core.counters["wrong_source"] += 1
+                self._core.counters["messages_wrong_source"] += 1
                 return
             if message.peer_eid not in self._gone:
                 self._gone.add(message.peer_eid)
@@ -232,7 +232,7 @@ class UdpIpcp(Ipcp):
             # It overtook the reply. When it is repeated, the flow is there.
             return
         elif not self._acknowledgements.take(now):
-            self._core.counters["overload"] += 1
+            self._core.counters["messages_dropped"] += 1
             return
         self._core.send(address, FlowDeallocAck(message.peer_eid, message.eid).encode())
 

@@ -26,6 +26,24 @@ OWN_FLAGS = extension.DEALLOC | extension.FRAGMENTS | extension.SACK | extension
 #: The most FRCP packets beyond the last one read that our engine takes from a node of ours.
 OWN_WINDOW = 1 << 16
 
+#: What is counted; `docs/udp.md` says what each means.
+COUNTERS = (
+    "requests_sent",
+    "replies_refusing",
+    "replies_late",
+    "requests_received",
+    "requests_accepted",
+    "requests_refused",
+    "requests_repeated",
+    "requests_unknown_name",
+    "handshakes_failed",
+    "messages_malformed",
+    "messages_wrong_source",
+    "messages_unknown",
+    "messages_dropped",
+    "notices_unanswered",
+)
+
 
 class Random(Protocol):
     """What is needed of `random.Random`."""
@@ -99,7 +117,7 @@ class Core:
         self.effects = environment.effects
         #: Every id that means something to us or may still come in a late message.
         self.eids: set[int] = set()
-        self.counters: Counter[str] = Counter()
+        self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
 
     def draw_eid(self) -> int:
         """A random id, so that whoever does not see the packets of a flow cannot guess where to send his own."""

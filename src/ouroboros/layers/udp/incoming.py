@@ -49,7 +49,8 @@ class Arrival:
     eid: int
     address: Address
     qos: QoSSpec
-    received: Received
+    #: None when it is answered: it knows secrets.
+    received: Received | None
     extension: Extension | None
     keys: list[_Key] = field(default_factory=list)
     #: What it was answered; None while it waits.
@@ -92,7 +93,7 @@ class Incoming:
         counters = self._core.counters
         counters["requests_received"] += 1
         if not self._requests.take(now):
-            counters["overload"] += 1
+            counters["messages_dropped"] += 1
             return
         key = (address, hashlib.blake2b(data, digest_size=16).digest())
         if self._is_repeated(key, key, now):
@@ -100,11 +101,11 @@ class Incoming:
         try:
             blob = extension.decode(decode_oap(request.oap).data)
         except ProtocolError:
-            counters["malformed"] += 1
+            counters["messages_malformed"] += 1
             self._refuse(request.eid, address, AUTHENTICATION, now)
             return
         if blob is None and request.eid >= PROTOTYPE_EIDS:
-            counters["malformed"] += 1
+            counters["messages_malformed"] += 1
         elif blob is None or not self._is_repeated((address, blob.request), key, now):
             self._take(request, blob, key, address, now)
 
@@ -113,7 +114,7 @@ class Incoming:
         arrival = self._known.get(known)
         if arrival is None:
             return False
-        self._core.counters["repeated"] += 1
+        self._core.counters["requests_repeated"] += 1
         if key not in self._known and len(arrival.keys) < REPETITIONS:
             self._remember(arrival, key)
         if arrival.reply is not None and (arrival.accepted or self._refusals.take(now)):
@@ -124,18 +125,18 @@ class Incoming:
         environment, counters = self._core.environment, self._core.counters
         name = self.names.get(request.digest)
         if name is None:
-            counters["unknown_name"] += 1
+            counters["requests_unknown_name"] += 1
             self._refuse(request.eid, address, NOBODY, now)
             return
         if self._waiting >= WAITING or self._waiting_of[address[0]] >= WAITING_OF_ONE:
-            counters["overload"] += 1
+            counters["messages_dropped"] += 1
             return
         try:
             received = environment.oap.receive(
                 request.oap, environment.upper.settings(name, "server"), environment.wall()
             )
         except OapError as error:
-            counters["refused_by_us"] += 1
+            counters["handshakes_failed"] += 1
             self._refuse(request.eid, address, error.code, now)
             return
         self._last += 1
@@ -160,13 +161,14 @@ class Incoming:
 
         Raises `FlowRefusedException` when the handshake fails; the peer is told, and the program can go on waiting.
         """
-        core, blob = self._core, arrival.extension
+        core, blob, received = self._core, arrival.extension, arrival.received
+        assert received is not None, "it is answered"
         own = agreed = None
         if blob is not None:
             own = core.extension(blob.request, crc=blob.has(extension.CRC))
             agreed = blob.agree(own)
         try:
-            oap, session = arrival.received.respond(
+            oap, session = received.respond(
                 random=core.environment.random,
                 wall=core.environment.wall(),
                 data=b"" if own is None else own.encode(),
@@ -176,7 +178,7 @@ class Incoming:
                     ENCRYPTION, f"certificate and keys take {len(oap)} bytes; {REPLY_OAP_LENGTH} fit in a reply"
                 )
         except OapError as error:
-            core.counters["refused_by_us"] += 1
+            core.counters["handshakes_failed"] += 1
             self.refuse(arrival, error.code)
             raise FlowRefusedException(
                 f"a flow to {arrival.name!r} for {written(arrival.address)} was refused: {error}"
@@ -192,7 +194,7 @@ class Incoming:
         """The flow of an accepted request is there: tell the peer."""
         assert arrival.reply is not None, "it was not accepted"
         arrival.accepted = True
-        self._core.counters["accepted"] += 1
+        self._core.counters["requests_accepted"] += 1
         self._core.send(arrival.address, arrival.reply)
 
     def refuse(self, arrival: Arrival, code: int) -> None:
@@ -208,17 +210,17 @@ class Incoming:
             self._waiting_of[host] -= 1
             if not self._waiting_of[host]:
                 del self._waiting_of[host]
-        arrival.reply = reply
+        arrival.reply, arrival.received = reply, None
         self._answered.set(arrival.number, now + ANSWER_TIME)
         if len(self._answered) > ANSWERS:
             self._forget(next(self._answered.due(now + ANSWER_TIME)))
 
     def _refuse(self, eid: int, address: Address, code: int, now: float) -> None:
         if self._refusals.take(now):
-            self._core.counters["refused"] += 1
+            self._core.counters["requests_refused"] += 1
             self._core.send(address, FlowReply(eid, 0, code, b"").encode())
         else:
-            self._core.counters["overload"] += 1
+            self._core.counters["messages_dropped"] += 1
 
     # --- time
 

@@ -46,9 +46,9 @@ class Notices:
     def acknowledged(self, message: FlowDeallocAck, address: Address) -> None:
         notice = self._waiting.get(message.peer_eid)
         if notice is None or notice.message.peer_eid != message.eid:
-            self._core.counters["unknown"] += 1
+            self._core.counters["messages_unknown"] += 1
         elif notice.address != address:
-            self._core.counters["wrong_source"] += 1
+            self._core.counters["messages_wrong_source"] += 1
         else:
             self._forget(message.peer_eid)
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, field
 
+import msgspec
+
 from ouroboros.control.effects import Address, Reserve, Unreserve
 from ouroboros.control.oap import ClientHandshake, OapError, Session, Settings
 from ouroboros.errors import FlowRefusedException, OuroborosError
@@ -132,9 +134,9 @@ class Outgoing:
         """A reply came in. Only one that comes from where a request went is believed."""
         sent = self._tries.get(reply.eid)
         if sent is None:
-            self._core.counters["unknown"] += 1
+            self._core.counters["messages_unknown"] += 1
         elif sent.address != address:
-            self._core.counters["wrong_source"] += 1
+            self._core.counters["messages_wrong_source"] += 1
         elif sent.token is None:
             self._answered_late(sent, reply, now)
         elif reply.response < 0:
@@ -207,7 +209,7 @@ class Outgoing:
         try:
             session = sent.handshake.finish(reply.oap)
         except OapError as error:
-            core.counters["refused_by_us"] += 1
+            core.counters["handshakes_failed"] += 1
             text = f"the answer of {written(sent.address)} for a flow to {allocation.name!r} was refused: {error}"
             self._fail(allocation, FlowRefusedException(text), now)
             return
@@ -215,13 +217,14 @@ class Outgoing:
         agreed = peer.agree(self._blob(allocation)) if peer is not None else None
         has_crc = agreed is not None and agreed.has(extension.CRC)
         qos = allocation.qos if has_crc else without_crc(allocation.qos)
+        qos = msgspec.structs.replace(qos, cypher_s=session.strength)
         end = RemoteEnd(core.id, sent.eid, reply.peer_eid, sent.address, qos, agreed, session)
         del self._allocations[allocation.token], self._tries[sent.eid]
         self._end(allocation, sent, now)
         core.environment.upper.answered(allocation.token, end, now)
 
     def _refused(self, allocation: Allocation, sent: Try, code: int, now: float) -> None:
-        self._core.counters["refused_by_peer"] += 1
+        self._core.counters["replies_refusing"] += 1
         self._fail(allocation, error_of(code, allocation.name, sent.address), now)
 
     def _fail(self, allocation: Allocation, error: OuroborosError, now: float) -> None:
@@ -231,7 +234,7 @@ class Outgoing:
 
     def _answered_late(self, sent: Try, reply: FlowReply, now: float) -> None:
         """A request that was given up is answered: a node of ours that accepted is told."""
-        self._core.counters["late"] += 1
+        self._core.counters["replies_late"] += 1
         if reply.response < 0:
             return
         with contextlib.suppress(OapError):
