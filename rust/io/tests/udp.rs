@@ -147,7 +147,7 @@ fn management_datagrams_go_to_control_with_their_source() {
     let (one, other) = nodes();
     let mut datagram = vec![0; 47];
     datagram[44] = 1;
-    one.layer.send(datagram.clone(), other.address);
+    one.layer.send(&datagram, other.address);
     match other.events().remove(0) {
         Event::Management(data, from) => assert_eq!((data, from), (datagram, one.address)),
         event => panic!("{event:?}"),

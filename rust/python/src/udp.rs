@@ -74,7 +74,7 @@ impl UdpWorker {
 
     /// Send a management datagram.
     fn send(&self, datagram: &[u8], to: (String, u16)) -> PyResult<()> {
-        self.lock().send(datagram.to_vec(), address(&to)?);
+        self.lock().send(datagram, address(&to)?);
         Ok(())
     }
 

@@ -21,6 +21,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -28,6 +29,7 @@ use std::time::Instant;
 use ouroboros_shm::endpoint::Endpoint;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::{read, write};
+use rustix::net::{SendFlags, sendto};
 
 use crate::impair::Settings;
 
@@ -151,8 +153,12 @@ enum Command {
 #[derive(Debug)]
 struct Shared {
     start: Instant,
+    /// For datagrams that control sends itself.
+    socket: OwnedFd,
+    /// Management datagrams go through a bad link.
+    impaired: AtomicBool,
     commands: Mutex<Vec<Command>>,
-    /// Readable while there are commands.
+    /// Readable while there are commands that cannot wait.
     wake: OwnedFd,
     events: Mutex<VecDeque<Event>>,
     /// Readable while there are events.
@@ -170,17 +176,17 @@ impl Shared {
     }
 
     fn command(&self, command: Command) {
-        let mut commands = lock(&self.commands);
-        commands.push(command);
-        if commands.len() == 1 {
-            ring(&self.wake);
-        }
+        lock(&self.commands).push(command);
+        ring(&self.wake);
+    }
+
+    /// A command that the thread need not know before it looks at a datagram that arrives from now on.
+    fn command_later(&self, command: Command) {
+        lock(&self.commands).push(command);
     }
 
     fn take_commands(&self) -> Vec<Command> {
-        let mut commands = lock(&self.commands);
-        hush(&self.wake);
-        std::mem::take(&mut *commands)
+        std::mem::take(&mut *lock(&self.commands))
     }
 
     /// False: there are too many already. Ends of flows always find room.
@@ -220,6 +226,8 @@ impl UdpLayer {
         let descriptor = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let shared = Arc::new(Shared {
             start: Instant::now(),
+            socket: socket.try_clone()?,
+            impaired: AtomicBool::new(false),
             commands: Mutex::default(),
             wake: descriptor()?,
             events: Mutex::default(),
@@ -237,12 +245,12 @@ impl UdpLayer {
 
     /// Keep the first packets for an endpoint id that come from an address until `add` or `unreserve`.
     pub fn reserve(&self, eid: u32, peer: SocketAddr) {
-        self.shared.command(Command::Reserve(eid, peer));
+        self.shared.command_later(Command::Reserve(eid, peer));
     }
 
     /// Forget what `reserve` kept. No error when there is nothing.
     pub fn unreserve(&self, eid: u32) {
-        self.shared.command(Command::Unreserve(eid));
+        self.shared.command_later(Command::Unreserve(eid));
     }
 
     /// The peer of a flow deallocated: its program gets what has arrived, then the end. No error when there is none.
@@ -251,12 +259,18 @@ impl UdpLayer {
     }
 
     /// Send a management datagram.
-    pub fn send(&self, datagram: Vec<u8>, to: SocketAddr) {
-        self.shared.command(Command::Send(datagram, to));
+    pub fn send(&self, datagram: &[u8], to: SocketAddr) {
+        if self.shared.impaired.load(Ordering::Relaxed) {
+            self.shared.command(Command::Send(datagram.to_vec(), to));
+        } else {
+            // A full socket or a way that is not there: lost, as anywhere on the way.
+            let _ = sendto(&self.shared.socket, datagram, SendFlags::DONTWAIT, &to);
+        }
     }
 
     /// Let this happen to all that is sent from now on.
     pub fn impair(&self, settings: Settings, seed: u64) {
+        self.shared.impaired.store(true, Ordering::Relaxed);
         self.shared.command(Command::Impair(settings, seed));
     }
 

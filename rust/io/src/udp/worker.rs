@@ -18,7 +18,7 @@ use super::credit::Report;
 use super::flow::{Flow, Turn};
 use super::outlet::{EID, Line};
 use super::timers::Timers;
-use super::{Command, Event, How, LayerCounters, MANAGEMENT, Setup, Shared, Snapshot};
+use super::{Command, Event, How, LayerCounters, MANAGEMENT, Setup, Shared, Snapshot, hush};
 use crate::impair::{Counters, Impairment, Settings, seed_of};
 
 /// Buffers of one call of the kernel, each for a run of datagrams.
@@ -63,6 +63,7 @@ pub(super) struct Worker {
     buffer: Vec<u8>,
     /// There may be something to receive.
     readable: bool,
+    stopped: bool,
 }
 
 impl Worker {
@@ -87,6 +88,7 @@ impl Worker {
             shaken: Counters::default(),
             buffer: vec![0; BUFFERS * BUFFER],
             readable: true,
+            stopped: false,
         })
     }
 
@@ -103,15 +105,17 @@ impl Worker {
             for event in &events {
                 match event.data.u64() {
                     COMMANDS => {
-                        if !self.obey() {
-                            return;
-                        }
+                        hush(&self.shared.wake);
+                        self.obey();
                     }
                     SOCKET => self.look_at_socket(event.flags),
                     eid => self.queue(eid as u32),
                 }
             }
             self.receive();
+            if self.stopped {
+                return;
+            }
             self.look_at_clock();
             self.serve();
             self.batch.flush(&self.socket);
@@ -136,8 +140,7 @@ impl Worker {
 
     // --- commands
 
-    /// False: stop.
-    fn obey(&mut self) -> bool {
+    fn obey(&mut self) {
         for command in self.shared.take_commands() {
             match command {
                 Command::Add(setup) => self.add(*setup),
@@ -159,10 +162,9 @@ impl Worker {
                     // Whoever asked may have stopped waiting.
                     let _ = answer.send(self.snapshot());
                 }
-                Command::Stop => return false,
+                Command::Stop => self.stopped = true,
             }
         }
-        true
     }
 
     fn add(&mut self, setup: Setup) {
@@ -230,6 +232,8 @@ impl Worker {
             let socket = (&self.socket.descriptor).into();
             match self.socket.state.recv(socket, &mut slices, &mut metas) {
                 Ok(count) => {
+                    // What was reserved before these datagrams were caused must be known.
+                    self.obey();
                     let now = self.shared.now();
                     for (bytes, meta) in buffer.chunks_exact(BUFFER).zip(&metas[..count]) {
                         self.dispatch(now, &bytes[..meta.len.min(BUFFER)], meta.stride, meta.addr);
