@@ -127,7 +127,7 @@ fn packets_behind_garbage_are_read_after_the_peer_closed() {
 #[test]
 fn longest_packet_is_shorter_by_the_overhead() {
     let flow = Flow::guarded();
-    assert_eq!(write(&flow.near, &vec![1; MAX_PACKET - OVERHEAD + 1]), Err(Error::TooLong));
+    assert_eq!(write(&flow.near, &vec![1; MAX_PACKET - OVERHEAD + 1]), Err(Error::TooLong(MAX_PACKET - OVERHEAD)));
     assert_eq!(write(&flow.near, &vec![1; MAX_PACKET - OVERHEAD]), Ok(true));
     assert_eq!(read(&flow.far).unwrap().unwrap().len(), MAX_PACKET - OVERHEAD);
 }
