@@ -4,5 +4,5 @@ pub mod broadcast;
 pub mod impair;
 pub mod link;
 pub mod relay;
-pub mod udp;
 mod sleep;
+pub mod udp;

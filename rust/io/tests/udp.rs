@@ -26,8 +26,18 @@ impl Node {
     /// The program's end of a flow to a peer.
     fn add(&self, eid: u32, peer: SocketAddr, peer_eid: u32, change: impl FnOnce(&mut Setup)) -> Endpoint {
         let (program, endpoint) = pair();
-        let mut setup =
-            Setup { eid, peer_eid, peer, endpoint, frcp: None, seed: 7, credit: true, crc: false, timeout: 0, mtu: 9000 };
+        let mut setup = Setup {
+            eid,
+            peer_eid,
+            peer,
+            endpoint,
+            frcp: None,
+            seed: 7,
+            credit: true,
+            crc: false,
+            timeout: 0,
+            mtu: 9000,
+        };
         change(&mut setup);
         self.layer.add(setup);
         program

@@ -245,14 +245,7 @@ impl Endpoint {
     /// packets are encrypted between the two ends, by a key of 32 bytes that no other flow has.
     #[new]
     #[pyo3(signature = (memory, bell, side, max_packet=MAX_PACKET, suite=0, key=None))]
-    fn new(
-        memory: i32,
-        bell: i32,
-        side: usize,
-        max_packet: usize,
-        suite: u16,
-        key: Option<&[u8]>,
-    ) -> PyResult<Self> {
+    fn new(memory: i32, bell: i32, side: usize, max_packet: usize, suite: u16, key: Option<&[u8]>) -> PyResult<Self> {
         if memory < 0 || bell < 0 {
             return Err(PyValueError::new_err("not a descriptor"));
         }

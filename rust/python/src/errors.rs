@@ -21,7 +21,9 @@ pub fn flow_error(error: Error, length: usize) -> PyErr {
             "this flow belongs to the process that forked this one; allocate or accept a flow of its own here",
         ),
         Error::PeerClosed => FlowDownException::new_err("the peer deallocated the flow; allocate a new one"),
-        Error::PeerDead => FlowPeerException::new_err("the peer's process died, or does not answer any more; allocate a new flow"),
+        Error::PeerDead => {
+            FlowPeerException::new_err("the peer's process died, or does not answer any more; allocate a new flow")
+        }
         Error::Down => FlowDownException::new_err("the flow is set down by FlowProperties.Down, here or at the peer"),
         Error::Refused => FlowPermissionException::new_err("the peer has set the flow write-only and takes no packets"),
         Error::Corrupt => {

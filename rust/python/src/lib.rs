@@ -4,8 +4,8 @@ mod broadcast;
 mod buffer;
 mod endpoint;
 mod errors;
-mod link;
 mod guard;
+mod link;
 mod relay;
 mod udp;
 

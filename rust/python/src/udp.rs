@@ -147,15 +147,7 @@ impl Frcp {
     /// one read. `max_packet`: bytes, header included. `mpl`: nanoseconds.
     #[new]
     #[pyo3(signature = (*, reliable, own, sack, fragments, window, max_packet, mpl))]
-    fn new(
-        reliable: bool,
-        own: bool,
-        sack: bool,
-        fragments: bool,
-        window: u32,
-        max_packet: usize,
-        mpl: u64,
-    ) -> Self {
+    fn new(reliable: bool, own: bool, sack: bool, fragments: bool, window: u32, max_packet: usize, mpl: u64) -> Self {
         let peer = if own { Peer::Own { sack, fragments, window } } else { Peer::Reference };
         Frcp(Config { reliable, peer, max_packet, mpl, rtt: None })
     }

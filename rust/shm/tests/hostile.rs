@@ -381,8 +381,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_scribble_harms_the_other_side(steps in prop::collection::vec((0..KINDS, any::<u16>(), values()), 0..120)) {
-        let mut attack = Attack::new();
+    fn no_scribble_harms_the_other_side(
+        steps in prop::collection::vec((0..KINDS, any::<u16>(), values()), 0..120), guarded: bool,
+    ) {
+        let mut attack = if guarded { Attack::guarded() } else { Attack::new() };
         for (kind, place, value) in steps {
             attack.step(kind, place, value);
         }

@@ -80,7 +80,9 @@ impl Model {
             match batch.stage(&packet) {
                 Ok(true) => self.queue.push_back(packet),
                 Ok(false) => assert!(!self.queue.is_empty(), "{length} bytes must fit an empty ring"),
-                Err(error) => assert!(error == Error::TooLong(MAX_PACKET - self.overhead) && length + self.overhead > MAX_PACKET),
+                Err(error) => {
+                    assert!(error == Error::TooLong(MAX_PACKET - self.overhead) && length + self.overhead > MAX_PACKET)
+                }
             }
         }
     }

@@ -5,9 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use quinn_udp::{Transmit, UdpSocketState};
-use rustix::net::sockopt::{
-    set_socket_recv_buffer_size, set_socket_recv_buffer_size_force, socket_recv_buffer_size,
-};
+use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force, socket_recv_buffer_size};
 
 /// Bytes of one call: the most that UDP carries, less its headers.
 const LIMIT: usize = 65_000;

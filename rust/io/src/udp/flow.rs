@@ -19,7 +19,10 @@ const TURN: usize = 128;
 #[derive(Debug)]
 enum Protocol {
     /// Nothing. With a peer of ours, credit on this side and reports for that of the peer.
-    Raw { credit: Option<Credit>, reports: Reports },
+    Raw {
+        credit: Option<Credit>,
+        reports: Reports,
+    },
     Frcp(Box<Connection>),
 }
 
@@ -255,7 +258,9 @@ impl Flow {
         let mut reader = endpoint.reader()?;
         for _ in 0..TURN {
             let may = match protocol {
-                Protocol::Raw { credit, .. } => !line.batch.blocked && credit.as_mut().is_none_or(|it| it.may_send(now)),
+                Protocol::Raw { credit, .. } => {
+                    !line.batch.blocked && credit.as_mut().is_none_or(|it| it.may_send(now))
+                }
                 Protocol::Frcp(connection) => connection.can_write(),
             };
             if !may {
