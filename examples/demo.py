@@ -10,6 +10,7 @@ import os
 import random
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -154,20 +155,27 @@ def network(stage: Stage, directory: Path) -> None:
     for node in (server, client):
         with node_in(node):
             irm.node_info()  # which starts it
-    layer = "ipcp bootstrap type udp4 name udp layer net impair", BAD_LINK, "ip"
+    layer = f"ipcp bootstrap type udp4 name udp layer net port {free_port()} impair", BAD_LINK, "ip"
     with node_in(server):
         manage(*layer, "127.0.0.1")
         manage("name register sendfile layer net")
     with node_in(client):
         manage(*layer, "127.0.0.2 peer sendfile@127.0.0.1")
     with transfer(stage, directory, NETWORK_FILE_SIZE, server, client) as (rate, digest), node_in(client):
-        flow = next(each for each in json.loads(manage("flow list --json")) if each["frcp"])
-    repaired, packets = flow["frcp"]["retransmitted"], flow["frcp"]["sent"]
+        counters = next(flow["counters"] for flow in json.loads(manage("flow list --json")) if flow["counters"])
+    repaired, packets = counters["frcp_retransmitted"], counters["frcp_data_sent"]
     told(f"network   two nodes, 127.0.0.1 and 127.0.0.2, and {BAD_LINK} between them")
     told(f"          {rate}, sha256 {digest[:16]}… at both ends")
     told(f"          {repaired} of {packets} packets were sent again")
     if not repaired:
         raise DemoError("nothing was sent again, so nothing was lost")
+
+
+def free_port() -> int:
+    """A port that nobody uses, because the usual one may be taken by a node of yours."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("", 0))
+        return int(sock.getsockname()[1])
 
 
 @contextmanager
@@ -219,8 +227,8 @@ def own_nodes() -> Iterator[Path]:
             with node_in(directory / "run"):
                 yield directory
         finally:
-            for socket in directory.glob("*/irm.sock"):
-                with node_in(socket.parent):
+            for control in directory.glob("*/irm.sock"):
+                with node_in(control.parent):
                     end_node()
 
 

@@ -44,7 +44,7 @@ impl Node {
 
     fn end_of(&self, eid: u32) -> How {
         match self.events().first() {
-            Some(Event::Ended(id, how)) if *id == eid => *how,
+            Some(Event::Ended(id, how, _)) if *id == eid => *how,
             other => panic!("{other:?}"),
         }
     }

@@ -13,6 +13,7 @@ use pyo3::types::{PyBytes, PyList, PyString};
 
 use crate::buffer::{Source, Target, new_bytes};
 use crate::errors::{FlowException, flow_error, forbidden, timed_out, would_block, would_cut};
+use crate::guard::new_guard;
 
 const ACCESS: u32 = 0o3;
 const READ_ONLY: u32 = 0o0;
@@ -240,17 +241,29 @@ fn end_of_characters(text: &str, count: usize) -> usize {
 
 #[pymethods]
 impl Endpoint {
-    /// Attach to a flow. Takes over both descriptors, also when it fails.
+    /// Attach to a flow. Takes over both descriptors, also when it fails. With a suite, its number in the handshake, the
+    /// packets are encrypted between the two ends, by a key of 32 bytes that no other flow has.
     #[new]
-    #[pyo3(signature = (memory, bell, side, max_packet=MAX_PACKET))]
-    fn new(memory: i32, bell: i32, side: usize, max_packet: usize) -> PyResult<Self> {
+    #[pyo3(signature = (memory, bell, side, max_packet=MAX_PACKET, suite=0, key=None))]
+    fn new(
+        memory: i32,
+        bell: i32,
+        side: usize,
+        max_packet: usize,
+        suite: u16,
+        key: Option<&[u8]>,
+    ) -> PyResult<Self> {
         if memory < 0 || bell < 0 {
             return Err(PyValueError::new_err("not a descriptor"));
         }
         // SAFETY: the caller gives up both descriptors.
         let (memory, bell) = unsafe { (OwnedFd::from_raw_fd(memory), OwnedFd::from_raw_fd(bell)) };
+        let mut inner = shm::Endpoint::attach(memory, bell, side)?.with_longest(max_packet);
+        if suite != 0 || key.is_some() {
+            inner = inner.with_guard(new_guard(suite, key.unwrap_or_default(), side)?);
+        }
         Ok(Endpoint {
-            inner: shm::Endpoint::attach(memory, bell, side)?.with_longest(max_packet),
+            inner,
             flags: AtomicU32::new(DEFAULT_FLAGS),
             receive_timeout: AtomicI64::new(-1),
             send_timeout: AtomicI64::new(-1),
@@ -414,6 +427,11 @@ impl Endpoint {
     #[getter]
     fn transmit_queue(&self) -> PyResult<u64> {
         self.inner.transmit_queue().map_err(|error| flow_error(error, 0))
+    }
+
+    #[getter]
+    fn rejected(&self) -> u64 {
+        self.inner.rejected()
     }
 
     #[getter]

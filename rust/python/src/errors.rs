@@ -27,6 +27,7 @@ pub fn flow_error(error: Error, length: usize) -> PyErr {
         Error::Corrupt => {
             FlowDownException::new_err("the peer broke the flow by writing garbage into its memory; allocate a new one")
         }
+        Error::Unsealed => FlowException::new_err("the packet cannot be encrypted any more; allocate a new flow"),
         Error::TooLong(longest) => FlowSizeException::new_err(format!(
             "a packet of {length} bytes is too long: this flow carries at most {longest} bytes in one packet"
         )),

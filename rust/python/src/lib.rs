@@ -5,6 +5,7 @@ mod buffer;
 mod endpoint;
 mod errors;
 mod link;
+mod guard;
 mod relay;
 mod udp;
 

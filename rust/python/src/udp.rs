@@ -101,12 +101,13 @@ impl UdpWorker {
         self.lock().news().as_raw_fd()
     }
 
-    /// What has happened since the last time: management datagrams with their senders, and ends of flows.
+    /// What has happened since the last time: management datagrams with their senders, and ends of flows with their last
+    /// counters.
     #[allow(clippy::type_complexity)]
     fn take_events<'py>(
         &self,
         py: Python<'py>,
-    ) -> (Vec<(Bound<'py, PyBytes>, (String, u16))>, Vec<(u32, &'static str)>) {
+    ) -> PyResult<(Vec<(Bound<'py, PyBytes>, (String, u16))>, Vec<(u32, &'static str, Bound<'py, PyDict>)>)> {
         let (mut datagrams, mut ends) = (Vec::new(), Vec::new());
         for event in self.lock().take_events() {
             match event {
@@ -114,10 +115,10 @@ impl UdpWorker {
                     let from = (from.ip().to_canonical().to_string(), from.port());
                     datagrams.push((PyBytes::new(py, &data), from));
                 }
-                Event::Ended(eid, how) => ends.push((eid, name(how))),
+                Event::Ended(eid, how, counters) => ends.push((eid, name(how), flow_counters(py, *counters)?)),
             }
         }
-        (datagrams, ends)
+        Ok((datagrams, ends))
     }
 
     /// Counters of the layer, and of its flows by endpoint id.

@@ -5,22 +5,25 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::{Errno, dup2};
 use rustix::net::sockopt::set_socket_oobinline;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
-use rustix::thread::futex;
+use rustix::net::{Shutdown, shutdown};
 
+use self::bell::BellSocket;
+use self::guard::{Guarded, Held};
 use crate::channel::{MappedRing, Mapping, wake_writers};
 use crate::layout::{MAX_PACKET, state};
-use crate::ring::{Arm, Bell, Consumer, Corrupt, Memory, Producer, StageError};
+use crate::ring::{Arm, Consumer, Corrupt, Memory, Producer, StageError};
 use crate::spin::{Pauses, Spinner};
 
-/// A writer that waits for space looks this often whether its peer is still there, should the node be gone that tells it.
-const LOOK_FOR_PEER: Duration = Duration::from_secs(1);
+mod bell;
+mod guard;
+mod room;
+
+pub use self::guard::Guard;
 
 /// That many reads without a write between them make a stream, where an answer is not what the reader waits for.
 const STREAM: u32 = 16;
@@ -51,6 +54,8 @@ pub enum Error {
     Corrupt,
     /// The packet is longer than the flow carries: at most so many bytes.
     TooLong(usize),
+    /// The packet cannot be encrypted.
+    Unsealed,
 }
 
 impl std::fmt::Display for Error {
@@ -90,16 +95,7 @@ pub enum Wait {
 #[derive(Debug)]
 struct Receiver {
     consumer: Consumer<MappedRing>,
-    rest: Vec<u8>,
-    rest_at: usize,
-    end_mark: bool,
-}
-
-impl Receiver {
-    /// Whether something is left of a packet that was taken out of the ring.
-    fn holds(&self) -> bool {
-        self.end_mark || self.rest_at < self.rest.len()
-    }
+    held: Held,
 }
 
 /// One side of a flow.
@@ -112,6 +108,7 @@ pub struct Endpoint {
     forks: u32,
     closed: AtomicBool,
     corrupt: AtomicBool,
+    guarded: Option<Guarded>,
     polled: AtomicBool,
     head: AtomicU64,
     reads_in_a_row: AtomicU32,
@@ -138,7 +135,7 @@ impl Endpoint {
         set_socket_oobinline(&bell, true)?;
         let outgoing = MappedRing::new(Arc::clone(&mapping), side);
         let incoming = || MappedRing::new(Arc::clone(&mapping), 1 - side);
-        let receiver = Receiver { consumer: Consumer::new(incoming()), rest: Vec::new(), rest_at: 0, end_mark: false };
+        let receiver = Receiver { consumer: Consumer::new(incoming()), held: Held::default() };
         Ok(Endpoint {
             incoming: incoming(),
             bell: BellSocket { socket: bell, hung_up: AtomicBool::new(false) },
@@ -146,6 +143,7 @@ impl Endpoint {
             forks: FORKS.load(Ordering::Relaxed),
             closed: AtomicBool::new(false),
             corrupt: AtomicBool::new(false),
+            guarded: None,
             polled: AtomicBool::new(false),
             head: AtomicU64::new(0),
             reads_in_a_row: AtomicU32::new(0),
@@ -163,6 +161,19 @@ impl Endpoint {
     pub fn with_longest(mut self, longest: usize) -> Self {
         self.longest = longest.min(MAX_PACKET);
         self
+    }
+
+    /// Encrypt what is written, and decrypt what is read. The peer has to do the same, from the first packet on.
+    #[must_use]
+    pub fn with_guard(mut self, guard: Box<dyn Guard>) -> Self {
+        self.longest = self.longest.min(MAX_PACKET - guard.overhead());
+        self.guarded = Some(Guarded::new(guard));
+        self
+    }
+
+    /// Packets that the guard did not let through.
+    pub fn rejected(&self) -> u64 {
+        self.guarded.as_ref().map_or(0, Guarded::rejected)
     }
 
     /// The right to read. Errors only for this side's own state; a peer that is gone shows when the queue is empty.
@@ -183,7 +194,7 @@ impl Endpoint {
     /// Look for about a microsecond whether the wish came true.
     pub fn glance(&self, wish: Wish) -> bool {
         match wish {
-            Wish::Packet => self.spin_read.glance(self.pauses(), || self.packet_near()),
+            Wish::Packet => !self.is_swamped() && self.spin_read.glance(self.pauses(), || self.packet_near()),
             Wish::Room(length) => self.spin_write.glance(Pauses::STREAM, || self.room_or_end(length)),
         }
     }
@@ -218,35 +229,6 @@ impl Endpoint {
         }
     }
 
-    /// Make the descriptor readable when a packet of `length` can be written, or the flow ends. True: try again now.
-    /// `forget_room` has to follow, when the descriptor became readable or nobody waits any more.
-    pub fn want_room(&self, length: usize) -> Result<bool, Error> {
-        self.usable()?;
-        {
-            let mut receiver = lock(&self.receiver);
-            receiver.consumer.expect_room_token();
-            if !self.polled.load(Ordering::Relaxed) {
-                // Packets that wait to be read must not keep a writer awake.
-                receiver.consumer.hush(&self.bell);
-            }
-        }
-        {
-            let producer = lock(&self.producer);
-            producer.arm();
-            producer.request_wake(length);
-        }
-        Ok(self.room_or_end(length))
-    }
-
-    /// End what `want_room` began.
-    pub fn forget_room(&self) -> Result<(), Error> {
-        self.usable()?;
-        let mut receiver = lock(&self.receiver);
-        let rung = lock(&self.producer).unarm();
-        receiver.consumer.settle_room_token(rung, &self.bell);
-        Ok(())
-    }
-
     /// What has ended the flow, or `state::DOWN` of either side: bits of `state`, none while all is well.
     pub fn ended(&self) -> Result<u32, Error> {
         self.usable()?;
@@ -262,7 +244,7 @@ impl Endpoint {
     /// Make `pollable` readable only for packets, or when `ended` is not what was `seen` of it any more.
     pub fn watch(&self, seen: u32) -> Result<(), Error> {
         let mut reader = self.reader()?;
-        if !reader.receiver.holds() && reader.next()?.is_none() {
+        if reader.receiver.held.is_empty() && reader.next()?.is_none() {
             let armed = reader.receiver.consumer.arm(&self.bell, || self.ended() != Ok(seen));
             self.note_corrupt(armed)?;
         }
@@ -272,7 +254,8 @@ impl Endpoint {
     /// Packets that arrived and were not read.
     pub fn receive_queue(&self) -> Result<u64, Error> {
         self.usable()?;
-        Ok(lock(&self.receiver).consumer.queued())
+        let receiver = lock(&self.receiver);
+        Ok(receiver.consumer.queued() + u64::from(receiver.held.unread))
     }
 
     /// Packets that were written and that the peer did not read yet.
@@ -399,11 +382,19 @@ impl Endpoint {
         self.usable().is_err() || self.peer_error().is_err()
     }
 
+    fn is_swamped(&self) -> bool {
+        self.guarded.as_ref().is_some_and(Guarded::is_swamped)
+    }
+
     fn pauses(&self) -> Pauses {
         if self.reads_in_a_row.load(Ordering::Relaxed) < STREAM { Pauses::ANSWER } else { Pauses::STREAM }
     }
 
     fn wait_packet(&self, deadline: Option<Instant>) -> Wait {
+        // A peer that writes packets faster than they are rejected must not keep the reader beyond its time.
+        if self.is_swamped() && deadline.is_some_and(|end| end <= Instant::now()) {
+            return Wait::TimedOut;
+        }
         if self.spin_read.spin(self.pauses(), || self.packet_near()) {
             return Wait::Ready;
         }
@@ -421,7 +412,7 @@ impl Endpoint {
     }
 
     fn arm(&self, receiver: &mut Receiver) -> Result<Arm, Corrupt> {
-        if receiver.holds() {
+        if !receiver.held.is_empty() {
             return Ok(Arm::Ready);
         }
         let armed = receiver.consumer.arm(&self.bell, || self.read_ended());
@@ -443,37 +434,6 @@ impl Endpoint {
         }
     }
 
-    fn wait_room(&self, length: usize, deadline: Option<Instant>) -> Wait {
-        let space = &self.mapping.control().rings[self.side].wait.space;
-        let seen = space.load(Ordering::Acquire);
-        if self.spin_write.spin(Pauses::STREAM, || self.room_or_end(length)) {
-            return Wait::Ready;
-        }
-        lock(&self.producer).request_wake(length);
-        if self.room_or_end(length) {
-            return Wait::Ready;
-        }
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if left.is_some_and(|left| left.is_zero()) {
-            return Wait::TimedOut;
-        }
-        let patience = timespec(left.map_or(LOOK_FOR_PEER, |left| left.min(LOOK_FOR_PEER)));
-        match futex::wait(space, futex::Flags::empty(), seen, Some(&patience)) {
-            Err(Errno::INTR) => return Wait::Interrupted,
-            Err(Errno::TIMEDOUT) => self.bell.look_for_peer(),
-            _ => {}
-        }
-        Wait::Ready
-    }
-
-    fn room_or_end(&self, length: usize) -> bool {
-        if self.writable().is_err() {
-            return true;
-        }
-        let room = lock(&self.producer).has_room(length);
-        self.note_corrupt(room) != Ok(false)
-    }
-
     /// Wake the readers of both sides (their sockets hang up) and the writers, for good.
     fn wake_all(&self) {
         // An error means that the peer is already gone.
@@ -488,73 +448,10 @@ impl Endpoint {
     }
 }
 
-/// Our end of the socket pair.
-#[derive(Debug)]
-struct BellSocket {
-    socket: OwnedFd,
-    hung_up: AtomicBool,
-}
-
-impl BellSocket {
-    fn ring(&self) {
-        // A full socket is readable, which is all we want; a broken one means the peer is gone.
-        match send(&self.socket, b"!", SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-            Ok(_) | Err(Errno::AGAIN) => {}
-            Err(_) => self.hung_up.store(true, Ordering::Relaxed),
-        }
-    }
-
-    fn poll(&self, deadline: Option<Instant>) -> Result<PollFlags, Errno> {
-        // A socket that the peer shut down halfway is always readable: it counts as hung up as well.
-        let mut fds = [PollFd::new(&self.socket, PollFlags::IN | PollFlags::RDHUP)];
-        let left = deadline.map(|deadline| timespec(deadline.saturating_duration_since(Instant::now())));
-        poll(&mut fds, left.as_ref())?;
-        let flags = fds[0].revents();
-        if flags.intersects(PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR) {
-            self.hung_up.store(true, Ordering::Relaxed);
-        }
-        Ok(flags)
-    }
-
-    fn look_for_peer(&self) {
-        // Notes a hang-up; all else is of no interest here.
-        let _ = self.poll(Some(Instant::now()));
-    }
-
-    /// How many bytes came; an end of file, which comes at once and for ever, is noted.
-    fn receive(&self, bytes: &mut [u8], flags: RecvFlags) -> usize {
-        match recv(&self.socket, bytes, flags | RecvFlags::DONTWAIT) {
-            Ok((_, 0)) => {
-                self.hung_up.store(true, Ordering::Relaxed);
-                0
-            }
-            Ok((_, length)) => length,
-            Err(_) => 0,
-        }
-    }
-}
-
-impl Bell for BellSocket {
-    fn drain(&self, count: usize) -> usize {
-        let mut bytes = [0u8; 16];
-        let limit = count.min(bytes.len());
-        self.receive(&mut bytes[..limit], RecvFlags::empty())
-    }
-
-    fn has_token(&self) -> bool {
-        self.receive(&mut [0u8; 1], RecvFlags::PEEK) > 0
-    }
-}
-
 impl Drop for Endpoint {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-fn timespec(duration: Duration) -> Timespec {
-    // Both parts fit: the longest wait is bounded by Instant arithmetic, far below 2^63 s.
-    Timespec { tv_sec: duration.as_secs() as i64, tv_nsec: i64::from(duration.subsec_nanos()) }
 }
 
 /// The right to read from an endpoint, held for the length of one call.
@@ -567,11 +464,8 @@ pub struct Reader<'a> {
 impl Reader<'_> {
     /// Bytes of the next packet, or of the rest of a partly read one; 0 for the mark that a packet ended; None: nothing there.
     pub fn available(&mut self) -> Result<Option<usize>, Error> {
-        if self.receiver.end_mark {
-            return Ok(Some(0));
-        }
-        if self.receiver.rest_at < self.receiver.rest.len() {
-            return Ok(Some(self.receiver.rest.len() - self.receiver.rest_at));
+        if !self.receiver.held.is_empty() {
+            return Ok(Some(self.held_length()));
         }
         if let Some(length) = self.next()? {
             return Ok(Some(length));
@@ -587,8 +481,19 @@ impl Reader<'_> {
         if self.endpoint.corrupt.load(Ordering::Relaxed) {
             return Err(Error::Corrupt);
         }
-        let next = self.receiver.consumer.next_length();
-        Ok(self.endpoint.note_corrupt(next)?)
+        let next = self.endpoint.note_corrupt(self.receiver.consumer.next_length())?;
+        match &self.endpoint.guarded {
+            Some(guarded) => {
+                let receiver = &mut *self.receiver;
+                let opened = guarded.open_next(&mut receiver.consumer, next, &mut receiver.held);
+                Ok(self.endpoint.note_corrupt(opened)?.then(|| self.held_length()))
+            }
+            None => Ok(next),
+        }
+    }
+
+    fn held_length(&self) -> usize {
+        if self.receiver.held.end_mark { 0 } else { self.receiver.held.rest().len() }
     }
 
     /// Copy the first `target.len()` bytes of what is available; the rest stays for the next time.
@@ -596,48 +501,46 @@ impl Reader<'_> {
         let reads = &self.endpoint.reads_in_a_row;
         reads.store(reads.load(Ordering::Relaxed).saturating_add(1), Ordering::Relaxed);
         let receiver = &mut *self.receiver;
-        if receiver.end_mark {
-            receiver.end_mark = false;
-        } else if receiver.rest_at < receiver.rest.len() {
-            copy(&receiver.rest[receiver.rest_at..], target);
-            receiver.rest_at += target.len();
+        receiver.held.unread = false;
+        if receiver.held.end_mark {
+            receiver.held.end_mark = false;
+        } else if !receiver.held.is_empty() {
+            copy(receiver.held.rest(), target);
+            receiver.held.advance(target.len(), self.endpoint.guarded.is_some());
         } else if target.len() == length {
             receiver.consumer.take(target);
         } else {
             self.hold(length);
             self.take(length, target);
-            return;
-        }
-        if receiver.rest_at == receiver.rest.len() {
-            receiver.rest = Vec::new();
-            receiver.rest_at = 0;
         }
     }
 
     /// Look at all of what is available, without taking it.
     pub fn look(&mut self, length: usize) -> &[u8] {
-        if !self.receiver.holds() {
+        if self.receiver.held.is_empty() {
             self.hold(length);
         }
-        let receiver = &*self.receiver;
-        if receiver.end_mark { &[] } else { &receiver.rest[receiver.rest_at..] }
+        if self.receiver.held.end_mark { &[] } else { self.receiver.held.rest() }
     }
 
     /// The next read finds the mark of the end of a packet.
     pub fn mark_end(&mut self) {
-        self.receiver.end_mark = true;
+        self.receiver.held.end_mark = true;
     }
 
     fn hold(&mut self, length: usize) {
         let receiver = &mut *self.receiver;
-        receiver.rest = Vec::with_capacity(length);
-        receiver.consumer.take(&mut receiver.rest.spare_capacity_mut()[..length]);
-        // SAFETY: `take` wrote all `length` bytes of the spare capacity.
-        unsafe { receiver.rest.set_len(length) };
-        receiver.rest_at = 0;
-        // Nothing would be left to tell that an empty packet is held.
-        receiver.end_mark = length == 0;
+        receiver.held.hold(|bytes| take_into(&mut receiver.consumer, length, bytes));
     }
+}
+
+/// Take the next packet, which has `length` bytes, in the place of what is in `bytes`.
+fn take_into(consumer: &mut Consumer<MappedRing>, length: usize, bytes: &mut Vec<u8>) {
+    bytes.clear();
+    bytes.reserve(length);
+    consumer.take(&mut bytes.spare_capacity_mut()[..length]);
+    // SAFETY: `take` wrote all `length` bytes of the spare capacity.
+    unsafe { bytes.set_len(length) };
 }
 
 fn copy(source: &[u8], target: &mut [MaybeUninit<u8>]) {
@@ -680,7 +583,11 @@ impl Writer<'_> {
             return Err(Error::TooLong(longest));
         }
         self.endpoint.reads_in_a_row.store(0, Ordering::Relaxed);
-        match self.producer.stage(packet) {
+        let staged = match &self.endpoint.guarded {
+            Some(guarded) => guarded.stage(&mut self.producer, packet).ok_or(Error::Unsealed)?,
+            None => self.producer.stage(packet),
+        };
+        match staged {
             Ok(()) => Ok(true),
             Err(StageError::Full) => Ok(false),
             Err(StageError::TooLong) => Err(Error::TooLong(longest)),

@@ -12,6 +12,7 @@ use rustix::fs::fstat;
 
 mod common;
 
+use common::checksum::OVERHEAD;
 use common::{Flow, read, take, write};
 
 #[derive(Debug, Clone)]
@@ -55,6 +56,7 @@ struct Model {
     queue: VecDeque<Vec<u8>>,
     rest: Option<Vec<u8>>,
     written: u8,
+    overhead: usize,
 }
 
 impl Model {
@@ -78,7 +80,7 @@ impl Model {
             match batch.stage(&packet) {
                 Ok(true) => self.queue.push_back(packet),
                 Ok(false) => assert!(!self.queue.is_empty(), "{length} bytes must fit an empty ring"),
-                Err(error) => assert!(error == Error::TooLong(MAX_PACKET) && length > MAX_PACKET),
+                Err(error) => assert!(error == Error::TooLong(MAX_PACKET - self.overhead) && length + self.overhead > MAX_PACKET),
             }
         }
     }
@@ -114,9 +116,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn flow_is_a_queue_of_packets_each_way(steps in steps()) {
-        let flow = Flow::new();
-        let mut models = [Model::default(), Model::default()];
+    fn flow_is_a_queue_of_packets_each_way(steps in steps(), guarded: bool) {
+        let flow = if guarded { Flow::guarded() } else { Flow::new() };
+        let overhead = if guarded { OVERHEAD } else { 0 };
+        let mut models = [(); 2].map(|()| Model { overhead, ..Model::default() });
         for (backwards, step) in &steps {
             let (writer, reader) = if *backwards { (&flow.far, &flow.near) } else { (&flow.near, &flow.far) };
             let model = &mut models[usize::from(*backwards)];

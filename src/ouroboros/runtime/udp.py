@@ -38,6 +38,8 @@ class UdpRuntime:
         self._carry_out = carry_out
         self._random = random.SystemRandom()
         self._families: dict[int, str] = {}
+        #: Ids of flows by layer and endpoint id.
+        self._flows: dict[tuple[int, int], int] = {}
         self._resolving: set[asyncio.Task[None]] = set()
         self.workers: dict[int, UdpWorker] = {}
 
@@ -57,6 +59,7 @@ class UdpRuntime:
         if (worker := self.workers.pop(ipcp, None)) is not None:
             asyncio.get_running_loop().remove_reader(worker.fileno())
             worker.stop()
+            self._flows = {key: flow_id for key, flow_id in self._flows.items() if key[0] != ipcp}
 
     def attach(self, effect: Attach, memory: int, bell: int) -> int:
         """Carry a flow, whose descriptors are taken over; returns the longest message that it takes."""
@@ -65,6 +68,7 @@ class UdpRuntime:
             os.close(memory)
             os.close(bell)
             raise OSError(0, "its layer ended")
+        self._flows[effect.ipcp, effect.eid] = effect.flow_id
         family, qos = self._families[effect.ipcp], effect.qos
         mtu = _path_mtu(family, effect.address) - _HEADERS[family]
         packet, longest = _sizes(family, mtu, qos, effect.extension)
@@ -122,7 +126,11 @@ class UdpRuntime:
         datagrams, ends = self.workers[ipcp].take_events()
         for data, address in datagrams:
             self._irm.management_arrived(ipcp, data, address, now)
-        for eid, how in ends:
+        for eid, how, counters in ends:
+            flow = self._irm.flows.flows.get(self._flows.pop((ipcp, eid), 0))
+            # The id may belong to another flow by now.
+            if flow is not None and flow.remote is not None and (flow.remote.ipcp, flow.remote.eid) == (ipcp, eid):
+                flow.counters = counters
             self._irm.flow_ended(ipcp, eid, how, now)
         self._carry_out()
 

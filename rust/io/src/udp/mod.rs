@@ -80,7 +80,7 @@ pub enum Event {
     /// A management datagram, endpoint id 0 included.
     Management(Vec<u8>, SocketAddr),
     /// A flow ended; its endpoint id is free.
-    Ended(u32, How),
+    Ended(u32, How, Box<FlowCounters>),
 }
 
 /// What became of the packets of a flow.

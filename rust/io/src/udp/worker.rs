@@ -177,7 +177,7 @@ impl Worker {
             .is_ok_and(|bell| epoll::add(&self.epoll, bell, epoll::EventData::new_u64(u64::from(eid)), flags).is_ok());
         if !watched {
             // Out of memory for epoll: the program sees its flow end.
-            self.shared.tell(Event::Ended(eid, How::Closed));
+            self.shared.tell(Event::Ended(eid, How::Closed, Box::default()));
             return;
         }
         if let Some(Reserved { packets, .. }) = self.reserved.remove(&eid) {
@@ -391,7 +391,7 @@ impl Worker {
                     // It can only fail for want of the socket.
                     let _ = epoll::delete(&self.epoll, bell);
                 }
-                self.shared.tell(Event::Ended(eid, how));
+                self.shared.tell(Event::Ended(eid, how, Box::new(flow.counters())));
                 continue;
             }
             let deadline = flow.deadline();

@@ -7,7 +7,10 @@ use std::time::Instant;
 use ouroboros_shm::channel::{self, Mapping};
 use ouroboros_shm::endpoint::{Endpoint, Error, Reader, Wait, Wish};
 
+pub mod checksum;
 pub mod scribbler;
+
+use checksum::Checksum;
 
 /// Both sides of a new flow, and what a hostile side 1 has in its hands.
 pub struct Flow {
@@ -30,6 +33,15 @@ impl Flow {
             memory,
             far_bell,
         }
+    }
+}
+
+impl Flow {
+    /// A flow whose ends do not take what is not of the other.
+    pub fn guarded() -> Self {
+        let Flow { near, far, memory, far_bell, mapping } = Flow::new();
+        let near = near.with_guard(Box::new(Checksum::default()));
+        Flow { near, far: far.with_guard(Box::new(Checksum::default())), memory, far_bell, mapping }
     }
 }
 
