@@ -65,7 +65,7 @@ def test_an_exception_carries_the_reason_of_the_node(node: NodeProcess) -> None:
 
 
 def test_what_is_not_built_yet_says_so(node: NodeProcess) -> None:
-    for ipcp_type in set(IpcpType) - {IpcpType.LOCAL, IpcpType.BROADCAST}:
+    for ipcp_type in (IpcpType.UNICAST, IpcpType.ETH_LLC, IpcpType.ETH_DIX):
         with pytest.raises(UnsupportedError, match=f"of type {ipcp_type.word} are not built yet"):
             irm.create_ipcp("a", ipcp_type)
         with pytest.raises(UnsupportedError, match=f"of type {ipcp_type.word} are not built yet"):

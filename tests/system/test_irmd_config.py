@@ -73,6 +73,21 @@ def test_the_node_has_what_the_file_says_when_programs_come(
     assert name.pol_lb is irm.LoadBalancePolicy.ROUND_ROBIN
 
 
+def test_a_layer_over_udp_of_the_file_is_there_when_programs_come(
+    make_node: Callable[..., NodeProcess], config: Path
+) -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    peers = 'peers = ["oping@127.0.0.2"]'
+    config.write_text(f'[udp4.net0]\nbootstrap = "net"\nip = "127.0.0.1"\nport = {port}\n{peers}\nreg = ["clock"]\n')
+    make_node("--config", str(config))
+    (layer,) = irm.list_ipcps()
+    assert (layer.layer, layer.address, layer.peers) == ("net", f"127.0.0.1:{port}", ("oping@127.0.0.2",))
+    (name,) = irm.list_names()
+    assert (name.name, name.layers) == ("clock", ("net",))
+
+
 def test_a_program_of_the_file_is_started_on_demand(
     make_node: Callable[..., NodeProcess], programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,7 +48,7 @@ from ouroboros.errors import (
     UnsupportedError,
 )
 from ouroboros.layers.udp.core import COUNTERS
-from ouroboros.layers.udp.incoming import REFUSALS, WAITING_OF_ONE
+from ouroboros.layers.udp.incoming import REFUSALS, REQUESTS, WAITING_OF_ONE
 from ouroboros.qos import QoSSpec
 from ouroboros.wire import extension
 from ouroboros.wire.extension import Extension
@@ -743,6 +743,18 @@ def test_refusals_are_bounded() -> None:
     sent = [arrives(server, request("other", number=number)) for number in range(int(REFUSALS[1]) + 50)]
     assert sum(map(len, sent)) == REFUSALS[1]
     assert server.counters["messages_dropped"] == 50
+
+
+def test_requests_are_bounded() -> None:
+    network, _, server = two_nodes()
+    data = request("other").encode()
+    for _ in range(int(REQUESTS[1]) + 7):
+        server.irm.management_arrived(server.layer_id, data, STRANGER, network.now)
+    assert server.counters["messages_dropped"] >= 7
+    assert server.counters["requests_unknown_name"] == REQUESTS[1]
+    network.run(1.0)
+    server.irm.management_arrived(server.layer_id, data, STRANGER, network.now)
+    assert server.counters["requests_unknown_name"] == REQUESTS[1] + 1
 
 
 def test_one_host_cannot_take_all_places_in_the_queue() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import os
@@ -9,7 +10,7 @@ from typing import Protocol
 
 import msgspec
 
-from ouroboros.control.effects import Attach, Connect, Impair, Join, MarkDead, Relay, Release
+from ouroboros.control.effects import Attach, Connect, Impair, Join, MarkDead, Relay, Release, Unreserve
 from ouroboros.control.irm import Irm
 from ouroboros.control.messages import Granted
 from ouroboros.dataplane import MAX_PACKET, BroadcastWorker, RelayWorker, create_channel, mark_dead
@@ -97,19 +98,25 @@ class FlowRuntime:
         try:
             memory, *bells = create_channel()
         except OSError as error:
-            self._programs.fail_flow(effect.flow_id, effect.side, effect.token, error)
+            self._fail_attach(effect, error)
             return
         bell, far_bell = bells[effect.side], bells[1 - effect.side]
         try:
             longest = self._udp.attach(effect, *_duplicates(memory, far_bell))
         except OSError as error:
-            self._programs.fail_flow(effect.flow_id, effect.side, effect.token, error)
+            self._fail_attach(effect, error)
         else:
             granted = Granted(effect.flow_id, effect.qos, effect.side, longest)
             self._programs.grant(effect.token, granted, memory, bell)
         finally:
             for descriptor in (memory, bell, far_bell):
                 os.close(descriptor)
+
+    def _fail_attach(self, effect: Attach, error: OSError) -> None:
+        """The engine does not have the flow, so nobody else would say that it is over; the peer thinks it is there."""
+        self._programs.fail_flow(effect.flow_id, effect.side, effect.token, error)
+        self._udp.unreserve(Unreserve(effect.ipcp, effect.eid))
+        self._irm.flow_ended(effect.ipcp, effect.eid, "closed", asyncio.get_running_loop().time())
 
     def mark_dead(self, effect: MarkDead) -> None:
         if effect.ipcp is not None:

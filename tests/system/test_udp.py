@@ -1,0 +1,138 @@
+"""Two nodes on loopback addresses: programs of one have flows with programs of the other."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+from support import Background, until
+
+from ouroboros import cli, irm
+from ouroboros.dev import Flow, flow_accept, flow_alloc
+from ouroboros.errors import FlowDownException, FlowNameException, FlowRefusedException, IpcpBootstrapError
+from ouroboros.irm import IpcpConfig, IpcpType, Udp4Config
+from ouroboros.qos import QOS_DATA, QOS_RAW, QoSSpec
+from ouroboros.testing.node import Node
+from ouroboros.tools.irm import irm_main
+
+NEAR, FAR = "127.0.0.1", "127.0.0.2"
+
+
+def free_port() -> int:
+    """A UDP port that is free at both addresses, and not one of those that the kernel gives away."""
+    for port in range(20_000, 30_000):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as near, socket.socket(type=socket.SOCK_DGRAM) as far:
+            try:
+                near.bind((NEAR, port))
+                far.bind((FAR, port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no port is free")
+
+
+@dataclass
+class Nodes:
+    """A node that knows where `clock` is, and the one where it is."""
+
+    near: Node
+    far: Node
+    port: int
+
+    def accept(self) -> Background[Flow]:
+        """A program of the far node that waits for a flow to `clock`."""
+        with self.far.use():
+            return Background.waiting_for_node(lambda: flow_accept(name="clock"))
+
+    def flow(self, qos: QoSSpec = QOS_RAW) -> tuple[Flow, Flow]:
+        accepting = self.accept()
+        with self.near.use():
+            flow = flow_alloc("clock", qos)
+        return flow, accepting.result()
+
+
+@pytest.fixture
+def nodes(ouroboros_inproc_node: Callable[[], Node]) -> Nodes:
+    near, far, port = ouroboros_inproc_node(), ouroboros_inproc_node(), free_port()
+    for node, host, peers in ((near, NEAR, (f"clock@{FAR}",)), (far, FAR, ())):
+        with node.use():
+            conf = IpcpConfig(IpcpType.UDP4, "net", udp4=Udp4Config(host, port=port, peers=peers))
+            cli.autoboot("net0", IpcpType.UDP4, "net", conf)
+    with far.use():
+        cli.reg_name("clock", layer="net")
+    return Nodes(near, far, port)
+
+
+@pytest.mark.parametrize("qos", [QOS_RAW, QoSSpec(loss=0), QOS_DATA])
+def test_packets_go_both_ways(nodes: Nodes, qos: QoSSpec) -> None:
+    near, far = nodes.flow(qos)
+    with near, far:
+        near.write(b"what time is it?")
+        assert far.read() == b"what time is it?"
+        far.write(b"noon")
+        assert near.read() == b"noon"
+
+
+def test_both_nodes_list_the_flow_with_the_other_one(nodes: Nodes, capsys: pytest.CaptureFixture[str]) -> None:
+    near, far = nodes.flow()
+    with near, far:
+        for node, host in ((nodes.near, FAR), (nodes.far, NEAR)):
+            with node.use():
+                (info,) = irm.list_flows()
+                assert (info.name, info.layer, info.peer) == ("clock", "net", "node")
+                assert info.address == f"{host}:{nodes.port}"
+        with nodes.near.use():
+            assert irm_main(["ipcp", "list", "--json"]) == 0
+        (layer,) = (each for each in json.loads(capsys.readouterr().out) if each["name"] == "net0")
+        assert layer["counters"]["requests_sent"] >= 1
+        assert layer["peers"] == [f"clock@{FAR}"]
+
+
+def test_the_peer_is_told_that_a_flow_ended_and_gets_what_was_sent_before(nodes: Nodes) -> None:
+    near, far = nodes.flow(QOS_DATA)
+    with far:
+        near.write(b"last words")
+        near.dealloc()
+        assert far.read() == b"last words"
+        with pytest.raises(FlowDownException):
+            far.read()
+
+
+def test_nothing_is_left_of_flows_that_ended(nodes: Nodes) -> None:
+    near, far = nodes.flow()
+    near.dealloc()
+    far.dealloc()
+    for node in (nodes.near, nodes.far):
+        with node.use():
+            until(lambda: irm.list_flows() == [])
+
+
+def test_a_name_that_is_not_registered_there_is_refused(nodes: Nodes) -> None:
+    with nodes.near.use():
+        assert irm_main(["ipcp", "peer", "name", "net0", "add", f"hidden@{FAR}"]) == 0
+        with pytest.raises(FlowRefusedException, match=r"refused the flow to 'hidden' \(-1003 EIPCP\)"):
+            flow_alloc("hidden")
+        assert irm_main(["ipcp", "peer", "name", "net0", "del", f"hidden@{FAR}"]) == 0
+        with pytest.raises(FlowNameException):
+            flow_alloc("hidden")
+
+
+def test_a_port_that_is_taken_cannot_be_had_and_nothing_is_left_of_the_attempt(nodes: Nodes) -> None:
+    with nodes.near.use():
+        conf = IpcpConfig(IpcpType.UDP4, udp4=Udp4Config(FAR, port=nodes.port))
+        with pytest.raises(IpcpBootstrapError, match=f"cannot use {FAR} port {nodes.port} .* in use"):
+            cli.autoboot("net1", IpcpType.UDP4, "other", conf)
+        assert cli.list_ipcps(name="net1") == []
+
+
+def test_a_layer_that_is_destroyed_ends_its_flows_and_the_peer_is_told(nodes: Nodes) -> None:
+    near, far = nodes.flow()
+    with near, far:
+        with nodes.near.use():
+            cli.destroy_ipcp("net0")
+        for flow in (near, far):
+            with pytest.raises(FlowDownException):
+                flow.read()
