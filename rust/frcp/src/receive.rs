@@ -82,6 +82,8 @@ pub struct Receive {
     messages: VecDeque<Message>,
     /// Packets of `messages`.
     unread: u32,
+    /// So much was unread since the edge was told that the peer may be waiting.
+    crowded: bool,
     assembly: Option<Message>,
     free: Vec<Vec<u8>>,
     free_bytes: usize,
@@ -100,6 +102,7 @@ impl Receive {
             received: Ranges::default(),
             messages: VecDeque::new(),
             unread: 0,
+            crowded: false,
             assembly: None,
             free: Vec::new(),
             free_bytes: 0,
@@ -139,6 +142,7 @@ impl Receive {
     /// The present edge is told to the peer.
     pub fn tell(&mut self) -> u32 {
         self.edge = self.edge();
+        self.crowded = self.unread >= self.rules.window / 2;
         self.edge
     }
 
@@ -148,7 +152,8 @@ impl Receive {
         let left = ahead(self.next, self.edge);
         let window = self.rules.window;
         // Tiny steps would cost the peer tiny batches; while there is something to read, larger ones are worth waiting for.
-        opened >= window / 2 || opened > 0 && left <= window / 4 && (opened >= window / 8 || self.messages.is_empty())
+        let narrow = left <= window / 4 && (opened >= window / 8 || self.messages.is_empty());
+        self.crowded && opened > 0 && (opened >= window / 2 || narrow)
     }
 
     /// Packets before others that came are missing.
@@ -326,6 +331,7 @@ impl Receive {
 
     fn ready(&mut self, message: Message) {
         self.unread = self.unread.saturating_add(message.packets);
+        self.crowded |= self.unread >= self.rules.window / 2;
         self.messages.push_back(message);
     }
 
