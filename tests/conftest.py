@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 from support import NodeProcess, Programs, children, descriptors, ended, mapped_flows, node_info, until, users_of
+from udp_nodes import Nodes, join
 
 from ouroboros import dev
 from ouroboros.control.messages import ListFlows
 from ouroboros.runtime import client
+from ouroboros.testing.node import Node
 
 
 @pytest.fixture
@@ -42,6 +44,12 @@ def runtime_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     assert not left, "these processes survived the test"
     assert not sockets, "these sockets are left"
     assert (descriptors(), mapped_flows(), children()) == before
+
+
+@pytest.fixture
+def nodes(ouroboros_inproc_node: Callable[[], Node]) -> Nodes:
+    """Two nodes of this process, joined by a layer over UDP."""
+    return join(ouroboros_inproc_node(), ouroboros_inproc_node())
 
 
 @pytest.fixture

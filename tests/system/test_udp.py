@@ -3,67 +3,17 @@
 from __future__ import annotations
 
 import json
-import socket
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import pytest
-from support import Background, until
+from support import until
+from udp_nodes import FAR, NEAR, Nodes
 
 from ouroboros import cli, irm
-from ouroboros.dev import Flow, flow_accept, flow_alloc
+from ouroboros.dev import flow_alloc
 from ouroboros.errors import FlowDownException, FlowNameException, FlowRefusedException, IpcpBootstrapError
 from ouroboros.irm import IpcpConfig, IpcpType, Udp4Config
 from ouroboros.qos import QOS_DATA, QOS_RAW, QoSSpec
-from ouroboros.testing.node import Node
 from ouroboros.tools.irm import irm_main
-
-NEAR, FAR = "127.0.0.1", "127.0.0.2"
-
-
-def free_port() -> int:
-    """A UDP port that is free at both addresses, and not one of those that the kernel gives away."""
-    for port in range(20_000, 30_000):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as near, socket.socket(type=socket.SOCK_DGRAM) as far:
-            try:
-                near.bind((NEAR, port))
-                far.bind((FAR, port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no port is free")
-
-
-@dataclass
-class Nodes:
-    """A node that knows where `clock` is, and the one where it is."""
-
-    near: Node
-    far: Node
-    port: int
-
-    def accept(self) -> Background[Flow]:
-        """A program of the far node that waits for a flow to `clock`."""
-        with self.far.use():
-            return Background.waiting_for_node(lambda: flow_accept(name="clock"))
-
-    def flow(self, qos: QoSSpec = QOS_RAW) -> tuple[Flow, Flow]:
-        accepting = self.accept()
-        with self.near.use():
-            flow = flow_alloc("clock", qos)
-        return flow, accepting.result()
-
-
-@pytest.fixture
-def nodes(ouroboros_inproc_node: Callable[[], Node]) -> Nodes:
-    near, far, port = ouroboros_inproc_node(), ouroboros_inproc_node(), free_port()
-    for node, host, peers in ((near, NEAR, (f"clock@{FAR}",)), (far, FAR, ())):
-        with node.use():
-            conf = IpcpConfig(IpcpType.UDP4, "net", udp4=Udp4Config(host, port=port, peers=peers))
-            cli.autoboot("net0", IpcpType.UDP4, "net", conf)
-    with far.use():
-        cli.reg_name("clock", layer="net")
-    return Nodes(near, far, port)
 
 
 @pytest.mark.parametrize("qos", [QOS_RAW, QoSSpec(loss=0), QOS_DATA])

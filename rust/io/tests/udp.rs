@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use common::{pair, read, until, write, write_when_possible};
 use ouroboros_io::impair::{Chance, Settings};
 use ouroboros_io::udp::{Event, How, Setup, UdpLayer};
+use ouroboros_shm::channel;
 use ouroboros_shm::endpoint::{Endpoint, Error};
 
 struct Node {
@@ -174,6 +175,26 @@ fn a_program_that_lets_go_sends_what_it_wrote_and_the_layer_says_so() {
     for number in 0..50 {
         assert_eq!(read(&far), Ok(vec![number]));
     }
+    assert_eq!(one.end_of(71), How::Closed);
+}
+
+#[test]
+fn a_program_that_died_without_a_word_is_noticed_by_its_doorbell() {
+    let (one, other) = nodes();
+    let made = channel::create().unwrap();
+    let [zero, program] = made.bells;
+    let endpoint = Endpoint::attach(&made.memory, zero, 0).unwrap();
+    let far = other.add(72, one.address, 71, |_| {});
+    let near = Endpoint::attach(&made.memory, program.try_clone().unwrap(), 1).unwrap();
+    let (eid, peer_eid, peer) = (71, 72, other.address);
+    let (frcp, seed, credit, crc, timeout, mtu) = (None, 7, true, false, 0, 9000);
+    one.layer.add(Setup { eid, peer_eid, peer, endpoint, frcp, seed, credit, crc, timeout, mtu });
+    settle(&other);
+    write(&near, b"last words");
+    // The kernel closes the descriptors of a process that is killed; nobody writes into the memory then.
+    std::mem::forget(near);
+    rustix::net::shutdown(&program, rustix::net::Shutdown::Both).unwrap();
+    assert_eq!(read(&far), Ok(b"last words".to_vec()));
     assert_eq!(one.end_of(71), How::Closed);
 }
 

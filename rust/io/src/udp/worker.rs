@@ -109,7 +109,7 @@ impl Worker {
                         self.obey();
                     }
                     SOCKET => self.look_at_socket(event.flags),
-                    eid => self.queue(eid as u32),
+                    eid => self.look_at_program(eid as u32, event.flags),
                 }
             }
             self.receive();
@@ -350,6 +350,16 @@ impl Worker {
     }
 
     // --- flows
+
+    fn look_at_program(&mut self, eid: u32, flags: epoll::EventFlags) {
+        if flags.intersects(epoll::EventFlags::HUP | epoll::EventFlags::RDHUP | epoll::EventFlags::ERR)
+            && let Some(flow) = self.flows.get(&eid)
+        {
+            // Notes the hang-up of a process that died without a word.
+            let _ = flow.endpoint.ended();
+        }
+        self.queue(eid);
+    }
 
     fn queue(&mut self, eid: u32) {
         if let Some(flow) = self.flows.get_mut(&eid)

@@ -1,0 +1,219 @@
+"""What flows between two nodes promise, over good and bad networks, and against whoever sends garbage."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from support import Background, Programs, until
+from udp_nodes import FAR, NEAR, Nodes
+
+from ouroboros.dev import MAX_PACKET, Flow, FlowProperties
+from ouroboros.errors import (
+    FlowDownException,
+    FlowPeerException,
+    FlowSizeException,
+    FlowTimeoutException,
+    FlowWouldBlockException,
+)
+from ouroboros.qos import QOS_RAW, QoSSpec
+from ouroboros.testing.node import Node
+
+RELIABLE = QoSSpec(loss=0)
+ORDERED = QoSSpec(in_order=1)
+
+
+# Programs of the tests run on the nodes of this process, so they need no runtime directory of their own.
+@pytest.fixture
+def programs(tmp_path: Path) -> Iterator[Programs]:
+    started = Programs(tmp_path)
+    yield started
+    started.end()
+
+
+BAD = "loss=5%,reorder=5%,duplicate=5%,delay=1ms,seed=7"
+
+
+def numbered(number: int, length: int) -> bytes:
+    return number.to_bytes(8) + bytes(number % 251 for _ in range(length - 8))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("length", [8, 1400, 8000, 100_000])
+def test_a_reliable_flow_delivers_everything_in_order_over_a_bad_network(nodes: Nodes, length: int) -> None:
+    nodes.impair(BAD)
+    near, far = nodes.flow(RELIABLE)
+    with near, far:
+        packets = [numbered(number, length) for number in range(max(20, 500_000 // length) if length > 8 else 2000)]
+        writing = Background(lambda: [near.write(packet) for packet in packets])
+        assert [far.read() for _ in packets] == packets
+        writing.result()
+        assert nodes.counters(nodes.near)["frcp_retransmitted"] > 0
+
+
+@pytest.mark.slow
+def test_both_directions_of_a_reliable_flow_work_at_once_over_a_bad_network(nodes: Nodes) -> None:
+    nodes.impair(BAD)
+    near, far = nodes.flow(RELIABLE)
+    with near, far:
+        packets = [numbered(number, 1000) for number in range(500)]
+        for flow in (near, far):
+            flow.set_snd_timeout(30)
+        writing = [Background(lambda flow=flow: [flow.write(each) for each in packets]) for flow in (near, far)]  # type: ignore[misc]
+        reading = Background(lambda: [near.read() for _ in packets])
+        assert [far.read() for _ in packets] == packets
+        assert reading.result() == packets
+        for each in writing:
+            each.result()
+
+
+def test_an_ordered_flow_loses_packets_but_never_goes_back(nodes: Nodes) -> None:
+    nodes.impair("loss=10%,reorder=10%,seed=3")
+    near, far = nodes.flow(ORDERED)
+    with near, far:
+        far.set_rcv_timeout(30)
+        last, numbers = -1, count()
+
+        def write() -> None:
+            for _ in range(1000):
+                near.write(next(numbers).to_bytes(4))
+
+        writing = Background(write)
+        while last < 900:
+            number = int.from_bytes(far.read())
+            assert number > last
+            last = number
+        writing.result()
+
+
+def test_what_a_program_wrote_arrives_after_it_has_gone(nodes: Nodes, programs: Programs) -> None:
+    nodes.impair("loss=20%,delay=5ms,seed=1")
+    accepting = nodes.accept()
+    with nodes.near.use():
+        programs.start(
+            """
+            f = flow_alloc("clock", QoSSpec(loss=0))
+            for number in range(200):
+                f.write(number.to_bytes(2) * 500)
+            os._exit(0)
+            """
+        ).finish()
+    with accepting.result() as far:
+        far.set_rcv_timeout(30)
+        assert [int.from_bytes(far.read()[:2]) for _ in range(200)] == list(range(200))
+        with pytest.raises(FlowDownException):
+            far.read()
+
+
+@pytest.mark.parametrize(("qos", "longest"), [(QOS_RAW, 8976), (QoSSpec(ber=0), 8972), (RELIABLE, MAX_PACKET)])
+def test_the_longest_packet_passes_and_a_longer_one_is_refused_with_the_limit(
+    nodes: Nodes, qos: QoSSpec, longest: int
+) -> None:
+    near, far = nodes.flow(qos)
+    with near, far:
+        packet = random.Random(5).randbytes(longest)
+        near.write(packet)
+        assert far.read() == packet
+        with pytest.raises(FlowSizeException, match=f"at most {longest} bytes"):
+            near.write(packet + b"!")
+        near.write(b"and on it goes")
+        assert far.read() == b"and on it goes"
+
+
+@pytest.mark.parametrize("qos", [QOS_RAW, RELIABLE])
+def test_a_reader_that_stops_holds_its_sender_back_and_nobody_else(nodes: Nodes, qos: QoSSpec) -> None:
+    slow_near, slow_far = nodes.flow(qos)
+    near, far = nodes.flow(RELIABLE)
+    with slow_near, slow_far, near, far:
+        slow_near.set_flags(FlowProperties.ReadWrite | FlowProperties.NonBlockingWrite)
+        written = 0
+
+        def held_back() -> bool:
+            nonlocal written
+            try:
+                slow_near.write(written.to_bytes(8) * 500)
+            except FlowWouldBlockException:
+                # Both rings and the window between them are full, unless packets are still on their way.
+                return written * 4000 > 2_000_000
+            written += 1
+            return False
+
+        until(held_back)
+        for number in range(100):
+            near.write(b"%d" % number)
+            assert far.read() == b"%d" % number
+        slow_far.set_rcv_timeout(20)
+        assert [int.from_bytes(slow_far.read()[:8]) for _ in range(300)] == list(range(300))
+
+
+def test_a_program_that_is_killed_ends_the_flow_at_the_other_node(nodes: Nodes, programs: Programs) -> None:
+    accepting = nodes.accept()
+    with nodes.near.use():
+        program = programs.start("f = flow_alloc('clock', QoSSpec(loss=0))\nf.write(b'alive')\nhear()")
+    with accepting.result() as far:
+        assert far.read() == b"alive"
+        program.kill()
+        with pytest.raises(FlowDownException):
+            far.read()
+
+
+def test_a_peer_that_falls_silent_is_given_up_after_the_time_of_the_flow(nodes: Nodes) -> None:
+    near, far = nodes.flow(QoSSpec(timeout=500))
+    with near, far:
+        # Keepalives go both ways, so nothing happens while the network works.
+        near.set_rcv_timeout(1.2)
+        with pytest.raises(FlowTimeoutException):
+            near.read()
+        near.set_rcv_timeout(None)
+        nodes.impair("partition")
+        for flow in (near, far):
+            with pytest.raises(FlowPeerException, match="does not answer"):
+                flow.read()
+
+
+def test_garbage_from_anywhere_is_dropped_and_disturbs_nothing(nodes: Nodes) -> None:
+    near, far = nodes.flow(RELIABLE)
+    noise = random.Random(11)
+    with near, far, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.bind(("127.0.0.3", 0))
+        for number in range(300):
+            for host in (NEAR, FAR):
+                for head in (b"", bytes(4), bytes(44) + bytes([noise.randrange(256)])):
+                    stranger.sendto(head + noise.randbytes(noise.randrange(2100)), (host, nodes.port))
+            near.write(b"%d" % number)
+            assert far.read() == b"%d" % number
+
+
+def test_packets_of_a_flow_are_taken_from_its_peer_only(nodes: Nodes) -> None:
+    near, far = nodes.flow()
+    with near, far, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.bind(("127.0.0.3", 0))
+        eid = endpoint_id(nodes.far)
+        stranger.sendto(eid.to_bytes(4) + b"forged", (FAR, nodes.port))
+        near.write(b"genuine")
+        assert far.read() == b"genuine"
+
+
+def endpoint_id(node: Node) -> int:
+    """Ours of the only flow of a node, which nobody else can know."""
+    (flow,) = node._node._irm.flows.flows.values()  # type: ignore[attr-defined]
+    return int(flow.remote.eid)
+
+
+def test_queued_packets_of_many_flows_stay_apart(nodes: Nodes) -> None:
+    pairs: list[tuple[Flow, Flow]] = [nodes.flow(qos) for qos in (QOS_RAW, RELIABLE, ORDERED) for _ in range(10)]
+    try:
+        for number, (near, far) in enumerate(pairs):
+            near.write(b"to %d" % number)
+            far.write(b"from %d" % number)
+        for number, (near, far) in enumerate(pairs):
+            assert far.read() == b"to %d" % number
+            assert near.read() == b"from %d" % number
+    finally:
+        for near, far in pairs:
+            near.dealloc()
+            far.dealloc()
