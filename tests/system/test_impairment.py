@@ -25,7 +25,6 @@ from ouroboros.dev import (
     Flow,
     FlowDownException,
     FlowPeerException,
-    FlowQosException,
     QoSSpec,
     flow_alloc,
 )
@@ -76,12 +75,12 @@ def far(node: NodeProcess, programs: Programs) -> Shell:
 
 
 @pytest.fixture
-def connect(far: Shell) -> Iterator[Callable[[], Flow]]:
+def connect(far: Shell) -> Iterator[Callable[..., Flow]]:
     flows: list[Flow] = []
 
-    def make() -> Flow:
+    def make(qos: QoSSpec | None = None) -> Flow:
         far.begin("f = flow_accept(name='clock')")
-        flows.append(flow_alloc("clock"))
+        flows.append(flow_alloc("clock", qos))
         far.answer()
         return flows[-1]
 
@@ -229,16 +228,49 @@ def test_long_packets_pass_whole(make_layer: Callable[[str], Layer], connect: Ca
     assert far.do("f.read() == b'x' * (1 << 20)")
 
 
-# --- what a relay cannot promise
+# --- flows that are promised more than a bad link gives
 
 
-@pytest.mark.parametrize("qos", [QOS_DATA, QoSSpec(in_order=1)], ids=["reliable", "in order"])
-def test_a_flow_that_wants_more_than_a_bad_link_gives_is_refused(
-    make_layer: Callable[[str], Layer], qos: QoSSpec
+@pytest.mark.parametrize("qos", [QOS_DATA, QoSSpec(loss=0)], ids=["data", "reliable"])
+def test_a_reliable_flow_delivers_everything_in_order(
+    make_layer: Callable[[str], Layer], connect: Callable[[QoSSpec], Flow], far: Shell, qos: QoSSpec
 ) -> None:
-    make_layer("loss=1%")
-    with pytest.raises(FlowQosException, match="FRCP\\) is not built yet"):
-        flow_alloc("clock", qos)
+    layer = make_layer("loss=10%,reorder=10%,duplicate=10%,delay=1ms,seed=4")
+    flow = connect(qos)
+    for number in range(500):
+        flow.write(number.to_bytes(2) * 700)
+    assert far.do("[int.from_bytes(f.read()[:2]) for _ in range(500)] == list(range(500))")
+    flow.write(b"x" * (1 << 20))
+    far.do("f.write(f.read())")
+    assert flow.read() == b"x" * (1 << 20)
+    assert layer.entry().lost > 0
+    flow.write(b"last words")
+    flow.dealloc()
+    assert far.do("f.read()") == b"last words"
+    with pytest.raises(FlowDownException, match="deallocated"):
+        far.do("f.read()")
+
+
+def test_an_ordered_flow_loses_packets_but_keeps_their_order(
+    make_layer: Callable[[str], Layer], connect: Callable[[QoSSpec], Flow], far: Shell
+) -> None:
+    make_layer("loss=20%,reorder=20%,seed=4")
+    flow = connect(QoSSpec(in_order=1))
+    for number in range(500):
+        flow.write(number.to_bytes(2))
+    flow.dealloc()
+    code = """
+numbers = []
+try:
+    while True:
+        numbers.append(int.from_bytes(f.read()))
+except FlowDownException:
+    pass
+len(numbers), numbers == sorted(numbers)
+"""
+    received, in_order = far.do(code)
+    assert 300 < received < 500
+    assert in_order
 
 
 # --- ends

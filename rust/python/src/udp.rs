@@ -176,7 +176,18 @@ fn name(how: How) -> &'static str {
 }
 
 fn layer_counters(py: Python<'_>, counters: LayerCounters) -> PyResult<Bound<'_, PyDict>> {
-    let LayerCounters { received, calls, errors, unknown, wrong_source, short, refused, lost } = counters;
+    let LayerCounters {
+        received,
+        calls,
+        errors,
+        unknown,
+        wrong_source,
+        short,
+        refused,
+        lost,
+        duplicated,
+        reordered,
+    } = counters;
     dict(
         py,
         &[
@@ -188,6 +199,8 @@ fn layer_counters(py: Python<'_>, counters: LayerCounters) -> PyResult<Bound<'_,
             ("short", short),
             ("refused", refused),
             ("lost", lost),
+            ("duplicated", duplicated),
+            ("reordered", reordered),
         ],
     )
 }

@@ -84,8 +84,6 @@ class FlowManager:
                 f"nobody offers {request.name!r} on this node: start the program that accepts flows for it, "
                 "or create the name with `irm name create`"
             )
-        if not layers:
-            self._check_promises(request, self._impaired(request.name))
         timeout = ALLOC_TIMEOUT if request.timeout is None else request.timeout
         waiting = self._waiting.add(token, process, request, now + timeout)
         acceptor = name.next_acceptor() if name is not None else None
@@ -303,15 +301,12 @@ class FlowManager:
                 self._fail(waiting, error)
             return
         waiting.layer = None
-        try:
-            if request.name not in self._registry.names:
-                raise FlowNameException(
-                    f"nobody offers {request.name!r} on this node, and no layer knows where it is: add it to the peers "
-                    f"of one with `irm ipcp peer`, or its MD5 {digest_of(request.name).hex()} to /etc/hosts or the DNS"
-                )
-            self._check_promises(request, self._impaired(request.name))
-        except (FlowNameException, FlowQosException) as error:
-            self._fail(waiting, error)
+        if request.name not in self._registry.names:
+            text = (
+                f"nobody offers {request.name!r} on this node, and no layer knows where it is: add it to the peers of one "
+                f"with `irm ipcp peer`, or its MD5 {digest_of(request.name).hex()} to /etc/hosts or the DNS"
+            )
+            self._fail(waiting, FlowNameException(text))
 
     def _udp(self, ipcp: int) -> UdpIpcp:
         layer = self._ipcps[ipcp]
@@ -362,11 +357,9 @@ class FlowManager:
         assert asks.process is not None
         layer = self._impaired(name.text)
         try:
-            # Again: the layer may be impaired only since.
-            self._check_promises(asks.request, layer)
             owners = (asks.process, takes.process)
             flow = self._table.add(name.text, asks.request.qos, owners, (allocator, acceptor))
-        except (FlowQosException, NodeLimitError) as error:
+        except NodeLimitError as error:
             self._fail(asks, error)
             return False
         self._stop_asking(asks)
@@ -417,14 +410,6 @@ class FlowManager:
                 session,
             )
         )
-
-    def _check_promises(self, request: Alloc, layer: Ipcp | None) -> None:
-        """Whether the flow can be given what it asks for. A relay waits for nobody, so it can lose packets of its own."""
-        if layer is not None and request.qos.ordered:
-            raise FlowQosException(
-                f"flows to {request.name!r} go through the impaired layer {layer.layer!r}, where packets can be lost; "
-                "what repairs that (FRCP) is not built yet, so ask neither for loss=0 nor for in_order=1"
-            )
 
     def _start_program(self, name: Name) -> None:
         binding = name.autostart()

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 import os
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -17,6 +17,7 @@ from ouroboros.dataplane import MAX_PACKET, BroadcastWorker, RelayWorker, create
 from ouroboros.layers.broadcast import BroadcastIpcp
 from ouroboros.layers.local import LocalIpcp
 from ouroboros.layers.udp import UdpIpcp
+from ouroboros.runtime.looped import LoopedFlows
 from ouroboros.runtime.udp import UdpRuntime
 
 log = logging.getLogger("ouroboros.irmd")
@@ -41,6 +42,9 @@ class FlowRuntime:
         self._memories: dict[int, int] = {}
         self._workers: dict[int, BroadcastWorker] = {}
         self._relays: dict[int, RelayWorker] = {}
+        #: Ordered flows of impaired local layers, and what the links of those layers do.
+        self._looped: dict[int, LoopedFlows] = {}
+        self._settings: dict[int, dict[str, Any]] = {}
 
     def connect(self, effect: Connect) -> None:
         tokens = (effect.allocator, effect.acceptor)
@@ -67,15 +71,29 @@ class FlowRuntime:
             for side, token in enumerate(tokens):
                 self._programs.fail_flow(effect.flow_id, side, token, error)
             return
+        # The relay is side 1 of the allocator's channel and side 0 of the acceptor's.
         (memory_a, bell_a, relay_a), (memory_b, relay_b, bell_b) = made
         for side, memory, bell in ((0, memory_a, bell_a), (1, memory_b, bell_b)):
             self._programs.grant(tokens[side], Granted(effect.flow_id, effect.qos, side, MAX_PACKET), memory, bell)
             os.close(bell)
         try:
-            # The relay takes over these descriptors; when it fails, both programs see their flow hang up.
-            self._relays[effect.ipcp].add(effect.flow_id, memory_a, relay_a, memory_b, relay_b)
+            # These descriptors are taken over; when that fails, both programs see their flow hang up.
+            if effect.qos.ordered:
+                ends = [(memory_a, relay_a, 1), (memory_b, relay_b, 0)]
+                self._looped_flows(effect.ipcp).add(effect.flow_id, effect.qos, ends)
+            else:
+                self._relays[effect.ipcp].add(effect.flow_id, memory_a, relay_a, memory_b, relay_b)
         except OSError as error:
             log.warning("flow %d has no relay: %s", effect.flow_id, error)
+
+    def _looped_flows(self, ipcp: int) -> LoopedFlows:
+        if ipcp not in self._looped:
+            self._looped[ipcp] = LoopedFlows(self._settings[ipcp], self._keep_counters)
+        return self._looped[ipcp]
+
+    def _keep_counters(self, flow_id: int, counters: dict[str, int]) -> None:
+        if (flow := self._irm.flows.flows.get(flow_id)) is not None and flow.relay is not None:
+            flow.counters = counters
 
     def join(self, effect: Join) -> None:
         try:
@@ -142,13 +160,19 @@ class FlowRuntime:
 
     def impair(self, effect: Impair) -> None:
         settings = msgspec.structs.asdict(effect.impairment)
-        if (worker := self._udp.workers.get(effect.ipcp) or self._relays.get(effect.ipcp)) is not None:
-            worker.set_impairment(**settings)
+        if (layer := self._udp.workers.get(effect.ipcp)) is not None:
+            layer.set_impairment(**settings)
+            return
+        self._settings[effect.ipcp] = settings
+        if (relay := self._relays.get(effect.ipcp)) is not None:
+            relay.set_impairment(**settings)
         else:
             self._relays[effect.ipcp] = RelayWorker(**settings)
+        if (looped := self._looped.get(effect.ipcp)) is not None:
+            looped.worker.set_impairment(**settings)
 
     def stop_layer(self, ipcp: int) -> None:
-        for worker in (self._workers.pop(ipcp, None), self._relays.pop(ipcp, None)):
+        for worker in (self._workers.pop(ipcp, None), self._relays.pop(ipcp, None), self._looped.pop(ipcp, None)):
             if worker is not None:
                 worker.stop()
         self._udp.stop(ipcp)
@@ -159,8 +183,18 @@ class FlowRuntime:
             if isinstance(ipcp, BroadcastIpcp) and ipcp.id in self._workers:
                 ipcp.lost = self._workers[ipcp.id].lost
             elif isinstance(ipcp, LocalIpcp) and ipcp.id in self._relays:
-                ipcp.counts = self._relays[ipcp.id].counters
+                ipcp.counts = self._count_relayed(ipcp.id)
         self._count_udp()
+
+    def _count_relayed(self, ipcp: int) -> tuple[int, int, int, int]:
+        raw = self._relays[ipcp].counters
+        if ipcp not in self._looped:
+            return raw
+        ordered, of_flows = self._looped[ipcp].counters()
+        for flow_id, counters in of_flows.items():
+            self._keep_counters(flow_id, counters)
+        delivered, lost, duplicated, reordered = (one + other for one, other in zip(raw, ordered, strict=True))
+        return delivered, lost, duplicated, reordered
 
     def _count_udp(self) -> None:
         of_layer = {ipcp: worker.snapshot() for ipcp, worker in self._udp.workers.items()}

@@ -127,6 +127,10 @@ pub struct LayerCounters {
     pub refused: u64,
     /// Packets lost on the links of an impaired layer.
     pub lost: u64,
+    /// Packets sent twice there.
+    pub duplicated: u64,
+    /// Packets overtaken there.
+    pub reordered: u64,
 }
 
 /// The state of a layer at one moment.

@@ -205,6 +205,8 @@ impl Worker {
             calls: self.batch.calls,
             errors: self.batch.errors,
             lost: self.shaken.lost,
+            duplicated: self.shaken.duplicated,
+            reordered: self.shaken.reordered,
             ..self.counters
         };
         Snapshot { layer, flows: self.flows.iter().map(|(eid, flow)| (*eid, flow.counters())).collect() }
