@@ -1,8 +1,7 @@
 """Two hosts for each test, ours and the C prototype's. All of it is skipped where there is no prototype.
 
 OUROBOROS_REFERENCE is the prefix of an installation of the prototype, version 0.23.0; without it, one on PATH is taken.
-OUROBOROS_REFERENCE_PATCHED is one without the faults that end its own reliable flows (docs/protocol); it may be the same
-prefix.
+OUROBOROS_REFERENCE_PATCHED is one without the faults that end its own reliable flows; it may be the same prefix.
 """
 
 from __future__ import annotations
@@ -74,8 +73,8 @@ def family(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def hosts() -> Iterator[ExitStack]:
-    """Ends the hosts of the test, the last first."""
+def hosts(runtime_dir: Path) -> Iterator[ExitStack]:
+    """Ends the hosts of the test, the last first, before it is counted what is left."""
     with ExitStack() as stack:
         yield stack
 
@@ -105,8 +104,9 @@ def make_reference(hosts: ExitStack, tmp_path: Path) -> Iterator[MakeReference]:
 @pytest.fixture
 def make_world(
     hosts: ExitStack, make_reference: MakeReference, make_node: Callable[..., NodeProcess]
-) -> Callable[..., World]:
+) -> Iterator[Callable[..., World]]:
     """Makes the two hosts of a test, with a layer each. `linked`: with a link that can do harm between them."""
+    programs = ExitStack()
 
     def make(installation: Installation, family: str, *options: str, linked: bool = False, seed: int = 1) -> World:
         addresses = ADDRESSES[family]
@@ -122,14 +122,16 @@ def make_world(
         theirs.start(family, addresses.theirs)
         peers = dict.fromkeys(THEIR_NAMES, addresses.near if linked else addresses.theirs)
         ours = OurHost(network, make_node, family, peers)
-        hosts.callback(ours.end_programs)
+        programs.callback(ours.end_programs)
         ours.bootstrap(*options)
         world = World(family, addresses, ours, theirs)
         if linked:
             world.link = Link(ours, family, seed)
         return world
 
-    return make
+    # The node is asked what it holds when its programs are gone.
+    with programs:
+        yield make
 
 
 @pytest.fixture

@@ -189,6 +189,8 @@ class Namespace:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            # Not that of a test: it is no program of the test's node.
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
         )
         assert self._process.stdout is not None
         if self._process.stdout.readline() != b"ready\n":
