@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 from typing import Any
 
 SET_READ_TIMEOUT, SET_WRITE_TIMEOUT = 1, 3
@@ -50,9 +51,13 @@ class Calls:
         self._buffer = ctypes.create_string_buffer(LARGEST)
 
     def accept(self, seconds: float) -> list[Any]:
-        spec = Spec()
-        fd = self._library.flow_accept(ctypes.byref(spec), time_of(seconds))
-        return [fd, {name: getattr(spec, name) for name, _ in Spec._fields_}]
+        end = time.monotonic() + seconds
+        while True:
+            spec = Spec()
+            fd = self._library.flow_accept(ctypes.byref(spec), time_of(max(0.0, end - time.monotonic())))
+            # It fails when the layer loses a race over the answer to the request, which will come again.
+            if fd >= 0 or time.monotonic() > end:
+                return [fd, {name: getattr(spec, name) for name, _ in Spec._fields_}]
 
     def alloc(self, name: str, spec: dict[str, int], seconds: float) -> int:
         return int(self._library.flow_alloc(name.encode(), ctypes.byref(Spec(**spec)), time_of(seconds)))
