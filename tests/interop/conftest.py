@@ -83,9 +83,32 @@ MakeReference = Callable[[Installation, str, dict[str, str]], ReferenceHost]
 
 
 @pytest.fixture
-def make_reference(hosts: ExitStack, tmp_path: Path) -> Iterator[MakeReference]:
-    """Makes hosts of the prototype; prints their logs at the end."""
+def references() -> Iterator[list[ReferenceHost]]:
+    """The hosts of the prototype; prints their logs at the end."""
     made: list[ReferenceHost] = []
+    yield made
+    for host in made:
+        print(host.log())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """A failure says nothing when the prototype's layer has lost its own race.
+
+    About one time in forty it cannot send its answer to a request. From then on it serves no request at all.
+    """
+    try:
+        return (yield)
+    except Exception:
+        hosts: list[ReferenceHost] = item.funcargs.get("references", []) if isinstance(item, pytest.Function) else []
+        if any("Failed to respond to flow request" in host.log() for host in hosts):
+            pytest.skip("the prototype's layer failed by itself: it could not answer a request")
+        raise
+
+
+@pytest.fixture
+def make_reference(hosts: ExitStack, references: list[ReferenceHost], tmp_path: Path) -> MakeReference:
+    """Makes hosts of the prototype."""
 
     def make(installation: Installation, name: str, names: dict[str, str]) -> ReferenceHost:
         try:
@@ -93,12 +116,10 @@ def make_reference(hosts: ExitStack, tmp_path: Path) -> Iterator[MakeReference]:
         except Unavailable as why:
             pytest.skip(str(why))
         hosts.callback(host.close)
-        made.append(host)
+        references.append(host)
         return host
 
-    yield make
-    for host in made:
-        print(host.log())
+    return make
 
 
 @pytest.fixture
