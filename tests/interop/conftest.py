@@ -100,7 +100,8 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     try:
         return (yield)
     except Exception:
-        hosts: list[ReferenceHost] = item.funcargs.get("references", []) if isinstance(item, pytest.Function) else []
+        found = item.funcargs.get("references") if isinstance(item, pytest.Function) else None
+        hosts: list[ReferenceHost] = found if isinstance(found, list) else []
         if any("Failed to respond to flow request" in host.log() for host in hosts):
             pytest.skip("the prototype's layer failed by itself: it could not answer a request")
         raise
