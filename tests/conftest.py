@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -64,7 +64,7 @@ def programs(runtime_dir: Path, tmp_path: Path) -> Iterator[Programs]:
 def make_node(
     runtime_dir: Path, tmp_path: Path, programs: Programs, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., NodeProcess]]:
-    """Makes the explicit node of a test; `limit` is its limit of descriptors.
+    """Makes the explicit node of a test; `limit` is its limit of descriptors, `within` a command that runs it.
 
     When the test is over and its programs are ended, the node must hold no flow, end at SIGTERM and have logged no bug.
     """
@@ -72,8 +72,8 @@ def make_node(
     monkeypatch.setenv("OUROBOROS_AUTOSTART", "0")
     nodes: list[NodeProcess] = []
 
-    def make(*options: str, limit: int | None = None) -> NodeProcess:
-        nodes.append(NodeProcess(runtime_dir, tmp_path / "irmd.log", *options, limit=limit))
+    def make(*options: str, limit: int | None = None, within: Sequence[str] = ()) -> NodeProcess:
+        nodes.append(NodeProcess(runtime_dir, tmp_path / "irmd.log", *options, limit=limit, within=within))
         return nodes[-1]
 
     yield make

@@ -22,7 +22,7 @@ import textwrap
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, Generic, NoReturn, TypeVar
 
@@ -297,13 +297,16 @@ class Programs:
 
 
 class NodeProcess:
-    """An `irmd` process. Starts when it is made."""
+    """An `irmd` process. Starts when it is made. `within`: a command that runs it, as in another network."""
 
-    def __init__(self, directory: Path, log: Path, *options: str, limit: int | None = None) -> None:
+    def __init__(
+        self, directory: Path, log: Path, *options: str, limit: int | None = None, within: Sequence[str] = ()
+    ) -> None:
         self.directory = directory
         self._log = log
         self._options = options
         self._limit = limit
+        self._within = within
         self.start()
 
     def start(self) -> None:
@@ -311,7 +314,14 @@ class NodeProcess:
         ready, child_end = os.pipe()
         with self._log.open("ab") as log:
             self.process = spawn_irmd(
-                self.directory, log, "--ready-fd", str(child_end), *self._options, limit=self._limit, keep=child_end
+                self.directory,
+                log,
+                "--ready-fd",
+                str(child_end),
+                *self._options,
+                limit=self._limit,
+                keep=child_end,
+                within=self._within,
             )
         os.close(child_end)
         self.pid = self.process.pid
@@ -333,12 +343,17 @@ class NodeProcess:
 
 
 def spawn_irmd(
-    directory: Path, log: IO[bytes], *options: str, limit: int | None = None, keep: int | None = None
+    directory: Path,
+    log: IO[bytes],
+    *options: str,
+    limit: int | None = None,
+    keep: int | None = None,
+    within: Sequence[str] = (),
 ) -> subprocess.Popen[bytes]:
-    """Run an `irmd`, with a limit of descriptors; it inherits the descriptor `keep`."""
+    """Run an `irmd`, with a limit of descriptors; it inherits the descriptor `keep`. `within`: a command that runs it."""
     command = [sys.executable, "-m", "ouroboros.tools.irmd", *options]
     return subprocess.Popen(
-        command if limit is None else limited(command, limit),
+        [*within, *(command if limit is None else limited(command, limit))],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
