@@ -1,10 +1,13 @@
 //! The Python face of the engine: converts, decides nothing. `src/ouroboros/dataplane/_engine.pyi` is its typed stub.
 
+mod awaitable;
+mod awaited;
 mod broadcast;
 mod buffer;
 mod endpoint;
 mod errors;
 mod relay;
+mod slot;
 
 use std::os::fd::{BorrowedFd, IntoRawFd};
 
@@ -41,6 +44,9 @@ fn note_fork() {
 fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("MAX_PACKET", layout::MAX_PACKET)?;
     module.add("CAPACITY", layout::CAPACITY)?;
+    module.add_class::<awaited::Call>()?;
+    module.add_class::<awaited::AwaitedFlow>()?;
+    awaitable::replace_methods(module.py())?;
     module.add_class::<broadcast::BroadcastWorker>()?;
     module.add_class::<endpoint::Endpoint>()?;
     module.add_class::<relay::RelayWorker>()?;

@@ -5,6 +5,7 @@ import os
 from ouroboros.dataplane._engine import (
     CAPACITY,
     MAX_PACKET,
+    AwaitedFlow,
     BroadcastWorker,
     Endpoint,
     RelayWorker,
@@ -15,4 +16,13 @@ from ouroboros.dataplane._engine import (
 
 os.register_at_fork(after_in_child=note_fork)
 
-__all__ = ["CAPACITY", "MAX_PACKET", "BroadcastWorker", "Endpoint", "RelayWorker", "create_channel", "mark_dead"]
+__all__ = [
+    "CAPACITY",
+    "MAX_PACKET",
+    "AwaitedFlow",
+    "BroadcastWorker",
+    "Endpoint",
+    "RelayWorker",
+    "create_channel",
+    "mark_dead",
+]
