@@ -14,9 +14,13 @@ it looks again. Calls that need not wait let other tasks run now and then, not e
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
 import logging
 import os
+import select
+import sys
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -28,7 +32,8 @@ import anyio.to_thread
 
 from ouroboros import dev
 from ouroboros.control.messages import Accept, Alloc, BindProcess, Join
-from ouroboros.dataplane import Endpoint
+from ouroboros.dataplane import AwaitedFlow, Endpoint
+from ouroboros.dev import FlowProperties
 from ouroboros.errors import FlowDownException, FlowException, NodeError
 from ouroboros.qos import QoSSpec
 from ouroboros.runtime import client
@@ -44,11 +49,8 @@ log.addHandler(logging.NullHandler())
 # What ended a flow, as the engine says it: the peer deallocated it.
 _CLOSED = 1
 
-# Calls that found what they wanted at once, after which one lets other tasks run: a fair share at little cost.
-_TURN = 256
 
-
-class Flow:
+class Flow(AwaitedFlow):
     """A conversation with a named peer, or with all members of a broadcast layer. An async context manager.
 
     One task may read while another writes. Iterating over a flow gives its packets until the peer deallocates it. What
@@ -58,8 +60,6 @@ class Flow:
     def __init__(self) -> None:
         #: The flow as `ouroboros.dev` knows it.
         self.sync = dev.Flow()
-        self._endpoint: Endpoint | None = None
-        self._calls = 0
         self._woken: anyio.Event | None = None
         self._turn_to_write: anyio.Lock | None = None
 
@@ -91,33 +91,10 @@ class Flow:
         self._endpoint = None
         self.sync.dealloc()
 
-    async def read(self, count: int | None = None) -> bytes:
-        """Return the next packet, or up to `count` bytes of it. As `ouroboros.dev.Flow.read`, without a time limit."""
-        if self._calls >= _TURN:
-            await self._let_others_run()
-        self._calls += 1
-        endpoint = self._endpoint or self._held()
-        packet = endpoint.read_soon(count)
-        return packet if packet is not None else await self._wait_for(endpoint, endpoint.read_soon, count)
-
-    async def readline(self, count: int | None = None) -> str:
-        """Return the next packet as text, or up to `count` characters of it. As `ouroboros.dev.Flow.readline`."""
-        if self._calls >= _TURN:
-            await self._let_others_run()
-        self._calls += 1
-        endpoint = self._endpoint or self._held()
-        line = endpoint.read_text_soon(count)
-        return line if line is not None else await self._wait_for(endpoint, endpoint.read_text_soon, count)
-
-    async def write(self, buf: ReadableBuffer, count: int | None = None) -> int:
-        """Write the buffer, or its first `count` bytes, as one packet, once there is room for it; return the number of
-        bytes. As `ouroboros.dev.Flow.write`, without a time limit."""
-        if self._calls >= _TURN:
-            await self._let_others_run()
-        self._calls += 1
-        endpoint = self._endpoint or self._held()
-        written = endpoint.write_soon(buf, count)
-        return written if written is not None else await self._write_slowly(endpoint, buf, count)
+    # They look at the ring without a coroutine, and make one of those below (`_read_slowly` ...) when they have to wait.
+    read = AwaitedFlow.read
+    readline = AwaitedFlow.readline
+    write = AwaitedFlow.write
 
     async def writeline(self, str: str, count: int | None = None) -> int:
         """Write text, or its first `count` characters, as one packet; return the number of characters."""
@@ -125,27 +102,39 @@ class Flow:
         await self.write(text.encode())
         return len(text)
 
-    def __aiter__(self) -> Self:
-        """The packets of the flow, until the peer deallocates it. Whatever else ends it is an error, not an end."""
-        return self
+    # --- helpers
 
-    async def __anext__(self) -> bytes:
+    async def _read_slowly(self, turn_is_over: bool, count: int | None) -> bytes:
+        if turn_is_over:
+            await anyio.lowlevel.checkpoint()
+        endpoint = self._held()
+        return await self._wait_for(endpoint, endpoint.read_soon, count)
+
+    async def _readline_slowly(self, turn_is_over: bool, count: int | None) -> str:
+        if turn_is_over:
+            await anyio.lowlevel.checkpoint()
+        endpoint = self._held()
+        return await self._wait_for(endpoint, endpoint.read_text_soon, count)
+
+    async def _write_slowly(self, turn_is_over: bool, buf: ReadableBuffer, count: int | None) -> int:
+        if turn_is_over:
+            await anyio.lowlevel.checkpoint()
+        endpoint = self._held()
+        written = endpoint.write_soon(buf, count)
+        return written if written is not None else await self._wait_to_write(endpoint, buf, count)
+
+    async def _next_slowly(self, turn_is_over: bool) -> bytes:
         try:
-            return await self.read()
+            return await self._read_slowly(turn_is_over, None)
         except FlowDownException:
             if self._held().ended != _CLOSED:
                 raise
         raise StopAsyncIteration
 
-    # --- helpers
-
-    async def _let_others_run(self) -> None:
-        self._calls = 0
-        await anyio.lowlevel.checkpoint()
-
     def _held(self) -> Endpoint:
-        self._endpoint = self.sync._held()
-        return self._endpoint
+        if (endpoint := self._endpoint) is None:
+            self._endpoint = endpoint = self.sync._held()
+        return endpoint
 
     async def _wait_for(self, endpoint: Endpoint, read: Callable[[int | None], _T | None], count: int | None) -> _T:
         while True:
@@ -153,9 +142,21 @@ class Flow:
             endpoint.watch(0)
             if (result := read(count)) is not None:
                 return result
-            await self._wake(endpoint.descriptor)
+            await self._wake(endpoint)
 
-    async def _write_slowly(self, endpoint: Endpoint, buf: ReadableBuffer, count: int | None) -> int:
+    async def _wake(self, endpoint: Endpoint) -> None:
+        """Wait until the descriptor is readable. A loop watches it for one task only; others wait for that one."""
+        if self._woken is not None:
+            await self._woken.wait()
+            return
+        self._woken = woken = anyio.Event()
+        try:
+            await self._sleep(endpoint, endpoint.descriptor)
+        finally:
+            self._woken = None
+            woken.set()
+
+    async def _wait_to_write(self, endpoint: Endpoint, buf: ReadableBuffer, count: int | None) -> int:
         length = memoryview(buf).nbytes
         if count is not None:
             length = min(length, count)
@@ -163,37 +164,33 @@ class Flow:
             self._turn_to_write = anyio.Lock()
         # In turn: the engine knows one wish for room, and who ends it ends it for all.
         async with self._turn_to_write:
-            while True:
-                await self._wait_for_room(endpoint, length)
-                if (written := endpoint.write_soon(buf, count)) is not None:
-                    return written
+            # Packets that wait to be read make the descriptor readable all the time. A writer waits for news of it.
+            with select.epoll() as news:
+                news.register(endpoint.descriptor, select.EPOLLIN | select.EPOLLET)
+                while True:
+                    news.poll(0)
+                    await self._wait_for_room(endpoint, length, news)
+                    if (written := endpoint.write_soon(buf, count)) is not None:
+                        return written
 
-    async def _wait_for_room(self, endpoint: Endpoint, length: int) -> None:
+    async def _wait_for_room(self, endpoint: Endpoint, length: int, news: select.epoll) -> None:
         try:
-            there = endpoint.want_room(length)
-            if self._woken is not None and endpoint.readable:
-                # That silenced the descriptor, perhaps before a task that waits to read could see the packet.
-                anyio.notify_closing(endpoint.descriptor)
-            if not there:
-                await self._wake(endpoint.descriptor)
+            if not endpoint.want_room(length):
+                await self._sleep(endpoint, news)
         finally:
             if not endpoint.closed:
                 endpoint.forget_room()
 
-    async def _wake(self, descriptor: int) -> None:
-        """Wait until the descriptor is readable. A loop watches it for one task only; others wait for that one."""
-        if self._woken is not None:
-            await self._woken.wait()
-            return
-        self._woken = woken = anyio.Event()
-        try:
-            await anyio.wait_readable(descriptor)
-        except anyio.ClosedResourceError:
-            # Not closed: a task that waits to write says so to have us look again.
-            pass
-        finally:
-            self._woken = None
-            woken.set()
+    async def _sleep(self, endpoint: Endpoint, until_readable: int | select.epoll) -> None:
+        """Wait for a descriptor, or until any thread sets flags of this flow, which no descriptor tells of."""
+        with anyio.CancelScope() as scope:
+            wake = _from_any_thread(scope.cancel)
+            self.sync._sleepers.append(wake)
+            try:
+                if not endpoint.flags & FlowProperties.Down:
+                    await anyio.wait_readable(until_readable)
+            finally:
+                self.sync._sleepers.remove(wake)
 
     async def _request(self, request: Alloc | Accept | Join) -> QoSSpec:
         self.sync._check_free()
@@ -266,6 +263,22 @@ async def _handle(handler: Callable[[Flow], Awaitable[Any]], flow: Flow, free: a
         log.info("%s ended: %s", who, str(error))
     finally:
         free.release()
+
+
+def _from_any_thread(function: Callable[[], object]) -> Callable[[], None]:
+    """What any thread can call to have the loop of this task call the function."""
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_task():
+        call_soon = trio.lowlevel.current_trio_token().run_sync_soon
+    else:
+        call_soon = asyncio.get_running_loop().call_soon_threadsafe
+
+    def call() -> None:
+        # A loop that has ended meanwhile has nobody who waits.
+        with contextlib.suppress(RuntimeError):
+            call_soon(function)
+
+    return call
 
 
 async def _begin(request: Alloc | Accept | Join) -> client.Call:
