@@ -12,7 +12,7 @@ import pytest
 from support import Background, Programs, until
 from udp_nodes import FAR, NEAR, Nodes
 
-from ouroboros.dev import MAX_PACKET, Flow, FlowProperties
+from ouroboros.dev import MAX_PACKET, Flow, FlowProperties, flow_alloc
 from ouroboros.errors import (
     FlowDownException,
     FlowPeerException,
@@ -107,6 +107,28 @@ def test_what_a_program_wrote_arrives_after_it_has_gone(nodes: Nodes, programs: 
         assert [int.from_bytes(far.read()[:2]) for _ in range(200)] == list(range(200))
         with pytest.raises(FlowDownException):
             far.read()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("qos", [QOS_RAW, RELIABLE], ids=["raw", "reliable"])
+def test_what_was_written_right_before_dealloc_comes_before_the_end(
+    nodes: Nodes, programs: Programs, qos: QoSSpec
+) -> None:
+    with nodes.far.use():
+        programs.start(
+            """
+            for number in range(100):
+                with flow_accept(name="clock") as flow:
+                    flow.write(flow.read() + b", %d" % number)
+            """
+        )
+    with nodes.near.use():
+        for number in range(100):
+            with flow_alloc("clock", qos) as near:
+                near.write(b"last words")
+                assert near.read() == b"last words, %d" % number
+                with pytest.raises(FlowDownException):
+                    near.read()
 
 
 @pytest.mark.parametrize(("qos", "longest"), [(QOS_RAW, 8976), (QoSSpec(ber=0), 8972), (RELIABLE, MAX_PACKET)])

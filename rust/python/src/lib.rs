@@ -9,8 +9,8 @@ mod errors;
 mod guard;
 mod link;
 mod relay;
-mod udp;
 mod slot;
+mod udp;
 
 use std::os::fd::{BorrowedFd, IntoRawFd};
 

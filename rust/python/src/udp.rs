@@ -176,18 +176,8 @@ fn name(how: How) -> &'static str {
 }
 
 fn layer_counters(py: Python<'_>, counters: LayerCounters) -> PyResult<Bound<'_, PyDict>> {
-    let LayerCounters {
-        received,
-        calls,
-        errors,
-        unknown,
-        wrong_source,
-        short,
-        refused,
-        lost,
-        duplicated,
-        reordered,
-    } = counters;
+    let LayerCounters { received, calls, errors, unknown, wrong_source, short, refused, lost, duplicated, reordered } =
+        counters;
     dict(
         py,
         &[

@@ -18,7 +18,7 @@ use super::credit::Report;
 use super::flow::{Flow, Turn};
 use super::outlet::{EID, Line};
 use super::timers::Timers;
-use super::{Command, Event, How, LayerCounters, MANAGEMENT, Setup, Shared, Snapshot, hush};
+use super::{Command, Event, FlowCounters, How, LayerCounters, MANAGEMENT, Setup, Shared, Snapshot, hush};
 use crate::impair::{Counters, Impairment, Settings, seed_of};
 
 /// Buffers of one call of the kernel, each for a run of datagrams.
@@ -55,6 +55,8 @@ pub(super) struct Worker {
     reserved: HashMap<u32, Reserved>,
     timers: Timers,
     ready: VecDeque<u32>,
+    /// Flows that ended since the last packets left.
+    ended: Vec<(u32, How, Box<FlowCounters>)>,
     counters: LayerCounters,
     impaired: Option<(Settings, u64)>,
     /// The bad link of management datagrams, which carry their destination in front there.
@@ -82,6 +84,7 @@ impl Worker {
             reserved: HashMap::new(),
             timers: Timers::default(),
             ready: VecDeque::new(),
+            ended: Vec::new(),
             counters: LayerCounters::default(),
             impaired: None,
             link: None,
@@ -119,6 +122,16 @@ impl Worker {
             self.look_at_clock();
             self.serve();
             self.batch.flush(&self.socket);
+            self.tell_ends();
+        }
+    }
+
+    /// Tell of flows that ended, once their last packets have left: what control says to the peer then must not be faster.
+    fn tell_ends(&mut self) {
+        if !self.batch.blocked {
+            for (eid, how, counters) in self.ended.drain(..) {
+                self.shared.tell(Event::Ended(eid, how, counters));
+            }
         }
     }
 
@@ -407,7 +420,7 @@ impl Worker {
                     // It can only fail for want of the socket.
                     let _ = epoll::delete(&self.epoll, bell);
                 }
-                self.shared.tell(Event::Ended(eid, how, Box::new(flow.counters())));
+                self.ended.push((eid, how, Box::new(flow.counters())));
                 continue;
             }
             let deadline = flow.deadline();
