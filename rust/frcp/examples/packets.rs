@@ -40,7 +40,7 @@ fn run(name: &str, loss: u64) {
     let config = Config { reliable: true, peer, max_packet: LENGTH + 12, mpl: 5_000_000_000, rtt: None };
     let (mut a, mut b) = (Connection::new(config, 1, 0), Connection::new(config, 2, 0));
     let message = [7; LENGTH];
-    let mut packets = vec![Vec::with_capacity(1500); 4 * BATCH];
+    let mut packets = (0..4 * BATCH).map(|_| Vec::with_capacity(1500)).collect::<Vec<_>>();
     let mut back = Vec::with_capacity(1500);
     let (mut now, mut count, mut sent, mut read) = (0, 0, 0u64, Vec::with_capacity(1500));
     let mut spent = Spent::default();

@@ -129,13 +129,13 @@ impl Acks {
         let mut list = Told { most: self.most, ..Told::default() };
         for back in 0..self.used {
             let seqno = self.recent[(self.newest + RECENT - back) % RECENT];
-            known.find(seqno).map(|range| list.add(range));
+            list.add(known.find(seqno));
         }
         // The highest tells how far the peer got; the others in turn, so that each is told now and then.
-        known.get(known.count().wrapping_sub(1)).map(|range| list.add(range));
+        list.add(known.get(known.count().wrapping_sub(1)));
         for _ in 0..known.count().min(TOLD.saturating_sub(list.count)) {
             self.cursor = if self.cursor == 0 { known.count() - 1 } else { (self.cursor - 1).min(known.count() - 1) };
-            known.get(self.cursor).map(|range| list.add(range));
+            list.add(known.get(self.cursor));
         }
         for range in &list.ranges[..list.count] {
             out.extend_from_slice(&range.start.to_be_bytes());
@@ -157,7 +157,8 @@ impl Default for Told {
 }
 
 impl Told {
-    fn add(&mut self, range: Range) {
+    fn add(&mut self, range: Option<Range>) {
+        let Some(range) = range else { return };
         if self.count < self.most && !self.ranges[..self.count].contains(&range) {
             self.ranges[self.count] = range;
             self.count += 1;

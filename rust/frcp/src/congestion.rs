@@ -28,8 +28,13 @@ const LEAST: u64 = 4;
 /// What a wake-up may send: so much time's worth, in bounds.
 const QUANTUM_TIME: u64 = 1_000_000;
 const QUANTUM: u64 = 48 << 10;
-/// Loss that counts as random at most, in 1/1024.
+/// Loss that counts as random at most, and that is tolerated beyond it, in 1/1024.
 const RANDOM: u64 = 61;
+const TOLERANCE: u64 = 20;
+/// Packets that tell enough of chance.
+const ENOUGH: u64 = 16;
+/// Rounds with little under way in a cycle, on a path where a bound was found.
+const QUIET_ROUNDS: u32 = 2;
 const SECOND: u64 = 1_000_000_000;
 
 /// What was the case when a packet was sent.
@@ -122,6 +127,10 @@ pub struct Controller {
     bound: Option<u64>,
     /// Loss that is there whatever is sent, in 1/1024 of packets.
     random: u64,
+    /// Most that was under way in the last round.
+    last_in_flight: u64,
+    /// Rounds of this phase.
+    phase_rounds: u32,
     /// An acknowledgement is long overdue.
     silent: bool,
     window: u64,
@@ -167,6 +176,8 @@ impl Controller {
             lump_rounds: 0,
             bound: None,
             random: RANDOM,
+            last_in_flight: 0,
+            phase_rounds: 0,
             silent: false,
             window: INITIAL * packet,
             rate: 0,
@@ -301,6 +312,7 @@ impl Controller {
     }
 
     fn end_round(&mut self) {
+        self.phase_rounds += 1;
         self.judge_loss();
         self.judge_growth();
         self.lump_rounds += 1;
@@ -315,25 +327,26 @@ impl Controller {
     fn judge_loss(&mut self) {
         let Round { delivered, lost, most_in_flight, .. } = self.round;
         let sent = delivered + lost;
-        let tolerated = LEAST + sent * (2 * self.random + 20) / 1024;
-        if lost > tolerated {
+        let excess = lost.saturating_sub(sent * self.random / 1024);
+        let quietly = self.is_quiet(most_in_flight) && self.is_quiet(self.last_in_flight);
+        self.last_in_flight = most_in_flight;
+        if quietly && sent >= ENOUGH {
+            // With so little under way what is lost is lost by chance.
+            self.random = ((self.random + lost * 1024 / sent) / 2).min(RANDOM);
+        } else if excess > 2 + sent * (self.random + TOLERANCE) / 1024 {
             let target = percent(self.window.min(most_in_flight), 80);
             self.bound = Some(target.max(4 * LEAST * self.packet));
-            if self.phase == Phase::Start {
-                self.was_full = true;
-            }
-            return;
-        }
-        if self.phase == Phase::Level && sent >= 16 {
-            let share = lost * 1024 / sent;
-            self.random = ((7 * self.random + share) / 8).min(RANDOM);
-        }
-        if let Some(bound) = self.bound
-            && most_in_flight >= percent(bound, 90)
-            && lost * 2 <= tolerated
+            self.was_full |= self.phase == Phase::Start;
+        } else if let Some(bound) = self.bound
+            && self.phase == Phase::Up
+            && excess <= sent / 128
         {
-            self.bound = Some(bound + bound / 32 + self.packet);
+            self.bound = Some(bound + bound / 16 + self.packet);
         }
+    }
+
+    fn is_quiet(&self, in_flight: u64) -> bool {
+        self.bound.is_some_and(|bound| in_flight <= percent(bound, 75))
     }
 
     fn judge_growth(&mut self) {
@@ -358,9 +371,18 @@ impl Controller {
     fn enter(&mut self, now: u64, phase: Phase) {
         self.phase = phase;
         self.phase_began = now;
+        self.phase_rounds = 0;
         if phase == Phase::Up {
             self.cycle_began = now;
             self.bandwidth.turn();
+        }
+    }
+
+    /// What was under way too much has left, or enough was seen of the path with little under way.
+    fn has_settled(&self, in_flight: u64, late: bool) -> bool {
+        match self.bound {
+            Some(_) => self.phase_rounds > QUIET_ROUNDS,
+            None => late || in_flight <= self.path(),
         }
     }
 
@@ -373,7 +395,7 @@ impl Controller {
             Phase::Up if elapsed >= trip && (in_flight >= percent(self.path(), UP) || elapsed >= 3 * trip) => {
                 self.enter(now, Phase::Down);
             }
-            Phase::Down if in_flight <= self.path() || elapsed >= trip => self.enter(now, Phase::Level),
+            Phase::Down if self.has_settled(in_flight, elapsed >= trip) => self.enter(now, Phase::Level),
             Phase::Level if elapsed >= LEVEL_TRIPS * trip && now - self.cycle_began.min(now) >= LEAST_CYCLE => {
                 self.enter(now, Phase::Up);
             }
@@ -408,7 +430,7 @@ impl Controller {
             window = window.max(INITIAL * self.packet);
         }
         if let Some(bound) = self.bound {
-            window = window.min(bound);
+            window = window.min(if self.phase == Phase::Down { percent(bound, 70) } else { bound });
         }
         self.window = window.max(LEAST * self.packet);
         self.rate = percent(bandwidth, pace).max(self.packet);

@@ -114,7 +114,9 @@ impl Receive {
     /// messages that wait for the program stay.
     pub fn begin(&mut self, seqno: u32, granted: u32) {
         while let Some(slot) = self.slots.pop_front() {
-            slot.packet.map(|packet| self.recycle(packet));
+            if let Some(packet) = slot.packet {
+                self.recycle(packet);
+            }
         }
         self.early = 0;
         self.received.clear();
@@ -363,5 +365,108 @@ impl Receive {
     /// Counters.
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHOLE: u8 = flag::FIRST;
+    const BEGIN: u8 = flag::FIRST | flag::MORE;
+    const MIDDLE: u8 = flag::MORE;
+    const END: u8 = 0;
+
+    fn queue(reliable: bool) -> Receive {
+        let mut queue = Receive::new(Rules { reliable, fragments: true, history: !reliable, window: 100 });
+        queue.begin(u32::MAX, 100);
+        queue
+    }
+
+    fn read(queue: &mut Receive) -> Vec<Vec<u8>> {
+        let mut all = vec![];
+        while let Some(message) = queue.message() {
+            all.push(message.to_vec());
+            queue.consume();
+        }
+        all
+    }
+
+    #[test]
+    fn packets_are_put_in_order_across_the_wrap() {
+        let mut queue = queue(true);
+        assert_eq!(queue.receive(1, WHOLE, b"c"), Arrival::Early { new_gap: true });
+        assert_eq!(queue.receive(2, WHOLE, b"d"), Arrival::Early { new_gap: false });
+        assert_eq!(queue.receive(4, WHOLE, b"f"), Arrival::Early { new_gap: true });
+        assert_eq!(queue.receive(2, WHOLE, b"d"), Arrival::Old);
+        assert_eq!(queue.receive(0, WHOLE, b"b"), Arrival::Filled);
+        assert!(queue.message().is_none() && queue.has_gaps());
+        assert_eq!(queue.receive(u32::MAX, WHOLE, b"a"), Arrival::Filled);
+        assert_eq!(read(&mut queue), [b"a", b"b", b"c", b"d"]);
+        assert_eq!(queue.receive(3, WHOLE, b"e"), Arrival::Filled);
+        assert_eq!(read(&mut queue), [b"e", b"f"]);
+        assert_eq!((queue.next(), queue.has_gaps(), queue.received().count()), (5, false, 0));
+        assert_eq!(queue.receive(u32::MAX, WHOLE, b"a"), Arrival::Old);
+    }
+
+    #[test]
+    fn the_window_moves_when_messages_are_read() {
+        let mut queue = queue(true);
+        (0..100u32).for_each(|n| assert_eq!(queue.receive(u32::MAX.wrapping_add(n), WHOLE, b"x"), Arrival::Expected));
+        assert_eq!(queue.receive(99, WHOLE, b"x"), Arrival::Beyond);
+        assert_eq!((queue.tell(), queue.has_news()), (99, false));
+        queue.consume();
+        assert_eq!((queue.edge(), queue.has_news()), (100, false));
+        read(&mut queue);
+        assert_eq!((queue.edge(), queue.has_news()), (199, true));
+        queue.tell();
+        assert!(!queue.has_news());
+    }
+
+    #[test]
+    fn fragments_that_make_no_message_are_dropped_and_counted() {
+        let mut queue = queue(true);
+        let packets = [(END, "x"), (MIDDLE, "x"), (BEGIN, "a"), (WHOLE, "b"), (BEGIN, "c"), (MIDDLE, "d"), (END, "e")];
+        for ((flags, payload), n) in packets.into_iter().zip(0..) {
+            queue.receive(u32::MAX.wrapping_add(n), flags, payload.as_bytes());
+        }
+        assert_eq!(read(&mut queue), [&b"b"[..], b"cde"]);
+        assert_eq!(queue.counters().broken, 1);
+    }
+
+    #[test]
+    fn a_message_longer_than_allowed_is_given_up() {
+        let mut queue = queue(true);
+        let part = [0; 65_536];
+        queue.receive(u32::MAX, BEGIN, &part);
+        (0..20).for_each(|n| assert!(queue.receive(n, MIDDLE, &part) == Arrival::Expected));
+        queue.receive(20, END, &part);
+        assert!(queue.message().is_none());
+        assert_eq!(queue.counters().broken, 1);
+    }
+
+    #[test]
+    fn mode_u_skips_what_is_lost_and_remembers_what_came() {
+        let mut queue = queue(false);
+        queue.receive(u32::MAX, BEGIN, b"a");
+        assert_eq!(queue.receive(1, END, b"c"), Arrival::Filled);
+        assert_eq!(queue.receive(2, WHOLE, b"d"), Arrival::Expected);
+        assert_eq!(queue.receive(0, MIDDLE, b"b"), Arrival::Old);
+        assert_eq!(queue.receive(0x0100_0000, WHOLE, b"z"), Arrival::Beyond);
+        assert_eq!(read(&mut queue), [b"d"]);
+        assert_eq!((queue.counters().skipped, queue.counters().broken), (1, 1));
+        assert_eq!(queue.received().get(0).map(|range| (range.start, range.end)), Some((u32::MAX, 3)));
+    }
+
+    #[test]
+    fn a_new_run_keeps_whole_messages() {
+        let mut queue = queue(true);
+        queue.receive(u32::MAX, WHOLE, b"a");
+        queue.receive(0, BEGIN, b"b");
+        queue.receive(5, WHOLE, b"z");
+        queue.begin(1000, 64);
+        assert!(!queue.is_foreign(1063) && queue.is_foreign(1_000_000));
+        queue.receive(1000, WHOLE, b"c");
+        assert_eq!(read(&mut queue), [b"a", b"c"]);
     }
 }

@@ -185,6 +185,11 @@ proptest! {
     }
 
     #[test]
+    fn nobody_between_the_sides_can_break_them(input in prop::collection::vec(any::<u8>(), 1..2000)) {
+        common::attack::run(&input);
+    }
+
+    #[test]
     fn whatever_comes_from_the_socket_is_survived(
         reliable in any::<bool>(),
         peer in peers(),

@@ -101,3 +101,93 @@ fn long_messages_in_fragments_use_a_link() {
 fn short_messages_use_what_headers_leave() {
     check("100M 10ms 200 B", link(100, 10 * MS, 1000, 0.01), 200, 3 * SECOND, 40.0);
 }
+
+/// Two engines that get the processor now and then, and a socket buffer of 90 packets in front of each, as on one machine.
+struct Machine {
+    a: Connection,
+    b: Connection,
+    to_a: Vec<Vec<u8>>,
+    to_b: Vec<Vec<u8>>,
+    spare: Vec<Vec<u8>>,
+    sent: u64,
+    dropped: u64,
+}
+
+const BUFFER: usize = 90;
+
+impl Machine {
+    fn run_a(&mut self, now: u64, message: &[u8]) {
+        for packet in self.to_a.drain(..) {
+            self.a.receive(now, &packet);
+            self.spare.push(packet);
+        }
+        if self.a.deadline().is_some_and(|at| at <= now) {
+            self.a.timeout(now);
+        }
+        loop {
+            while self.a.can_write() {
+                self.a.write(now, message).unwrap();
+            }
+            let mut packet = self.spare.pop().unwrap_or_default();
+            packet.clear();
+            if !self.a.poll_transmit(now, &mut packet) {
+                return;
+            }
+            self.sent += 1;
+            if self.to_b.len() < BUFFER {
+                self.to_b.push(packet);
+            } else {
+                self.dropped += 1;
+                self.spare.push(packet);
+            }
+        }
+    }
+
+    fn run_b(&mut self, now: u64) -> u64 {
+        let mut got = 0;
+        for packet in self.to_b.drain(..) {
+            self.b.receive(now, &packet);
+            self.spare.push(packet);
+            while self.b.message().is_some() {
+                self.b.consume(now);
+                got += 1;
+            }
+        }
+        let mut packet = vec![];
+        while self.b.poll_transmit(now, &mut packet) {
+            self.to_a.push(std::mem::take(&mut packet));
+        }
+        got
+    }
+}
+
+/// Messages a second, and the share of packets lost, when the sides run that often; each time up to twice as late.
+fn on_one_machine(every_a: u64, every_b: u64, time: u64) -> (u64, f64) {
+    let (a, b) = (Connection::new(config(true, OWN), 1, 0), Connection::new(config(true, OWN), 2, 0));
+    let mut machine = Machine { a, b, to_a: vec![], to_b: vec![], spare: vec![], sent: 0, dropped: 0 };
+    let mut random = common::Random(9);
+    let (mut now_a, mut now_b, mut got) = (0, every_b, 0);
+    let message = [0; 1400];
+    while now_a.min(now_b) < time {
+        if now_a <= now_b {
+            machine.run_a(now_a, &message);
+            now_a += every_a / 2 + random.below(every_a);
+        } else {
+            got += machine.run_b(now_b);
+            now_b += every_b / 2 + random.below(every_b);
+        }
+    }
+    (got * SECOND / time, machine.dropped as f64 / machine.sent as f64)
+}
+
+#[test]
+fn engines_on_one_machine_neither_starve_nor_overrun_each_other() {
+    for (every_a, every_b) in [(20, 20), (50, 50), (100, 200), (200, 100), (500, 500), (50, 1000), (1000, 50)] {
+        let (rate, lost) = on_one_machine(every_a * US, every_b * US, SECOND);
+        // A buffer full each time the slower one runs, if the buffer is full just then.
+        let possible = BUFFER as u64 * 1_000_000 / every_a.max(every_b);
+        println!("{every_a} and {every_b} us: {rate} of {possible} messages a second, {:.2} % lost", lost * 100.0);
+        assert!(rate * 2 >= possible, "{every_a} and {every_b} us: {rate} of {possible} messages a second");
+        assert!(lost < 0.03, "{every_a} and {every_b} us: {lost} lost");
+    }
+}

@@ -88,9 +88,9 @@ impl Link {
             return;
         }
         let mut at = now;
-        if path.rate > 0 {
-            // Lower layers add to every packet.
-            let time = (packet.len() as u64 + 46) * 8 * SECOND / path.rate;
+        // Lower layers add to every packet.
+        let bits = (packet.len() as u64 + 46) * 8;
+        if let Some(time) = (bits * SECOND).checked_div(path.rate) {
             let start = self.free_at.max(now);
             if start - now > time * path.queue as u64 {
                 self.dropped += 1;

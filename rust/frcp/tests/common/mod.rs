@@ -1,6 +1,7 @@
 //! A world for two ends of a flow: links in virtual time that jumps from event to event.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
+pub mod attack;
 pub mod link;
 pub mod reference;
 
