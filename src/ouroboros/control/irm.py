@@ -100,7 +100,9 @@ class Irm:
         self._next_ipcp = FIRST_IPCP_ID
         self.ipcps: dict[int, Ipcp] = {}
         self.registry = Registry(name_limit)
-        self.security = Security(directory or NoDirectory(), self.registry.security_of, random=random, wall=wall)
+        self.security = Security(
+            NoDirectory() if directory is None else directory, self.registry.security_of, random=random, wall=wall
+        )
         self.flows = FlowManager(
             self.registry, self.security, self._effects, flow_limit, self.ipcps, self._impaired_layer_of
         )

@@ -101,6 +101,7 @@ class Node:
         embedded: bool = False,
         idle_time: float = IDLE_TIME,
         listener: socket.socket | None = None,
+        security: Path | None = None,
     ) -> None:
         self.directory = directory
         self._embedded = embedded
@@ -111,7 +112,7 @@ class Node:
             os.geteuid(),
             random=random.SystemRandom(),
             wall=time.time_ns,
-            directory=SecurityDirectory(security_dir()),
+            directory=SecurityDirectory(security or security_dir()),
             embedded=embedded,
             flow_limit=_flow_limit(),
         )
