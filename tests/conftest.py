@@ -26,6 +26,8 @@ def runtime_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     # Not tmp_path, which is too long for the path of a socket.
     directory = Path(tempfile.mkdtemp(prefix="o-"))
     monkeypatch.setenv("OUROBOROS_RUNTIME_DIR", str(directory))
+    # Whatever this user has configured.
+    monkeypatch.setenv("OUROBOROS_SECURITY_DIR", str(directory / "security"))
     monkeypatch.delenv("OUROBOROS_AUTOSTART", raising=False)
     before = descriptors(), mapped_flows(), children()
     yield directory

@@ -6,6 +6,7 @@ deadline to deadline and turns effects into the answers that programs would see.
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import Callable
 from typing import TypeVar
@@ -15,6 +16,7 @@ from ouroboros.control.effects import Connect, Effect, Join, Reply
 from ouroboros.control.irm import Irm
 from ouroboros.control.messages import Accept, Alloc, Answer, Dealloc, Done, Failed, Granted, Request
 from ouroboros.control.names import Process
+from ouroboros.control.security import Directory, shown
 from ouroboros.dataplane import MAX_PACKET
 from ouroboros.qos import QoSSpec
 
@@ -26,9 +28,45 @@ WALL = 1_800_000_000 * 10**9
 _T = TypeVar("_T")
 
 
-def new_irm(*, seed: int = 1, embedded: bool = False, now: Callable[[], float] = lambda: 0.0, **limits: int) -> Irm:
+class Files(dict[str, bytes]):
+    """A security directory: content by path. What is in `unreadable` is there, but cannot be read."""
+
+    def __init__(self, files: dict[str, bytes] | None = None) -> None:
+        super().__init__(files or {})
+        self.unreadable: set[str] = set()
+        #: Paths in the order in which they were read.
+        self.reads: list[str] = []
+
+    def exists(self, path: str) -> bool:
+        return any(each.startswith(f"{path}/") for each in (*self, *self.unreadable))
+
+    def read(self, path: str) -> bytes | None:
+        self.reads.append(path)
+        if path in self.unreadable:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return self.get(path)
+
+    def files(self, path: str) -> dict[str, bytes]:
+        return {each: content for each, content in self.items() if each.startswith(f"{path}/")}
+
+
+def new_irm(
+    *,
+    seed: int = 1,
+    embedded: bool = False,
+    now: Callable[[], float] = lambda: 0.0,
+    directory: Directory | None = None,
+    **limits: int,
+) -> Irm:
     """An IRM whose random numbers are always the same."""
-    return Irm(OWNER, random=random.Random(seed), wall=lambda: WALL + round(now() * 1e9), embedded=embedded, **limits)
+    return Irm(
+        OWNER,
+        random=random.Random(seed),
+        wall=lambda: WALL + round(now() * 1e9),
+        directory=directory,
+        embedded=embedded,
+        **limits,
+    )
 
 
 class World:
@@ -38,8 +76,16 @@ class World:
         self, *, embedded: bool = False, flow_limit: int = 10_239, name_limit: int = 100_000, seed: int = 1
     ) -> None:
         self.now = 0.0
+        #: Seconds by which its wall clock is wrong.
+        self.clock_error = 0.0
+        self.files = Files()
         self.irm = new_irm(
-            seed=seed, embedded=embedded, now=lambda: self.now, flow_limit=flow_limit, name_limit=name_limit
+            seed=seed,
+            embedded=embedded,
+            now=lambda: self.now + self.clock_error,
+            directory=self.files,
+            flow_limit=flow_limit,
+            name_limit=name_limit,
         )
         self._last_token = 0
         self._last_pid = 100
@@ -153,9 +199,9 @@ class World:
             match effect:
                 case Reply(token=token, message=message):
                     self._settle(token, message)
-                case Connect(flow_id=flow_id, qos=qos):
-                    self._settle(effect.allocator, Granted(flow_id, qos, 0, MAX_PACKET))
-                    self._settle(effect.acceptor, Granted(flow_id, qos, 1, MAX_PACKET))
+                case Connect():
+                    self._settle(effect.allocator, _granted(effect, 0))
+                    self._settle(effect.acceptor, _granted(effect, 1))
                 case Join(flow_id=flow_id, qos=qos, token=token):
                     self._settle(token, Granted(flow_id, qos, 0, MAX_PACKET))
         return effects
@@ -163,3 +209,9 @@ class World:
     def _settle(self, token: int, answer: Answer) -> None:
         assert token not in self._answers, f"request {token} was answered twice"
         self._answers[token] = answer
+
+
+def _granted(effect: Connect, side: int) -> Granted:
+    session = effect.sessions[side] if effect.sessions else None
+    suite, key = (session.cipher, bytes(session.key)) if session else (0, b"")
+    return Granted(effect.flow_id, effect.qos, side, MAX_PACKET, shown(session), suite, key)

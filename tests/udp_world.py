@@ -36,6 +36,7 @@ from ouroboros.control.messages import (
     RegisterName,
     UdpOptions,
 )
+from ouroboros.control.security import shown
 from ouroboros.layers.udp import UdpIpcp
 from ouroboros.wire.udp import MANAGEMENT_LENGTH
 
@@ -136,6 +137,9 @@ class Network:
         (there,) = (each for each in self.nodes[flow.address].history if each.eid == flow.peer_eid)
         assert (there.peer_eid, there.address, there.side) == (flow.eid, node.address, 1)
         assert there.qos == flow.qos
+        keys = [end.session.key if end.session else None for end in (there, flow)]
+        assert keys[0] == keys[1]
+        assert (keys[0] is not None) == bool(flow.qos.cypher_s)
         assert there.extension is not None
         assert flow.extension is not None
         assert there.extension.flags == flow.extension.flags
@@ -290,7 +294,7 @@ class Node(World):
             assert effect.eid not in self.reserved
         self.attached[effect.eid] = effect
         self.history.append(effect)
-        self._settle(effect.token, Granted(effect.flow_id, effect.qos, effect.side, 8976))
+        self._settle(effect.token, Granted(effect.flow_id, effect.qos, effect.side, 8976, shown(effect.session)))
 
     def assert_idle(self) -> None:
         """Nothing is left of what was."""

@@ -37,6 +37,7 @@ from ouroboros.dev import FlowProperties
 from ouroboros.errors import FlowDownException, FlowException, NodeError
 from ouroboros.qos import QoSSpec
 from ouroboros.runtime import client
+from ouroboros.security import FlowSecurity
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -62,6 +63,11 @@ class Flow(AwaitedFlow):
         self.sync = dev.Flow()
         self._woken: anyio.Event | None = None
         self._turn_to_write: anyio.Lock | None = None
+
+    @property
+    def security(self) -> FlowSecurity | None:
+        """How this flow is encrypted, and who its peer is; None for a flow in clear."""
+        return self.sync.security
 
     async def __aenter__(self) -> Self:
         return self

@@ -29,6 +29,8 @@ from ouroboros.control.messages import Accept, Alloc, Join
 from ouroboros.dataplane import MAX_PACKET, Endpoint
 from ouroboros.errors import (
     FlowAllocatedException,
+    FlowAuthException,
+    FlowCryptException,
     FlowDeallocWarning,
     FlowDownException,
     FlowException,
@@ -44,6 +46,7 @@ from ouroboros.errors import (
 )
 from ouroboros.qos import BILLION, MILLION, QoSSpec
 from ouroboros.runtime import client
+from ouroboros.security import FlowSecurity
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -104,6 +107,7 @@ class Flow:
     def __init__(self) -> None:
         self._endpoint: Endpoint | None = None
         self._qos = QoSSpec()
+        self._security: FlowSecurity | None = None
         self._frct_flags = 0
         self._flow_id = 0
         self._side = 0
@@ -139,7 +143,8 @@ class Flow:
         `timeo`: seconds to wait for somebody to accept; None for 20 s, 0 to take only one that waits already.
 
         Raises `FlowNameException` when nobody offers the name, `FlowTimeoutException` when nobody accepts in time,
-        `FlowRefusedException` when the flow is refused, `FlowAllocatedException` when this object holds a flow already,
+        `FlowRefusedException` when the flow is refused (`FlowCryptException`: no encryption that both sides want, and
+        `FlowAuthException`: a side did not prove who it is), `FlowAllocatedException` when this object holds a flow already,
         `NodeError` when there is no node or it goes away. Interrupting the call (Ctrl-C) withdraws the request.
         """
         return self._request(alloc_request(dst, qos, timeo))
@@ -285,7 +290,7 @@ class Flow:
         return self._held().receive_timeout
 
     def get_qos(self) -> QoSSpec:
-        """The QoS of this flow: what the allocating side asked for."""
+        """The QoS of this flow: what the allocating side asked for; `cypher_s` is the strength of its encryption, bits."""
         self._held()
         return self._qos
 
@@ -334,6 +339,12 @@ class Flow:
         self._frct_flags = flags & ~FRCT_RETRANSMIT | fixed
 
     @property
+    def security(self) -> FlowSecurity | None:
+        """How this flow is encrypted, and who its peer is; None for a flow in clear."""
+        self._held()
+        return self._security
+
+    @property
     def flow_id(self) -> int:
         """The node's number of this flow, as `irm flow list` shows it."""
         self._held()
@@ -359,6 +370,7 @@ class Flow:
         granted, endpoint, self._node = grant
         self._endpoint = endpoint
         self._qos, self._flow_id, self._side, self._pid = granted.qos, granted.flow_id, granted.side, os.getpid()
+        self._security = granted.security
         self._frct_flags = _first_frct_flags(granted.qos)
         _flows.add(self)
         for public, native in _FAST.items():
@@ -477,6 +489,8 @@ __all__ = [
     "MILLION",
     "Flow",
     "FlowAllocatedException",
+    "FlowAuthException",
+    "FlowCryptException",
     "FlowDeallocWarning",
     "FlowDownException",
     "FlowException",
@@ -487,6 +501,7 @@ __all__ = [
     "FlowProperties",
     "FlowQosException",
     "FlowRefusedException",
+    "FlowSecurity",
     "FlowSizeException",
     "FlowTimeoutException",
     "FlowWouldBlockException",

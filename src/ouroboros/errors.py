@@ -8,6 +8,8 @@
     │   ├── FlowNotAllocatedException      ... or holds none (never allocated, or deallocated)   [ValueError]
     │   ├── FlowNameException              nobody offers this name here                          [LookupError]
     │   ├── FlowRefusedException           the name exists, but the flow was refused             [ConnectionRefusedError]
+    │   │   ├── FlowCryptException         ... because the two sides agree on no encryption
+    │   │   └── FlowAuthException          ... because a side could not prove who it is
     │   ├── FlowQosException               no layer can give this quality of service             [ValueError]
     │   ├── FlowDownException              the flow is gone: allocate a new one                  [ConnectionError]
     │   │   └── FlowPeerException          ... because the peer died                             [ConnectionResetError]
@@ -53,6 +55,15 @@ class FlowNameException(FlowException, LookupError):
 
 class FlowRefusedException(FlowException, ConnectionRefusedError):
     """The name exists, but the flow was refused; the text says by whom and why."""
+
+
+class FlowCryptException(FlowRefusedException):
+    """The two sides agree on no encryption, or what is configured for one cannot be used; the text says what was wanted.
+    There is no flow in clear instead."""
+
+
+class FlowAuthException(FlowRefusedException):
+    """A side could not prove who it is, or is not allowed; the text says which and why."""
 
 
 class FlowQosException(FlowException, ValueError):

@@ -472,7 +472,7 @@ class IpcpConfig(_Checked):
 class NameSecPaths(_Checked):
     """Files with which a name proves what it is: `enc` encryption settings, `key` private key, `crt` certificate.
 
-    Paths of at most 511 bytes; empty stands for the usual place.
+    Paths of at most 511 bytes; empty stands for the place in the security directory (`docs/security.md`).
     """
 
     checks = {"enc": _text(_PATH_LENGTH), "key": _text(_PATH_LENGTH), "crt": _text(_PATH_LENGTH)}
@@ -485,9 +485,8 @@ class NameSecPaths(_Checked):
 class NameInfo(_Checked):
     """A name. `create_name` uses the first four fields; `list_names` fills the others too.
 
-    `pol_lb`: which acceptor gets the next flow. `server_sec`, `client_sec`: files for those who accept and who allocate
-    (not built yet). `programs`: base names of bound programs. `processes`: ids of bound processes. `layers`: where it is
-    registered.
+    `pol_lb`: which acceptor gets the next flow. `server_sec`, `client_sec`: files for those who accept and who allocate.
+    `programs`: base names of bound programs. `processes`: ids of bound processes. `layers`: where it is registered.
 
     >>> NameInfo("clock", LoadBalancePolicy.SPILL).pol_lb.word
     'spillover'

@@ -354,18 +354,25 @@ def list_ipcps() -> list[IpcpInfo]:
 
 
 def create_name(info: NameInfo) -> None:
-    """Create a name. One that exists stays as it is.
+    """Create a name. One that exists stays as it is, but for security files that are given: they count from now on.
 
-    Raises `NameError` when the node refuses, for instance because the name is too long; `UnsupportedError` when `info` has
-    paths of security files.
+    Raises `NameError` when the node refuses, for instance because the name is too long, and when there is no file of a path
+    in `info`.
 
     Example::
 
         create_name(NameInfo("clock", LoadBalancePolicy.SPILL))
     """
-    if NameSecPaths() != info.server_sec or NameSecPaths() != info.client_sec:
-        raise UnsupportedError(f"name {info.name!r} is given security files, which are not built yet: leave them out")
-    _request(messages.CreateName(info.name, info.pol_lb.word), NameError)
+    paths = [_real(path) for sec in (info.server_sec, info.client_sec) for path in (sec.enc, sec.crt, sec.key)]
+    security = messages.NameSecurity(*paths) if any(paths) else None
+    _request(messages.CreateName(info.name, info.pol_lb.word, security), NameError)
+
+
+def _real(path: str) -> str | None:
+    """Where the file is for the node, which runs in another directory."""
+    if path and not os.path.isfile(path):
+        raise NameError(f"there is no file {path!r}")
+    return os.path.realpath(path) if path else None
 
 
 def destroy_name(name: str) -> None:

@@ -27,7 +27,7 @@ A, B = ("192.0.2.1", 3435), ("192.0.2.2", 3435)
 PICK = st.integers(0, 20)
 #: On both nodes, on the other one only, here only, nowhere.
 NAMES = st.sampled_from(["both", "far", "near", "nowhere"])
-QOS = st.sampled_from([QOS_RAW, QOS_DATA, QOS_VOICE, QoSSpec(loss=0)])
+QOS = st.sampled_from([QOS_RAW, QOS_DATA, QOS_VOICE, QoSSpec(loss=0), QoSSpec(cypher_s=128)])
 TIMEOUTS = st.sampled_from([None, 0.0, 0.5, 2.0, 10.0, 40.0])
 FAULTS = [
     Faults(),
@@ -36,7 +36,14 @@ FAULTS = [
     Faults(loss=0.7, duplicate=0.5, jitter=0.1),
     Faults(loss=1.0),
 ]
-ERRORS = {"FlowTimeoutException", "FlowNameException", "FlowRefusedException", "NodeLimitError"}
+ERRORS = {
+    "FlowAuthException",
+    "FlowCryptException",
+    "FlowNameException",
+    "FlowRefusedException",
+    "FlowTimeoutException",
+    "NodeLimitError",
+}
 
 
 class UdpMachine(RuleBasedStateMachine):

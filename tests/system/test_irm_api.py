@@ -77,8 +77,6 @@ def test_what_is_not_built_yet_says_so(node: NodeProcess) -> None:
         irm.connect_ipcp(pid, irm.DT_COMP, "chat1")
     with pytest.raises(UnsupportedError, match="connections are not built yet"):
         irm.disconnect_ipcp(pid, irm.MGMT_COMP, "chat1")
-    with pytest.raises(NotImplementedError, match="security files"):
-        irm.create_name(NameInfo("clock", server_sec=irm.NameSecPaths(crt="clock.pem")))
 
 
 def test_names(node: NodeProcess) -> None:

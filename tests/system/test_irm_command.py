@@ -210,7 +210,7 @@ FAILURES = [
     ("ipcp disconnect name chat0 dst x", "connections are not built yet"),
     ("ipcp list name nix", "none of the IPCPs match: 'irm ipcp list' shows all"),
     ("name destroy nix", "there is no name 'nix' on this node"),
-    ("name create x scrtpath x.pem", "security files, which are not built yet: leave them out"),
+    ("name create x scrtpath x.pem", "there is no file 'x.pem'"),
     (f"name create {'x' * 256}", "has 256 bytes in UTF-8; at most 255 are allowed"),
     (f"name create x skeypath {'x' * 512}", "key has 512 bytes in UTF-8; at most 511 fit"),
     ("name register x layer nix", "there is no layer called 'nix': see 'irm ipcp list'"),

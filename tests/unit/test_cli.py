@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from irm_world import World
 
 from ouroboros import cli, irm
 from ouroboros.cli import IpcpConfig, IpcpType, LoadBalancePolicy, NameInfo, NoMatchError
+from ouroboros.control.messages import NameSecurity
 from ouroboros.errors import (
     BindError,
     IpcpBootstrapError,
@@ -274,8 +276,22 @@ def test_names_are_created_with_a_policy(world: World) -> None:
         cli.destroy_name("a")
 
 
-def test_security_files_are_to_come(world: World) -> None:
-    with pytest.raises(UnsupportedError, match="security files, which are not built yet"):
+def test_security_files_of_a_name_are_known_by_where_they_really_are(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "k.pem").touch()
+    (tmp_path / "link.pem").symlink_to("k.pem")
+    monkeypatch.chdir(tmp_path)
+    irm.create_name(NameInfo("a", client_sec=irm.NameSecPaths(key="link.pem")))
+    assert world.irm.registry.security_of("a") == NameSecurity(client_key=str((tmp_path / "k.pem").resolve()))
+    irm.create_name(NameInfo("a", server_sec=irm.NameSecPaths(enc=str(tmp_path / "k.pem"))))
+    both = world.irm.registry.security_of("a")
+    assert both is not None
+    assert both.client_key == both.server_encryption
+
+
+def test_security_files_that_are_not_there_are_refused(world: World) -> None:
+    with pytest.raises(NameError, match=r"there is no file 'k\.pem'"):
         irm.create_name(NameInfo("a", client_sec=irm.NameSecPaths(key="k.pem")))
     assert cli.list_names() == []
 

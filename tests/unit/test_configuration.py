@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -152,7 +153,10 @@ ERRORS = {
     '[name.a]\nprog = ["/bin/b", "b"]': r"\[name.a\] prog: 'b' is there twice",
     '[name.a]\nprog = ["b"]\nargs = ["", ""]': r"\[name.a\] args: has 2 entries for 1 programs in prog",
     '[name.a]\nprog = ["b"]\nargs = ["\\u0000"]': "args: has a null character",
-    **{f'[name.a]\n{key} = "/x"': rf"\[name.a\] {key}: not built yet" for key in SECURITY},
+    **{
+        f'[name.a]\n{key} = "x"': rf"\[name.a\] {key}: the path of a file that protects flows must be absolute"
+        for key in SECURITY
+    },
     **{f"[{type}.u]": rf"\[{type}.u\] IPC processes of type {type} are not built yet" for type in UNBUILT},
     '[local.""]': r'\[local.""\] the name of an IPC process is empty',
     "[local.a]\nlayer = 1": r"\[local.a\] layer: unknown key; known are bootstrap, reg, hash",
@@ -226,6 +230,15 @@ def test_the_policy_is_that_of_the_file_wherever_the_name_stands_in_it() -> None
     world = World()
     assert apply(world, '[local.l0]\nbootstrap = "lab"\nreg = ["a"]\n[name.a]\nlb = "round-robin"') == []
     assert names(world)["a"].policy == "round-robin"
+
+
+def test_files_that_protect_a_name_are_those_of_the_file() -> None:
+    world = World()
+    text = "\n".join(f'{key} = "/etc/{key}"' for key in SECURITY)
+    assert apply(world, f"[name.a]\n{text}") == []
+    security = world.irm.registry.security_of("a")
+    assert security is not None
+    assert [*msgspec.structs.asdict(security).values()] == [f"/etc/{key}" for key in SECURITY]
 
 
 def test_an_ipcp_can_only_be_created() -> None:

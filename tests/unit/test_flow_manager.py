@@ -19,7 +19,7 @@ from ouroboros.control.messages import (
     UnbindProcess,
 )
 from ouroboros.control.names import Process
-from ouroboros.qos import QOS_DATA, QOS_VOICE, QoSSpec
+from ouroboros.qos import QOS_DATA, QOS_VOICE
 
 
 @pytest.fixture
@@ -77,14 +77,6 @@ def test_an_unknown_name_is_refused_at_once_and_says_what_to_do(world: World) ->
 @pytest.mark.parametrize("name", ["", "x" * 10_000, "a\nb"])
 def test_what_cannot_be_a_name_is_unknown(world: World, name: str) -> None:
     assert world.failed(world.alloc(world.program("client"), name)).error == "FlowNameException"
-
-
-def test_encryption_of_a_local_flow_is_refused_and_never_left_out(world: World) -> None:
-    taken = world.accept(world.server("x"))
-    failed = world.failed(world.alloc(world.program("client"), "x", qos=QoSSpec(cypher_s=128)))
-    assert failed.error == "UnsupportedError"
-    assert "cypher_s=128" in failed.text
-    assert world.answer(taken) is None
 
 
 # --- time

@@ -596,8 +596,16 @@ def test_an_answer_is_believed_only_from_where_the_request_went() -> None:
             "(-1003 EIPCP): the name is not registered in its layer, or no program accepted",
         ),
         (-1007, "FlowNameException", "(-1007 ENAME): it does not know the name"),
-        (-1008, "FlowRefusedException", "(-1008 ECRYPT): the two sides do not agree on encryption"),
-        (-1009, "FlowRefusedException", "(-1009 EAUTH): authentication failed, or the clocks of the two hosts differ"),
+        (
+            -1008,
+            "FlowCryptException",
+            "(-1008 ECRYPT): the two sides agree on no encryption; this side asks for no encryption, and the server",
+        ),
+        (
+            -1009,
+            "FlowAuthException",
+            "(-1009 EAUTH): the server does not believe the request: the clocks of the two hosts differ",
+        ),
         (-12, "FlowRefusedException", "(-12 ENOMEM): it has no room for another flow"),
         (-110, "FlowRefusedException", "(-110 ETIMEDOUT): it does not say why"),
         (-1, "FlowRefusedException", "(-1 EPERM): it does not say why"),
@@ -621,7 +629,7 @@ def test_an_answer_without_a_valid_handshake_is_an_error() -> None:
     sent = only(messages(client))
     assert isinstance(sent, FlowRequest)
     assert arrives(client, FlowReply(sent.eid, 64, 0, bytes(84)), B) == []
-    assert client.failed(asking).error == "FlowRefusedException"
+    assert client.failed(asking).error == "FlowAuthException"
     assert client.reserved == {}
 
 
@@ -917,12 +925,6 @@ def test_what_is_told_of_layers_that_are_gone_is_ignored() -> None:
     client.irm.management_arrived(id, b"", A, 0.0)
     client.irm.flow_ended(id, 1, "closed", 0.0)
     assert client.collect() == []
-
-
-def test_encryption_is_refused_for_now() -> None:
-    _, client, _ = two_nodes()
-    asking = client.alloc(client.program("watch"), "clock", qos=QoSSpec(cypher_s=128))
-    assert client.failed(asking).error == "UnsupportedError"
 
 
 def test_a_layer_name_is_there_once() -> None:

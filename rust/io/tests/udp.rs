@@ -7,6 +7,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 
 use common::{pair, read, until, write, write_when_possible};
+use ouroboros_crypto::{Replay, Role, Session, Suite};
 use ouroboros_io::impair::{Chance, Settings};
 use ouroboros_io::udp::{Event, How, Setup, UdpLayer};
 use ouroboros_shm::channel;
@@ -35,6 +36,7 @@ impl Node {
             frcp: None,
             seed: 7,
             credit: true,
+            crypto: None,
             crc: false,
             timeout: 0,
             mtu: 9000,
@@ -246,4 +248,174 @@ fn a_layer_that_stops_takes_its_flows_down() {
     settle(&one);
     drop(one);
     assert_eq!(read(&near), Err(Error::PeerClosed));
+}
+
+fn session(suite: Suite, role: Role, replay: Replay) -> Session {
+    let settings = ouroboros_crypto::Settings { replay, ..ouroboros_crypto::Settings::new(suite, role) };
+    Session::new(settings, &[7; 32]).unwrap()
+}
+
+fn encrypted(one: &Node, other: &Node, suite: Suite, change: impl Fn(&mut Setup)) -> (Endpoint, Endpoint) {
+    let add = |node: &Node, eid, peer, peer_eid, role| {
+        node.add(eid, peer, peer_eid, |setup| {
+            setup.crypto = Some(session(suite, role, Replay::Reject));
+            change(setup);
+        })
+    };
+    let near = add(one, 71, other.address, 72, Role::Allocator);
+    let far = add(other, 72, one.address, 71, Role::Acceptor);
+    settle(one);
+    settle(other);
+    (near, far)
+}
+
+#[test]
+fn encrypted_packets_go_both_ways_whole() {
+    let (one, other) = nodes();
+    for suite in Suite::ALL {
+        for crc in [false, true] {
+            for reliable in [false, true] {
+                let (near, far) = encrypted(&one, &other, suite, |setup| {
+                    setup.crc = crc;
+                    setup.frcp = reliable.then(frcp);
+                });
+                for (from, to) in [(&near, &far), (&far, &near)] {
+                    for length in [1, 2, 3, 4, 5, 1300, 1300, 1300, 1] {
+                        let packet: Vec<u8> = (0..length).map(|at| at as u8).collect();
+                        write(from, &packet);
+                        assert_eq!(read(to).as_ref(), Ok(&packet), "{suite:?}");
+                    }
+                }
+                near.close();
+                far.close();
+                one.end_of(71);
+                other.end_of(72);
+            }
+        }
+    }
+}
+
+fn frcp() -> ouroboros_frcp::Config {
+    ouroboros_frcp::Config {
+        reliable: true,
+        peer: ouroboros_frcp::Peer::Own { sack: true, fragments: true, window: 1 << 16 },
+        max_packet: 1400,
+        mpl: 5_000_000_000,
+        rtt: None,
+    }
+}
+
+/// What goes over the wire from a node, as a peer that is a bare socket sees it.
+struct Tap {
+    socket: UdpSocket,
+    crypto: Session,
+}
+
+impl Tap {
+    /// A tap, and the program's end of a flow of `node` to it.
+    fn new(node: &Node, replay: Replay, change: impl FnOnce(&mut Setup)) -> (Self, Endpoint) {
+        let socket = UdpSocket::bind("127.0.0.3:0").unwrap();
+        let program = node.add(71, socket.local_addr().unwrap(), 72, |setup| {
+            setup.crypto = Some(session(Suite::Aes256Gcm, Role::Allocator, replay));
+            setup.credit = false;
+            change(setup);
+        });
+        settle(node);
+        (Tap { socket, crypto: session(Suite::Aes256Gcm, Role::Acceptor, replay) }, program)
+    }
+
+    fn receive(&self) -> Vec<u8> {
+        let mut bytes = vec![0; 65536];
+        let length = self.socket.recv(&mut bytes).unwrap();
+        bytes.truncate(length);
+        bytes
+    }
+
+    fn send(&self, packet: &[u8], to: SocketAddr) {
+        self.socket.send_to(&[&71u32.to_be_bytes(), packet].concat(), to).unwrap();
+    }
+
+    fn seal(&mut self, plain: &[u8]) -> Vec<u8> {
+        let mut packet = Vec::new();
+        self.crypto.seal(plain, &mut packet).unwrap();
+        packet
+    }
+
+    fn open(&mut self, datagram: &[u8]) -> Vec<u8> {
+        let mut plain = Vec::new();
+        self.crypto.open(&datagram[4..], &mut plain).unwrap();
+        plain
+    }
+}
+
+#[test]
+fn a_datagram_is_endpoint_id_iv_ciphertext_tag_and_checksum() {
+    let (one, _) = nodes();
+    let (mut tap, program) = Tap::new(&one, Replay::Accept, |setup| setup.crc = true);
+    write(&program, b"to be hidden");
+    let datagram = tap.receive();
+    assert_eq!(datagram.len(), 4 + 12 + 12 + 16 + 4);
+    assert_eq!(datagram[..4], 72u32.to_be_bytes());
+    let (sealed, crc) = datagram.split_at(datagram.len() - 4);
+    assert_eq!(crc32fast::hash(&sealed[4..]).to_be_bytes(), crc);
+    assert_eq!(tap.open(sealed), b"to be hidden");
+}
+
+#[test]
+fn packets_that_go_out_together_are_sealed_each() {
+    let (one, _) = nodes();
+    let (mut tap, program) = Tap::new(&one, Replay::Reject, |_| {});
+    let packets: Vec<[u8; 1300]> = (0..20).map(|number| [number; 1300]).collect();
+    {
+        let mut writer = program.writer().unwrap();
+        packets.iter().for_each(|packet| assert_eq!(writer.stage(packet), Ok(true)));
+    }
+    for packet in &packets {
+        let datagram = tap.receive();
+        assert_eq!(tap.open(&datagram), packet);
+    }
+}
+
+#[test]
+fn what_frcp_sends_again_is_sealed_anew() {
+    let (one, _) = nodes();
+    let (mut tap, program) = Tap::new(&one, Replay::Reject, |setup| setup.frcp = Some(frcp()));
+    write(&program, b"never acknowledged");
+    let (first, second) = (tap.receive(), tap.receive());
+    assert_ne!(first[4..16], second[4..16]);
+    // The second would be rejected as replayed otherwise.
+    let (first, second) = (tap.open(&first), tap.open(&second));
+    assert!(first.ends_with(b"never acknowledged") && second.ends_with(b"never acknowledged"));
+}
+
+#[test]
+fn altered_replayed_and_reflected_packets_are_dropped_and_counted() {
+    let (one, _) = nodes();
+    let (mut tap, program) = Tap::new(&one, Replay::Reject, |_| {});
+    write(&program, b"own");
+    let own = tap.receive();
+    let genuine = tap.seal(b"genuine");
+    for at in 0..genuine.len() {
+        let mut altered = genuine.clone();
+        altered[at] ^= 4;
+        tap.send(&altered, one.address);
+    }
+    tap.send(&genuine[..27], one.address);
+    tap.send(&own[4..], one.address);
+    tap.send(&genuine, one.address);
+    tap.send(&genuine, one.address);
+    let last = tap.seal(b"last");
+    tap.send(&last, one.address);
+    assert_eq!(read(&program), Ok(b"genuine".to_vec()));
+    assert_eq!(read(&program), Ok(b"last".to_vec()));
+    let counters = one.layer.snapshot().flows[0].1;
+    assert_eq!((counters.rejected, counters.replayed), (genuine.len() as u64 + 1, 2));
+    assert_eq!(counters.delivered, 2);
+}
+
+#[test]
+fn keepalives_of_an_encrypted_flow_are_empty() {
+    let (one, _) = nodes();
+    let (tap, _program) = Tap::new(&one, Replay::Reject, |setup| setup.timeout = 40);
+    assert_eq!(tap.receive(), 72u32.to_be_bytes());
 }

@@ -245,15 +245,24 @@ impl Endpoint {
     /// packets are encrypted between the two ends, by a key of 32 bytes that no other flow has.
     #[new]
     #[pyo3(signature = (memory, bell, side, max_packet=MAX_PACKET, suite=0, key=None))]
-    fn new(memory: i32, bell: i32, side: usize, max_packet: usize, suite: u16, key: Option<&[u8]>) -> PyResult<Self> {
+    fn new(
+        memory: i32,
+        bell: i32,
+        side: usize,
+        max_packet: usize,
+        suite: u16,
+        key: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
         if memory < 0 || bell < 0 {
             return Err(PyValueError::new_err("not a descriptor"));
         }
         // SAFETY: the caller gives up both descriptors.
         let (memory, bell) = unsafe { (OwnedFd::from_raw_fd(memory), OwnedFd::from_raw_fd(bell)) };
         let mut inner = shm::Endpoint::attach(memory, bell, side)?.with_longest(max_packet);
-        if suite != 0 || key.is_some() {
-            inner = inner.with_guard(new_guard(suite, key.unwrap_or_default(), side)?);
+        if let Some(key) = key {
+            inner = inner.with_guard(new_guard(suite, key, side)?);
+        } else if suite != 0 {
+            return Err(PyValueError::new_err("a suite needs a key of 32 bytes"));
         }
         Ok(Endpoint {
             inner,

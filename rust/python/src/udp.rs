@@ -11,6 +11,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
+use crate::guard::new_session;
 use crate::relay::settings;
 
 /// A thread that carries the flows of a UDP layer.
@@ -31,8 +32,12 @@ impl UdpWorker {
         Ok(UdpWorker(Mutex::new(UdpLayer::start(take_over(socket)?)?)))
     }
 
-    /// Carry a flow: `memory` and `bell` are those of side `side` of the channel of its program, and are taken over.
-    #[pyo3(signature = (*, memory, bell, side, eid, peer_eid, peer, mtu, crc, timeout, seed, credit, frcp))]
+    /// Carry a flow: `memory` and `bell` are those of side `side` of the channel of its program, and are taken over. With a
+    /// `suite`, its number in the handshake, packets are encrypted by a `key` of 32 bytes that no other flow has;
+    /// `reject_replays`: the peer is one of ours.
+    #[pyo3(signature = (
+        *, memory, bell, side, eid, peer_eid, peer, mtu, crc, timeout, seed, credit, frcp, suite, key, reject_replays
+    ))]
     #[allow(clippy::too_many_arguments)]
     fn add(
         &self,
@@ -48,11 +53,16 @@ impl UdpWorker {
         seed: u64,
         credit: bool,
         frcp: Option<&Frcp>,
+        suite: u16,
+        key: &Bound<'_, PyAny>,
+        reject_replays: bool,
     ) -> PyResult<()> {
         let (memory, bell) = (take_over(memory)?, take_over(bell)?);
+        // The engine's side is the other one of the program's, whose role it plays.
+        let crypto = if suite == 0 { None } else { Some(new_session(suite, key, 1 - side.min(1), reject_replays)?) };
         let endpoint = Endpoint::attach(memory, bell, side)?;
         let (peer, frcp) = (address(&peer)?, frcp.map(|frcp| frcp.0));
-        self.lock().add(Setup { eid, peer_eid, peer, endpoint, frcp, seed, credit, crc, timeout, mtu });
+        self.lock().add(Setup { eid, peer_eid, peer, endpoint, frcp, seed, credit, crypto, crc, timeout, mtu });
         Ok(())
     }
 
@@ -196,8 +206,19 @@ fn layer_counters(py: Python<'_>, counters: LayerCounters) -> PyResult<Bound<'_,
 }
 
 fn flow_counters(py: Python<'_>, counters: FlowCounters) -> PyResult<Bound<'_, PyDict>> {
-    let FlowCounters { sent, sent_bytes, received, received_bytes, delivered, overrun, damaged, too_long, frcp } =
-        counters;
+    let FlowCounters {
+        sent,
+        sent_bytes,
+        received,
+        received_bytes,
+        delivered,
+        overrun,
+        damaged,
+        rejected,
+        replayed,
+        too_long,
+        frcp,
+    } = counters;
     let counters = dict(
         py,
         &[
@@ -208,6 +229,8 @@ fn flow_counters(py: Python<'_>, counters: FlowCounters) -> PyResult<Bound<'_, P
             ("delivered", delivered),
             ("overrun", overrun),
             ("damaged", damaged),
+            ("rejected", rejected),
+            ("replayed", replayed),
             ("too_long", too_long),
         ],
     )?;

@@ -27,11 +27,12 @@ from ouroboros.control.messages import (
     ListIpcps,
     ListNames,
     NameEntry,
+    NameSecurity,
     RegisterName,
     Request,
     UdpOptions,
 )
-from ouroboros.control.names import check_name
+from ouroboros.control.names import check_name, check_path
 from ouroboros.errors import IpcpBootstrapError, IrmError, OuroborosError, UnsupportedError
 from ouroboros.layers.base import DEFAULT_HASH, HASHES
 from ouroboros.layers.udp.options import read_options
@@ -75,13 +76,14 @@ class NameTable(msgspec.Struct, frozen=True):
     name: str
     policy: str = "spillover"
     programs: tuple[Program, ...] = ()
+    security: NameSecurity | None = None
 
     @property
     def title(self) -> str:
         return f"[name.{_key(self.name)}]"
 
     def apply(self, ask: Ask, find: Find) -> None:
-        ask(CreateName(self.name, self.policy))
+        ask(CreateName(self.name, self.policy, self.security))
         entries: list[NameEntry] = ask(ListNames())
         bound = next(entry.programs for entry in entries if entry.name == self.name)
         for program in self.programs:
@@ -215,7 +217,7 @@ _NAME_KEYS = {
     "args": _STRINGS,
     "lb": _Key(str, '"spill" or "round-robin"'),
 } | {
-    f"{side}_{kind}_file": _Key(str, "a path", built=False)
+    f"{side}_{kind}_file": _Key(str, "an absolute path")
     for side in ("server", "client")
     for kind in ("enc", "crt", "key")
 }
@@ -324,7 +326,24 @@ def _check_title(title: str, name: str, what: str) -> None:
 def _parse_name(table: _Table, name: str) -> NameTable:
     _check_title(f"[name.{_key(name)}]", name, "name")
     policy = _POLICIES[table.choose("lb", "spill", _POLICIES)]
-    return NameTable(name, policy, _parse_programs(table))
+    return NameTable(name, policy, _parse_programs(table), _parse_security(table))
+
+
+def _parse_security(table: _Table) -> NameSecurity | None:
+    keys = [f"{side}_{kind}_file" for side in ("server", "client") for kind in ("enc", "crt", "key")]
+    if not any(table.has(key) for key in keys):
+        return None
+    return NameSecurity(*(_parse_path(table, key) for key in keys))
+
+
+def _parse_path(table: _Table, key: str) -> str | None:
+    path: str | None = table.get(key, None)
+    try:
+        if path is not None:
+            check_path(path)
+    except OuroborosError as error:
+        raise table.error(key, error) from error
+    return path
 
 
 def _parse_programs(table: _Table) -> tuple[Program, ...]:

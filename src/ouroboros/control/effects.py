@@ -21,13 +21,23 @@ class Reply(msgspec.Struct, frozen=True):
     message: Answer
 
 
+class Warn(msgspec.Struct, frozen=True):
+    """Tell whoever looks after the node; `text` may quote what a peer sent, so it is not to be trusted."""
+
+    text: str
+
+
 class Connect(msgspec.Struct, frozen=True):
-    """Make a flow between two waiting requests: side 0 goes to `allocator`, side 1 to `acceptor`."""
+    """Make a flow between two waiting requests: side 0 goes to `allocator`, side 1 to `acceptor`.
+
+    `sessions`: of the two sides, whose programs encrypt; None for plaintext.
+    """
 
     flow_id: int
     qos: QoSSpec
     allocator: int
     acceptor: int
+    sessions: tuple[Session, Session] | None = None
 
 
 class Relay(msgspec.Struct, frozen=True):
@@ -38,6 +48,7 @@ class Relay(msgspec.Struct, frozen=True):
     allocator: int
     acceptor: int
     ipcp: int
+    sessions: tuple[Session, Session] | None = None
 
 
 class Join(msgspec.Struct, frozen=True):
@@ -166,6 +177,7 @@ class PeerGone(msgspec.Struct, frozen=True):
 
 Effect = (
     Reply
+    | Warn
     | Connect
     | Relay
     | Join

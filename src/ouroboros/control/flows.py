@@ -18,11 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import msgspec
+
 from ouroboros.control.effects import Attach, Connect, Effect, Join, Relay, Reply, StartProgram
 from ouroboros.control.messages import Accept, Alloc, Failed
 from ouroboros.control.messages import Join as JoinRequest
 from ouroboros.control.names import Name, Process, Registry
 from ouroboros.control.oap import Settings
+from ouroboros.control.security import Security
 from ouroboros.control.table import Flow, FlowTable
 from ouroboros.control.waiting import Waiting, WaitingRoom
 from ouroboros.errors import (
@@ -32,7 +35,6 @@ from ouroboros.errors import (
     FlowTimeoutException,
     NodeLimitError,
     OuroborosError,
-    UnsupportedError,
 )
 from ouroboros.layers.base import Ipcp
 from ouroboros.layers.udp import Arrival, RemoteEnd, UdpIpcp
@@ -54,12 +56,14 @@ class FlowManager:
     def __init__(
         self,
         registry: Registry,
+        security: Security,
         effects: list[Effect],
         limit: int,
         ipcps: Mapping[int, Ipcp],
         impaired: Callable[[str], Ipcp | None],
     ) -> None:
         self._registry = registry
+        self._security = security
         self._ipcps = ipcps
         self._impaired = impaired
         self._effects = effects
@@ -75,8 +79,6 @@ class FlowManager:
     # --- requests
 
     def alloc(self, token: int, process: Process, request: Alloc, now: float) -> None:
-        if request.qos.cypher_s:
-            raise UnsupportedError(f"cypher_s={request.qos.cypher_s}: flows are not encrypted yet; ask for cypher_s=0")
         name = self._registry.names.get(request.name)
         layers = self._layers_to_ask(request.name, name)
         if name is None and not layers:
@@ -215,9 +217,9 @@ class FlowManager:
 
     # --- what layers tell: `layers.udp.core.Upper`
 
-    def settings(self, name: str, side: str) -> Settings:
-        """What we want of the peer of a flow to `name`, as "client" or as "server"."""
-        return Settings()
+    def settings(self, name: str) -> Settings:
+        """What we want of a peer that asks for a flow to our `name`. Raises `OapError`."""
+        return self._security.settings(name, "server")
 
     def reachable(self, token: int) -> None:
         """Another node is asked: a program here that would accept now comes too late."""
@@ -238,6 +240,7 @@ class FlowManager:
         try:
             flow = self._table.add(waiting.request.name, end.qos, (process, None), (token, None))
         except NodeLimitError as error:
+            end.session.wipe()
             layer.give_back(end)
             self._fail(waiting, error)
             return
@@ -296,7 +299,8 @@ class FlowManager:
             if layer.state != "operational":
                 continue
             try:
-                layer.allocate(waiting.token, request.name, request.qos, self.settings(request.name, "client"), now)
+                settings = self._security.asked(request.name, request.qos.cypher_s)
+                layer.allocate(waiting.token, request.name, request.qos, settings, now)
             except FlowRefusedException as error:
                 self._fail(waiting, error)
             return
@@ -357,9 +361,11 @@ class FlowManager:
         assert asks.process is not None
         layer = self._impaired(name.text)
         try:
+            sessions = self._security.agree(name.text, asks.request.qos.cypher_s)
+            qos = msgspec.structs.replace(asks.request.qos, cypher_s=sessions[0].strength if sessions else 0)
             owners = (asks.process, takes.process)
-            flow = self._table.add(name.text, asks.request.qos, owners, (allocator, acceptor))
-        except NodeLimitError as error:
+            flow = self._table.add(name.text, qos, owners, (allocator, acceptor))
+        except (FlowRefusedException, NodeLimitError) as error:
             self._fail(asks, error)
             return False
         self._stop_asking(asks)
@@ -367,10 +373,10 @@ class FlowManager:
         self._waiting.remove(takes)
         takes.process.served = True
         if layer is None:
-            self._effects.append(Connect(flow.id, flow.qos, allocator, acceptor))
+            self._effects.append(Connect(flow.id, flow.qos, allocator, acceptor, sessions))
         else:
             flow.relay = layer
-            self._effects.append(Relay(flow.id, flow.qos, allocator, acceptor, layer.id))
+            self._effects.append(Relay(flow.id, flow.qos, allocator, acceptor, layer.id, sessions))
         return True
 
     def _connect_peer(self, asks: Waiting, arrival: Arrival, takes: Waiting, process: Process) -> bool:
@@ -385,6 +391,7 @@ class FlowManager:
         try:
             flow = self._table.add(arrival.name, end.qos, (None, process), (None, takes.token))
         except NodeLimitError:
+            end.session.wipe()
             layer.refuse(arrival, NO_ROOM, end)
             return False
         self._waiting.remove(takes)

@@ -40,6 +40,7 @@ from ouroboros.control.messages import (
 )
 from ouroboros.control.names import Binding, Process, Registry, check_name
 from ouroboros.control.oap import Server
+from ouroboros.control.security import Directory, NoDirectory, Security
 from ouroboros.errors import (
     BindError,
     FlowNameException,
@@ -79,7 +80,7 @@ class Irm:
     """One node's resource manager.
 
     `uid`: of the node, whose owner (and root) may manage it. `random`: has to be `random.SystemRandom`, except in tests.
-    `wall`: nanoseconds since 1970.
+    `wall`: nanoseconds since 1970. `directory`: what protects flows; nothing by default.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Irm:
         *,
         random: Random,
         wall: Callable[[], int],
+        directory: Directory | None = None,
         embedded: bool = False,
         flow_limit: int = 10_239,
         name_limit: int = 100_000,
@@ -98,7 +100,12 @@ class Irm:
         self._next_ipcp = FIRST_IPCP_ID
         self.ipcps: dict[int, Ipcp] = {}
         self.registry = Registry(name_limit)
-        self.flows = FlowManager(self.registry, self._effects, flow_limit, self.ipcps, self._impaired_layer_of)
+        self.security = Security(
+            NoDirectory() if directory is None else directory, self.registry.security_of, random=random, wall=wall
+        )
+        self.flows = FlowManager(
+            self.registry, self.security, self._effects, flow_limit, self.ipcps, self._impaired_layer_of
+        )
         self._environment = Environment(self._effects, random, wall, Server(), self.flows)
         #: Who waits for the bootstrap of an IPC process, and how its layer is to be impaired.
         self._bootstrapping: dict[int, tuple[int, Impairment | None]] = {}
@@ -228,7 +235,7 @@ class Irm:
             raise BindError("only the user who runs this node, and root, may manage it")
         match request:
             case CreateName():
-                self.registry.create(request.name, request.policy)
+                self.registry.create(request.name, request.policy, security=request.security)
             case DestroyName():
                 self._destroy_name(request.name)
             case RegisterName():

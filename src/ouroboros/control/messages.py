@@ -15,9 +15,10 @@ import msgspec
 
 from ouroboros.errors import ProtocolError
 from ouroboros.qos import QoSSpec
+from ouroboros.security import FlowSecurity
 
 #: Raised by one whenever a message changes; a node answers a client of another version with `Failed`.
-VERSION = 3
+VERSION = 4
 
 #: Names, layers and programs are at most this many bytes of UTF-8 (C prototype: 255).
 NAME_LENGTH = 255
@@ -81,11 +82,23 @@ class Dealloc(_Message, frozen=True):
 # --- requests: management
 
 
+class NameSecurity(msgspec.Struct, frozen=True, array_like=True):
+    """Absolute paths of what protects flows to a name; None: the place in the security directory."""
+
+    server_encryption: str | None = None
+    server_certificate: str | None = None
+    server_key: str | None = None
+    client_encryption: str | None = None
+    client_certificate: str | None = None
+    client_key: str | None = None
+
+
 class CreateName(_Message, frozen=True):
-    """`policy`: "round-robin" or "spillover"."""
+    """`policy`: "round-robin" or "spillover". `security`: for a name that exists, those that are given count from now on."""
 
     name: str
     policy: str
+    security: NameSecurity | None = None
 
 
 class DestroyName(_Message, frozen=True):
@@ -211,12 +224,26 @@ class Failed(_Message, frozen=True):
 
 class Granted(_Message, frozen=True):
     """A flow. Two descriptors come along: its memory and the doorbell socket of this end. `side`: 0 or 1. `max_packet`: the
-    longest message that the flow takes, bytes."""
+    longest message that the flow takes, bytes.
+
+    `security`: of an encrypted flow. `suite`, `key`: when it is the programs that encrypt, the number of the cipher and its
+    32 bytes.
+    """
 
     flow_id: int
     qos: QoSSpec
     side: int
     max_packet: int
+    security: FlowSecurity | None = None
+    suite: int = 0
+    key: bytes = b""
+
+    def __repr__(self) -> str:
+        # A message may end up in a log, and the key must not.
+        return f"<Granted flow {self.flow_id}, side {self.side}{', encrypted' if self.security else ''}>"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        return [("flow_id", self.flow_id), ("side", self.side), ("security", self.security)]
 
 
 # --- entries of listings

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ouroboros.control.messages import NAME_LENGTH, NameEntry
+import msgspec
+
+from ouroboros.control.messages import NAME_LENGTH, NameEntry, NameSecurity
 from ouroboros.errors import BindError, NameError
 
 POLICIES = ("round-robin", "spillover")
@@ -23,6 +25,12 @@ def check_name(text: str, what: str = "name") -> str:
     if not text.isprintable():
         raise NameError(f"the {what} {text!r} has control characters in it")
     return text
+
+
+def check_path(path: str) -> None:
+    """Raises `NameError` for what cannot be the path of a file that protects flows."""
+    if not path.startswith("/") or "\0" in path or not path.isprintable():
+        raise NameError(f"the path of a file that protects flows must be absolute, not {path!r}")
 
 
 @dataclass(slots=True)
@@ -60,6 +68,8 @@ class Name:
 
     text: str
     policy: str = "spillover"
+    #: Files that protect its flows and are not in the security directory.
+    security: NameSecurity | None = None
     programs: dict[str, Binding] = field(default_factory=dict)
     processes: set[int] = field(default_factory=set)
     #: Those of the processes that accept flows. Clients may be bound, too: by their program's name.
@@ -98,8 +108,11 @@ class Registry:
         #: Names that do not last and have no process, the one longest without first.
         self._unused: dict[str, None] = {}
 
-    def create(self, text: str, policy: str = "spillover", *, lasting: bool = True) -> Name:
-        """The name of that text, made if there is none. The policy of an existing one stays.
+    def create(
+        self, text: str, policy: str = "spillover", *, lasting: bool = True, security: NameSecurity | None = None
+    ) -> Name:
+        """The name of that text, made if there is none. The policy of an existing one stays; `security`, as far as it is
+        given, counts from now on.
 
         A name that is not `lasting` outlives its processes, but gives way to another when the node has its limit of names:
         programs that accept under ever new names must not fill it up.
@@ -107,6 +120,9 @@ class Registry:
         check_name(text)
         if policy not in POLICIES:
             raise NameError(f"unknown load-balancing policy {policy!r}: choose {' or '.join(POLICIES)}")
+        given = {field: path for field, path in msgspec.structs.asdict(security or NameSecurity()).items() if path}
+        for path in given.values():
+            check_path(path)
         name = self.names.get(text)
         if name is None:
             self._make_room()
@@ -114,7 +130,14 @@ class Registry:
         elif lasting:
             name.lasting = True
             self._unused.pop(text, None)
+        if given:
+            name.security = msgspec.structs.replace(name.security or NameSecurity(), **given)
         return name
+
+    def security_of(self, text: str) -> NameSecurity | None:
+        """The files that protect flows to a name, where they are not in the security directory."""
+        name = self.names.get(text)
+        return None if name is None else name.security
 
     def _make_room(self) -> None:
         if len(self.names) < self._limit:

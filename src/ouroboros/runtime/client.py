@@ -189,7 +189,7 @@ class Client:
             raise NodeLimitError("this program has no descriptors left for the flow: raise its limit (`ulimit -n`)")
         _make_room_for_descriptors(max(descriptors))
         try:
-            return FlowGrant(answer, Endpoint(descriptors[0], descriptors[1], answer.side, answer.max_packet), node)
+            return FlowGrant(answer, _endpoint(answer, descriptors), node)
         except BaseException:
             self.release(answer.flow_id, answer.side, node)
             raise
@@ -302,6 +302,13 @@ class Client:
         except OSError as error:
             connection.close()
             raise NodeError(f"the node in {runtime_dir()} does not let this program in: {error}") from error
+
+
+def _endpoint(granted: Granted, descriptors: list[int]) -> Endpoint:
+    memory, bell = descriptors
+    if not granted.suite:
+        return Endpoint(memory, bell, granted.side, granted.max_packet)
+    return Endpoint(memory, bell, granted.side, granted.max_packet, granted.suite, granted.key)
 
 
 def _open(start: bool) -> socket.socket:

@@ -13,12 +13,14 @@ import msgspec
 from ouroboros.control.effects import Attach, Connect, Impair, Join, MarkDead, Relay, Release, Unreserve
 from ouroboros.control.irm import Irm
 from ouroboros.control.messages import Granted
+from ouroboros.control.security import shown
 from ouroboros.dataplane import MAX_PACKET, BroadcastWorker, RelayWorker, create_channel, mark_dead
 from ouroboros.layers.broadcast import BroadcastIpcp
 from ouroboros.layers.local import LocalIpcp
 from ouroboros.layers.udp import UdpIpcp
 from ouroboros.runtime.looped import LoopedFlows
 from ouroboros.runtime.udp import UdpRuntime
+from ouroboros.wire.suites import CIPHER_BY_NUMBER
 
 log = logging.getLogger("ouroboros.irmd")
 
@@ -56,7 +58,7 @@ class FlowRuntime:
             return
         self._memories[effect.flow_id] = memory
         for side, (token, bell) in enumerate(zip(tokens, bells, strict=True)):
-            self._programs.grant(token, Granted(effect.flow_id, effect.qos, side, MAX_PACKET), memory, bell)
+            self._programs.grant(token, _granted(effect, side), memory, bell)
             os.close(bell)
 
     def relay(self, effect: Relay) -> None:
@@ -74,7 +76,7 @@ class FlowRuntime:
         # The relay is side 1 of the allocator's channel and side 0 of the acceptor's.
         (memory_a, bell_a, relay_a), (memory_b, relay_b, bell_b) = made
         for side, memory, bell in ((0, memory_a, bell_a), (1, memory_b, bell_b)):
-            self._programs.grant(tokens[side], Granted(effect.flow_id, effect.qos, side, MAX_PACKET), memory, bell)
+            self._programs.grant(tokens[side], _granted(effect, side), memory, bell)
             os.close(bell)
         try:
             # These descriptors are taken over; when that fails, both programs see their flow hang up.
@@ -124,9 +126,11 @@ class FlowRuntime:
         except OSError as error:
             self._fail_attach(effect, error)
         else:
-            granted = Granted(effect.flow_id, effect.qos, effect.side, longest)
+            granted = Granted(effect.flow_id, effect.qos, effect.side, longest, shown(effect.session))
             self._programs.grant(effect.token, granted, memory, bell)
         finally:
+            if effect.session is not None:
+                effect.session.wipe()
             for descriptor in (memory, bell, far_bell):
                 os.close(descriptor)
 
@@ -211,6 +215,17 @@ class FlowRuntime:
             self.stop_layer(ipcp)
         for memory in self._memories.values():
             os.close(memory)
+
+
+def _granted(effect: Connect | Relay, side: int) -> Granted:
+    """What a program gets of a flow within the node. It has the key itself, and the node does not any more."""
+    if effect.sessions is None:
+        return Granted(effect.flow_id, effect.qos, side, MAX_PACKET)
+    session = effect.sessions[side]
+    longest = MAX_PACKET - CIPHER_BY_NUMBER[session.cipher].overhead
+    key = bytes(session.key)
+    session.wipe()
+    return Granted(effect.flow_id, effect.qos, side, longest, shown(session), session.cipher, key)
 
 
 def _duplicates(one: int, other: int) -> tuple[int, int]:

@@ -38,6 +38,7 @@ from ouroboros.control.effects import (
     StartProgram,
     StopLayer,
     Unreserve,
+    Warn,
 )
 from ouroboros.control.irm import Irm
 from ouroboros.control.messages import (
@@ -54,9 +55,10 @@ from ouroboros.control.messages import (
     Request,
 )
 from ouroboros.control.names import Process
-from ouroboros.errors import NodeError, OuroborosError, ProtocolError
+from ouroboros.errors import FlowAuthException, NodeError, OuroborosError, ProtocolError
 from ouroboros.runtime.flows import FlowRuntime
-from ouroboros.runtime.paths import CREDENTIALS, make_runtime_dir, socket_path
+from ouroboros.runtime.paths import CREDENTIALS, make_runtime_dir, security_dir, socket_path
+from ouroboros.runtime.security import SecurityDirectory
 from ouroboros.runtime.udp import UdpRuntime
 
 log = logging.getLogger("ouroboros.irmd")
@@ -99,6 +101,7 @@ class Node:
         embedded: bool = False,
         idle_time: float = IDLE_TIME,
         listener: socket.socket | None = None,
+        security: Path | None = None,
     ) -> None:
         self.directory = directory
         self._embedded = embedded
@@ -109,6 +112,7 @@ class Node:
             os.geteuid(),
             random=random.SystemRandom(),
             wall=time.time_ns,
+            directory=SecurityDirectory(security or security_dir()),
             embedded=embedded,
             flow_limit=_flow_limit(),
         )
@@ -146,11 +150,12 @@ class Node:
         with _lock(self.directory), self._inherited or self._listen() as listener:
             self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
             # Signals belong to the main thread; a node in another one is stopped by whoever runs it there.
-            for number in (signal.SIGTERM, signal.SIGINT) if _in_main_thread() else ():
-                self._loop.add_signal_handler(number, self._stopped.set)
-            if reload is not None:
-                self._loop.add_signal_handler(signal.SIGHUP, reload)
+            if _in_main_thread():
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    self._loop.add_signal_handler(number, self._stopped.set)
+                self._loop.add_signal_handler(signal.SIGHUP, self._reload, reload)
             try:
+                self._load_trust()
                 if configure is not None:
                     configure()
                 self._loop.add_reader(listener, self._accept, listener)
@@ -166,6 +171,24 @@ class Node:
                 if stopping is not None:
                     stopping()
                 await self._shut_down()
+
+    def _load_trust(self) -> None:
+        """A node that was configured by somebody does not run with a broken CA store. One that a program started does: it
+        trusts nobody then, so nothing is taken for proven, and flows without certificates are as they were."""
+        try:
+            self._irm.security.reload()
+        except FlowAuthException as error:
+            if not self._embedded:
+                raise
+            log.warning("%s; this node trusts nobody", error)
+
+    def _reload(self, reload: Callable[[], None] | None) -> None:
+        try:
+            self._irm.security.reload()
+        except FlowAuthException as error:
+            log.warning("%s; the one that was read before stays", error)
+        if reload is not None:
+            reload()
 
     def stop(self) -> None:
         """End `run`."""
@@ -398,6 +421,8 @@ class Node:
             case Reply():
                 if (connection := self._asking.get(effect.token)) is not None:
                     self._send(connection, effect.message)
+            case Warn():
+                log.warning("%s", effect.text)
             case StartProgram():
                 self._start_program(effect)
             case Connect():

@@ -14,11 +14,12 @@ from ouroboros.dataplane import MAX_PACKET, Frcp, UdpWorker
 from ouroboros.qos import QoSSpec
 from ouroboros.wire import extension
 from ouroboros.wire.extension import Extension
+from ouroboros.wire.suites import CIPHER_BY_NUMBER
 from ouroboros.wire.udp import EID_LENGTH, PACKET_LENGTH
 
 #: The longest time that a packet may live in a layer over UDP, nanoseconds (`frcp.md` 3). Both ends must assume the same.
 MPL = 5_000_000_000
-#: Bytes that FRCP and the checksum add to a packet (`flows.md` 9).
+#: Bytes that FRCP and the checksum add to a packet (`flows.md` 9); those of encryption depend on the cipher.
 FRCP_LENGTH = 12
 CRC_LENGTH = 4
 
@@ -71,7 +72,9 @@ class UdpRuntime:
         self._flows[effect.ipcp, effect.eid] = effect.flow_id
         family, qos = self._families[effect.ipcp], effect.qos
         mtu = _path_mtu(family, effect.address) - _HEADERS[family]
-        packet, longest = _sizes(family, mtu, qos, effect.extension)
+        session = effect.session
+        overhead = 0 if session is None else CIPHER_BY_NUMBER[session.cipher].overhead
+        packet, longest = _sizes(family, mtu, qos, effect.extension, overhead)
         worker.add(
             memory=memory,
             bell=bell,
@@ -85,6 +88,9 @@ class UdpRuntime:
             seed=self._random.getrandbits(64),
             credit=_has(effect.extension, extension.CREDIT),
             frcp=_frcp(qos, effect.extension, packet) if qos.ordered else None,
+            suite=0 if session is None else session.cipher,
+            key=b"" if session is None else session.key,
+            reject_replays=_has(effect.extension, extension.REPLAY),
         )
         return longest
 
@@ -164,14 +170,18 @@ def _path_mtu(family: str, address: Address) -> int:
         return sock.getsockopt(socket.IPPROTO_IP, _IP_MTU)
 
 
-def _sizes(family: str, mtu: int, qos: QoSSpec, peer: Extension | None) -> tuple[int, int]:
-    """The longest packet above checksum and endpoint id, and the longest message."""
+def _sizes(family: str, mtu: int, qos: QoSSpec, peer: Extension | None, overhead: int = 0) -> tuple[int, int]:
+    """The longest packet above encryption, checksum and endpoint id, and the longest message.
+
+    `overhead`: bytes that encryption adds. What a peer receives whole includes it.
+    """
     packet = PACKET_LENGTH[family] if peer is None else min(PACKET_LENGTH[family], peer.max_packet)
     if _has(peer, extension.FRAGMENTS) and qos.ordered:
         # What is longer is carried in several packets, none of which IP has to cut.
         packet = min(packet, mtu - EID_LENGTH)
     if qos.ber == 0:
         packet -= CRC_LENGTH
+    packet -= overhead
     if not qos.ordered:
         return packet, packet
     return packet, MAX_PACKET if _has(peer, extension.FRAGMENTS) else packet - FRCP_LENGTH

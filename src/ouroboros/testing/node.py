@@ -34,13 +34,15 @@ _DIRECTORY = "OUROBOROS_RUNTIME_DIR"
 
 
 class Node:
-    """A node of a test's own. `directory`: its runtime directory. `pid`: of its process."""
+    """A node of a test's own. `directory`: its runtime directory. `security`: its security directory, which is not there
+    until the test makes it. `pid`: of its process."""
 
     def __init__(self, folder: Path) -> None:
         #: Where programs are looked for.
         self._folder = folder
         # Not below pytest's own directory, which is too long for the path of a socket.
         self.directory = Path(tempfile.mkdtemp(prefix="ouroboros-"))
+        self.security = self.directory / "security"
         self.pid = os.getpid()
         self._layers: dict[str, ImpairedLayer] = {}
         self._programs = 0
@@ -134,7 +136,12 @@ class ProcessNode(Node):
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env=os.environ | {_DIRECTORY: str(self.directory), "PYTHONPATH": os.pathsep.join(paths)},
+                env=os.environ
+                | {
+                    _DIRECTORY: str(self.directory),
+                    "OUROBOROS_SECURITY_DIR": str(self.security),
+                    "PYTHONPATH": os.pathsep.join(paths),
+                },
                 pass_fds=[child_end],
             )
             os.close(child_end)
@@ -189,5 +196,5 @@ class ThreadNode(Node):
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._node = Runtime(self.directory, embedded=True, idle_time=math.inf)
+        self._node = Runtime(self.directory, embedded=True, idle_time=math.inf, security=self.security)
         await self._node.run(lambda: self._ready.set_result(None))

@@ -149,7 +149,7 @@ _PLACES = (
     Key("layer", "NAME", "in this layer; * for all", many=True),
 )
 _SECURITY_PATHS = tuple(
-    Key(f"{side[0]}{file}path", "PATH", f"{what} of those who {does} (not built yet)")
+    Key(f"{side[0]}{file}path", "PATH", f"{what} of those who {does}")
     for side, does in (("server", "accept"), ("client", "allocate"))
     for file, what in (("enc", "encryption settings"), ("crt", "certificate"), ("key", "private key"))
 )

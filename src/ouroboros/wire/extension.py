@@ -8,7 +8,8 @@ bytes   field        meaning
 ======= ============ ==========================================================================================
 0–3     magic        `pyO7`
 4       version      1
-5       flags        what the sender of the blob can do: `DEALLOC`, `FRAGMENTS`, `SACK`, `CREDIT`, `CRC`
+5       flags        what the sender of the blob can do: `DEALLOC`, `FRAGMENTS`, `SACK`, `CREDIT`, `CRC`,
+                      `REPLAY`
 6–7     max_packet   the largest packet of the flow, without the endpoint id, that the sender receives whole
 8–11    window       the most FRCP packets beyond the last one read that the sender takes
 12–27   request      a random number of the allocation, the same in all repetitions of its request
@@ -36,6 +37,8 @@ SACK = 4
 CREDIT = 8
 #: `ber` is 0, although the request says 1: a node of the C prototype has no CRC on flows with FRCP that works.
 CRC = 16
+#: The IVs of an encrypted flow tell epoch, sender and number, so that the receiver rejects packets that came before.
+REPLAY = 32
 
 _LAYOUT = struct.Struct(">4sBBHI16s")
 

@@ -27,6 +27,11 @@ class Cipher(msgspec.Struct, frozen=True):
     def authenticated(self) -> bool:
         return self.tag > 0
 
+    @property
+    def overhead(self) -> int:
+        """Bytes by which a packet grows."""
+        return self.iv + self.tag
+
 
 class Hash(msgspec.Struct, frozen=True):
     """A hash, for deriving keys and for signatures. `size` is bytes, `python` what hashlib calls it."""

@@ -50,6 +50,11 @@ impl Batch {
         &self.bytes[self.start..]
     }
 
+    /// The same, to be changed where it stands.
+    pub(super) fn written_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..]
+    }
+
     /// The datagram written behind `start` is complete. Sends the run before it when it cannot join that. `mtu`: no datagram
     /// that is longer goes out with others, because the kernel does not cut a run whose parts have to be cut again.
     pub(super) fn commit(&mut self, socket: &Socket, to: SocketAddr, mtu: usize) {

@@ -7,7 +7,7 @@ use ouroboros_shm::endpoint::{Endpoint, Error, Reader};
 use ouroboros_shm::layout::CAPACITY;
 
 use super::credit::{Credit, REPORT, Report};
-use super::outlet::{Line, Outlet};
+use super::outlet::{Line, Outlet, Unfit};
 use super::timers::Slot;
 use super::{FlowCounters, How, Setup};
 use crate::impair::Impairment;
@@ -87,12 +87,14 @@ impl Flow {
         let outlet = Outlet {
             peer: setup.peer,
             peer_eid: setup.peer_eid,
+            crypto: setup.crypto,
             crc: setup.crc,
             mtu: setup.mtu,
             link,
             sent_at: now,
             packets: 0,
             bytes: 0,
+            opened: Vec::new(),
         };
         Flow {
             endpoint: setup.endpoint,
@@ -135,9 +137,13 @@ impl Flow {
             if packet.is_empty() {
                 continue;
             }
-            let Some(packet) = outlet.check(packet) else {
-                counters.damaged += 1;
-                continue;
+            let packet = match outlet.open(packet) {
+                Ok([]) | Err(Unfit::Rejected) => continue,
+                Ok(packet) => packet,
+                Err(Unfit::Damaged) => {
+                    counters.damaged += 1;
+                    continue;
+                }
             };
             match protocol {
                 Protocol::Frcp(connection) => connection.receive(now, packet),
@@ -217,7 +223,15 @@ impl Flow {
             Protocol::Frcp(connection) => Some(connection.stats()),
             Protocol::Raw { .. } => None,
         };
-        FlowCounters { sent: self.outlet.packets, sent_bytes: self.outlet.bytes, frcp, ..self.counters }
+        let (rejected, replayed) = self.outlet.rejected();
+        FlowCounters {
+            sent: self.outlet.packets,
+            sent_bytes: self.outlet.bytes,
+            rejected,
+            replayed,
+            frcp,
+            ..self.counters
+        }
     }
 
     fn forget_room(&mut self) {

@@ -1,7 +1,7 @@
 //! A UDP layer: the flows of one socket, served by one thread.
 //!
 //! ```text
-//! program ══ ring ══ Flow: Protocol (raw or FRCP) ── Outlet (CRC, bad link) ── Batch ── socket ──▶ peer
+//! program ══ ring ══ Flow: Protocol (raw or FRCP) ── Outlet (AEAD, CRC, bad link) ── Batch ── socket ──▶ peer
 //!                       ◀───────────────────────────── dispatch by endpoint id ◀────── socket
 //! control  ── commands ──▶ thread ── events (management datagrams, ends of flows) ──▶ control
 //! ```
@@ -55,6 +55,8 @@ pub struct Setup {
     pub seed: u64,
     /// Credit on a raw flow, with a peer that knows it.
     pub credit: bool,
+    /// Encryption of all packets that are not empty.
+    pub crypto: Option<ouroboros_crypto::Session>,
     /// A CRC32 on each packet.
     pub crc: bool,
     /// The longest datagram that crosses the path to the peer in one piece, bytes, without the headers of IP and UDP.
@@ -102,6 +104,10 @@ pub struct FlowCounters {
     pub overrun: u64,
     /// Packets whose checksum was wrong.
     pub damaged: u64,
+    /// Packets of an encrypted flow that the peer did not send as they came.
+    pub rejected: u64,
+    /// Packets of an encrypted flow that came before, or were sent back.
+    pub replayed: u64,
     /// Messages of the program that were longer than the flow carries.
     pub too_long: u64,
     /// Of FRCP, if the flow has it.

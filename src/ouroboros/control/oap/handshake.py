@@ -71,15 +71,26 @@ class ClientHandshake:
         self._finished, self._offer = True, None
         return _session(agreement, shared, peer, header.data)
 
+    def claimed(self, response: bytes) -> bytes:
+        """The data of a response, be it true or not; b"" when it is none."""
+        try:
+            return self._decode(response).data
+        except OapError:
+            return b""
+
     def refused(self, code: int) -> OapError:
-        """The error for a refusal, which is nothing but its code: what it can mean, and what this side wanted."""
+        """The error for a refusal, which is nothing but its code."""
+        return OapError(code, f"refused by the server ({code}): {self.reason(code)}")
+
+    def reason(self, code: int) -> str:
+        """What a refusal with that code can mean, and what this side wanted."""
         wish = negotiation.wish(self._settings)
         reasons = {
             ECRYPT: f"the two sides agree on no encryption; {wish}, and the server wants more or has no valid settings",
             EAUTH: "the server does not believe the request: the clocks of the two hosts differ, this side has no "
             f"certificate that the server trusts and allows, or the request was altered on the way; {wish}",
         }
-        return OapError(code, f"refused by the server ({code}): {reasons.get(code, 'no reason known')}")
+        return reasons.get(code, "no reason known")
 
     def _decode(self, response: bytes) -> Header:
         request_hash = _request_hash(self._header.digest, self.request)

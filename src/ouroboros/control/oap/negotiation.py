@@ -10,7 +10,7 @@ import msgspec
 
 from ouroboros.control.oap.encodings import CIPHERTEXT_SIZES, identify
 from ouroboros.control.oap.session import ECRYPT, Encryption, OapError, Policy, Settings
-from ouroboros.wire.oap import Header
+from ouroboros.wire.oap import ID_SIZE, Header
 from ouroboros.wire.suites import (
     CIPHER_BY_NUMBER,
     CIPHERS,
@@ -113,12 +113,16 @@ def _check_plaintext(request: Header, settings: Settings) -> None:
 
 
 def _requested_kex(request: Header, settings: Settings) -> Kex:
-    own = settings.encryption
     if request.encapsulated:
         return _static_kex(request, settings)
     name = identify(request.kex, request.raw)
     if name is None:
         raise OapError(ECRYPT, f"the client offers a key of a kind that is not known here; {wish(settings)}")
+    return _offered_kex(name, settings)
+
+
+def _offered_kex(name: str, settings: Settings) -> Kex:
+    own = settings.encryption
     if name not in AVAILABLE:
         raise OapError(ECRYPT, f"the client offers {name}, which this node cannot do; {wish(settings)}")
     if own is not None and KEX_BY_NAME[name].rank < own.exchange.rank:
@@ -186,6 +190,26 @@ def check(response: Header, settings: Settings, *, encapsulated: bool) -> Agreem
     if response.encapsulated or response.raw != (own.exchange.hybrid and not encapsulated):
         raise OapError(ECRYPT, f"the server answers with a key of another kind; {wish(settings)}")
     return Agreement(own.exchange, cipher, kdf, response.kdf)
+
+
+# --- both sides in one node
+
+
+def inside(client: Settings, server: Settings) -> Agreement | None:
+    """What the two sides of a flow agree on when no message goes from one to the other; None: plaintext.
+
+    The rules are those of `answer` and `check`, and so are the errors. `client` is what `asking` gave.
+    """
+    own = client.encryption
+    request = Header(bytes(ID_SIZE), 0)
+    if own is None:
+        _check_plaintext(request, server)
+        return None
+    request = msgspec.structs.replace(request, cipher=own.encryption.number, kdf=own.derivation.number)
+    kex = _offered_kex(own.kex, server)
+    cipher, kdf = _requested_cipher(request, server), _requested_kdf(request, server.encryption)
+    response = msgspec.structs.replace(request, cipher=cipher.number, kdf=kdf, raw=kex.hybrid)
+    return check(response, client, encapsulated=False)
 
 
 # --- texts

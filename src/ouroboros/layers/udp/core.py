@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from ouroboros.control.effects import Address, Effect, SendManagement
+from ouroboros.control.effects import Address, Effect, SendManagement, Warn
 from ouroboros.control.oap import Server, Session, Settings
 from ouroboros.errors import OuroborosError
 from ouroboros.qos import QoSSpec
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ouroboros.layers.udp.incoming import Arrival
 
 #: What our engine can do.
-OWN_FLAGS = extension.DEALLOC | extension.FRAGMENTS | extension.SACK | extension.CREDIT
+OWN_FLAGS = extension.DEALLOC | extension.FRAGMENTS | extension.SACK | extension.CREDIT | extension.REPLAY
 #: The most FRCP packets beyond the last one read that our engine takes from a node of ours.
 OWN_WINDOW = 1 << 16
 
@@ -71,8 +71,8 @@ class RemoteEnd(msgspec.Struct, frozen=True):
 class Upper(Protocol):
     """Who wants flows and takes them: the flow manager."""
 
-    def settings(self, name: str, side: str) -> Settings:
-        """What we want of the peer of a flow to `name`, as "client" or as "server"."""
+    def settings(self, name: str) -> Settings:
+        """What we want of a peer that asks for a flow to our `name`. Raises `OapError`."""
 
     def reachable(self, token: int) -> None:
         """The layer knows where to ask and does so."""
@@ -129,6 +129,9 @@ class Core:
 
     def send(self, address: Address, data: bytes) -> None:
         self.effects.append(SendManagement(self.id, address, data))
+
+    def warn(self, text: str) -> None:
+        self.effects.append(Warn(text))
 
     def extension(self, request: bytes, *, crc: bool) -> Extension:
         """Our blob. `crc`: a CRC on each packet of a flow with FRCP is wanted."""

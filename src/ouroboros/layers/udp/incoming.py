@@ -12,10 +12,10 @@ import msgspec
 
 from ouroboros.control.effects import Address
 from ouroboros.control.oap import OapError, Received
-from ouroboros.errors import FlowRefusedException, ProtocolError
+from ouroboros.errors import ProtocolError
 from ouroboros.layers.udp.core import Agenda, Bucket, Core, RemoteEnd
 from ouroboros.layers.udp.options import written
-from ouroboros.layers.udp.refusals import AUTHENTICATION, ENCRYPTION, NOBODY
+from ouroboros.layers.udp.refusals import AUTHENTICATION, ENCRYPTION, NOBODY, refusal
 from ouroboros.qos import QoSSpec
 from ouroboros.wire import extension
 from ouroboros.wire.extension import Extension
@@ -26,6 +26,8 @@ from ouroboros.wire.udp import REPLY_OAP_LENGTH, FlowReply, FlowRequest, digest_
 REQUESTS = (2000.0, 2000.0)
 #: Refusals a second that are sent, and at once. Who asks again when none came gets one later.
 REFUSALS = (100.0, 200.0)
+#: Reasons of refusals a second that are told to whoever looks after the node, and at once.
+WARNINGS = (1.0, 20.0)
 #: Requests that wait for an acceptor: from all hosts, and from one.
 WAITING = 1024
 WAITING_OF_ONE = 256
@@ -74,6 +76,7 @@ class Incoming:
         self._waiting_of: Counter[str] = Counter()
         self._requests = Bucket(*REQUESTS)
         self._refusals = Bucket(*REFUSALS)
+        self._warnings = Bucket(*WARNINGS)
 
     @property
     def waiting(self) -> list[Arrival]:
@@ -132,11 +135,9 @@ class Incoming:
             counters["messages_dropped"] += 1
             return
         try:
-            received = environment.oap.receive(
-                request.oap, environment.upper.settings(name, "server"), environment.wall()
-            )
+            received = environment.oap.receive(request.oap, environment.upper.settings(name), environment.wall())
         except OapError as error:
-            counters["handshakes_failed"] += 1
+            self._fail_handshake(name, address, error)
             self._refuse(request.eid, address, error.code, now)
             return
         self._last += 1
@@ -178,11 +179,9 @@ class Incoming:
                     ENCRYPTION, f"certificate and keys take {len(oap)} bytes; {REPLY_OAP_LENGTH} fit in a reply"
                 )
         except OapError as error:
-            core.counters["handshakes_failed"] += 1
+            self._fail_handshake(arrival.name, arrival.address, error)
             self.refuse(arrival, error.code)
-            raise FlowRefusedException(
-                f"a flow to {arrival.name!r} for {written(arrival.address)} was refused: {error}"
-            ) from error
+            raise refusal(error, f"a flow to {arrival.name!r} for {written(arrival.address)} was refused") from error
         qos = msgspec.structs.replace(arrival.qos, cypher_s=session.strength)
         if agreed is not None and agreed.has(extension.CRC) and qos.ordered:
             qos = msgspec.structs.replace(qos, ber=0)
@@ -214,6 +213,12 @@ class Incoming:
         self._answered.set(arrival.number, now + ANSWER_TIME)
         if len(self._answered) > ANSWERS:
             self._forget(next(self._answered.due(now + ANSWER_TIME)))
+
+    def _fail_handshake(self, name: str, address: Address, error: OapError) -> None:
+        """The peer is told a code only; what it means is for us."""
+        self._core.counters["handshakes_failed"] += 1
+        if self._warnings.take(self._core.now):
+            self._core.warn(f"a flow to {name!r} for {written(address)} was refused: {error}")
 
     def _refuse(self, eid: int, address: Address, code: int, now: float) -> None:
         if self._refusals.take(now):

@@ -7,19 +7,18 @@ the others are given up, but remembered for a while: when a peer accepts one of 
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, field
 
 import msgspec
 
 from ouroboros.control.effects import Address, Reserve, Unreserve
-from ouroboros.control.oap import ClientHandshake, OapError, Session, Settings
-from ouroboros.errors import FlowRefusedException, OuroborosError
+from ouroboros.control.oap import ClientHandshake, OapError, Settings
+from ouroboros.errors import FlowCryptException, FlowRefusedException, OuroborosError
 from ouroboros.layers.udp.core import Agenda, Core, RemoteEnd
 from ouroboros.layers.udp.directory import Directory
 from ouroboros.layers.udp.notices import Notices
 from ouroboros.layers.udp.options import written
-from ouroboros.layers.udp.refusals import error_of
+from ouroboros.layers.udp.refusals import error_of, refusal
 from ouroboros.qos import QoSSpec
 from ouroboros.wire import extension
 from ouroboros.wire.extension import Extension
@@ -87,7 +86,7 @@ class Outgoing:
         return len(self._allocations)
 
     def allocate(self, token: int, name: str, qos: QoSSpec, settings: Settings, now: float) -> None:
-        """Begin. Raises `FlowRefusedException` when the request does not fit into a datagram."""
+        """Begin. Raises `FlowRefusedException` when no request can be made of the settings, or it fits no datagram."""
         number = self._core.environment.random.randbytes(16)
         allocation = Allocation(token, name, outgoing_qos(qos), settings, number)
         self._allocations[token] = allocation
@@ -176,11 +175,14 @@ class Outgoing:
         """One request. Where a name is at several addresses, they are asked in turn."""
         core, environment = self._core, self._core.environment
         blob = self._blob(allocation).encode()
-        handshake = ClientHandshake(
-            allocation.name, allocation.settings, random=environment.random, wall=environment.wall(), data=blob
-        )
+        try:
+            handshake = ClientHandshake(
+                allocation.name, allocation.settings, random=environment.random, wall=environment.wall(), data=blob
+            )
+        except OapError as error:
+            raise refusal(error, f"no flow to {allocation.name!r}") from error
         if len(handshake.request) > REQUEST_OAP_LENGTH:
-            raise FlowRefusedException(
+            raise FlowCryptException(
                 f"the request for a flow to {allocation.name!r} has {len(handshake.request)} bytes of certificate and keys; "
                 f"{REQUEST_OAP_LENGTH} fit in a datagram of {MANAGEMENT_LENGTH}: use a smaller certificate or key exchange"
             )
@@ -210,10 +212,11 @@ class Outgoing:
             session = sent.handshake.finish(reply.oap)
         except OapError as error:
             core.counters["handshakes_failed"] += 1
-            text = f"the answer of {written(sent.address)} for a flow to {allocation.name!r} was refused: {error}"
-            self._fail(allocation, FlowRefusedException(text), now)
+            text = f"the answer of {written(sent.address)} for a flow to {allocation.name!r} was refused here"
+            self._fail(allocation, refusal(error, text), now)
+            self._decline(sent, reply, now)
             return
-        peer = _peer_extension(session, sent)
+        peer = _peer_extension(session.data, sent)
         agreed = peer.agree(self._blob(allocation)) if peer is not None else None
         has_crc = agreed is not None and agreed.has(extension.CRC)
         qos = allocation.qos if has_crc else without_crc(allocation.qos)
@@ -225,7 +228,8 @@ class Outgoing:
 
     def _refused(self, allocation: Allocation, sent: Try, code: int, now: float) -> None:
         self._core.counters["replies_refusing"] += 1
-        self._fail(allocation, error_of(code, allocation.name, sent.address), now)
+        error = error_of(code, allocation.name, sent.address, sent.handshake.reason(code))
+        self._fail(allocation, error, now)
 
     def _fail(self, allocation: Allocation, error: OuroborosError, now: float) -> None:
         del self._allocations[allocation.token]
@@ -233,15 +237,17 @@ class Outgoing:
         self._core.environment.upper.refused(allocation.token, error)
 
     def _answered_late(self, sent: Try, reply: FlowReply, now: float) -> None:
-        """A request that was given up is answered: a node of ours that accepted is told."""
+        """A request that was given up is answered."""
         self._core.counters["replies_late"] += 1
-        if reply.response < 0:
-            return
-        with contextlib.suppress(OapError):
-            if _peer_extension(sent.handshake.finish(reply.oap), sent) is not None:
-                del self._tries[sent.eid]
-                self._late.cancel(sent.eid)
-                self._notices.tell(sent.eid, reply.peer_eid, sent.address, now)
+        if reply.response >= 0:
+            self._decline(sent, reply, now)
+
+    def _decline(self, sent: Try, reply: FlowReply, now: float) -> None:
+        """A peer accepted a request that was given up: a node of ours is told that nobody is there."""
+        if _peer_extension(sent.handshake.claimed(reply.oap), sent) is not None:
+            del self._tries[sent.eid]
+            self._late.cancel(sent.eid)
+            self._notices.tell(sent.eid, reply.peer_eid, sent.address, now)
 
     # --- the end of requests
 
@@ -264,7 +270,7 @@ class Outgoing:
         self._core.eids.discard(eid)
 
 
-def _peer_extension(session: Session, sent: Try) -> Extension | None:
+def _peer_extension(data: bytes, sent: Try) -> Extension | None:
     """The blob of a node of ours that answers this allocation."""
-    found = extension.decode(session.data)
+    found = extension.decode(data)
     return found if found is not None and found.request == sent.request else None

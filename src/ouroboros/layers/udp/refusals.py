@@ -5,7 +5,15 @@ from __future__ import annotations
 import errno
 
 from ouroboros.control.effects import Address
-from ouroboros.errors import FlowNameException, FlowRefusedException, NodeLimitError, OuroborosError
+from ouroboros.control.oap import OapError
+from ouroboros.errors import (
+    FlowAuthException,
+    FlowCryptException,
+    FlowNameException,
+    FlowRefusedException,
+    NodeLimitError,
+    OuroborosError,
+)
 from ouroboros.layers.udp.options import written
 
 #: Nobody accepts the name, or it is not known (`flows.md` 11).
@@ -31,8 +39,11 @@ _NAMES = {
 }
 
 
-def error_of(code: int, name: str, address: Address) -> OuroborosError:
-    """What an allocation of `name` fails with when the node at `address` answered with that code."""
+def error_of(code: int, name: str, address: Address, why: str = "") -> OuroborosError:
+    """What an allocation of `name` fails with when the node at `address` answered with that code.
+
+    `why`: what the handshake makes of it.
+    """
     number = f"{code} {_NAMES.get(code) or errno.errorcode.get(-code, '')}".strip()
     start = f"{written(address)} refused the flow to {name!r} ({number}): "
     match code:
@@ -43,15 +54,18 @@ def error_of(code: int, name: str, address: Address) -> OuroborosError:
         case -1007:
             return FlowNameException(start + "it does not know the name")
         case -1008:
-            return FlowRefusedException(start + "the two sides do not agree on encryption")
+            return FlowCryptException(start + why)
         case -1009:
-            return FlowRefusedException(
-                start
-                + "authentication failed, or the clocks of the two hosts differ (20 s late and 0.1 s early are allowed)"
-            )
+            return FlowAuthException(start + why)
         case code if code == NO_ROOM:
             return FlowRefusedException(start + "it has no room for another flow")
     return FlowRefusedException(start + "it does not say why")
+
+
+def refusal(error: OapError, text: str) -> FlowRefusedException:
+    """What a program gets for a handshake that failed: `text`, and why."""
+    kind = FlowAuthException if error.code == AUTHENTICATION else FlowCryptException
+    return kind(f"{text}: {error}")
 
 
 def code_of(error: OuroborosError) -> int:
@@ -59,4 +73,8 @@ def code_of(error: OuroborosError) -> int:
     match error:
         case NodeLimitError():
             return NO_ROOM
+        case FlowCryptException():
+            return ENCRYPTION
+        case FlowAuthException():
+            return AUTHENTICATION
     return NOBODY
