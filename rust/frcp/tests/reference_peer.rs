@@ -197,7 +197,28 @@ fn a_slow_reader_of_the_peer_gets_everything_with_few_copies() {
     world.pass(60 * SECOND);
     assert_eq!(world.b.read.len(), 200);
     assert!(world.a.stats().in_flight == 0, "{:?}", world.a.stats());
-    assert!(world.a.stats().retransmitted < 1000, "{:?}", world.a.stats());
+    assert!(world.a.stats().retransmitted < 20, "{:?}", world.a.stats());
+}
+
+/// H5: it tells neither what waits for a hole to be filled nor what waits to be read.
+#[test]
+fn a_lost_packet_is_repaired_without_what_waits_behind_it() {
+    let mut world = world(true, Path::clean(MS), 1, 18);
+    world.a.write(world.now, b"begin").unwrap();
+    world.pass(SECOND);
+    world.b.eager = false;
+    world.there.path.cut = true;
+    world.a.write(world.now, b"lost").unwrap();
+    world.flush();
+    world.there.path.cut = false;
+    (0..100).for_each(|n| world.a.write(world.now, &message(n, 100)).unwrap());
+    for _ in 0..500 {
+        world.pass(3 * MS);
+        world.b.read_one(world.now);
+    }
+    world.pass(10 * SECOND);
+    assert_eq!(world.b.read.len(), 102);
+    assert!(world.a.stats().lost < 20, "{:?}", world.a.stats());
 }
 
 /// H6: it neither tells its window in mode U nor is its window ever as large again after a loss.
@@ -251,7 +272,8 @@ fn a_window_does_not_wait_for_delayed_acknowledgements() {
     let begin = world.now;
     exchange(&mut world, 20_000, 0, 100 * SECOND);
     let rate = 20_000 * SECOND / (world.now - begin);
-    assert!(rate > 25_000, "{rate} messages a second");
+    // In virtual time, and without pokes 430 000.
+    assert!(rate > 500_000, "{rate} messages a second");
 }
 
 /// H9.
