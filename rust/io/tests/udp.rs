@@ -189,8 +189,8 @@ fn a_program_that_died_without_a_word_is_noticed_by_its_doorbell() {
     let far = other.add(72, one.address, 71, |_| {});
     let near = Endpoint::attach(&made.memory, program.try_clone().unwrap(), 1).unwrap();
     let (eid, peer_eid, peer) = (71, 72, other.address);
-    let (frcp, seed, credit, crc, timeout, mtu) = (None, 7, true, false, 0, 9000);
-    one.layer.add(Setup { eid, peer_eid, peer, endpoint, frcp, seed, credit, crc, timeout, mtu });
+    let (frcp, seed, credit, crypto, crc, timeout, mtu) = (None, 7, true, None, false, 0, 9000);
+    one.layer.add(Setup { eid, peer_eid, peer, endpoint, frcp, seed, credit, crypto, crc, timeout, mtu });
     settle(&other);
     write(&near, b"last words");
     // The kernel closes the descriptors of a process that is killed; nobody writes into the memory then.
