@@ -52,6 +52,7 @@ def opened(world: World, qos: QoSSpec) -> tuple[Flow, Program, int]:
     flow = flow_alloc("theirs", qos)
     accepted, _ = program.answer()
     program.do("timeouts", accepted, PATIENCE)
+    flow.set_rcv_timeout(2 * PATIENCE)
     return flow, program, accepted
 
 
@@ -65,6 +66,7 @@ def taken(world: World, spec: dict[str, int]) -> tuple[Flow, Program, int]:
     allocated = program.answer()
     assert allocated >= 0
     program.do("timeouts", allocated, PATIENCE)
+    flow.set_rcv_timeout(2 * PATIENCE)
     return flow, program, allocated
 
 
@@ -168,7 +170,7 @@ def test_our_server_may_think_before_it_answers(linked: World) -> None:
             flow.set_rcv_timeout(0.05)
             with pytest.raises(FlowTimeoutException):
                 flow.read()
-            flow.set_rcv_timeout(None)
+            flow.set_rcv_timeout(2 * PATIENCE)
             flow.write(b"answer %d" % number)
             assert bytes.fromhex(program.do("read", allocated)) == b"answer %d" % number
 
