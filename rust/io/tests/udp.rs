@@ -5,6 +5,7 @@ mod common;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use common::{pair, read, until, write, write_when_possible};
 use ouroboros_crypto::{Replay, Role, Session, Suite};
@@ -12,6 +13,10 @@ use ouroboros_io::impair::{Chance, Settings};
 use ouroboros_io::udp::{Event, How, Setup, UdpLayer};
 use ouroboros_shm::channel;
 use ouroboros_shm::endpoint::{Endpoint, Error};
+
+/// Flags of FRCP packets.
+const DATA: u8 = 1;
+const DRF: u8 = 2;
 
 struct Node {
     layer: UdpLayer,
@@ -303,6 +308,33 @@ fn frcp() -> ouroboros_frcp::Config {
         mpl: 5_000_000_000,
         rtt: None,
     }
+}
+
+#[test]
+fn a_window_that_reading_opened_is_told_unasked() {
+    let (one, _) = nodes();
+    let socket = UdpSocket::bind("127.0.0.3:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let program = one.add(71, socket.local_addr().unwrap(), 72, |setup| {
+        setup.frcp = Some(ouroboros_frcp::Config { peer: ouroboros_frcp::Peer::Reference, ..frcp() });
+    });
+    settle(&one);
+    let send = |flags: u8, seqno: u32| {
+        let packet = [&71u32.to_be_bytes()[..], &[flags, 0, 0, 0], &seqno.to_be_bytes(), &[0; 4], b"message"].concat();
+        socket.send_to(&packet, one.address).unwrap();
+    };
+    let told = || {
+        let mut bytes = [0; 100];
+        socket.recv(&mut bytes).unwrap();
+        u32::from_be_bytes([0, bytes[5], bytes[6], bytes[7]])
+    };
+    send(DATA | DRF, 100);
+    let edge = told();
+    // The one that is missing makes a whole window readable at once, after which this peer waits to be told.
+    (102..edge).for_each(|seqno| send(DATA, seqno));
+    send(DATA, 101);
+    (100..edge).for_each(|_| assert_eq!(read(&program).as_deref(), Ok(&b"message"[..])));
+    until(|| told() > edge);
 }
 
 /// What goes over the wire from a node, as a peer that is a bare socket sees it.

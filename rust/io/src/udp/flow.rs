@@ -117,8 +117,9 @@ impl Flow {
         self.forget_room();
         self.outlet.pass_on(now, line);
         let more = self.take_in(now, line);
-        let more = self.transmit(now, line) || more;
+        // Before anything is sent, because what the program takes opens the window that the peer is told.
         self.deliver(now);
+        let more = self.transmit(now, line) || more;
         match self.over(now) {
             Some(how) => Turn::Over(how),
             None if more && !line.batch.blocked => Turn::Again,
