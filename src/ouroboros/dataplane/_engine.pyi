@@ -180,9 +180,9 @@ class UdpWorker:
         seed: int,
         credit: bool,
         frcp: Frcp | None,
-        suite: int,
-        key: ReadableBuffer,
-        reject_replays: bool,
+        suite: int = 0,
+        key: ReadableBuffer | None = None,
+        reject_replays: bool = False,
     ) -> None: ...
     def reserve(self, eid: int, peer: tuple[str, int]) -> None: ...
     def unreserve(self, eid: int) -> None: ...
