@@ -94,7 +94,11 @@ class Node:
     def __init__(self, prefix: Sequence[str] = ()) -> None:
         self._prefix = prefix
         self._directory = tempfile.TemporaryDirectory(prefix="ouroboros-bench-")
-        self.env = {"OUROBOROS_RUNTIME_DIR": self._directory.name}
+        # Not what the user has configured for his own flows.
+        self.env = {
+            "OUROBOROS_RUNTIME_DIR": self._directory.name,
+            "OUROBOROS_SECURITY_DIR": f"{self._directory.name}/security",
+        }
         self._log = Path(self._directory.name) / "node.log"
 
     @property

@@ -24,6 +24,7 @@ _VARIANTS = (
     "ours-udp",
     "ours-udp-reliable",
     "ours-udp-encrypted",
+    "ours-udp-x25519",
     "ours-udp-reliable-encrypted",
 )
 #: Row and value.

@@ -61,10 +61,10 @@ class Nodes:
         return flow, accepting.result()
 
 
-def join(near: Node, far: Node) -> Nodes:
-    """Give both nodes a UDP layer; the near one knows that `clock` is at the far one."""
+def join(near: Node, far: Node, *, peer: str = FAR) -> Nodes:
+    """Give both nodes a UDP layer; the near one thinks that `clock` is at `peer`, and it is at the far one."""
     port = free_port()
-    for node, host, peers in ((near, NEAR, (f"clock@{FAR}",)), (far, FAR, ())):
+    for node, host, peers in ((near, NEAR, (f"clock@{peer}",)), (far, FAR, ())):
         with node.use():
             conf = IpcpConfig(IpcpType.UDP4, "net", udp4=Udp4Config(host, port=port, peers=peers))
             cli.autoboot("net0", IpcpType.UDP4, "net", conf)

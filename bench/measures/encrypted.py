@@ -69,7 +69,7 @@ def setup(run: Run) -> None:
     """Encrypted connections in sequence."""
 
     def sample(column: str) -> Iterator[Sample]:
-        with run.network_pair("ours-udp-encrypted" if column == "ours" else column) as pair:
+        with run.network_pair("ours-udp-x25519" if column == "ours" else column) as pair:
             yield "crypt-udp-setup", set_ups(pair, Length(run.seconds, _SET_UP_TRIAL))
 
     run.interleave("crypt-setup", run.known("quic", "tls", "ours"), sample)

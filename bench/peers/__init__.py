@@ -19,6 +19,7 @@ _PEERS = {
     "ours-udp": "bench.peers.ours:OursUdp",
     "ours-udp-reliable": "bench.peers.ours:OursUdpReliable",
     "ours-udp-encrypted": "bench.peers.ours:OursUdpEncrypted",
+    "ours-udp-x25519": "bench.peers.ours:OursUdpX25519",
     "ours-udp-reliable-encrypted": "bench.peers.ours:OursUdpReliableEncrypted",
     "udp": "bench.peers.sockets:UdpSocket",
     "tcp": "bench.peers.sockets:TcpSocket",

@@ -8,20 +8,20 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from support import Background, NodeProcess, Programs, until
+from udp_nodes import FAR, NEAR, Nodes, join
 
 from ouroboros import aio, cli, irm
 from ouroboros.dev import Flow, flow_accept, flow_alloc, flow_join
 from ouroboros.errors import FlowCryptException, FlowQosException, FlowSizeException
-from ouroboros.irm import IpcpConfig, IpcpType, Udp4Config
+from ouroboros.irm import IpcpType
 from ouroboros.qos import QoSSpec
 from ouroboros.testing.node import Node
 
-NEAR, FAR, TAP = "127.0.0.1", "127.0.0.2", "127.0.0.3"
+TAP = "127.0.0.3"
 ENCRYPTED = QoSSpec(cypher_s=256)
 RELIABLE = QoSSpec(loss=0, cypher_s=256)
 #: Not the same in two places of the memory of this process.
@@ -156,51 +156,12 @@ def test_keys_are_in_no_listing_and_no_log(node: NodeProcess) -> None:
 # --- over UDP
 
 
-def free_port() -> int:
-    for port in range(20_000, 30_000):
-        with socket.socket(type=socket.SOCK_DGRAM) as near, socket.socket(type=socket.SOCK_DGRAM) as far:
-            try:
-                near.bind((NEAR, port))
-                far.bind((FAR, port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no port is free")
-
-
-@dataclass
-class Nodes:
-    near: Node
-    far: Node
-    port: int
-    #: Where the near node looks for `clock`.
-    peer: str
-
-    def flow(self, qos: QoSSpec) -> tuple[Flow, Flow]:
-        with self.far.use():
-            accepting = Background.waiting_for_node(lambda: flow_accept(name="clock"))
-        with self.near.use():
-            flow = flow_alloc("clock", qos)
-        return flow, accepting.result()
-
-    def counters(self, node: Node) -> dict[str, int]:
-        with node.use():
-            (info,) = irm.list_flows()
-        return dict(info.counters)
-
-
 @pytest.fixture
 def make_nodes(ouroboros_inproc_node: Callable[[], Node]) -> Callable[..., Nodes]:
     def make(peer: str = FAR, impair: str | None = None) -> Nodes:
-        nodes = Nodes(ouroboros_inproc_node(), ouroboros_inproc_node(), free_port(), peer)
-        for node, host, peers in ((nodes.near, NEAR, (f"clock@{peer}",)), (nodes.far, FAR, ())):
-            with node.use():
-                conf = IpcpConfig(
-                    IpcpType.UDP4, "net", udp4=Udp4Config(host, port=nodes.port, peers=peers), impair=impair
-                )
-                cli.autoboot("net0", IpcpType.UDP4, "net", conf)
-        with nodes.far.use():
-            cli.reg_name("clock", layer="net")
+        nodes = join(ouroboros_inproc_node(), ouroboros_inproc_node(), peer=peer)
+        if impair is not None:
+            nodes.impair(impair)
         return nodes
 
     return make

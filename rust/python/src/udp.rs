@@ -33,11 +33,11 @@ impl UdpWorker {
     }
 
     /// Carry a flow: `memory` and `bell` are those of side `side` of the channel of its program, and are taken over. With a
-    /// `suite`, its number in the handshake, packets are encrypted by a `key` of 32 bytes that no other flow has;
+    /// `key` of 32 bytes that no other flow has, packets are encrypted by a `suite`, its number in the handshake;
     /// `reject_replays`: the peer is one of ours.
     #[pyo3(signature = (
-        *, memory, bell, side, eid, peer_eid, peer, mtu, crc, timeout, seed, credit, frcp,
-        suite=0, key=None, reject_replays=false
+        *, memory, bell, side, eid, peer_eid, peer, mtu, crc, timeout, seed, credit, frcp, suite=0, key=None,
+        reject_replays=false
     ))]
     #[allow(clippy::too_many_arguments)]
     fn add(
@@ -60,11 +60,7 @@ impl UdpWorker {
     ) -> PyResult<()> {
         let (memory, bell) = (take_over(memory)?, take_over(bell)?);
         // The engine's side is the other one of the program's, whose role it plays.
-        let crypto = match key {
-            _ if suite == 0 => None,
-            Some(key) => Some(new_session(suite, key, 1 - side.min(1), reject_replays)?),
-            None => return Err(PyValueError::new_err("a suite needs a key")),
-        };
+        let crypto = key.map(|key| new_session(suite, key, 1 - side.min(1), reject_replays)).transpose()?;
         let endpoint = Endpoint::attach(memory, bell, side)?;
         let (peer, frcp) = (address(&peer)?, frcp.map(|frcp| frcp.0));
         self.lock().add(Setup { eid, peer_eid, peer, endpoint, frcp, seed, credit, crypto, crc, timeout, mtu });

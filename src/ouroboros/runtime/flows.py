@@ -118,6 +118,7 @@ class FlowRuntime:
         try:
             memory, *bells = create_channel()
         except OSError as error:
+            _wipe(effect)
             self._fail_attach(effect, error)
             return
         bell, far_bell = bells[effect.side], bells[1 - effect.side]
@@ -129,8 +130,7 @@ class FlowRuntime:
             granted = Granted(effect.flow_id, effect.qos, effect.side, longest, shown(effect.session))
             self._programs.grant(effect.token, granted, memory, bell)
         finally:
-            if effect.session is not None:
-                effect.session.wipe()
+            _wipe(effect)
             for descriptor in (memory, bell, far_bell):
                 os.close(descriptor)
 
@@ -215,6 +215,12 @@ class FlowRuntime:
             self.stop_layer(ipcp)
         for memory in self._memories.values():
             os.close(memory)
+
+
+def _wipe(effect: Attach) -> None:
+    """The engine has the key, or nobody needs it."""
+    if effect.session is not None:
+        effect.session.wipe()
 
 
 def _granted(effect: Connect | Relay, side: int) -> Granted:

@@ -89,7 +89,7 @@ class UdpRuntime:
             credit=_has(effect.extension, extension.CREDIT),
             frcp=_frcp(qos, effect.extension, packet) if qos.ordered else None,
             suite=0 if session is None else session.cipher,
-            key=b"" if session is None else session.key,
+            key=None if session is None else session.key,
             reject_replays=_has(effect.extension, extension.REPLAY),
         )
         return longest

@@ -35,7 +35,7 @@ pub(super) struct Outlet {
     pub(super) sent_at: u64,
     pub(super) packets: u64,
     pub(super) bytes: u64,
-    /// The packet that was opened last.
+    /// Room for a packet that is opened; kept, and not cleared, for the next.
     pub(super) opened: Vec<u8>,
 }
 
@@ -104,9 +104,13 @@ impl Outlet {
     pub(super) fn open<'a>(&'a mut self, packet: &'a [u8]) -> Result<&'a [u8], Unfit> {
         let packet = if self.crc { check(packet).ok_or(Unfit::Damaged)? } else { packet };
         let Some(session) = &mut self.crypto else { return Ok(packet) };
-        self.opened.clear();
-        session.open(packet, &mut self.opened).map_err(|_| Unfit::Rejected)?;
-        Ok(&self.opened)
+        let length = session.plain_length(packet.len()).unwrap_or(0);
+        if self.opened.len() < length {
+            self.opened.resize(length, 0);
+        }
+        let plain = &mut self.opened[..length];
+        session.open_into(packet, plain).map_err(|_| Unfit::Rejected)?;
+        Ok(plain)
     }
 
     /// Packets that were rejected as none of the peer's, and as repeated or sent back.
