@@ -1,5 +1,5 @@
 //! Two UDP layers on loopback, and programs at both ends.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 
