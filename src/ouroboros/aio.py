@@ -28,7 +28,7 @@ import anyio.to_thread
 
 from ouroboros import dev
 from ouroboros.control.messages import Accept, Alloc, BindProcess, Join
-from ouroboros.dataplane import Endpoint
+from ouroboros.dataplane import AwaitedFlow, Endpoint
 from ouroboros.errors import FlowDownException, FlowException, NodeError
 from ouroboros.qos import QoSSpec
 from ouroboros.runtime import client
@@ -44,11 +44,8 @@ log.addHandler(logging.NullHandler())
 # What ended a flow, as the engine says it: the peer deallocated it.
 _CLOSED = 1
 
-# Calls that found what they wanted at once, after which one lets other tasks run: a fair share at little cost.
-_TURN = 256
 
-
-class Flow:
+class Flow(AwaitedFlow):
     """A conversation with a named peer, or with all members of a broadcast layer. An async context manager.
 
     One task may read while another writes. Iterating over a flow gives its packets until the peer deallocates it. What
@@ -58,8 +55,6 @@ class Flow:
     def __init__(self) -> None:
         #: The flow as `ouroboros.dev` knows it.
         self.sync = dev.Flow()
-        self._endpoint: Endpoint | None = None
-        self._calls = 0
         self._woken: anyio.Event | None = None
         self._turn_to_write: anyio.Lock | None = None
 
@@ -91,33 +86,10 @@ class Flow:
         self._endpoint = None
         self.sync.dealloc()
 
-    async def read(self, count: int | None = None) -> bytes:
-        """Return the next packet, or up to `count` bytes of it. As `ouroboros.dev.Flow.read`, without a time limit."""
-        if self._calls >= _TURN:
-            await self._let_others_run()
-        self._calls += 1
-        endpoint = self._endpoint or self._held()
-        packet = endpoint.read_soon(count)
-        return packet if packet is not None else await self._wait_for(endpoint, endpoint.read_soon, count)
-
-    async def readline(self, count: int | None = None) -> str:
-        """Return the next packet as text, or up to `count` characters of it. As `ouroboros.dev.Flow.readline`."""
-        if self._calls >= _TURN:
-            await self._let_others_run()
-        self._calls += 1
-        endpoint = self._endpoint or self._held()
-        line = endpoint.read_text_soon(count)
-        return line if line is not None else await self._wait_for(endpoint, endpoint.read_text_soon, count)
-
-    async def write(self, buf: ReadableBuffer, count: int | None = None) -> int:
-        """Write the buffer, or its first `count` bytes, as one packet, once there is room for it; return the number of
-        bytes. As `ouroboros.dev.Flow.write`, without a time limit."""
-        if self._calls >= _TURN:
-            await self._let_others_run()
-        self._calls += 1
-        endpoint = self._endpoint or self._held()
-        written = endpoint.write_soon(buf, count)
-        return written if written is not None else await self._write_slowly(endpoint, buf, count)
+    # They look at the ring without a coroutine, and make one of those below (`_read_slowly` ...) when they have to wait.
+    read = AwaitedFlow.read
+    readline = AwaitedFlow.readline
+    write = AwaitedFlow.write
 
     async def writeline(self, str: str, count: int | None = None) -> int:
         """Write text, or its first `count` characters, as one packet; return the number of characters."""
@@ -125,27 +97,39 @@ class Flow:
         await self.write(text.encode())
         return len(text)
 
-    def __aiter__(self) -> Self:
-        """The packets of the flow, until the peer deallocates it. Whatever else ends it is an error, not an end."""
-        return self
+    # --- helpers
 
-    async def __anext__(self) -> bytes:
+    async def _read_slowly(self, turn_is_over: bool, count: int | None) -> bytes:
+        if turn_is_over:
+            await anyio.lowlevel.checkpoint()
+        endpoint = self._held()
+        return await self._wait_for(endpoint, endpoint.read_soon, count)
+
+    async def _readline_slowly(self, turn_is_over: bool, count: int | None) -> str:
+        if turn_is_over:
+            await anyio.lowlevel.checkpoint()
+        endpoint = self._held()
+        return await self._wait_for(endpoint, endpoint.read_text_soon, count)
+
+    async def _write_slowly(self, turn_is_over: bool, buf: ReadableBuffer, count: int | None) -> int:
+        if turn_is_over:
+            await anyio.lowlevel.checkpoint()
+        endpoint = self._held()
+        written = endpoint.write_soon(buf, count)
+        return written if written is not None else await self._wait_to_write(endpoint, buf, count)
+
+    async def _next_slowly(self, turn_is_over: bool) -> bytes:
         try:
-            return await self.read()
+            return await self._read_slowly(turn_is_over, None)
         except FlowDownException:
             if self._held().ended != _CLOSED:
                 raise
         raise StopAsyncIteration
 
-    # --- helpers
-
-    async def _let_others_run(self) -> None:
-        self._calls = 0
-        await anyio.lowlevel.checkpoint()
-
     def _held(self) -> Endpoint:
-        self._endpoint = self.sync._held()
-        return self._endpoint
+        if (endpoint := self._endpoint) is None:
+            self._endpoint = endpoint = self.sync._held()
+        return endpoint
 
     async def _wait_for(self, endpoint: Endpoint, read: Callable[[int | None], _T | None], count: int | None) -> _T:
         while True:
@@ -155,7 +139,7 @@ class Flow:
                 return result
             await self._wake(endpoint.descriptor)
 
-    async def _write_slowly(self, endpoint: Endpoint, buf: ReadableBuffer, count: int | None) -> int:
+    async def _wait_to_write(self, endpoint: Endpoint, buf: ReadableBuffer, count: int | None) -> int:
         length = memoryview(buf).nbytes
         if count is not None:
             length = min(length, count)

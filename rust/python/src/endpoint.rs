@@ -270,20 +270,33 @@ impl Endpoint {
     }
 
     #[pyo3(signature = (count=None, /))]
-    fn read_soon<'py>(&self, py: Python<'py>, count: Option<isize>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    pub(crate) fn read_soon<'py>(
+        &self,
+        py: Python<'py>,
+        count: Option<isize>,
+    ) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let count = to_count(count)?;
         self.receive_soon(|reader, length| self.take_bytes(py, reader, length, count))
     }
 
     #[pyo3(signature = (count=None, /))]
-    fn read_text_soon<'py>(&self, py: Python<'py>, count: Option<isize>) -> PyResult<Option<Bound<'py, PyString>>> {
+    pub(crate) fn read_text_soon<'py>(
+        &self,
+        py: Python<'py>,
+        count: Option<isize>,
+    ) -> PyResult<Option<Bound<'py, PyString>>> {
         let count = to_count(count)?;
         let line = self.receive_soon(|reader, length| self.take_text(py, reader, length, count))?;
         line.map(|line| to_text(py, line)).transpose()
     }
 
     #[pyo3(signature = (buffer, count=None, /))]
-    fn write_soon(&self, py: Python<'_>, buffer: &Bound<'_, PyAny>, count: Option<isize>) -> PyResult<Option<usize>> {
+    pub(crate) fn write_soon(
+        &self,
+        py: Python<'_>,
+        buffer: &Bound<'_, PyAny>,
+        count: Option<isize>,
+    ) -> PyResult<Option<usize>> {
         let source = Source::new(buffer)?;
         let count = to_count(count)?.unwrap_or(usize::MAX);
         self.check_writable()?;

@@ -1,5 +1,7 @@
 //! The Python face of the engine: converts, decides nothing. `src/ouroboros/dataplane/_engine.pyi` is its typed stub.
 
+mod awaitable;
+mod awaited;
 mod broadcast;
 mod buffer;
 mod endpoint;
@@ -7,6 +9,7 @@ mod errors;
 mod guard;
 mod link;
 mod relay;
+mod slot;
 mod udp;
 
 use std::os::fd::{BorrowedFd, IntoRawFd};
@@ -44,6 +47,9 @@ fn note_fork() {
 fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("MAX_PACKET", layout::MAX_PACKET)?;
     module.add("CAPACITY", layout::CAPACITY)?;
+    module.add_class::<awaited::Call>()?;
+    module.add_class::<awaited::AwaitedFlow>()?;
+    awaitable::replace_methods(module.py())?;
     module.add_class::<broadcast::BroadcastWorker>()?;
     module.add_class::<endpoint::Endpoint>()?;
     module.add_class::<link::LinkWorker>()?;

@@ -5,6 +5,7 @@ import os
 from ouroboros.dataplane._engine import (
     CAPACITY,
     MAX_PACKET,
+    AwaitedFlow,
     BroadcastWorker,
     Endpoint,
     Frcp,
@@ -21,6 +22,7 @@ os.register_at_fork(after_in_child=note_fork)
 __all__ = [
     "CAPACITY",
     "MAX_PACKET",
+    "AwaitedFlow",
     "BroadcastWorker",
     "Endpoint",
     "Frcp",

@@ -1,14 +1,17 @@
 """Types of the compiled engine. The crate `rust/python` is its source; `ouroboros.dev` is its public face."""
 
-from collections.abc import Sequence
-from typing import final
+from collections.abc import Coroutine, Generator, Sequence
+from typing import Any, Self, TypeVar, final
 
 from _typeshed import ReadableBuffer, WriteableBuffer
+from typing_extensions import disjoint_base
 
 __all__ = [
     "CAPACITY",
     "MAX_PACKET",
+    "AwaitedFlow",
     "BroadcastWorker",
+    "Call",
     "Endpoint",
     "Frcp",
     "LinkWorker",
@@ -18,6 +21,8 @@ __all__ = [
     "mark_dead",
     "note_fork",
 ]
+
+_T_co = TypeVar("_T_co", covariant=True)
 
 CAPACITY: int
 MAX_PACKET: int
@@ -65,6 +70,25 @@ class Endpoint:
     flags: int
     receive_timeout: float | None
     send_timeout: float | None
+
+@disjoint_base
+class Call(Coroutine[object, object, _T_co]):
+    def __new__(cls) -> Call[_T_co]: ...
+    def __await__(self) -> Generator[object, object, _T_co]: ...
+    def __next__(self) -> object: ...
+    def send(self, value: object, /) -> object: ...
+    def throw(self, *exception: object) -> object: ...
+    def close(self) -> None: ...
+
+@disjoint_base
+class AwaitedFlow:
+    _endpoint: Endpoint | None
+    def __new__(cls, *_args: object, **_kwargs: object) -> Self: ...
+    def read(self, count: int | None = None) -> Coroutine[Any, Any, bytes]: ...
+    def readline(self, count: int | None = None) -> Coroutine[Any, Any, str]: ...
+    def write(self, buf: ReadableBuffer, count: int | None = None) -> Coroutine[Any, Any, int]: ...
+    def __aiter__(self) -> Self: ...
+    def __anext__(self) -> Coroutine[Any, Any, bytes]: ...
 
 @final
 class BroadcastWorker:
