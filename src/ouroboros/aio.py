@@ -14,9 +14,13 @@ it looks again. Calls that need not wait let other tasks run now and then, not e
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
 import logging
 import os
+import select
+import sys
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -29,6 +33,7 @@ import anyio.to_thread
 from ouroboros import dev
 from ouroboros.control.messages import Accept, Alloc, BindProcess, Join
 from ouroboros.dataplane import AwaitedFlow, Endpoint
+from ouroboros.dev import FlowProperties
 from ouroboros.errors import FlowDownException, FlowException, NodeError
 from ouroboros.qos import QoSSpec
 from ouroboros.runtime import client
@@ -137,7 +142,19 @@ class Flow(AwaitedFlow):
             endpoint.watch(0)
             if (result := read(count)) is not None:
                 return result
-            await self._wake(endpoint.descriptor)
+            await self._wake(endpoint)
+
+    async def _wake(self, endpoint: Endpoint) -> None:
+        """Wait until the descriptor is readable. A loop watches it for one task only; others wait for that one."""
+        if self._woken is not None:
+            await self._woken.wait()
+            return
+        self._woken = woken = anyio.Event()
+        try:
+            await self._sleep(endpoint, endpoint.descriptor)
+        finally:
+            self._woken = None
+            woken.set()
 
     async def _wait_to_write(self, endpoint: Endpoint, buf: ReadableBuffer, count: int | None) -> int:
         length = memoryview(buf).nbytes
@@ -147,37 +164,33 @@ class Flow(AwaitedFlow):
             self._turn_to_write = anyio.Lock()
         # In turn: the engine knows one wish for room, and who ends it ends it for all.
         async with self._turn_to_write:
-            while True:
-                await self._wait_for_room(endpoint, length)
-                if (written := endpoint.write_soon(buf, count)) is not None:
-                    return written
+            # Packets that wait to be read make the descriptor readable all the time. A writer waits for news of it.
+            with select.epoll() as news:
+                news.register(endpoint.descriptor, select.EPOLLIN | select.EPOLLET)
+                while True:
+                    news.poll(0)
+                    await self._wait_for_room(endpoint, length, news)
+                    if (written := endpoint.write_soon(buf, count)) is not None:
+                        return written
 
-    async def _wait_for_room(self, endpoint: Endpoint, length: int) -> None:
+    async def _wait_for_room(self, endpoint: Endpoint, length: int, news: select.epoll) -> None:
         try:
-            there = endpoint.want_room(length)
-            if self._woken is not None and endpoint.readable:
-                # That silenced the descriptor, perhaps before a task that waits to read could see the packet.
-                anyio.notify_closing(endpoint.descriptor)
-            if not there:
-                await self._wake(endpoint.descriptor)
+            if not endpoint.want_room(length):
+                await self._sleep(endpoint, news)
         finally:
             if not endpoint.closed:
                 endpoint.forget_room()
 
-    async def _wake(self, descriptor: int) -> None:
-        """Wait until the descriptor is readable. A loop watches it for one task only; others wait for that one."""
-        if self._woken is not None:
-            await self._woken.wait()
-            return
-        self._woken = woken = anyio.Event()
-        try:
-            await anyio.wait_readable(descriptor)
-        except anyio.ClosedResourceError:
-            # Not closed: a task that waits to write says so to have us look again.
-            pass
-        finally:
-            self._woken = None
-            woken.set()
+    async def _sleep(self, endpoint: Endpoint, until_readable: int | select.epoll) -> None:
+        """Wait for a descriptor, or until any thread sets flags of this flow, which no descriptor tells of."""
+        with anyio.CancelScope() as scope:
+            wake = _from_any_thread(scope.cancel)
+            self.sync._sleepers.append(wake)
+            try:
+                if not endpoint.flags & FlowProperties.Down:
+                    await anyio.wait_readable(until_readable)
+            finally:
+                self.sync._sleepers.remove(wake)
 
     async def _request(self, request: Alloc | Accept | Join) -> QoSSpec:
         self.sync._check_free()
@@ -250,6 +263,22 @@ async def _handle(handler: Callable[[Flow], Awaitable[Any]], flow: Flow, free: a
         log.info("%s ended: %s", who, str(error))
     finally:
         free.release()
+
+
+def _from_any_thread(function: Callable[[], object]) -> Callable[[], None]:
+    """What any thread can call to have the loop of this task call the function."""
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_task():
+        call_soon = trio.lowlevel.current_trio_token().run_sync_soon
+    else:
+        call_soon = asyncio.get_running_loop().call_soon_threadsafe
+
+    def call() -> None:
+        # A loop that has ended meanwhile has nobody who waits.
+        with contextlib.suppress(RuntimeError):
+            call_soon(function)
+
+    return call
 
 
 async def _begin(request: Alloc | Accept | Join) -> client.Call:

@@ -19,7 +19,7 @@ import math
 import os
 import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntFlag
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Protocol, Self
@@ -111,6 +111,8 @@ class Flow:
         self._pid = 0
         #: The set that this flow is in (`ouroboros.event`).
         self._watcher: weakref.ref[Watcher] | None = None
+        #: Wake tasks that wait for this flow (`ouroboros.aio`).
+        self._sleepers: list[Callable[[], None]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -302,6 +304,8 @@ class Flow:
         set. Raises `ValueError` for both access bits at once.
         """
         self._held().flags = int(flags)
+        for wake in tuple(self._sleepers):
+            wake()
 
     def get_flags(self) -> FlowProperties:
         """The flags of this flow."""

@@ -32,6 +32,7 @@ from ouroboros.dev import (
     FlowTimeoutException,
     QoSSpec,
 )
+from ouroboros.event import FEventQueue, FEventType, FlowSet
 from ouroboros.runtime import client
 
 pytestmark = pytest.mark.anyio
@@ -185,6 +186,106 @@ class TestVerbs:
             assert "aio.Flow" in repr(flow)
 
 
+class TestCalls:
+    """What a call returns behaves like the coroutine that it is taken for."""
+
+    async def test_a_call_does_nothing_before_it_is_awaited(self, node: NodeProcess) -> None:
+        async with both_ends() as (one, other):
+            read, write = one.read(), other.write(b"x")
+            assert one.sync.get_rx_queue_len() == 0
+            assert await write == 1
+            assert one.sync.get_rx_queue_len() == 1
+            assert await read == b"x"
+
+    async def test_a_call_is_awaited_once(self, node: NodeProcess) -> None:
+        async with both_ends() as (one, other):
+            write = other.write(b"1")
+            await write
+            with pytest.raises(RuntimeError, match="already awaited"):
+                await write
+            # Nor does it come to life again as the next one.
+            read = one.read()
+            assert await read == b"1"
+            await other.write(b"2")
+            assert await one.read() == b"2"
+            with pytest.raises(RuntimeError, match="already awaited"):
+                await read
+
+    async def test_a_call_that_nobody_awaits_is_warned_of(self, node: NodeProcess) -> None:
+        async with both_ends() as (one, other):
+            for call in (one.read, one.readline, one.__anext__, lambda: one.write(b"x")):
+                with pytest.warns(RuntimeWarning, match=r"coroutine 'Flow\.\w+' was never awaited"):
+                    call()
+            one.read().close()
+            assert other.sync.get_rx_queue_len() == 0
+
+    async def test_arguments_may_be_named(self, node: NodeProcess) -> None:
+        async with both_ends() as (one, other):
+            assert await other.write(buf=b"0123456789", count=6) == 6
+            assert await one.read(count=4) == b"0123"
+            assert await one.readline(count=4) == "45"
+            assert await other.write(b"0123456789", count=2) == 2
+            assert await one.read(2) == b"01"
+            for call in (lambda: one.read("2"), lambda: one.read(1, 2), lambda: one.write(), lambda: one.write(c=1)):  # type: ignore[arg-type,call-arg]
+                with pytest.raises(TypeError):
+                    call()
+
+    async def test_a_call_can_be_a_task(self, node: NodeProcess) -> None:
+        async with both_ends() as (one, other):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(one.read)
+                tasks.start_soon(one.read)
+                await anyio.wait_all_tasks_blocked()
+                tasks.start_soon(other.write, b"1")
+                tasks.start_soon(other.write, b"2")
+            assert one.sync.get_rx_queue_len() == 0
+
+    @pytest.mark.parametrize("anyio_backend", ["asyncio"])
+    async def test_a_call_can_be_given_to_asyncio(self, node: NodeProcess) -> None:
+        import asyncio
+
+        async with both_ends() as (one, other):
+            await other.write(b"1")
+            await other.write(b"2")
+            assert [*await asyncio.gather(one.read(), one.read())] == [b"1", b"2"]
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(one.read(), 0.001)
+            await other.write(b"3")
+            assert await asyncio.wait_for(one.read(), HANG) == b"3"
+            await other.write(b"kept")
+            tasks = [asyncio.get_running_loop().create_task(call) for call in (one.read(), one.write(b"not written"))]
+            for task in tasks:
+                # Before its first step.
+                task.cancel()
+            for task in tasks:
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            assert await one.read() == b"kept"
+            assert other.sync.get_rx_queue_len() == 0
+
+    async def test_a_failure_of_a_call_is_raised_where_it_is_awaited(self, node: NodeProcess) -> None:
+        async with both_ends() as (one, _):
+            call = one.write(bytes(dev.MAX_PACKET + 1))
+            with pytest.raises(FlowSizeException):
+                await call
+
+    async def test_a_class_of_ones_own(self, far: Shell) -> None:
+        class Mine(aio.Flow):
+            def __init__(self, greeting: bytes) -> None:
+                super().__init__()
+                self.greeting = greeting
+
+            async def greet(self) -> None:
+                await self.write(self.greeting)
+
+        far.begin("f = flow_accept(name='pair')")
+        async with Mine(b"hello") as flow:
+            await flow.alloc("pair")
+            far.answer()
+            await flow.greet()
+            assert far.do("f.read()") == b"hello"
+
+
 class TestWaiting:
     async def test_a_packet_wakes_a_reader(self, far: Shell) -> None:
         async with meet(far) as flow:
@@ -207,27 +308,47 @@ class TestWaiting:
             far.do("for _ in range(10): f.write(b'unread')")
             count = fill(flow)
             wakes = 0
-            real = flow._wake
+            real = flow._sleep
 
-            async def counted(descriptor: int) -> None:
+            async def counted(*arguments: Any) -> None:
                 nonlocal wakes
                 wakes += 1
-                await real(descriptor)
+                await real(*arguments)
 
-            flow._wake = counted  # type: ignore[method-assign]
+            flow._sleep = counted  # type: ignore[method-assign,assignment]
             async with waiting(lambda: flow.write(bytes(BIG))) as outcomes:
-                descriptor = flow.sync._held().descriptor
                 for _ in range(100):
                     await checkpoint()
                 assert wakes == 1
-                assert not select.select([descriptor], [], [], 0)[0]
+                # Who looks at the descriptor sees them nevertheless.
+                assert select.select([flow.sync], [], [], 0)[0]
+                assert [await flow.read() for _ in range(10)] == [b"unread"] * 10
                 far.do("f.write(b'news')")
+                assert await flow.read() == b"news"
                 for _ in range(100):
                     await checkpoint()
-                assert wakes == 2
+                assert wakes <= 3
+                assert outcomes == [None]
                 far.do(f"[f.read() for _ in range({count})]; None")
             assert outcomes == [BIG]
-            assert [await flow.read() for _ in range(11)] == [b"unread"] * 10 + [b"news"]
+
+    async def test_packets_show_in_the_descriptor_after_a_wait_for_room(self, far: Shell) -> None:
+        async with meet(far) as flow:
+            far.do("f.write(b'queued')")
+            count = fill(flow)
+            async with waiting(lambda: flow.write(bytes(BIG))):
+                far.do(f"[f.read() for _ in range({count})]; None")
+            assert select.select([flow.sync], [], [], 0)[0]
+            queue = FEventQueue()
+            with FlowSet([flow.sync]) as flows:
+                flows.wait(queue, timeo=0)
+                assert [kind for _, kind in queue] == [FEventType.FlowPkt]
+                with anyio.move_on_after(0):
+                    await flow.write(bytes(BIG))
+                far.do("f.write(b'second')")
+                assert await flow.read() == b"queued"
+                flows.wait(queue, timeo=HANG)
+            assert await flow.read() == b"second"
 
     async def test_a_packet_that_comes_as_a_writer_begins_to_wait_wakes_the_reader(
         self, anyio_backend_name: str, node: NodeProcess
@@ -355,6 +476,24 @@ class TestEnd:
             async with waiting(flow.read, lambda: flow.write(bytes(BIG)), flow.readline) as outcomes:
                 far.kill() if end is None else far.do(end)
             assert [type(each) for each in outcomes] == [kind] * 3
+
+    @pytest.mark.parametrize("thread", [False, True], ids=["same-thread", "other-thread"])
+    async def test_own_down_wakes_all_tasks(self, far: Shell, thread: bool) -> None:
+        def set_down() -> None:
+            flow.sync.set_flags(FlowProperties.ReadWrite | FlowProperties.Down)
+
+        async with meet(far) as flow:
+            fill(flow)
+            async with waiting(flow.read, lambda: flow.write(bytes(BIG)), flow.readline) as outcomes:
+                await anyio.to_thread.run_sync(set_down) if thread else set_down()
+            assert [type(each) for each in outcomes] == [FlowDownException] * 3
+            flow.sync.set_flags(FlowProperties.ReadWrite)
+            async with waiting(flow.read) as outcomes:
+                flow.sync.set_flags(FlowProperties.ReadWrite | FlowProperties.NonBlocking)
+                await anyio.wait_all_tasks_blocked()
+                assert outcomes == [None]
+                far.do("f.write(b'up again')")
+            assert outcomes == [b"up again"]
 
     async def test_own_dealloc_wakes_all_tasks(self, far: Shell) -> None:
         async with meet(far) as flow:

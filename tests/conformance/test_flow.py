@@ -578,6 +578,28 @@ class TestFlags:
         with pytest.raises(FlowDownException):
             far.answer()
 
+    def test_down_wakes_the_readers_and_the_writer_of_its_own_process(self, near: Flow, far: Shell) -> None:
+        readers = [Background(near.read), Background(near.readline)]
+        for reader in readers:
+            reader.until_asleep("poll")
+        near.set_flags(READ_WRITE | FlowProperties.Down)
+        for reader in readers:
+            with pytest.raises(FlowDownException):
+                reader.result()
+        near.set_flags(READ_WRITE)
+        writer = Background(lambda: forever(lambda: near.write(bytes(60000))))
+        writer.until_asleep("room")
+        near.set_flags(READ_WRITE | FlowProperties.Down)
+        with pytest.raises(FlowDownException):
+            writer.result()
+
+    def test_other_flags_leave_a_waiting_reader_alone(self, near: Flow, far: Shell) -> None:
+        reader = Background(near.read)
+        reader.until_asleep("poll")
+        near.set_flags(READ_WRITE | FlowProperties.NonBlockingWrite)
+        far.do("f.write(b'packet')")
+        assert reader.result() == b"packet"
+
 
 class TestQueues:
     def test_queue_lengths_count_packets_not_read(self, near: Flow, far: Shell) -> None:

@@ -14,6 +14,7 @@ use rustix::net::{Shutdown, shutdown};
 
 use self::bell::BellSocket;
 use self::guard::{Guarded, Held};
+use self::news::News;
 use crate::channel::{MappedRing, Mapping, wake_writers};
 use crate::layout::{MAX_PACKET, state};
 use crate::ring::{Arm, Consumer, Corrupt, Memory, Producer, StageError};
@@ -21,6 +22,7 @@ use crate::spin::{Pauses, Spinner};
 
 mod bell;
 mod guard;
+mod news;
 mod room;
 
 pub use self::guard::Guard;
@@ -114,6 +116,7 @@ pub struct Endpoint {
     reads_in_a_row: AtomicU32,
     receiver: Mutex<Receiver>,
     producer: Mutex<Producer<MappedRing>>,
+    news: News,
     spin_read: Spinner,
     spin_write: Spinner,
     longest: usize,
@@ -149,6 +152,7 @@ impl Endpoint {
             reads_in_a_row: AtomicU32::new(0),
             receiver: Mutex::new(receiver),
             producer: Mutex::new(Producer::new(outgoing)),
+            news: News::default(),
             spin_read: Spinner::new(),
             spin_write: Spinner::new(),
             longest: MAX_PACKET,
@@ -277,14 +281,17 @@ impl Endpoint {
         Ok(self.note_corrupt(room)?)
     }
 
-    /// Set or clear `state::DOWN` and `state::REFUSES` of this side, and wake the peer. Readers of this process that wait
-    /// already see it when they wake up next.
+    /// Set or clear `state::DOWN` and `state::REFUSES` of this side, and wake those who wait at either side. A poller of this
+    /// process sees it when it wakes up next.
     pub fn set_state(&self, bits: u32) -> Result<(), Error> {
         self.usable()?;
         let settable = state::DOWN | state::REFUSES;
         let word = &self.mapping.control().state[self.side];
         word.fetch_and(!settable, Ordering::AcqRel);
         word.fetch_or(bits & settable, Ordering::AcqRel);
+        if bits & state::DOWN != 0 {
+            self.news.tell();
+        }
         self.wake_writers();
         let producer = lock(&self.producer);
         if producer.disarm() {
@@ -398,12 +405,13 @@ impl Endpoint {
         if self.spin_read.spin(self.pauses(), || self.packet_near()) {
             return Wait::Ready;
         }
+        let news = self.news.subscribe();
         match self.arm(&mut lock(&self.receiver)) {
             Ok(Arm::Armed) if !self.read_ended() => {}
             _ => return Wait::Ready,
         }
-        match self.bell.poll(deadline) {
-            Ok(flags) if flags.is_empty() => Wait::TimedOut,
+        match self.bell.poll(news.as_deref(), deadline) {
+            Ok(false) => Wait::TimedOut,
             // A false alarm is settled at the next arming; no number of them may outlast the deadline.
             Ok(_) if !self.packet_near() && deadline.is_some_and(|end| end <= Instant::now()) => Wait::TimedOut,
             Ok(_) => Wait::Ready,

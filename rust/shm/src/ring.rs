@@ -331,14 +331,6 @@ impl<M: Memory> Consumer<M> {
         Ok(if ready { Arm::Ready } else { Arm::Armed })
     }
 
-    /// Arm though packets may be there, so that the socket tells of news only. For a reader that looks before it sleeps.
-    pub fn hush(&mut self, bell: &impl Bell) {
-        if self.memory.control().wait.reader_armed.swap(1, Ordering::AcqRel) == 0 {
-            self.late_tokens += 1;
-            self.late_tokens -= bell.drain(self.late_tokens).min(self.late_tokens);
-        }
-    }
-
     fn is_armed(&self) -> bool {
         self.memory.control().wait.reader_armed.load(Ordering::Acquire) == 1
     }

@@ -85,39 +85,58 @@ impl Memory for HeapRing {
     }
 }
 
-/// The doorbell: a count of tokens, and sleeping until there is one. Level-triggered, like a socket.
+/// The doorbell: a count of tokens, and sleeping until there is one, like a socket that is polled by level. The rings are
+/// counted, too, for who polls by edge.
 #[derive(Clone)]
-struct Tokens(Arc<(Mutex<usize>, Condvar)>);
+struct Tokens(Arc<(Mutex<Count>, Condvar)>);
+
+struct Count {
+    tokens: usize,
+    rings: usize,
+}
 
 impl Tokens {
     /// A ring starts disarmed, with its token in the socket.
     fn new() -> Self {
-        Tokens(Arc::new((Mutex::new(1), Condvar::new())))
+        Tokens(Arc::new((Mutex::new(Count { tokens: 1, rings: 0 }), Condvar::new())))
     }
 
     fn ring(&self) {
-        *self.0.0.lock().unwrap() += 1;
+        let mut bell = self.0.0.lock().unwrap();
+        bell.tokens += 1;
+        bell.rings += 1;
         self.0.1.notify_all();
     }
 
     fn sleep_until_rung(&self) {
-        let mut tokens = self.0.0.lock().unwrap();
-        while *tokens == 0 {
-            tokens = self.0.1.wait(tokens).unwrap();
+        let mut bell = self.0.0.lock().unwrap();
+        while bell.tokens == 0 {
+            bell = self.0.1.wait(bell).unwrap();
+        }
+    }
+
+    fn rings(&self) -> usize {
+        self.0.0.lock().unwrap().rings
+    }
+
+    fn sleep_until_next(&self, seen: usize) {
+        let mut bell = self.0.0.lock().unwrap();
+        while bell.rings == seen {
+            bell = self.0.1.wait(bell).unwrap();
         }
     }
 }
 
 impl Bell for Tokens {
     fn drain(&self, count: usize) -> usize {
-        let mut tokens = self.0.0.lock().unwrap();
-        let taken = count.min(*tokens);
-        *tokens -= taken;
+        let mut bell = self.0.0.lock().unwrap();
+        let taken = count.min(bell.tokens);
+        bell.tokens -= taken;
         taken
     }
 
     fn has_token(&self) -> bool {
-        *self.0.0.lock().unwrap() > 0
+        self.0.0.lock().unwrap().tokens > 0
     }
 }
 
@@ -351,5 +370,66 @@ fn poller_sees_a_change_of_state() {
             consumer.arm(&bell, || state.load(Ordering::Acquire) == 1).unwrap();
         }
         peer.join().unwrap();
+    });
+}
+
+/// One side: it writes to a ring that is full, and waits for room by the edge of its doorbell, while a poller of it looks at
+/// the level. The peer writes a packet, reads, and ends.
+#[test]
+fn writer_that_waits_by_the_doorbell_is_woken_and_hides_no_packet() {
+    check(|| {
+        let (incoming, outgoing, bell) = (HeapRing::new(), HeapRing::new(), Tokens::new());
+        let consumer = Arc::new(Mutex::new(Consumer::new(incoming.clone())));
+        let mut producer = Producer::new(outgoing.clone());
+        let full = (0..).take_while(|&number| producer.stage(&packet(number)).is_ok()).count();
+        assert!(!producer.publish());
+        let peer = thread::spawn({
+            let bell = bell.clone();
+            move || {
+                send(&mut Producer::new(incoming), &bell, 7);
+                let mut consumer = Consumer::new(outgoing);
+                for _ in 0..full {
+                    assert!(take(&mut consumer).is_some());
+                }
+                if consumer.release() && consumer.disarm_writer() {
+                    bell.ring();
+                }
+            }
+        });
+        let writer = thread::spawn({
+            let (consumer, bell) = (consumer.clone(), bell.clone());
+            move || loop {
+                let seen = bell.rings();
+                consumer.lock().unwrap().expect_room_token();
+                producer.arm();
+                producer.request_wake(8);
+                let there = producer.has_room(8).unwrap();
+                if !there {
+                    bell.sleep_until_next(seen);
+                }
+                let mut consumer = consumer.lock().unwrap();
+                let rung = producer.unarm();
+                consumer.settle_room_token(rung, &bell);
+                drop(consumer);
+                if producer.stage(&packet(9)).is_ok() {
+                    break;
+                }
+            }
+        });
+        loop {
+            bell.sleep_until_rung();
+            let mut consumer = consumer.lock().unwrap();
+            if take(&mut consumer).is_some() {
+                break;
+            }
+            consumer.arm(&bell, never).unwrap();
+        }
+        peer.join().unwrap();
+        writer.join().unwrap();
+        // Once it is over the socket becomes unreadable and stays so.
+        let mut consumer = consumer.lock().unwrap();
+        consumer.arm(&bell, never).unwrap();
+        consumer.arm(&bell, never).unwrap();
+        assert!(!bell.has_token());
     });
 }

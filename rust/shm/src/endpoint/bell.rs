@@ -26,21 +26,23 @@ impl BellSocket {
         }
     }
 
-    pub(super) fn poll(&self, deadline: Option<Instant>) -> Result<PollFlags, Errno> {
+    /// Wait until it is rung, hangs up, or there are `news`. False: the deadline passed.
+    pub(super) fn poll(&self, news: Option<&OwnedFd>, deadline: Option<Instant>) -> Result<bool, Errno> {
         // A socket that the peer shut down halfway is always readable: it counts as hung up as well.
-        let mut fds = [PollFd::new(&self.socket, PollFlags::IN | PollFlags::RDHUP)];
+        let bell = PollFd::new(&self.socket, PollFlags::IN | PollFlags::RDHUP);
+        let mut fds = [bell, PollFd::new(news.unwrap_or(&self.socket), PollFlags::IN)];
+        let watched = if news.is_some() { 2 } else { 1 };
         let left = deadline.map(|deadline| timespec(deadline.saturating_duration_since(Instant::now())));
-        poll(&mut fds, left.as_ref())?;
-        let flags = fds[0].revents();
-        if flags.intersects(PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR) {
+        let count = poll(&mut fds[..watched], left.as_ref())?;
+        if fds[0].revents().intersects(PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR) {
             self.hung_up.store(true, Ordering::Relaxed);
         }
-        Ok(flags)
+        Ok(count > 0)
     }
 
     pub(super) fn look_for_peer(&self) {
         // Notes a hang-up; all else is of no interest here.
-        let _ = self.poll(Some(Instant::now()));
+        let _ = self.poll(None, Some(Instant::now()));
     }
 
     /// How many bytes came; an end of file, which comes at once and for ever, is noted.

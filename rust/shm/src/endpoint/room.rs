@@ -15,18 +15,14 @@ use crate::spin::Pauses;
 const LOOK_FOR_PEER: Duration = Duration::from_secs(1);
 
 impl Endpoint {
-    /// Make the descriptor readable when a packet of `length` can be written, or the flow ends. True: try again now.
-    /// `forget_room` has to follow, when the descriptor became readable or nobody waits any more.
+    /// Ring the descriptor when a packet of `length` can be written, or the flow ends. True: try again now. `forget_room`
+    /// has to follow, when it was rung or nobody waits any more.
+    ///
+    /// The descriptor is readable anyway when packets wait to be read: a writer waits for the ring itself, that is for an
+    /// edge (`EPOLLET`), beginning before this call.
     pub fn want_room(&self, length: usize) -> Result<bool, Error> {
         self.usable()?;
-        {
-            let mut receiver = lock(&self.receiver);
-            receiver.consumer.expect_room_token();
-            if !self.polled.load(Ordering::Relaxed) {
-                // Packets that wait to be read must not keep a writer awake.
-                receiver.consumer.hush(&self.bell);
-            }
-        }
+        lock(&self.receiver).consumer.expect_room_token();
         {
             let producer = lock(&self.producer);
             producer.arm();
