@@ -1,37 +1,39 @@
-"""The two ends of a flow, for every backend that has to behave like this."""
+"""The two ends of a flow, in every world that has to behave like this."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from itertools import product
 
 import pytest
 from support import Background, NodeProcess, Programs, Shell
 
-from ouroboros.control.messages import CreateName
 from ouroboros.dev import Flow, QoSSpec
-from ouroboros.runtime import client
+
+from .worlds import PROPERTIES, WORLDS, Pair, World
+
+_WAYS = [
+    pytest.param((world, side), id=f"{world.name}-{side}")
+    for world, side in product(WORLDS, ["allocating", "accepting"])
+]
 
 
-@dataclass
-class Pair:
-    """`near` is a flow of the test, and `far` the program at the other end, which calls its flow `f`."""
-
-    near: Flow
-    far: Shell
-
-
-@pytest.fixture(params=["local-allocating", "local-accepting"])
+@pytest.fixture(params=_WAYS)
 def make_pair(request: pytest.FixtureRequest, node: NodeProcess, programs: Programs) -> Iterator[Callable[..., Pair]]:
-    """Connects a program by a flow of a backend, which the test's end either allocates or accepts."""
+    """Connects a program by a flow of a world, which the test's end either allocates or accepts."""
+    world: World
+    world, side = request.param
+    needed = [each for mark in request.node.iter_markers("needs") for each in mark.args]
+    assert set(needed) <= set(PROPERTIES)
     flows: list[Flow] = []
 
     def make(qos: QoSSpec | None = None) -> Pair:
-        client.request(CreateName("pair", "spillover"))
-        far = programs.shell("far")
+        if (lack := world.lack(needed, qos)) is not None:
+            pytest.skip(lack)
+        far = programs.shell("far", None, **world.offer("pair"))
         near = Flow()
         flows.append(near)
-        if request.param == "local-allocating":
+        if side == "allocating":
             far.begin("f = flow_accept(name='pair')")
             near.alloc("pair", qos)
         else:

@@ -42,6 +42,7 @@ class TestReading:
 
     @pytest.mark.parametrize("buffering", [None, 0, 1, 3, 8192])
     @pytest.mark.parametrize("size", [1, 7, 8192, 8193, MAX_PACKET])
+    @pytest.mark.needs("back-pressure")
     def test_a_packet_that_fills_the_buffer_exactly_is_not_the_end(
         self, near: Flow, far: Shell, size: int, buffering: int | None
     ) -> None:
@@ -82,6 +83,7 @@ class TestReading:
             assert raw.read(4) is None
             assert raw.read(0) == b""
 
+    @pytest.mark.needs("instant")
     def test_timeouts_of_the_flow_apply(self, near: Flow, far: Shell) -> None:
         near.set_rcv_timeout(0)
         with near.makefile("rb") as file:
@@ -103,12 +105,14 @@ class TestWriting:
         assert far.do("f.read()") == b"last"
 
     @pytest.mark.parametrize("buffering", [None, 0])
+    @pytest.mark.needs("back-pressure")
     def test_more_than_a_packet_is_split(self, near: Flow, far: Shell, buffering: int | None) -> None:
         far.begin("[len(f.read()) for _ in range(3)]")
         with near.makefile("wb", buffering) as file:
             assert file.write(bytes(2 * MAX_PACKET + 5)) == 2 * MAX_PACKET + 5
         assert far.answer() == [MAX_PACKET, MAX_PACKET, 5]
 
+    @pytest.mark.needs("back-pressure")
     def test_a_full_flow_takes_a_part_or_none(self, near: Flow, far: Shell) -> None:
         near.set_flags(NON_BLOCKING)
         with near.makefile("wb", 0) as raw:
@@ -123,6 +127,7 @@ class TestWriting:
             print("hé", 7, file=file)
             assert far.do("f.readline()") == "hé 7\n"
 
+    @pytest.mark.needs("instant")
     def test_a_write_to_a_peer_that_is_gone_raises(self, near: Flow, far: Shell) -> None:
         far.do("f.dealloc()")
         with near.makefile("wb", 0) as raw, pytest.raises(FlowDownException):

@@ -59,6 +59,10 @@ def told(flows: FlowSet, fq: FEventQueue) -> list[tuple[Flow, FEventType]]:
     return list(fq)
 
 
+# Most tests ask for events without waiting, right after the other end did something.
+pytestmark = pytest.mark.needs("instant")
+
+
 def kinds(flows: FlowSet, fq: FEventQueue) -> list[FEventType]:
     return [kind for _, kind in told(flows, fq)]
 

@@ -33,7 +33,7 @@ from ouroboros.dev import (
 )
 from ouroboros.errors import UnsupportedError
 
-from .conftest import Pair
+from .worlds import Pair, arrived
 
 READ_WRITE = FlowProperties.ReadWrite
 NON_BLOCKING = FlowProperties.ReadWrite | FlowProperties.NonBlocking
@@ -78,6 +78,7 @@ class TestPackets:
         assert far.do(f"f.write(pattern({size}, 1))") == size
         assert near.read() == pattern(size, 1)
 
+    @pytest.mark.needs("back-pressure")
     def test_boundaries_and_order_are_kept(self, near: Flow, far: Shell) -> None:
         far.do(HELPERS)
         packets = [pattern(1 + (seed * 7919) % 3000, seed) for seed in range(3000)]
@@ -86,6 +87,7 @@ class TestPackets:
             near.write(packet)
         assert far.answer() == digest(packets)
 
+    @pytest.mark.needs("back-pressure")
     def test_large_and_small_packets_mix(self, near: Flow, far: Shell) -> None:
         far.do(HELPERS)
         sizes = [MAX_PACKET, 1, 700 * KIB, 5, 4096, MAX_PACKET, 64 * KIB, 1] * 5
@@ -162,6 +164,7 @@ class TestPartialReads:
     ) -> None:
         far.do(HELPERS)
         far.do(f"for seed, size in enumerate({packets}): f.write(pattern(size, seed))")
+        arrived(near, len(packets))
         near.set_flags(NON_BLOCKING)
         got = b""
         for count, length in zip(counts, lengths, strict=True):
@@ -184,6 +187,7 @@ class TestPartialReads:
     def test_no_partial_read_refuses_and_keeps_the_packet(self, near: Flow, far: Shell) -> None:
         near.set_flags(NON_BLOCKING | FlowProperties.NoPartialRead)
         far.do("f.write(b'x' * 100); f.write(b'y' * 8)")
+        arrived(near, 2)
         for _ in range(2):
             with pytest.raises(FlowSizeException, match="100 bytes"):
                 near.read(40)
@@ -197,6 +201,7 @@ class TestPartialReads:
     def test_no_partial_read_leaves_no_mark_of_the_end(self, near: Flow, far: Shell) -> None:
         near.set_flags(NON_BLOCKING | FlowProperties.NoPartialRead)
         far.do("f.write(b'x' * 40)")
+        arrived(near, 1)
         assert near.read(40) == b"x" * 40
         with pytest.raises(FlowWouldBlockException):
             near.read(40)
@@ -330,6 +335,7 @@ class TestBuffers:
 
 
 class TestBatches:
+    @pytest.mark.needs("back-pressure")
     def test_a_batch_is_written_and_read_in_order(self, near: Flow, far: Shell) -> None:
         far.do(HELPERS)
         packets = [pattern(1 + seed, seed) for seed in range(500)]
@@ -338,6 +344,7 @@ class TestBatches:
 
     def test_read_many_takes_at_most_what_is_there_and_what_is_asked_for(self, near: Flow, far: Shell) -> None:
         far.do("for number in range(100): f.write(b'%d' % number)")
+        arrived(near, 100)
         assert near.read_many(1) == [b"0"]
         assert near.read_many(3) == [b"1", b"2", b"3"]
         assert len(near.read_many()) == 64
@@ -347,14 +354,17 @@ class TestBatches:
 
     def test_read_many_starts_with_the_rest_of_a_packet(self, near: Flow, far: Shell) -> None:
         far.do("f.write(b'0123456789'); f.write(b'next')")
+        arrived(near, 2)
         near.read(7)
         assert near.read_many() == [b"789", b"next"]
 
+    @pytest.mark.needs("instant")
     def test_an_empty_batch_is_written(self, near: Flow, far: Shell) -> None:
         assert near.write_many([]) == 0
         assert near.write_many([b"a", b"", b"b"]) == 3
         assert far.do("f.read_many()") == [b"a", b"b"]
 
+    @pytest.mark.needs("back-pressure")
     def test_write_many_tells_how_many_fit(self, near: Flow, far: Shell) -> None:
         near.set_flags(NON_BLOCKING)
         packets = [pattern(60_000, seed) for seed in range(100)]
@@ -366,6 +376,7 @@ class TestBatches:
         assert far.do("digest(f.read_many(100))") == digest(packets[:written])
         assert near.write_many(packets[written : written + 2]) == 2
 
+    @pytest.mark.needs("back-pressure")
     def test_write_many_tells_how_many_were_written_in_time(self, near: Flow, far: Shell) -> None:
         near.set_snd_timeout(0.01)
         written = near.write_many([bytes(60_000)] * 100)
@@ -374,6 +385,7 @@ class TestBatches:
             near.write_many([bytes(60_000)])
         assert far.do("len(f.read_many(100))") == written
 
+    @pytest.mark.needs("instant")
     def test_write_many_stops_before_a_packet_that_is_too_long(self, near: Flow, far: Shell) -> None:
         packets = [b"a", b"b", bytes(MAX_PACKET + 1), b"c"]
         assert near.write_many(packets) == 2
@@ -382,6 +394,7 @@ class TestBatches:
         assert near.write_many(packets[3:]) == 1
         assert far.do("f.read_many()") == [b"a", b"b", b"c"]
 
+    @pytest.mark.needs("back-pressure")
     def test_a_batch_larger_than_the_ring_waits_for_the_reader(self, near: Flow, far: Shell) -> None:
         far.do(HELPERS)
         packets = [pattern(60_000, seed) for seed in range(100)]
@@ -408,8 +421,10 @@ class TestTimeouts:
             assert time.monotonic() - start >= timeout
             assert isinstance(caught.value, TimeoutError)
         far.do("f.write(b'late')")
+        arrived(near, 1)
         assert near.read() == b"late"
 
+    @pytest.mark.needs("back-pressure")
     @pytest.mark.parametrize("timeout", [0, 0.001, 0.05])
     def test_a_write_ends_at_its_timeout_and_what_is_queued_survives(
         self, near: Flow, far: Shell, timeout: float
@@ -449,6 +464,7 @@ class TestTimeouts:
 
     def test_data_that_is_there_is_read_with_timeout_zero(self, near: Flow, far: Shell) -> None:
         far.do("f.write(b'here')")
+        arrived(near, 1)
         near.set_rcv_timeout(0)
         assert near.read() == b"here"
 
@@ -491,6 +507,7 @@ class TestFlags:
                 call()
             assert isinstance(caught.value, BlockingIOError)
         far.do("f.write(b'now')")
+        arrived(near, 1)
         assert near.read() == b"now"
 
     def test_non_blocking_wins_over_a_timeout(self, near: Flow, far: Shell) -> None:
@@ -499,6 +516,7 @@ class TestFlags:
         with pytest.raises(FlowWouldBlockException):
             near.read()
 
+    @pytest.mark.needs("back-pressure")
     def test_reading_and_writing_are_made_non_blocking_one_by_one(self, near: Flow, far: Shell) -> None:
         near.set_flags(READ_WRITE | FlowProperties.NonBlockingWrite)
         near.set_rcv_timeout(0)
@@ -529,6 +547,7 @@ class TestFlags:
         near.write(b"again")
         assert far.do("f.read()") == b"again"
 
+    @pytest.mark.needs("instant")
     def test_a_write_only_flow_refuses_the_peer_and_can_be_undone(self, near: Flow, far: Shell) -> None:
         near.set_flags(FlowProperties.WriteOnly)
         for call in (near.read, near.readline, near.read_many, lambda: near.readinto(bytearray(1))):
@@ -550,6 +569,7 @@ class TestFlags:
             near.set_flags(FlowProperties.WriteOnly | FlowProperties.ReadWrite)
         assert near.get_flags() == before
 
+    @pytest.mark.needs("instant")
     def test_down_takes_both_ends_down_until_it_is_cleared(self, near: Flow, far: Shell) -> None:
         far.do("f.write(b'queued')")
         near.set_flags(READ_WRITE | FlowProperties.Down)
@@ -567,6 +587,7 @@ class TestFlags:
         far.do("f.write(b'up')")
         assert near.read() == b"up"
 
+    @pytest.mark.needs("back-pressure")
     def test_down_wakes_the_reader_and_the_writer_at_the_other_end(self, near: Flow, far: Shell) -> None:
         far.begin_blocked("f.read()", "poll")
         near.set_flags(READ_WRITE | FlowProperties.Down)
@@ -578,8 +599,9 @@ class TestFlags:
         with pytest.raises(FlowDownException):
             far.answer()
 
+    @pytest.mark.needs("back-pressure")
     def test_down_wakes_the_readers_and_the_writer_of_its_own_process(self, near: Flow, far: Shell) -> None:
-        readers = [Background(near.read), Background(near.readline)]
+        readers: list[Background[Any]] = [Background(near.read), Background(near.readline)]
         for reader in readers:
             reader.until_asleep("poll")
         near.set_flags(READ_WRITE | FlowProperties.Down)
@@ -587,7 +609,7 @@ class TestFlags:
             with pytest.raises(FlowDownException):
                 reader.result()
         near.set_flags(READ_WRITE)
-        writer = Background(lambda: forever(lambda: near.write(bytes(60000))))
+        writer: Background[Any] = Background(lambda: forever(lambda: near.write(bytes(60000))))
         writer.until_asleep("room")
         near.set_flags(READ_WRITE | FlowProperties.Down)
         with pytest.raises(FlowDownException):
@@ -602,6 +624,7 @@ class TestFlags:
 
 
 class TestQueues:
+    @pytest.mark.needs("instant")
     def test_queue_lengths_count_packets_not_read(self, near: Flow, far: Shell) -> None:
         assert (near.get_rx_queue_len(), near.get_tx_queue_len()) == (0, 0)
         far.do("for _ in range(5): f.write(b'packet')")
@@ -616,6 +639,7 @@ class TestQueues:
         assert (near.get_rx_queue_len(), far.do("f.get_tx_queue_len()")) == (0, 0)
         assert near.get_tx_queue_len() == 0
 
+    @pytest.mark.needs("back-pressure")
     @pytest.mark.parametrize("size", [1, 1400, 64 * KIB, MAX_PACKET])
     def test_a_full_ring_drops_nothing_when_non_blocking(self, near: Flow, far: Shell, size: int) -> None:
         far.do(HELPERS)
@@ -644,6 +668,7 @@ class TestQueues:
                     reader.read()
                 assert writer.write_many([bytes(size)] * 100) == 100
 
+    @pytest.mark.needs("back-pressure")
     @pytest.mark.parametrize("size", [1400, MAX_PACKET])
     def test_a_full_ring_makes_a_blocking_writer_wait_and_drops_nothing(
         self, near: Flow, far: Shell, size: int
@@ -672,6 +697,7 @@ class TestEnd:
             assert isinstance(caught.value, ConnectionError)
             assert not isinstance(caught.value, FlowPeerException)
 
+    @pytest.mark.needs("instant")
     def test_a_write_to_a_peer_that_is_gone_fails_at_once(self, near: Flow, far: Shell) -> None:
         far.do("f.dealloc()")
         calls: list[Callable[[], object]] = [
@@ -683,6 +709,7 @@ class TestEnd:
             with pytest.raises(FlowDownException):
                 call()
 
+    @pytest.mark.needs("instant")
     def test_non_blocking_reads_tell_the_end(self, near: Flow, far: Shell) -> None:
         near.set_flags(NON_BLOCKING)
         far.do("f.write(b'last'); f.dealloc()")
@@ -690,6 +717,7 @@ class TestEnd:
         with pytest.raises(FlowDownException):
             near.read()
 
+    @pytest.mark.needs("back-pressure")
     def test_dealloc_does_not_wait_for_the_peer_to_read(self, near: Flow, far: Shell) -> None:
         near.set_flags(NON_BLOCKING)
         written = near.write_many([bytes(60_000)] * 100)
@@ -857,6 +885,7 @@ class TestThreads:
             other.write(b"wake up")
             assert reader.result() == b"wake up"
 
+    @pytest.mark.needs("back-pressure")
     def test_both_ends_read_and_write_at_the_same_time(self, near: Flow, far: Shell) -> None:
         far.do(HELPERS)
         count = 20_000
@@ -938,11 +967,13 @@ class TestPolling:
 
     def test_packets_from_before_the_first_fileno_make_it_readable(self, near: Flow, far: Shell, how: str) -> None:
         far.do("f.write(b'early')")
+        arrived(near, 1)
         assert ready(near, how)
 
     def test_it_stays_readable_until_all_is_read(self, near: Flow, far: Shell, how: str) -> None:
         assert not ready(near, how)
         far.do("for _ in range(3): f.write(b'0123456789')")
+        arrived(near, 3)
         for _ in range(2):
             assert ready(near, how)
             near.read()
@@ -952,6 +983,7 @@ class TestPolling:
         near.read()
         assert not ready(near, how)
         far.do("f.write(b'more')")
+        arrived(near, 1)
         assert ready(near, how)
         assert near.read_many() == [b"more"]
         assert not ready(near, how)
@@ -980,11 +1012,14 @@ class TestPolling:
             assert reader.result() == b"%d" % number
             assert not ready(near, how)
         far.do("f.write(b'last')")
+        arrived(near, 1)
         assert ready(near, how)
 
     @pytest.mark.parametrize("end", ["f.dealloc()", "f.set_flags(FlowProperties.Down)"])
+    @pytest.mark.needs("instant")
     def test_the_end_is_readable(self, near: Flow, far: Shell, how: str, end: str) -> None:
         far.do("f.write(b'last')")
+        arrived(near, 1)
         assert ready(near, how)
         far.do(end)
         near.read()
@@ -993,6 +1028,7 @@ class TestPolling:
             with pytest.raises(FlowDownException):
                 near.read()
 
+    @pytest.mark.needs("instant")
     def test_a_killed_peer_is_readable(self, near: Flow, far: Shell, how: str) -> None:
         assert not ready(near, how)
         far.kill()

@@ -25,7 +25,7 @@ from ouroboros.dev import (
 )
 from ouroboros.qos import NAMED_SPECS
 
-from .conftest import Pair
+from .worlds import Pair
 
 F = FlowProperties
 
@@ -99,6 +99,7 @@ class TestFlowFlags:
         ("flags", "write", "empty", "read", "refused"),
         [pytest.param(*rest, id=row("6.2", name)) for name, *rest in EFFECTS],
     )
+    @pytest.mark.needs("instant")
     def test_effects(
         self, near: Flow, far: Shell, flags: FlowProperties, write: Any, empty: Any, read: Any, refused: Any
     ) -> None:
@@ -119,6 +120,7 @@ class TestFlowFlags:
             if one != other
         ],
     )
+    @pytest.mark.needs("instant")
     def test_no_access_mode_is_for_ever(
         self, near: Flow, far: Shell, first: FlowProperties, second: FlowProperties
     ) -> None:
@@ -132,6 +134,7 @@ class TestFlowFlags:
         assert near.read() == b"in"
 
     @pytest.mark.parametrize("kind", [pytest.param(F.NonBlockingWrite, id=row("6.2", "non-blocking-write"))])
+    @pytest.mark.needs("back-pressure")
     def test_a_full_flow_would_block_a_write(self, near: Flow, far: Shell, kind: FlowProperties) -> None:
         near.set_flags(F.ReadWrite | kind)
         while near.write_many([bytes(60_000)] * 100) == 100:

@@ -1,0 +1,74 @@
+"""The ways in which two programs can be connected. Each runs the whole suite of flows; a new one is one more entry.
+
+A world may lack something by nature (`PROPERTIES`). A test that needs it says so, `@pytest.mark.needs("back-pressure")`, and
+does not run there. In everything else worlds must not differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from support import Shell, until
+
+from ouroboros.control.messages import BootstrapIpcp, CreateIpcp, CreateName, RegisterName
+from ouroboros.dev import Flow, QoSSpec
+from ouroboros.runtime import client
+
+#: What a test may need that not every world has.
+PROPERTIES = {
+    "back-pressure": "a writer waits, or is told, when the peer does not read; elsewhere packets are lost then",
+    "instant": "what one end did has happened at the other when the call returns; elsewhere it may be on its way",
+    "promises": "flows in order and without loss can be had",
+}
+
+
+@dataclass
+class Pair:
+    """`near` is a flow of the test, and `far` the program at the other end, which calls its flow `f`."""
+
+    near: Flow
+    far: Shell
+
+
+@dataclass(frozen=True)
+class World:
+    """A way to be connected."""
+
+    name: str
+    #: Makes the name known, so that a flow to it goes this way; returns the environment that the far program needs.
+    offer: Callable[[str], dict[str, str]]
+    lacks: frozenset[str] = frozenset()
+
+    def lack(self, needed: Iterable[str], qos: QoSSpec | None) -> str | None:
+        """What keeps a test with such needs, or a flow of that QoS, from this world."""
+        if qos is not None and (qos.reliable or qos.ordered):
+            needed = [*needed, "promises"]
+        missing = sorted(self.lacks.intersection(needed))
+        return f"{self.name}: {', '.join(missing)}" if missing else None
+
+
+def arrived(flow: Flow, packets: int) -> None:
+    """Wait until so many packets can be read: in some worlds they are still on their way when a write returns."""
+    until(lambda: flow.get_rx_queue_len() == packets)
+
+
+def _direct(name: str) -> dict[str, str]:
+    client.request(CreateName(name, "spillover"))
+    return {}
+
+
+def _relayed(name: str) -> dict[str, str]:
+    ipcp = client.request(CreateIpcp("relay", "local"))
+    client.request(BootstrapIpcp(ipcp, "relay", "SHA3_256", "none"))
+    client.request(CreateName(name, "spillover"))
+    client.request(RegisterName(name, ipcp))
+    return {}
+
+
+WORLDS = [
+    # Two programs of one node, with nothing between them but a ring.
+    World("local", _direct),
+    # ... with the relay of an impaired layer between them, which is set to do no harm.
+    World("relayed", _relayed, frozenset(PROPERTIES)),
+]
