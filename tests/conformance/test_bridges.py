@@ -30,6 +30,8 @@ from ouroboros.dev import (
 from ouroboros.runtime import client
 from ouroboros.server import FlowRequestHandler, FlowServer, ThreadingFlowServer
 
+from .worlds import arrived
+
 NON_BLOCKING = FlowProperties.ReadWrite | FlowProperties.NonBlocking
 
 
@@ -181,6 +183,7 @@ class TestFiles:
         with near.makefile("rb") as file:
             assert not select.select([file], [], [], 0)[0]
             far.do("f.write(b'x')")
+            arrived(near, 1)
             assert select.select([file], [], [], 0)[0]
 
 

@@ -927,6 +927,7 @@ class TestThreads:
         for share in shares:
             assert [int(packet) for packet in share] == sorted(int(packet) for packet in share)
 
+    @pytest.mark.needs("back-pressure")
     def test_writers_of_several_threads_lose_and_mix_nothing(self, near: Flow, far: Shell) -> None:
         far.begin("counts = [f.read() for _ in range(6000)]; sorted(counts) == sorted(set(counts)) and len(counts)")
         start = threading.Barrier(3)

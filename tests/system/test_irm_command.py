@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -268,3 +269,13 @@ def test_help_version_and_completion_need_no_node(runtime_dir: Path) -> None:
     assert "Settings:" in done("ipcp bootstrap --help")
     assert "complete -F _irm irm" in done("completion bash")
     assert list(runtime_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize("line", ["--help", "completion bash"])
+def test_a_reader_that_has_seen_enough_is_no_failure_to_be_shown(runtime_dir: Path, line: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe:
+        command = [sys.executable, "-m", "ouroboros.tools.irm", *line.split()]
+        result = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True)
+    assert (result.returncode, result.stderr) == (1, "")

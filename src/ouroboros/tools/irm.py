@@ -6,6 +6,7 @@ The exit code is 0 when all was done, 1 when not, 2 for wrong usage.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -233,7 +234,14 @@ def irm_main(words: Sequence[str]) -> int:
 
 def main() -> None:
     """Entry point of the `irm` command."""
-    sys.exit(irm_main(sys.argv[1:]))
+    try:
+        code = irm_main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who reads the output has seen enough, as `head` has. The interpreter must not try again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
 
 
 if __name__ == "__main__":
