@@ -177,4 +177,5 @@ def linked(make_world: Callable[..., World], patched_installation: Installation)
     """As `patched`, over IPv4, with a link between the hosts that does the harm it is told to."""
     world = make_world(patched_installation, "udp4", linked=True)
     yield world
+    print(world.faults.set())
     world.theirs.check()

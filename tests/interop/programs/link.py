@@ -103,6 +103,8 @@ class Link:
 
     def _send(self, side: int, datagram: bytes) -> None:
         self.counted["carried"] += 1
+        if datagram[:4] == MANAGEMENT:
+            self.counted["management from " + ("near", "far")[side]] += 1
         try:
             self.sockets[1 - side].sendto(datagram, self._nodes[1 - side])
         except BlockingIOError:
