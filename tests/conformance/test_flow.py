@@ -31,7 +31,6 @@ from ouroboros.dev import (
     flow_accept,
     flow_alloc,
 )
-from ouroboros.errors import UnsupportedError
 
 from .worlds import Pair, arrived
 
@@ -845,9 +844,14 @@ class TestAllocation:
             assert other.alloc("qos", qos) == qos
             assert acceptor.result() == qos
 
-    def test_encryption_is_refused_until_it_is_there(self, node: NodeProcess) -> None:
-        with pytest.raises(UnsupportedError, match="cypher_s"):
-            flow_alloc("anything", QoSSpec(cypher_s=128))
+    def test_a_flow_is_encrypted_as_strongly_as_was_asked(self, make_pair: Callable[..., Pair]) -> None:
+        pair = make_pair(QoSSpec(cypher_s=192))
+        assert pair.near.get_qos().cypher_s >= 192
+        assert pair.far.do("f.get_qos().cypher_s") == pair.near.get_qos().cypher_s
+        pair.near.write(b"secret")
+        assert pair.far.do("f.read()") == b"secret"
+        pair.far.do("f.write(b'so is this')")
+        assert pair.near.read() == b"so is this"
 
     @pytest.mark.parametrize("timeout", ["1", math.nan, [1]])
     def test_what_is_no_timeout_is_refused(self, node: NodeProcess, timeout: Any) -> None:
