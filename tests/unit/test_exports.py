@@ -40,7 +40,7 @@ def members(name: str, kind: type) -> list[tuple[str, object]]:
     return [
         (f"{name}.{each}", value)
         for each, value in vars(kind).items()
-        if not each.startswith("_") and (inspect.isfunction(value) or isinstance(value, property | classmethod))
+        if not each.startswith("_") and (inspect.isroutine(value) or isinstance(value, property))
     ]
 
 
