@@ -34,7 +34,7 @@ class Endpoint:
         memory: int,
         bell: int,
         side: int,
-        max_packet: int = 1048576,
+        max_packet: int = ...,
         suite: int = 0,
         key: ReadableBuffer | None = None,
     ) -> Endpoint: ...
