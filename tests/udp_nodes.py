@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from dataclasses import dataclass
 
@@ -18,7 +19,8 @@ NEAR, FAR = "127.0.0.1", "127.0.0.2"
 
 def free_port() -> int:
     """A UDP port that is free at both addresses, and not one of those that the kernel gives away."""
-    for port in range(20_000, 30_000):
+    # Not the same for all: tests may run beside each other.
+    for port in range(20_000 + os.getpid() % 10_000, 32_000):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as near, socket.socket(type=socket.SOCK_DGRAM) as far:
             try:
                 near.bind((NEAR, port))

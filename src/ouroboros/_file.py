@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from ouroboros.dataplane import MAX_PACKET, Endpoint
+from ouroboros.dataplane import Endpoint
 from ouroboros.errors import FlowDownException, FlowException, FlowWouldBlockException
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ class _Flow(Protocol):
     def write(self, buf: ReadableBuffer) -> int: ...
 
     def fileno(self) -> int: ...
+
+    @property
+    def max_packet(self) -> int: ...
 
     def _held(self) -> Endpoint: ...
 
@@ -76,10 +79,11 @@ class FlowFile(io.RawIOBase):
             raise io.UnsupportedOperation("not writable")
         view = memoryview(buffer)
         source = view.cast("B") if view.nbytes else memoryview(b"")
+        longest = self._flow.max_packet
         written = 0
         try:
             while written < source.nbytes:
-                written += self._flow.write(source[written : written + MAX_PACKET])
+                written += self._flow.write(source[written : written + longest])
         except FlowWouldBlockException:
             return written or None
         except FlowException:

@@ -108,6 +108,7 @@ class Flow:
         self._endpoint: Endpoint | None = None
         self._qos = QoSSpec()
         self._security: FlowSecurity | None = None
+        self._max_packet = MAX_PACKET
         self._frct_flags = 0
         self._flow_id = 0
         self._side = 0
@@ -222,7 +223,7 @@ class Flow:
         the send timeout. Nothing is ever sent in part or dropped. An empty buffer sends nothing.
 
         Raises `FlowTimeoutException`, `FlowWouldBlockException` (non-blocking and no room), `FlowDownException`,
-        `FlowSizeException` (more than `MAX_PACKET` bytes), `FlowPermissionException` (read-only, or the peer is
+        `FlowSizeException` (more than `max_packet` bytes), `FlowPermissionException` (read-only, or the peer is
         write-only), `FlowNotAllocatedException`.
         """
         return self._held().write(buf, count)
@@ -264,7 +265,7 @@ class Flow:
 
         The arguments are those of `socket.socket.makefile`: `mode` is `"r"`, `"w"` or `"rw"`, with `"b"` for bytes; text
         is UTF-8 unless told otherwise. What is written is buffered, so call `flush()`; it becomes packets of any
-        size up to `MAX_PACKET`. Closing the file leaves the flow as it is. Timeouts and flags of the flow apply.
+        size up to `max_packet`. Closing the file leaves the flow as it is. Timeouts and flags of the flow apply.
 
         The file ends when the peer deallocates the flow. Its death raises `FlowPeerException`, as `read` does.
         """
@@ -339,6 +340,12 @@ class Flow:
         self._frct_flags = flags & ~FRCT_RETRANSMIT | fixed
 
     @property
+    def max_packet(self) -> int:
+        """The longest packet that this flow takes, bytes: `MAX_PACKET`, less for encryption, and less over some networks."""
+        self._held()
+        return self._max_packet
+
+    @property
     def security(self) -> FlowSecurity | None:
         """How this flow is encrypted, and who its peer is; None for a flow in clear."""
         self._held()
@@ -370,7 +377,7 @@ class Flow:
         granted, endpoint, self._node = grant
         self._endpoint = endpoint
         self._qos, self._flow_id, self._side, self._pid = granted.qos, granted.flow_id, granted.side, os.getpid()
-        self._security = granted.security
+        self._security, self._max_packet = granted.security, granted.max_packet
         self._frct_flags = _first_frct_flags(granted.qos)
         _flows.add(self)
         for public, native in _FAST.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import product
 
+import msgspec
 import pytest
 from support import Background, NodeProcess, Programs, Shell
 
@@ -30,6 +31,8 @@ def make_pair(request: pytest.FixtureRequest, node: NodeProcess, programs: Progr
     def make(qos: QoSSpec | None = None) -> Pair:
         if (lack := world.lack(needed, qos)) is not None:
             pytest.skip(lack)
+        qos = qos or QoSSpec()
+        qos = msgspec.structs.replace(qos, cypher_s=max(qos.cypher_s, world.cypher_s))
         far = programs.shell("far", None, **world.offer("pair"))
         near = Flow()
         flows.append(near)
@@ -40,7 +43,7 @@ def make_pair(request: pytest.FixtureRequest, node: NodeProcess, programs: Progr
             far.begin(f"f = flow_alloc('pair', {qos!r})")
             near.accept(name="pair")
         far.answer()
-        return Pair(near, far)
+        return Pair(near, far, qos)
 
     yield make
     for flow in flows:

@@ -25,10 +25,11 @@ PROPERTIES = {
 
 @dataclass
 class Pair:
-    """`near` is a flow of the test, and `far` the program at the other end, which calls its flow `f`."""
+    """`near` is a flow of the test, and `far` the program at the other end, which calls its flow `f`. `qos`: what was asked."""
 
     near: Flow
     far: Shell
+    qos: QoSSpec
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class World:
     #: Makes the name known, so that a flow to it goes this way; returns the environment that the far program needs.
     offer: Callable[[str], dict[str, str]]
     lacks: frozenset[str] = frozenset()
+    #: Every flow asks for so strong an encryption.
+    cypher_s: int = 0
 
     def lack(self, needed: Iterable[str], qos: QoSSpec | None) -> str | None:
         """What keeps a test with such needs, or a flow of that QoS, from this world."""
@@ -69,6 +72,8 @@ def _relayed(name: str) -> dict[str, str]:
 WORLDS = [
     # Two programs of one node, with nothing between them but a ring.
     World("local", _direct),
+    # ... and they encrypt what is in it.
+    World("encrypted", _direct, cypher_s=256),
     # ... with the relay of an impaired layer between them, which is set to do no harm.
     World("relayed", _relayed, frozenset(PROPERTIES)),
 ]

@@ -112,7 +112,9 @@ def test_a_broken_file_ends_the_node_with_a_sentence(runtime_dir: Path, config: 
     config.write_text(FILE + "\n[name.other]\nprogs = []")
     status, output, errors = run("--config", str(config))
     assert (status, output) == (1, "")
-    assert errors.startswith(f"irmd: {config}: [name.other] progs: unknown key; known are prog, args, lb, ")
+    assert errors.startswith(
+        f"irmd: {config}: [name.other] progs: unknown key; known are prog, args, lb, server_enc_file"
+    )
     assert not (runtime_dir / "irm.sock").exists()
 
 
@@ -141,6 +143,14 @@ def test_no_file_is_read_unless_given(node: NodeProcess) -> None:
 
 
 # --- check
+
+
+def test_a_node_without_a_file_reads_whom_it_trusts_at_sighup(node: NodeProcess, runtime_dir: Path) -> None:
+    store = runtime_dir / "security" / "cacert"
+    store.mkdir(parents=True)
+    (store / "broken.pem").write_text("no certificate")
+    reload(node, "CA store cannot be used: cacert/broken.pem")
+    assert node_info().pid == node.pid
 
 
 def test_check_looks_at_the_file_and_runs_nothing(runtime_dir: Path, config: Path) -> None:
@@ -187,9 +197,9 @@ def test_sighup_adds_what_is_new_and_leaves_the_rest(make_node: Callable[..., No
 def test_a_broken_file_changes_nothing_at_sighup(make_node: Callable[..., NodeProcess], config: Path) -> None:
     node = make_node("--config", str(config))
     config.write_text("[name.new]\n[name.other]\nprogs = []")
-    reload(node, "progs: unknown key; known are prog, args, lb, ")
-    assert "; nothing was changed" in node.log()
+    reload(node, "[name.other] progs: unknown key; known are prog, args, lb, server_enc_file")
     assert names() == {"clock"}
+    assert "; nothing was changed" in node.log()
     config.unlink()
     reload(node, "cannot be read")
     assert node_info().pid == node.pid
