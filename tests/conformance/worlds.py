@@ -25,7 +25,8 @@ PROPERTIES = {
 
 @dataclass
 class Pair:
-    """`near` is a flow of the test, and `far` the program at the other end, which calls its flow `f`. `qos`: what was asked."""
+    """`near` is a flow of the test, and `far` the program at the other end, which calls its flow `f`. `qos`: what was asked
+    for."""
 
     near: Flow
     far: Shell
