@@ -192,6 +192,7 @@ def test_selectors_take_a_flow(near: Flow, far: Shell) -> None:
         selector.register(near, selectors.EVENT_READ, "mine")
         assert selector.select(0) == []
         far.do("f.write(b'x')")
+        arrived(near, 1)
         assert [key.data for key, _ in selector.select(0)] == ["mine"]
         near.read()
         assert selector.select(0) == []
