@@ -97,6 +97,14 @@ class TestPackets:
         assert digest([near.read() for _ in sizes]) == digest([pattern(size, seed) for seed, size in enumerate(sizes)])
         far.answer()
 
+    @pytest.mark.needs("back-pressure")
+    def test_the_longest_packet_arrives_whole(self, near: Flow, far: Shell) -> None:
+        far.do(HELPERS)
+        far.begin("digest([f.read()])")
+        packet = pattern(near.max_packet)
+        near.write(packet)
+        assert far.answer() == digest([packet])
+
     def test_a_packet_over_the_limit_is_refused_and_nothing_is_sent(self, near: Flow, far: Shell) -> None:
         with pytest.raises(FlowSizeException, match=str(near.max_packet + 1)) as caught:
             near.write(bytes(near.max_packet + 1))
