@@ -127,10 +127,20 @@ def make_reference(hosts: ExitStack, references: list[ReferenceHost], tmp_path: 
 def make_world(
     hosts: ExitStack, make_reference: MakeReference, make_node: Callable[..., NodeProcess]
 ) -> Iterator[Callable[..., World]]:
-    """Makes the two hosts of a test, with a layer each. `linked`: with a link that can do harm between them."""
+    """Makes the two hosts of a test, with a layer each.
+
+    `linked`: with a link that can do harm between them; `trusted`: the certificate of the authority that theirs trusts.
+    """
     programs = ExitStack()
 
-    def make(installation: Installation, family: str, *options: str, linked: bool = False, seed: int = 1) -> World:
+    def make(
+        installation: Installation,
+        family: str,
+        *options: str,
+        linked: bool = False,
+        seed: int = 1,
+        trusted: Path | None = None,
+    ) -> World:
         addresses = ADDRESSES[family]
         theirs = make_reference(
             installation, "theirs", dict.fromkeys(OUR_NAMES, addresses.far if linked else addresses.ours)
@@ -141,6 +151,8 @@ def make_world(
             join(network, theirs.namespace)
         except Unavailable as why:
             pytest.skip(str(why))
+        if trusted is not None:
+            theirs.configure("cacert/authority.pem", trusted.read_text())
         theirs.start(family, addresses.theirs)
         peers = dict.fromkeys(THEIR_NAMES, addresses.near if linked else addresses.theirs)
         ours = OurHost(network, make_node, family, peers)

@@ -46,6 +46,11 @@ class Installation:
     tools: Path
     library: Path
 
+    def security(self) -> list[Path]:
+        """Its security directories, of which a host needs at least one for encryption: the path is part of the programs."""
+        places = (self.tools.parent / "etc/ouroboros/security", Path("/etc/ouroboros/security"))
+        return [folder for folder in places if folder.is_dir()]
+
     def environment(self) -> dict[str, str]:
         path = f"{self.tools}:{self.daemons}:/usr/sbin:/usr/bin:/sbin:/bin"
         # Nothing else: what the tests set for our side is not meant for this one.
@@ -109,7 +114,9 @@ class Command:
     def line(self) -> str:
         """The next line of its output and errors."""
         line = self._next(time.monotonic() + LIMIT)
-        assert line is not None, f"it ended; it said {self.said}"
+        if line is None:
+            status = self.process.wait(LIMIT)
+            raise AssertionError(f"it ended with status {status}; it said {self.said}")
         return line
 
     def until(self, pattern: str) -> re.Match[str]:
@@ -259,14 +266,21 @@ def _ip(words: str, host: Namespace | None = None) -> None:
 
 @dataclass
 class Host:
-    """What both hosts have: programs that end with the test."""
+    """What both hosts have: programs that end with the test, and a security directory of its own."""
 
     namespace: Namespace
+    security: Path
     _running: list[Command] = field(default_factory=list)
 
     def keep(self, command: Command) -> Command:
         self._running.append(command)
         return command
+
+    def configure(self, path: str, text: str) -> None:
+        """Write a file of the security directory."""
+        file = self.security / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
 
     def end_programs(self) -> None:
         while self._running:
@@ -285,12 +299,12 @@ class ReferenceHost(Host):
     def __init__(self, installation: Installation, directory: Path, names: dict[str, str]) -> None:
         directory.mkdir()
         self.installation = installation
-        self.security = directory / "security"
-        self.security.mkdir()
+        security = directory / "security"
+        security.mkdir()
         self._log = directory / "irmd.log"
         lines = [f"{address} {hashlib.md5(name.encode()).hexdigest()}" for name, address in names.items()]
         (directory / "hosts").write_text("127.0.0.1 localhost\n" + "".join(f"{line}\n" for line in lines))
-        super().__init__(Namespace(private=True, prepare=_mounts(installation, directory)))
+        super().__init__(Namespace(private=True, prepare=_mounts(installation, directory)), security)
         self._names = names
         self._daemon: subprocess.Popen[bytes] | None = None
         self._died = False
@@ -307,7 +321,8 @@ class ReferenceHost(Host):
         until(lambda: "daemon started" in self.log())
         self.irm("ipcp", "bootstrap", "type", family, "name", "u", "layer", "net", "ip", address)
         for name in self._names:
-            self.irm("name", "create", name)
+            # Not `name create`: a name that was made by that takes its settings of encryption from nowhere.
+            self.irm("bind", "program", "true", "name", name)
 
     def irm(self, *words: str) -> None:
         """Have its `irm` do something, which must succeed."""
@@ -383,10 +398,8 @@ def _mounts(installation: Installation, directory: Path) -> str:
         "mount -t tmpfs run /run",
         "mkdir /run/ouroboros",
         f"mount --bind '{directory}/hosts' /etc/hosts",
+        *(f"mount --bind '{directory}/security' '{folder}'" for folder in installation.security()),
     ]
-    for etc in (installation.tools.parent / "etc/ouroboros", Path("/etc/ouroboros")):
-        if (etc / "security").is_dir():
-            lines.append(f"mount --bind '{directory}/security' '{etc}/security'")
     return "; ".join(lines)
 
 
@@ -407,6 +420,10 @@ class Program:
         self.begin(call, *arguments)
         return self.answer()
 
+    def crashed(self) -> bool:
+        """Whether a violation of memory ended it."""
+        return self._command.status in (-signal.SIGSEGV, 128 + signal.SIGSEGV)
+
 
 # --- our host
 
@@ -417,7 +434,7 @@ class OurHost(Host):
     def __init__(
         self, namespace: Namespace, make_node: Callable[..., NodeProcess], family: str, peers: dict[str, str]
     ) -> None:
-        super().__init__(namespace)
+        super().__init__(namespace, Path(os.environ["OUROBOROS_SECURITY_DIR"]))
         self.node = make_node(within=namespace.within())
         self.family = family
         self._peers = [word for name, address in peers.items() for word in ("peer", f"{name}@{address}")]
