@@ -7,7 +7,7 @@ use std::iter::{from_fn, once};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quinn_udp::RecvMeta;
 use rustix::event::{Timespec, epoll};
@@ -26,6 +26,12 @@ const BUFFERS: usize = 16;
 const BUFFER: usize = 65_536;
 /// Calls of the kernel until others get their turn.
 const ROUNDS: usize = 4;
+/// How long to look for something to do before sleeping: about what going to sleep and being woken costs on both sides.
+const LOOK: Duration = Duration::from_micros(100);
+const NOTHING: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+/// Failures in a row after which looking is tried only now and then.
+const CREDIT: u32 = 8;
+const PROBE: u32 = 64;
 /// Packets that are kept for a flow whose other end was quicker.
 const KEPT: usize = 32;
 /// The epoll keys of the commands and of the socket; endpoint ids are smaller.
@@ -36,7 +42,7 @@ const SOCKET: u64 = u64::MAX - 1;
 const FIXED: usize = 47;
 const CODE: usize = 44;
 /// A report of the packets received on a raw flow, between peers of ours; see docs/protocol/udp.md.
-const CREDIT: u8 = 0x73;
+const REPORT: u8 = 0x73;
 
 /// Packets for a flow that is not there yet.
 #[derive(Debug)]
@@ -66,6 +72,9 @@ pub(super) struct Worker {
     /// There may be something to receive.
     readable: bool,
     stopped: bool,
+    /// How often looking before sleeping has paid lately, and how often there was a choice.
+    credit: u32,
+    looks: u32,
 }
 
 impl Worker {
@@ -92,6 +101,8 @@ impl Worker {
             buffer: vec![0; BUFFERS * BUFFER],
             readable: true,
             stopped: false,
+            credit: CREDIT,
+            looks: 0,
         })
     }
 
@@ -100,10 +111,12 @@ impl Worker {
         loop {
             events.clear();
             let timeout = self.patience();
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
-                Ok(_) | Err(Errno::INTR) => {}
-                // Only a programming error can bring us here; without a thread the layer is dead, and says so by silence.
-                Err(_) => return,
+            if !self.look(&mut events, timeout.as_ref()) {
+                match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
+                    Ok(_) | Err(Errno::INTR) => {}
+                    // Only a programming error can bring us here; without a thread the layer is dead, and says so by silence.
+                    Err(_) => return,
+                }
             }
             for event in &events {
                 match event.data.u64() {
@@ -133,6 +146,29 @@ impl Worker {
                 self.shared.tell(Event::Ended(eid, how, counters));
             }
         }
+    }
+
+    /// Look for events for a moment before sleeping, and let others run meanwhile: an answer that comes soon then finds the
+    /// processor awake. Whether that pays is learned from the last times.
+    fn look(&mut self, events: &mut Vec<epoll::Event>, timeout: Option<&Timespec>) -> bool {
+        if timeout.is_some_and(|left| left.tv_sec == 0 && left.tv_nsec < LOOK.as_nanos() as i64) {
+            return false;
+        }
+        self.looks = self.looks.wrapping_add(1);
+        if self.credit == 0 && !self.looks.is_multiple_of(PROBE) {
+            return false;
+        }
+        let start = Instant::now();
+        while start.elapsed() < LOOK {
+            let found = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), Some(&NOTHING));
+            if found.is_ok_and(|count| count > 0) {
+                self.credit = (self.credit + 1).min(CREDIT);
+                return true;
+            }
+            std::thread::yield_now();
+        }
+        self.credit = self.credit.saturating_sub(1);
+        false
     }
 
     /// How long to sleep.
@@ -317,7 +353,7 @@ impl Worker {
     fn manage(&mut self, now: u64, datagram: &[u8], from: SocketAddr) {
         if datagram.len() < FIXED {
             self.counters.short += 1;
-        } else if datagram[CODE] == CREDIT {
+        } else if datagram[CODE] == REPORT {
             self.take_report(now, datagram, from);
         } else if datagram.len() > MANAGEMENT || !self.shared.tell(Event::Management(datagram.to_vec(), from)) {
             self.counters.refused += 1;
@@ -450,7 +486,7 @@ fn encode_report(eid: u32, peer_eid: u32, report: Report) -> [u8; FIXED] {
     bytes[15] = u8::from(report.wait);
     bytes[16..24].copy_from_slice(&report.counted.to_be_bytes());
     bytes[24..28].copy_from_slice(&report.room.to_be_bytes());
-    bytes[CODE] = CREDIT;
+    bytes[CODE] = REPORT;
     bytes
 }
 
