@@ -155,7 +155,7 @@ impl Worker {
             return false;
         }
         self.looks = self.looks.wrapping_add(1);
-        if self.credit == 0 && !self.looks.is_multiple_of(PROBE) {
+        if self.credit == 0 && self.looks % PROBE != 0 {
             return false;
         }
         let start = Instant::now();
