@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from support import until
+from support import descriptors, until
 
 from ouroboros.errors import IpcpBootstrapError
 from ouroboros.testing.impaired import Counters
@@ -80,11 +80,19 @@ def test_a_link_needs_two_descriptors() -> None:
             Link(*ends)
 
 
-def test_a_closed_link_lets_go_of_its_ends(stack: ExitStack) -> None:
-    link, (one, _) = joined(stack)
+def test_a_closed_link_keeps_its_counters_and_no_descriptor(stack: ExitStack) -> None:
+    before = descriptors()
+    link, (one, other) = joined(stack)
+    one.send(b"hello")
+    assert other.recv(8) == b"hello"
+    until(lambda: link.counters.delivered == 1)
     link.close()
     link.close()
     assert one.recv(8) == b""
+    one.close()
+    other.close()
+    assert descriptors() == before
+    assert link.counters == Counters(delivered=1, lost=0, duplicated=0, reordered=0)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])

@@ -30,77 +30,54 @@ const GRAIN: u64 = 50_000;
 const SPARE: usize = 8192;
 const SPARE_SIZE: usize = 2048;
 
+/// What the thread and those who ask for it share.
 #[derive(Debug)]
 struct State {
     /// By the end from which packets come.
     ways: [Impairment; 2],
     counters: Counters,
-    timer: Timer,
-    /// What a packet is read into.
-    buffer: Vec<u8>,
-    spare: Vec<Vec<u8>>,
 }
 
-impl State {
-    /// Take in the packet that is in the buffer.
-    fn offer(&mut self, from: usize, now: u64, length: usize) {
-        let mut packet = self.spare.pop().unwrap_or_default();
-        packet.clear();
-        packet.extend_from_slice(&self.buffer[..length]);
-        self.ways[from].offer(now, packet, &mut self.counters);
-    }
-
-    fn keep(&mut self, packet: Vec<u8>) {
-        if self.spare.len() < SPARE && packet.capacity() <= SPARE_SIZE {
-            self.spare.push(packet);
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Shared {
-    sleep: Sleep,
-    state: Mutex<State>,
-}
+type Shared = Arc<Mutex<State>>;
 
 /// The worker of one link. Stops when dropped, and with it the link.
 #[derive(Debug)]
 pub struct Link {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    state: Shared,
+    running: Option<(Arc<Sleep>, JoinHandle<()>)>,
 }
 
 impl Link {
     /// Join two descriptors, which become non-blocking. Both directions are treated alike, with random numbers of their own.
     pub fn start(ends: [OwnedFd; 2], settings: Settings, seed: u64) -> io::Result<Self> {
         let (sleep, timer) = Sleep::new()?;
+        let sleep = Arc::new(sleep);
         for (end, key) in ends.iter().zip(0..) {
             ioctl_fionbio(end, true)?;
             sleep.watch(end, key)?;
         }
         let ways = [0, 1].map(|direction| Impairment::new(settings, seed_of(seed, 0, direction)));
-        let buffer = vec![0; LONGEST];
-        let state = Mutex::new(State { ways, counters: Counters::default(), timer, buffer, spare: Vec::new() });
-        let shared = Arc::new(Shared { sleep, state });
-        let worker = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("link".into()).spawn(move || worker.run(&ends))?;
-        Ok(Link { shared, thread: Some(thread) })
+        let state = Arc::new(Mutex::new(State { ways, counters: Counters::default() }));
+        let worker = Worker { sleep: sleep.clone(), ends, timer, buffer: vec![0; LONGEST], spare: Vec::new() };
+        let shared = state.clone();
+        let thread = std::thread::Builder::new().name("link".into()).spawn(move || worker.run(&shared))?;
+        Ok(Link { state, running: Some((sleep, thread)) })
     }
 
     /// Change what happens to packets from now on.
     pub fn set(&self, settings: Settings) {
-        self.shared.state().ways.iter_mut().for_each(|way| way.set(settings));
+        lock(&self.state).ways.iter_mut().for_each(|way| way.set(settings));
     }
 
     /// What became of the packets so far, in both directions together.
     pub fn counters(&self) -> Counters {
-        self.shared.state().counters
+        lock(&self.state).counters
     }
 
-    /// End the link and close the descriptors. What is under way is lost.
+    /// End the link and close all descriptors. What is under way is lost; the counters stay.
     pub fn stop(&mut self) {
-        if let Some(thread) = self.thread.take() {
-            self.shared.sleep.stop();
+        if let Some((sleep, thread)) = self.running.take() {
+            sleep.stop();
             // A panic of the thread was printed already; there is nothing left to stop.
             let _ = thread.join();
         }
@@ -113,56 +90,83 @@ impl Drop for Link {
     }
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
-    fn run(&self, ends: &[OwnedFd; 2]) {
+/// What the thread has for itself.
+struct Worker {
+    sleep: Arc<Sleep>,
+    ends: [OwnedFd; 2],
+    timer: Timer,
+    /// What a packet is read into.
+    buffer: Vec<u8>,
+    spare: Vec<Vec<u8>>,
+}
+
+impl Worker {
+    fn run(mut self, shared: &Mutex<State>) {
         let mut events = Vec::with_capacity(4);
         while self.sleep.wait(&mut events) {
-            let mut state = self.state();
+            let mut state = lock(shared);
             for event in &events {
                 match event.data.u64() {
                     STOP => return,
-                    TIMER => state.timer.rang(),
-                    key => self.take_in(&mut state, ends, usize::from(key != 0), event.flags),
+                    TIMER => self.timer.rang(),
+                    key => self.take_in(&mut state, usize::from(key != 0), event.flags),
                 }
             }
-            self.pass_on(&mut state, ends);
+            self.pass_on(&mut state);
         }
     }
 
     /// Take in what an end sent.
-    fn take_in(&self, state: &mut State, ends: &[OwnedFd; 2], from: usize, flags: epoll::EventFlags) {
+    fn take_in(&mut self, state: &mut State, from: usize, flags: epoll::EventFlags) {
         let now = self.sleep.now();
         for _ in 0..TURN {
-            match read(&ends[from], state.buffer.as_mut_slice()) {
+            match read(&self.ends[from], self.buffer.as_mut_slice()) {
                 // Else an empty packet, which is one like any other.
-                Ok(0) if flags.contains(epoll::EventFlags::HUP) => return self.sleep.forget(&ends[from]),
-                Ok(length) => state.offer(from, now, length),
+                Ok(0) if flags.contains(epoll::EventFlags::HUP) => return self.sleep.forget(&self.ends[from]),
+                Ok(length) => {
+                    let packet = self.copy(length);
+                    state.ways[from].offer(now, packet, &mut state.counters);
+                }
                 Err(Errno::AGAIN) => return,
                 Err(error) if is_passing(error) => {}
                 // We must not spin on an end that is gone.
-                Err(_) => return self.sleep.forget(&ends[from]),
+                Err(_) => return self.sleep.forget(&self.ends[from]),
             }
         }
     }
 
     /// Hand over what has arrived, and see to it that the rest will be.
-    fn pass_on(&self, state: &mut State, ends: &[OwnedFd; 2]) {
+    fn pass_on(&mut self, state: &mut State) {
         let now = self.sleep.now();
         for from in [0, 1] {
             while let Some(packet) = state.ways[from].due(now) {
-                match write(&ends[1 - from], &packet) {
+                match write(&self.ends[1 - from], &packet) {
                     Ok(_) => state.counters.delivered += 1,
                     Err(_) => state.counters.lost += 1,
                 }
-                state.keep(packet);
+                self.keep(packet);
             }
         }
         if let Some(next) = state.ways.iter().filter_map(Impairment::next_deadline).min() {
-            state.timer.arm(next.max(now + GRAIN), now);
+            self.timer.arm(next.max(now + GRAIN), now);
+        }
+    }
+
+    /// The packet that is in the buffer.
+    fn copy(&mut self, length: usize) -> Vec<u8> {
+        let mut packet = self.spare.pop().unwrap_or_default();
+        packet.clear();
+        packet.extend_from_slice(&self.buffer[..length]);
+        packet
+    }
+
+    fn keep(&mut self, packet: Vec<u8>) {
+        if self.spare.len() < SPARE && packet.capacity() <= SPARE_SIZE {
+            self.spare.push(packet);
         }
     }
 }
