@@ -27,7 +27,7 @@ demo: build ## Run the examples as separate programs on an embedded node
 test: test-rust test-python ## Run all tests
 
 test-rust: $(VENV)/.locked ## Run the Rust tests and the loom models of the ring
-	cargo test --locked -p ouroboros-shm -p ouroboros-crypto -p ouroboros-frcp -p ouroboros-io
+	cargo test --locked -p ouroboros-shm -p ouroboros-crypto -p ouroboros-frcp -p ouroboros-io -p ouroboros-client
 	RUSTFLAGS="--cfg loom" cargo test --locked -p ouroboros-shm --release --target-dir target/loom --test loom
 
 test-python: build ## Run the Python tests

@@ -17,7 +17,8 @@ from ouroboros.errors import ProtocolError
 from ouroboros.qos import QoSSpec
 from ouroboros.security import FlowSecurity
 
-#: Raised by one whenever a message changes; a node answers a client of another version with `Failed`.
+#: Raised by one whenever a message changes; a node answers a client of another version with `Failed`. The client of C
+#: programs, `rust/client/src/message.rs`, has the same number.
 VERSION = 4
 
 #: Names, layers and programs are at most this many bytes of UTF-8 (C prototype: 255).
@@ -41,8 +42,8 @@ class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True, tag_field
 
 
 class Hello(_Message, frozen=True):
-    """Who is calling. The pid is taken from the socket, never from the message. `instance`: a number that a process draws
-    when it starts, and anew after a fork or an exec, which keep the pid or the program."""
+    """Who is calling. The pid is taken from the socket, never from the message. `instance`: a number that is the same for
+    all callers in a process, and another one after a fork or an exec, which keep the pid or the program."""
 
     version: int
     program: str

@@ -10,7 +10,6 @@ import array
 import contextlib
 import os
 import resource
-import secrets
 import socket
 import sys
 import weakref
@@ -23,6 +22,7 @@ from ouroboros.control import messages
 from ouroboros.control.messages import Answer, Dealloc, Done, Failed, Granted, Hello, MessageReader, Request
 from ouroboros.dataplane import Endpoint
 from ouroboros.errors import NodeError, NodeLimitError, ProtocolError
+from ouroboros.runtime.instance import instance
 from ouroboros.runtime.paths import CREDENTIALS, runtime_dir, socket_path
 
 #: A node answers anything but a waiting request at once; seconds after which it counts as stuck.
@@ -152,7 +152,7 @@ class Client:
 
     def __init__(self) -> None:
         self._idle: list[_Connection] = []
-        self._instance = secrets.randbits(48)
+        self._instance = instance()
 
     def request(self, request: Request, *, start: bool = True, timeout: float | None = _PATIENCE) -> Any:  # noqa: ANN401
         """Send a request and return the value of its answer.
@@ -221,7 +221,7 @@ class Client:
         for connection in self._idle:
             connection.close()
         self._idle = []
-        self._instance = secrets.randbits(48)
+        self._instance = instance()
 
     def _exchange(self, request: Request, start: bool, timeout: float | None) -> tuple[Answer, list[int], int]:
         connection = self._send(request, start)

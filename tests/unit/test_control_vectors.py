@@ -1,0 +1,95 @@
+"""The control messages byte by byte: `rust/client`, which C programs speak through, writes and reads the same ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ouroboros.control import messages
+from ouroboros.control.messages import (
+    Accept,
+    Alloc,
+    Answer,
+    BindProcess,
+    BindProgram,
+    BootstrapIpcp,
+    CreateIpcp,
+    CreateName,
+    Dealloc,
+    DestroyIpcp,
+    DestroyName,
+    Done,
+    Failed,
+    Granted,
+    Hello,
+    IpcpEntry,
+    Join,
+    ListIpcps,
+    ListNames,
+    NameEntry,
+    NameSecurity,
+    RegisterName,
+    Request,
+    UdpOptions,
+    UnbindProcess,
+    UnbindProgram,
+    UnregisterName,
+    encode,
+)
+from ouroboros.qos import QOS_DATA, QoSSpec
+from ouroboros.security import FlowSecurity
+
+_FILE = Path(__file__).parents[1] / "vectors" / "control.txt"
+
+_RAW = QoSSpec(2**32 - 1, 0, 0, 1, 1, 0, 2**32 - 1, 0, 120_000)
+
+#: By the words that both sides know them by.
+_VECTORS: dict[str, Request | Answer] = {
+    "hello": Hello(messages.VERSION, "oecho", 2**48 - 1),
+    "alloc": Alloc("naïve", _RAW, 20.0),
+    "alloc without limit": Alloc("x", QOS_DATA, None),
+    "accept": Accept(None, None),
+    "accept with limit": Accept(None, 0.5),
+    "join": Join("lab", _RAW, 3.0),
+    "dealloc": Dealloc(70_000, 1),
+    "create name": CreateName("n" * 200, "round-robin"),
+    "create secured name": CreateName("x", "spillover", NameSecurity("/enc", None, "/key", None, "/crt", None)),
+    "destroy name": DestroyName("x"),
+    "list names": ListNames(),
+    "register name": RegisterName("x", messages.FIRST_IPCP_ID),
+    "unregister name": UnregisterName("x", messages.FIRST_IPCP_ID),
+    "bind program": BindProgram("/bin/oecho", "x", True, ["-l", "--fast"]),
+    "unbind program": UnbindProgram("oecho", "x"),
+    "bind process": BindProcess(4711, "x"),
+    "unbind process": UnbindProcess(4711, "x"),
+    "create ipcp": CreateIpcp("lab0", "broadcast"),
+    "bootstrap ipcp": BootstrapIpcp(messages.FIRST_IPCP_ID, "lab", "SHA3_256", None, None),
+    "bootstrap udp ipcp": BootstrapIpcp(1, "lab", "SHA3_256", None, UdpOptions("192.0.2.1", 3435, "", [])),
+    "destroy ipcp": DestroyIpcp(1),
+    "list ipcps": ListIpcps(),
+    "answer: done": Done(None),
+    "answer: id": Done(messages.FIRST_IPCP_ID),
+    "answer: failed": Failed("FlowNameException", "nobody offers 'x'"),
+    "answer: granted": Granted(7, QOS_DATA, 1, 1 << 20),
+    "answer: encrypted": Granted(
+        7, QOS_DATA, 0, 1000, FlowSecurity("X25519 aes-256-gcm", 256, "clock", b"\x30"), 901, bytes(range(32))
+    ),
+    "answer: names": Done([NameEntry("x", "spillover", ["oecho"], [4711], ["lab"])]),
+    "answer: ipcps": Done([IpcpEntry(messages.FIRST_IPCP_ID, "lab0", "local", "operational", "lab", "SHA3_256")]),
+}
+
+
+def _recorded() -> dict[str, str]:
+    lines = _FILE.read_text().splitlines()
+    return dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+
+
+@pytest.mark.parametrize("name", _VECTORS)
+def test_a_message_has_the_recorded_bytes(name: str) -> None:
+    # When this fails because a message changed: raise VERSION, change rust/client/src/message.rs, and record anew.
+    assert encode(_VECTORS[name]).hex() == _recorded()[name]
+
+
+def test_every_recorded_message_is_compared() -> None:
+    assert set(_recorded()) == set(_VECTORS)
