@@ -9,6 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ENGINE := src/ouroboros/dataplane/_engine.abi3.so
+CDEV := src/ouroboros/cdev/lib/.built
 RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 BARERING := $(wildcard bench/barering/src/*.rs bench/barering/Cargo.* bench/barering/pyproject.toml)
 
@@ -16,7 +17,7 @@ export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-rust test-python check lint types docs bench build format lock clean
+.PHONY: help demo test test-rust test-python check lint types docs bench build wheel format lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
@@ -27,7 +28,8 @@ demo: build ## Run the examples as separate programs on an embedded node
 test: test-rust test-python ## Run all tests
 
 test-rust: $(VENV)/.locked ## Run the Rust tests and the loom models of the ring
-	cargo test --locked -p ouroboros-shm -p ouroboros-crypto -p ouroboros-frcp -p ouroboros-io -p ouroboros-client
+	cargo test --locked -p ouroboros-shm -p ouroboros-crypto -p ouroboros-frcp -p ouroboros-io \
+		-p ouroboros-client -p ouroboros-capi-dev -p ouroboros-capi-irm
 	RUSTFLAGS="--cfg loom" cargo test --locked -p ouroboros-shm --release --target-dir target/loom --test loom
 
 test-python: build ## Run the Python tests
@@ -58,10 +60,20 @@ $(VENV)/.barering: $(VENV)/.locked $(BARERING)
 	$(BIN)/maturin develop --release --locked -m bench/barering/Cargo.toml
 	@touch $@
 
-build: $(ENGINE) ## Set up .venv and build the engine
+build: $(ENGINE) $(CDEV) ## Set up .venv, build the engine and the C libraries
+
+wheel: build ## Make a wheel in dist, with the C libraries
+	$(BIN)/maturin build --release --locked --out dist
 
 $(ENGINE): $(VENV)/.locked $(RUST) pyproject.toml
 	$(BIN)/maturin develop --release --locked
+	@touch $@
+
+# What `ouroboros cdev` installs. Stripped of all that nobody outside calls.
+$(CDEV): $(VENV)/.locked $(RUST)
+	cargo build --release --locked -p ouroboros-capi-dev -p ouroboros-capi-irm
+	@mkdir -p $(@D)
+	for name in dev irm; do install -s -m 644 target/release/libouroboros_$$name.so $(@D)/libouroboros-$$name.so; done
 	@touch $@
 
 # pip never changes what the lock has settled: by the time maturin installs the package, its dependencies are there.
@@ -90,5 +102,5 @@ lock: $(BIN)/pip ## Bring both lock files up to date with pyproject.toml and Car
 	cargo update --workspace
 
 clean: ## Remove everything that make has made, measurements excepted
-	rm -rf $(VENV) target bench/barering/target dist docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache $(ENGINE)
+	rm -rf $(VENV) target bench/barering/target dist docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache $(ENGINE) $(dir $(CDEV))
 	find src tests bench examples docs fuzz -name __pycache__ -type d -prune -exec rm -rf {} +

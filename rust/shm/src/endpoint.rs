@@ -94,6 +94,15 @@ pub enum Wait {
     Interrupted,
 }
 
+/// What a reader sleeps for.
+#[derive(Debug)]
+pub struct Sleep<'a> {
+    /// The doorbell.
+    pub bell: BorrowedFd<'a>,
+    /// Readable when this process changed something about the flow.
+    pub news: Option<Arc<OwnedFd>>,
+}
+
 #[derive(Debug)]
 struct Receiver {
     consumer: Consumer<MappedRing>,
@@ -397,20 +406,31 @@ impl Endpoint {
         if self.reads_in_a_row.load(Ordering::Relaxed) < STREAM { Pauses::ANSWER } else { Pauses::STREAM }
     }
 
+    /// The part of `wait` for a packet that comes before the sleep, for whoever sleeps in a way of their own: until one of
+    /// the descriptors is readable, or the bell hangs up, which `note_hang_up` has to be told. None: try again now.
+    pub fn before_sleep(&self) -> Option<Sleep<'_>> {
+        if self.spin_read.spin(self.pauses(), || self.packet_near()) {
+            return None;
+        }
+        let news = self.news.subscribe();
+        match self.arm(&mut lock(&self.receiver)) {
+            Ok(Arm::Armed) if !self.read_ended() => Some(Sleep { bell: self.bell.socket.as_fd(), news }),
+            _ => None,
+        }
+    }
+
+    /// The descriptor hung up, or reported an error.
+    pub fn note_hang_up(&self) {
+        self.bell.hung_up.store(true, Ordering::Relaxed);
+    }
+
     fn wait_packet(&self, deadline: Option<Instant>) -> Wait {
         // A peer that writes packets faster than they are rejected must not keep the reader beyond its time.
         if self.is_swamped() && deadline.is_some_and(|end| end <= Instant::now()) {
             return Wait::TimedOut;
         }
-        if self.spin_read.spin(self.pauses(), || self.packet_near()) {
-            return Wait::Ready;
-        }
-        let news = self.news.subscribe();
-        match self.arm(&mut lock(&self.receiver)) {
-            Ok(Arm::Armed) if !self.read_ended() => {}
-            _ => return Wait::Ready,
-        }
-        match self.bell.poll(news.as_deref(), deadline) {
+        let Some(sleep) = self.before_sleep() else { return Wait::Ready };
+        match self.bell.poll(sleep.news.as_deref(), deadline) {
             Ok(false) => Wait::TimedOut,
             // A false alarm is settled at the next arming; no number of them may outlast the deadline.
             Ok(_) if !self.packet_near() && deadline.is_some_and(|end| end <= Instant::now()) => Wait::TimedOut,

@@ -13,4 +13,4 @@ pub mod channel;
 #[cfg(not(loom))]
 pub mod endpoint;
 #[cfg(not(loom))]
-mod spin;
+pub mod spin;

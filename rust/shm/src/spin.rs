@@ -29,11 +29,13 @@ fn limit() -> Duration {
 
 /// How long to leave the writer alone between two looks.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Pauses(u32);
+pub struct Pauses(u32);
 
 impl Pauses {
-    pub(crate) const ANSWER: Pauses = Pauses(1);
-    pub(crate) const STREAM: Pauses = Pauses(STREAM_PAUSES);
+    /// The answer to what was just written.
+    pub const ANSWER: Pauses = Pauses(1);
+    /// One of many packets.
+    pub const STREAM: Pauses = Pauses(STREAM_PAUSES);
 
     fn pause(self) {
         (0..self.0).for_each(|_| std::hint::spin_loop());
@@ -43,14 +45,22 @@ impl Pauses {
 /// Learns from the last waits of one direction of a flow whether spinning pays. It does not when the peer shares our core
 /// or the machine has more to do than cores; asking the system whether that is so would cost more than trying.
 #[derive(Debug)]
-pub(crate) struct Spinner {
+pub struct Spinner {
     credit: AtomicU32,
     skipped: AtomicU32,
     probe_every: AtomicU32,
 }
 
+impl Default for Spinner {
+    fn default() -> Self {
+        Spinner::new()
+    }
+}
+
 impl Spinner {
-    pub(crate) fn new() -> Self {
+    /// Starts with the hope that it pays.
+    #[must_use]
+    pub fn new() -> Self {
         Spinner {
             credit: AtomicU32::new(MAX_CREDIT),
             skipped: AtomicU32::new(0),
@@ -60,7 +70,7 @@ impl Spinner {
 
     /// Look until `ready`, for a time that depends on how it went before, with `pauses` between looks. Returns whether it
     /// was ready.
-    pub(crate) fn spin(&self, pauses: Pauses, ready: impl Fn() -> bool) -> bool {
+    pub fn spin(&self, pauses: Pauses, ready: impl Fn() -> bool) -> bool {
         let limit = limit();
         if limit.is_zero() || !self.worth_it() {
             return ready();
@@ -90,7 +100,7 @@ impl Spinner {
     }
 
     /// Look for about a microsecond. Short enough to keep the interpreter lock.
-    pub(crate) fn glance(&self, pauses: Pauses, ready: impl Fn() -> bool) -> bool {
+    pub fn glance(&self, pauses: Pauses, ready: impl Fn() -> bool) -> bool {
         if limit().is_zero() || self.credit.load(Ordering::Relaxed) == 0 {
             return ready();
         }

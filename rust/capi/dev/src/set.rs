@@ -1,0 +1,412 @@
+//! Flow sets and event queues. `ouroboros.event` is the same for Python: the meaning of each event is explained there.
+//!
+//! The cost of a wait depends on what happened, not on how many flows there are: a set waits with epoll for doorbells. A small
+//! set looks at its flows itself first, because for packets that come and go no system call is needed then.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ffi::{c_int, c_void};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::Instant;
+
+use ouroboros_shm::layout::state;
+use ouroboros_shm::spin::{Pauses, Spinner};
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::io::write;
+
+use crate::flow::{Flow, Step};
+use crate::process::process;
+use crate::sleep::{Bells, park_set};
+use crate::table;
+
+const FLOW_PKT: c_int = 1;
+const FLOW_DOWN: c_int = 2;
+const FLOW_UP: c_int = 4;
+const FLOW_DEALLOC: c_int = 16;
+const FLOW_PEER: c_int = 32;
+
+/// Packets of one flow that one wait tells of.
+const PACKETS_AT_ONCE: u64 = 1024;
+/// A set of so many flows looks at them one by one.
+const FEW: usize = 8;
+/// Flows with news that are looked at in one go.
+const EVENTS_AT_ONCE: usize = 64;
+/// What the kernel says about the eventfd of a set; no descriptor of a flow is that large.
+const KICK: u64 = u64::MAX;
+
+/// What a C program holds for a set or a queue: a number in the form of a pointer.
+pub struct Handle(pub *mut c_void);
+
+impl From<c_int> for Handle {
+    fn from(_: c_int) -> Self {
+        Handle(std::ptr::null_mut())
+    }
+}
+
+/// The sets and queues of the process.
+#[derive(Debug, Default)]
+pub struct Registry {
+    sets: RwLock<HashMap<usize, Arc<Set>>>,
+    queues: RwLock<HashMap<usize, Arc<Mutex<Queue>>>>,
+}
+
+fn handle() -> usize {
+    /// Never given out twice, so that what is stale is known to be.
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed) << 4
+}
+
+fn find<T>(registry: &RwLock<HashMap<usize, Arc<T>>>, handle: *const c_void) -> Option<Arc<T>> {
+    registry.read().unwrap_or_else(PoisonError::into_inner).get(&(handle as usize)).cloned()
+}
+
+fn enter<T>(registry: &RwLock<HashMap<usize, Arc<T>>>, entry: T) -> *mut c_void {
+    let handle = handle();
+    registry.write().unwrap_or_else(PoisonError::into_inner).insert(handle, Arc::new(entry));
+    handle as *mut c_void
+}
+
+fn leave<T>(registry: &RwLock<HashMap<usize, Arc<T>>>, handle: *const c_void) -> Option<Arc<T>> {
+    registry.write().unwrap_or_else(PoisonError::into_inner).remove(&(handle as usize))
+}
+
+fn find_set(handle: *const c_void) -> Option<Arc<Set>> {
+    find(&process().sets.sets, handle)
+}
+
+fn find_queue(handle: *const c_void) -> Option<Arc<Mutex<Queue>>> {
+    find(&process().sets.queues, handle)
+}
+
+// --- queues
+
+/// What happened to one flow.
+#[derive(Debug)]
+struct Event {
+    fd: c_int,
+    flow: Weak<Flow>,
+    kind: c_int,
+    /// That often: for packets.
+    count: u64,
+}
+
+impl Event {
+    /// It tells of packets that were read meanwhile, or of a flow that was deallocated.
+    fn is_stale(&self) -> bool {
+        self.flow
+            .upgrade()
+            .is_none_or(|flow| flow.endpoint.is_closed() || (self.kind == FLOW_PKT && !flow.is_readable()))
+    }
+}
+
+/// An event queue.
+#[derive(Debug)]
+pub struct Queue {
+    events: VecDeque<Event>,
+    last: c_int,
+}
+
+impl Queue {
+    fn drop_stale(&mut self) {
+        while self.events.front().is_some_and(Event::is_stale) {
+            self.events.pop_front();
+        }
+    }
+
+    fn next(&mut self) -> Option<c_int> {
+        self.drop_stale();
+        let event = self.events.front_mut()?;
+        event.count -= 1;
+        self.last = event.kind;
+        let fd = event.fd;
+        if event.count == 0 {
+            self.events.pop_front();
+        }
+        Some(fd)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// `fqueue_create`.
+pub fn create_queue() -> *mut c_void {
+    enter(&process().sets.queues, Mutex::new(Queue { events: VecDeque::new(), last: -libc::EPERM }))
+}
+
+/// `fqueue_destroy`.
+pub fn destroy_queue(queue: *mut c_void) -> c_int {
+    leave(&process().sets.queues, queue);
+    0
+}
+
+/// `fqueue_next`.
+pub fn next(queue: *mut c_void) -> c_int {
+    find_queue(queue).map_or(-libc::EINVAL, |queue| lock(&queue).next().unwrap_or(-libc::EPERM))
+}
+
+/// `fqueue_type`.
+pub fn kind(queue: *mut c_void) -> c_int {
+    find_queue(queue).map_or(-libc::EINVAL, |queue| lock(&queue).last)
+}
+
+// --- sets
+
+/// A flow in a set.
+#[derive(Debug)]
+struct Member {
+    flow: Arc<Flow>,
+    /// Cleared once it has ended for good, and that was told: its doorbell stays readable and would wake us for nothing.
+    watched: bool,
+    /// That it is down was told.
+    down: bool,
+}
+
+/// A flow set.
+#[derive(Debug)]
+pub struct Set {
+    epoll: OwnedFd,
+    /// Wakes who waits when the set is destroyed.
+    kick: OwnedFd,
+    spinner: Spinner,
+    members: Mutex<Option<BTreeMap<c_int, Member>>>,
+}
+
+/// `fset_create`.
+pub fn create() -> *mut c_void {
+    Set::new().map_or(std::ptr::null_mut(), |set| enter(&process().sets.sets, set))
+}
+
+/// `fset_destroy`.
+pub fn destroy(set: *mut c_void) -> c_int {
+    if let Some(set) = leave(&process().sets.sets, set) {
+        set.zero();
+        *lock(&set.members) = None;
+        // Whoever waits looks and finds that it is gone.
+        let _ = write(&set.kick, &1u64.to_ne_bytes());
+    }
+    0
+}
+
+/// `fset_zero`.
+pub fn zero(set: *mut c_void) -> c_int {
+    if let Some(set) = find_set(set) {
+        set.zero();
+    }
+    0
+}
+
+/// `fset_add`.
+pub fn add(set: *mut c_void, fd: c_int) -> c_int {
+    match (find_set(set), table::get(fd)) {
+        (Some(set), Some(flow)) => set.add(fd, flow),
+        _ => -libc::EINVAL,
+    }
+}
+
+/// `fset_del`.
+pub fn remove(set: *mut c_void, fd: c_int) -> c_int {
+    if let Some(set) = find_set(set) {
+        set.remove(fd);
+    }
+    0
+}
+
+/// `fset_has`.
+pub fn has(set: *const c_void, fd: c_int) -> bool {
+    find_set(set).is_some_and(|set| lock(&set.members).as_ref().is_some_and(|members| members.contains_key(&fd)))
+}
+
+/// One look of `fevent`.
+pub fn look(set: *mut c_void, queue: *mut c_void, deadline: Option<Instant>) -> Step {
+    let (Some(set), Some(queue)) = (find_set(set), find_queue(queue)) else { return Step::failed(libc::EINVAL) };
+    {
+        let mut queue = lock(&queue);
+        queue.drop_stale();
+        if !queue.events.is_empty() {
+            return Step::Done(1);
+        }
+    }
+    let events = match set.look() {
+        Some(events) => events,
+        None => return Step::failed(libc::EINVAL),
+    };
+    {
+        let mut queue = lock(&queue);
+        queue.events.extend(events);
+        if !queue.events.is_empty() {
+            return Step::Done(1);
+        }
+    }
+    if deadline.is_some_and(|end| end <= Instant::now()) {
+        return Step::failed(libc::ETIMEDOUT);
+    }
+    set.sleep(deadline)
+}
+
+impl Set {
+    fn new() -> rustix::io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let kick = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        epoll::add(&epoll, &kick, epoll::EventData::new_u64(KICK), epoll::EventFlags::IN)?;
+        Ok(Set { epoll, kick, spinner: Spinner::new(), members: Mutex::new(Some(BTreeMap::new())) })
+    }
+
+    fn add(self: &Arc<Self>, fd: c_int, flow: Arc<Flow>) -> c_int {
+        let mut members = lock(&self.members);
+        let Some(members) = members.as_mut() else { return -libc::EINVAL };
+        {
+            let mut set = flow.set();
+            if set.upgrade().is_some() {
+                return -libc::EPERM;
+            }
+            *set = Arc::downgrade(self);
+        }
+        // In this order: whoever deallocates closes first, and then looks for the set.
+        let closed = flow.endpoint.is_closed();
+        if closed || !self.watch(fd, &flow) {
+            *flow.set() = Weak::new();
+            return if closed { -libc::EINVAL } else { -libc::ENOMEM };
+        }
+        members.insert(fd, Member { flow, watched: true, down: false });
+        0
+    }
+
+    fn watch(&self, fd: c_int, flow: &Flow) -> bool {
+        let data = epoll::EventData::new_u64(fd as u64);
+        flow.endpoint.bell().is_some_and(|bell| epoll::add(&self.epoll, bell, data, epoll::EventFlags::IN).is_ok())
+    }
+
+    fn unwatch(&self, member: &mut Member) {
+        if std::mem::take(&mut member.watched) {
+            if let Some(bell) = member.flow.endpoint.bell() {
+                // It is in there, unless memory is corrupted.
+                let _ = epoll::delete(&self.epoll, bell);
+            }
+        }
+    }
+
+    /// Take a flow out, if it is in.
+    pub fn remove(&self, fd: c_int) {
+        let mut members = lock(&self.members);
+        if let Some(member) = members.as_mut().and_then(|members| members.remove(&fd)) {
+            self.let_go(member);
+        }
+    }
+
+    fn let_go(&self, mut member: Member) {
+        self.unwatch(&mut member);
+        *member.flow.set() = Weak::new();
+    }
+
+    fn zero(&self) {
+        let mut members = lock(&self.members);
+        let all = members.as_mut().map(std::mem::take).unwrap_or_default();
+        all.into_values().for_each(|member| self.let_go(member));
+    }
+
+    /// What happened, without waiting longer than a moment. None: the set was destroyed.
+    fn look(&self) -> Option<Vec<Event>> {
+        let mut members = lock(&self.members);
+        let members = members.as_mut()?;
+        if members.len() > FEW {
+            return Some(self.look_at_ready(members));
+        }
+        let mut events = self.look_at_all(members);
+        if events.is_empty() && self.spin(members) {
+            events = self.look_at_all(members);
+        }
+        Some(events)
+    }
+
+    /// Look for a short time whether anything happens.
+    fn spin(&self, members: &BTreeMap<c_int, Member>) -> bool {
+        let live: Vec<&Flow> =
+            members.values().filter(|each| each.watched && !each.down).map(|each| &*each.flow).collect();
+        let news = || live.iter().any(|flow| flow.endpoint.has_news());
+        !live.is_empty() && self.spinner.spin(Pauses::ANSWER, news)
+    }
+
+    fn look_at_all(&self, members: &mut BTreeMap<c_int, Member>) -> Vec<Event> {
+        let mut events = Vec::new();
+        for (fd, member) in members.iter_mut().filter(|(_, member)| member.watched) {
+            if member.flow.endpoint.has_news() || member.down || member.flow.is_readable() {
+                self.look_at(*fd, member, &mut events);
+            }
+        }
+        events
+    }
+
+    /// Look at the flows whose doorbell rang.
+    fn look_at_ready(&self, members: &mut BTreeMap<c_int, Member>) -> Vec<Event> {
+        let mut events = Vec::new();
+        let mut ready = Vec::with_capacity(EVENTS_AT_ONCE);
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let space = rustix::buffer::spare_capacity(&mut ready);
+        if epoll::wait(&self.epoll, space, Some(&at_once)).is_err() {
+            return events;
+        }
+        for event in ready {
+            let fd = event.data.u64() as c_int;
+            if let Some(member) = members.get_mut(&fd).filter(|member| member.watched) {
+                if !self.look_at(fd, member, &mut events) {
+                    quiet(member);
+                }
+            }
+        }
+        events
+    }
+
+    /// What is to be told of a flow; whether there is anything.
+    fn look_at(&self, fd: c_int, member: &mut Member, events: &mut Vec<Event>) -> bool {
+        let before = events.len();
+        let flow = Arc::downgrade(&member.flow);
+        let mut tell = |kind, count| events.push(Event { fd, flow: flow.clone(), kind, count });
+        let endpoint = &member.flow.endpoint;
+        // In this order: all packets that come before the end are there to be counted when the end is.
+        let ended = endpoint.ended().unwrap_or_default();
+        let readable = member.flow.is_readable();
+        let packets = if readable { endpoint.receive_queue().unwrap_or_default().clamp(1, PACKETS_AT_ONCE) } else { 0 };
+        if packets > 0 {
+            tell(FLOW_PKT, packets);
+        }
+        if ended & (state::CLOSED | state::DEAD) != 0 {
+            if packets < PACKETS_AT_ONCE {
+                tell(if ended == state::CLOSED { FLOW_DEALLOC } else { FLOW_PEER }, 1);
+                self.unwatch(member);
+            }
+        } else if (ended == state::DOWN) != member.down {
+            member.down = ended == state::DOWN;
+            tell(if member.down { FLOW_DOWN } else { FLOW_UP }, 1);
+        }
+        events.len() > before
+    }
+
+    /// Get ready to sleep until something happens.
+    fn sleep(self: Arc<Self>, deadline: Option<Instant>) -> Step {
+        {
+            let mut members = lock(&self.members);
+            let Some(members) = members.as_mut() else { return Step::failed(libc::EINVAL) };
+            if members.len() <= FEW && !members.values_mut().filter(|member| member.watched).all(quiet) {
+                return Step::Again;
+            }
+        }
+        let epoll = self.epoll.as_fd().as_raw_fd();
+        if park_set(self) {
+            return Step::Sleep(Bells { first: epoll, second: -1 }, deadline);
+        }
+        // This thread is ending, and has no place to keep it: short steps will do.
+        std::thread::yield_now();
+        Step::Again
+    }
+}
+
+/// From now on the doorbell is silent until there is something to tell; false when there is already.
+fn quiet(member: &mut Member) -> bool {
+    let seen = if member.down { state::DOWN } else { 0 };
+    let endpoint = &member.flow.endpoint;
+    // A flow that was closed meanwhile is about to leave the set.
+    endpoint.watch(seen).is_err() || endpoint.ended().is_ok_and(|ended| ended == seen)
+}
