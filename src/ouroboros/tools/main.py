@@ -6,6 +6,7 @@ import click
 
 from ouroboros import __version__
 from ouroboros.tools._common import CONTEXT
+from ouroboros.tools.cdev import cdev
 from ouroboros.tools.cert import cert
 
 
@@ -15,6 +16,7 @@ def ouroboros() -> None:
     """Tools around an Ouroboros node."""
 
 
+ouroboros.add_command(cdev)
 ouroboros.add_command(cert)
 
 

@@ -1,0 +1,281 @@
+"""Programs in C on our node: the functions of the prototype's libraries, and C and Python on one flow.
+
+The programs in `tests/capi` check themselves, and say where they failed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from c_support import CProgram, build, cannot_build, install
+from support import Background, NodeProcess, Programs, node_info, until
+
+from ouroboros.control.messages import BindProcess, ListFlows, ListNames
+from ouroboros.dev import FlowDownException, FlowPeerException, QoSSpec, flow_accept, flow_alloc
+from ouroboros.runtime import client
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(cannot_build() is not None, reason=cannot_build() or "")]
+
+Run = Callable[..., CProgram]
+
+
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the libraries are installed."""
+    prefix = tmp_path_factory.mktemp("prefix")
+    install(prefix)
+    return prefix
+
+
+@pytest.fixture
+def run(prefix: Path, runtime_dir: Path, tmp_path: Path) -> Iterator[Run]:
+    """Builds and starts a program of `tests/capi`."""
+    running: list[CProgram] = []
+
+    def start(name: str, *words: str, **environment: str) -> CProgram:
+        program = tmp_path / name
+        if not program.exists():
+            build(name, prefix, tmp_path)
+        running.append(CProgram(str(program), *words, **environment))
+        return running[-1]
+
+    yield start
+    for program in running:
+        program.dispose()
+
+
+@pytest.mark.parametrize("name", ["flows", "control", "events", "join", "threads", "forks", "signals"])
+def test_the_functions_do_what_they_say(node: NodeProcess, run: Run, name: str) -> None:
+    assert run(name).finish() == (0, "ok\n", "")
+    # It gave everything back, also what its children and cancelled threads had.
+    until(lambda: node_info().processes == 1)
+    assert client.request(ListFlows()) == []
+
+
+def test_the_management_functions_do_what_they_say(node: NodeProcess, run: Run) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert run("manage", UDP_PORT=str(port), SOME_FILE=str(Path(__file__))).finish() == (0, "ok\n", "")
+    assert {entry.name for entry in client.request(ListNames())} >= {"spilling"}
+
+
+def test_the_functions_do_what_they_say_without_spinning(node: NodeProcess, run: Run) -> None:
+    for name in ("flows", "events", "threads"):
+        assert run(name, OUROBOROS_SPIN_US="0").finish() == (0, "ok\n", "")
+
+
+# --- with Python at the other end
+
+
+def test_a_c_program_allocates_a_flow_to_a_python_program(node: NodeProcess, run: Run) -> None:
+    acceptor = Background.waiting_for_node(lambda: flow_accept(name="python"))
+    peer = run("peer", "alloc", "python", "write", "from C", "read", "dealloc", "listen")
+    with acceptor.result() as flow:
+        assert flow.get_qos() == QoSSpec(2**32 - 1, 0, 0, 1, 1, 0, 2**32 - 1, 0, 120_000)
+        assert flow.readline() == "from C"
+        flow.writeline("from Python")
+        with pytest.raises(FlowDownException):
+            flow.read()
+    assert peer.finish() == (0, "alloc 64\nwrite 6\nread from Python\ndealloc 0\n", "")
+
+
+def test_a_python_program_allocates_a_flow_to_a_c_program(node: NodeProcess, run: Run) -> None:
+    peer = run("peer", "accept", "event", "read", "write", "answer", "listen", "dealloc")
+    peer.until_asleep("node")
+    client.request(BindProcess(peer.pid, "peer"))
+    with flow_alloc("peer") as flow:
+        flow.writeline("question")
+        assert [peer.line() for _ in range(3)] == ["accept 64", "event 1", "read question"]
+        assert flow.readline() == "answer"
+    assert peer.finish()[0] == 0
+
+
+def _accepted(run: Run, *words: str) -> CProgram:
+    peer = run("peer", "accept", *words)
+    peer.until_asleep("node")
+    client.request(BindProcess(peer.pid, "peer"))
+    return peer
+
+
+def test_a_c_program_that_ends_lets_its_flows_go(node: NodeProcess, run: Run) -> None:
+    peer = _accepted(run, "write", "last words", "listen")
+    with flow_alloc("peer") as flow:
+        assert peer.finish()[0] == 0
+        assert flow.readline() == "last words"
+        with pytest.raises(FlowDownException) as caught:
+            flow.read()
+        assert not isinstance(caught.value, FlowPeerException)
+
+
+@pytest.mark.parametrize("words", [["die"], ["fork", "die"]], ids=["alone", "with a child"])
+def test_the_death_of_a_c_program_is_seen(node: NodeProcess, run: Run, words: list[str]) -> None:
+    peer = _accepted(run, *words)
+    with flow_alloc("peer") as flow, pytest.raises(FlowPeerException):
+        flow.read()
+    assert peer.process.wait() == -signal.SIGKILL
+
+
+def _kill(node: NodeProcess) -> None:
+    node.kill()
+    # Which it leaves behind.
+    (node.directory / "irm.sock").unlink()
+
+
+def test_a_c_program_outlives_its_node(make_node: Callable[..., NodeProcess], run: Run) -> None:
+    node = make_node()
+    peer = _accepted(run, "read", "write", "still here", "event", "dealloc")
+    with flow_alloc("peer") as flow:
+        assert peer.line() == "accept 64"
+        _kill(node)
+        flow.writeline("hello?")
+        assert flow.readline() == "still here"
+    assert peer.finish() == (0, "read hello?\nwrite 10\nevent 16\ndealloc 0\n", "")
+
+
+def test_the_death_of_a_peer_is_seen_without_a_node(
+    make_node: Callable[..., NodeProcess], programs: Programs, run: Run
+) -> None:
+    node = make_node()
+    peer = _accepted(run, "event", "read")
+    shell = programs.shell()
+    shell.do("f = flow_alloc('peer'); None")
+    assert peer.line() == "accept 64"
+    _kill(node)
+    shell.kill()
+    assert peer.finish() == (0, "event 32\nread -1006\n", "")
+
+
+def test_a_flow_between_c_and_python_is_encrypted(node: NodeProcess, run: Run) -> None:
+    peer = _accepted(run, "read", "write", "secret answer", "event", "dealloc")
+    with flow_alloc("peer", QoSSpec(cypher_s=256)) as flow:
+        assert flow.security is not None
+        flow.writeline("secret question")
+        assert flow.readline() == "secret answer"
+    assert peer.finish() == (0, "accept 64\nread secret question\nwrite 13\nevent 16\ndealloc 0\n", "")
+
+
+# --- the node
+
+
+def test_python_and_c_in_one_process_are_one_process(node: NodeProcess, prefix: Path, programs: Programs) -> None:
+    shell = programs.shell()
+    shell.do("f = None; client.request(__import__('ouroboros.control.messages').control.messages.NodeInfo()); None")
+    shell.do(f"import ctypes; irm = ctypes.CDLL({str(prefix / 'lib' / 'libouroboros-irm.so')!r}); None")
+    shell.do(f"dev = ctypes.CDLL({str(prefix / 'lib' / 'libouroboros-dev.so')!r}); None")
+    assert shell.do("irm.irm_bind_process(os.getpid(), b'mixed')") == 0
+    acceptor = Background.waiting_for_node(lambda: flow_alloc("mixed"))
+    assert shell.do("dev.flow_accept(None, None)") == 64
+    with acceptor.result() as flow:
+        assert shell.do("dev.flow_write(64, b'from C', 6)") == 6
+        assert flow.readline() == "from C"
+    # Had the node taken them for two processes, the second hello would have cost the first its flows.
+    acceptor = Background.waiting_for_node(lambda: flow_alloc("mixed"))
+    shell.do("f = flow_accept(); None")
+    acceptor.result().dealloc()
+    assert shell.do("dev.flow_dealloc(64)") == 0
+    assert shell.do("f.dealloc()") is None
+    assert node_info().processes == 2
+
+
+def test_without_a_node_calls_fail_and_say_why(runtime_dir: Path, run: Run) -> None:
+    peer = run("peer", "alloc", "x", "accept", "dealloc", OUROBOROS_AUTOSTART="0")
+    status, said, complaint = peer.finish()
+    assert (status, said) == (0, "alloc -1002\naccept -1002\ndealloc -22\n")
+    assert complaint == f"ouroboros: no node runs in {runtime_dir}: start one with `irmd`\n"
+
+
+def test_without_anything_that_starts_a_node_calls_say_so(runtime_dir: Path, run: Run, prefix: Path) -> None:
+    starter = prefix / "lib" / "ouroboros" / "irmd"
+    try:
+        starter.chmod(0o644)
+        status, said, complaint = run("peer", "alloc", "x", PATH="/nowhere").finish()
+    finally:
+        starter.chmod(0o755)
+    assert (status, said) == (0, "alloc -1002\n")
+    assert "OUROBOROS_IRMD" in complaint
+
+
+def test_a_c_program_starts_a_node(embedded: Path, run: Run) -> None:
+    peer = run("peer", "accept", "read", "listen", PATH="/nowhere")
+    until(lambda: (embedded / "irm.sock").exists())
+    peer.until_asleep("node")
+    # On the embedded node a program that nobody bound accepts under its own name.
+    with flow_alloc("peer") as flow:
+        flow.writeline("hello")
+        assert peer.line() == "accept 64"
+        assert peer.line() == "read hello"
+    assert node_info().embedded
+    assert peer.finish()[0] == 0
+
+
+def test_reasons_are_told_to_who_asks(node: NodeProcess, run: Run) -> None:
+    assert run("peer", "alloc", "x").finish() == (0, "alloc -1007\n", "")
+    _, _, complaint = run("peer", "alloc", "x", OUROBOROS_DEBUG="1").finish()
+    assert complaint.startswith("ouroboros: FlowNameException: ")
+    assert "'x'" in complaint
+
+
+# --- what is installed
+
+
+def test_the_libraries_have_the_names_that_programs_ask_for(prefix: Path) -> None:
+    for name in ("dev", "irm"):
+        library = prefix / "lib" / f"libouroboros-{name}.so.0.23.0"
+        assert f"libouroboros-{name}.so.0.23\0".encode() in library.read_bytes()
+        for link in ("", ".0.23"):
+            assert (prefix / "lib" / f"libouroboros-{name}.so{link}").resolve() == library
+
+
+@pytest.mark.skipif(shutil.which("pkg-config") is None, reason="there is no pkg-config")
+def test_pkg_config_finds_them(prefix: Path) -> None:
+    environment = os.environ | {"PKG_CONFIG_PATH": str(prefix / "lib" / "pkgconfig")}
+    for name in ("dev", "irm"):
+        assert _pkg_config("--modversion", name, environment) == ["0.23.0"]
+        flags = [f"-I{prefix}/include", f"-L{prefix}/lib", f"-louroboros-{name}"]
+        assert _pkg_config("--cflags --libs", name, environment) == flags
+
+
+def _pkg_config(options: str, name: str, environment: dict[str, str]) -> list[str]:
+    words = ["pkg-config", *options.split(), f"ouroboros-{name}"]
+    return subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout.split()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
+def test_the_headers_can_be_used_from_cpp(prefix: Path, tmp_path: Path) -> None:
+    headers = sorted((prefix / "include" / "ouroboros").glob("*.h"))
+    assert len(headers) == 10
+    source = tmp_path / "all.cpp"
+    source.write_text("".join(f"#include <ouroboros/{header.name}>\n" for header in headers))
+    subprocess.run(
+        ["g++", "-std=c++11", "-Wall", "-Werror", f"-I{prefix}/include", "-c", str(source), "-o", "/dev/null"],
+        check=True,
+    )
+
+
+def test_libraries_of_others_are_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "libouroboros-dev.so.0.23").write_text("of somebody else")
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        install(tmp_path)
+    assert b"not ours" in caught.value.stderr
+    assert (tmp_path / "lib" / "libouroboros-dev.so.0.23").read_text() == "of somebody else"
+
+
+def test_they_can_be_installed_again(prefix: Path) -> None:
+    install(prefix)
+    assert os.access(prefix / "lib" / "ouroboros" / "irmd", os.X_OK)
+
+
+def test_the_starter_runs_our_node(prefix: Path, runtime_dir: Path) -> None:
+    said = subprocess.run(
+        [prefix / "lib" / "ouroboros" / "irmd", "--version"], capture_output=True, text=True, check=True
+    )
+    assert "irmd" in said.stdout or "version" in said.stdout
