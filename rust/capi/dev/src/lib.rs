@@ -288,6 +288,7 @@ pub extern "C-unwind" fn fqueue_type(queue: *mut c_void) -> c_int {
 pub unsafe extern "C-unwind" fn fevent(set: *mut c_void, queue: *mut c_void, timeout: *const timespec) -> ssize_t {
     let mut deadline = None;
     let mut started = false;
+    let mut slept = false;
     loop {
         let look = || {
             if !started {
@@ -298,7 +299,7 @@ pub unsafe extern "C-unwind" fn fevent(set: *mut c_void, queue: *mut c_void, tim
                 }
                 started = true;
             }
-            set::look(set, queue, deadline)
+            set::look(set, queue, deadline, slept)
         };
         match contained(look) {
             Step::Done(result) => return result,
@@ -310,5 +311,6 @@ pub unsafe extern "C-unwind" fn fevent(set: *mut c_void, queue: *mut c_void, tim
             }
         }
         uncancelled(sleep::unpark);
+        slept = true;
     }
 }

@@ -219,8 +219,8 @@ pub fn has(set: *const c_void, fd: c_int) -> bool {
     find_set(set).is_some_and(|set| lock(&set.members).as_ref().is_some_and(|members| members.contains_key(&fd)))
 }
 
-/// One look of `fevent`.
-pub fn look(set: *mut c_void, queue: *mut c_void, deadline: Option<Instant>) -> Step {
+/// One look of `fevent`. `slept`: something woke the thread.
+pub fn look(set: *mut c_void, queue: *mut c_void, deadline: Option<Instant>, slept: bool) -> Step {
     let (Some(set), Some(queue)) = (find_set(set), find_queue(queue)) else { return Step::failed(libc::EINVAL) };
     {
         let mut queue = lock(&queue);
@@ -229,7 +229,7 @@ pub fn look(set: *mut c_void, queue: *mut c_void, deadline: Option<Instant>) -> 
             return Step::Done(1);
         }
     }
-    let events = match set.look() {
+    let events = match set.look(slept) {
         Some(events) => events,
         None => return Step::failed(libc::EINVAL),
     };
@@ -307,16 +307,20 @@ impl Set {
         all.into_values().for_each(|member| self.let_go(member));
     }
 
-    /// What happened, without waiting longer than a moment. None: the set was destroyed.
-    fn look(&self) -> Option<Vec<Event>> {
+    /// What happened, without waiting longer than a moment. None: the set was destroyed. `slept`: something woke us, so that
+    /// there is a reason to look for, if need be with the help of the system.
+    fn look(&self, slept: bool) -> Option<Vec<Event>> {
         let mut members = lock(&self.members);
         let members = members.as_mut()?;
         if members.len() > FEW {
             return Some(self.look_at_ready(members));
         }
-        let mut events = self.look_at_all(members);
+        let mut events = self.look_at_all(members, false);
+        if events.is_empty() && slept {
+            events = self.look_at_all(members, true);
+        }
         if events.is_empty() && self.spin(members) {
-            events = self.look_at_all(members);
+            events = self.look_at_all(members, false);
         }
         Some(events)
     }
@@ -329,12 +333,10 @@ impl Set {
         !live.is_empty() && self.spinner.spin(Pauses::ANSWER, news)
     }
 
-    fn look_at_all(&self, members: &mut BTreeMap<c_int, Member>) -> Vec<Event> {
+    fn look_at_all(&self, members: &mut BTreeMap<c_int, Member>, thoroughly: bool) -> Vec<Event> {
         let mut events = Vec::new();
         for (fd, member) in members.iter_mut().filter(|(_, member)| member.watched) {
-            if member.flow.endpoint.has_news() || member.down || member.flow.is_readable() {
-                self.look_at(*fd, member, &mut events);
-            }
+            self.look_at(*fd, member, thoroughly, &mut events);
         }
         events
     }
@@ -351,7 +353,7 @@ impl Set {
         for event in ready {
             let fd = event.data.u64() as c_int;
             if let Some(member) = members.get_mut(&fd).filter(|member| member.watched) {
-                if !self.look_at(fd, member, &mut events) {
+                if !self.look_at(fd, member, true, &mut events) {
                     quiet(member);
                 }
             }
@@ -359,15 +361,15 @@ impl Set {
         events
     }
 
-    /// What is to be told of a flow; whether there is anything.
-    fn look_at(&self, fd: c_int, member: &mut Member, events: &mut Vec<Event>) -> bool {
+    /// What is to be told of a flow; whether there is anything. `thoroughly`: ask the system whether the peer is there.
+    fn look_at(&self, fd: c_int, member: &mut Member, thoroughly: bool, events: &mut Vec<Event>) -> bool {
         let before = events.len();
-        let flow = Arc::downgrade(&member.flow);
-        let mut tell = |kind, count| events.push(Event { fd, flow: flow.clone(), kind, count });
-        let endpoint = &member.flow.endpoint;
+        let flow = &member.flow;
+        let mut tell = |kind, count| events.push(Event { fd, flow: Arc::downgrade(flow), kind, count });
+        let endpoint = &flow.endpoint;
         // In this order: all packets that come before the end are there to be counted when the end is.
-        let ended = endpoint.ended().unwrap_or_default();
-        let readable = member.flow.is_readable();
+        let ended = if thoroughly { endpoint.ended() } else { endpoint.known_end() }.unwrap_or_default();
+        let readable = flow.is_readable();
         let packets = if readable { endpoint.receive_queue().unwrap_or_default().clamp(1, PACKETS_AT_ONCE) } else { 0 };
         if packets > 0 {
             tell(FLOW_PKT, packets);
@@ -389,8 +391,8 @@ impl Set {
         {
             let mut members = lock(&self.members);
             let Some(members) = members.as_mut() else { return Step::failed(libc::EINVAL) };
-            if members.len() <= FEW && !members.values_mut().filter(|member| member.watched).all(quiet) {
-                return Step::Again;
+            if members.len() <= FEW {
+                members.values().filter(|member| member.watched).for_each(quiet);
             }
         }
         let epoll = self.epoll.as_fd().as_raw_fd();
@@ -403,10 +405,9 @@ impl Set {
     }
 }
 
-/// From now on the doorbell is silent until there is something to tell; false when there is already.
-fn quiet(member: &mut Member) -> bool {
+/// From now on the doorbell is silent until there is something to tell.
+fn quiet(member: &Member) {
     let seen = if member.down { state::DOWN } else { 0 };
-    let endpoint = &member.flow.endpoint;
     // A flow that was closed meanwhile is about to leave the set.
-    endpoint.watch(seen).is_err() || endpoint.ended().is_ok_and(|ended| ended == seen)
+    let _ = member.flow.endpoint.watch(seen);
 }

@@ -32,6 +32,7 @@ pub struct Bells {
 #[derive(Default)]
 struct Parked {
     flow: Option<Arc<Flow>>,
+    /// Kept when the sleep is over: a thread that goes on reading its flow need not make it anew.
     news: Option<Arc<OwnedFd>>,
     set: Option<Arc<dyn Any + Send + Sync>>,
     /// How the last sleep in `until_readable` ended.
@@ -58,10 +59,16 @@ pub fn park_set(set: Arc<dyn Any + Send + Sync>) -> bool {
 
 /// Let go of what was kept.
 pub fn unpark() {
-    let Ok(parked) = PARKED.try_with(|parked| std::mem::take(&mut *parked.borrow_mut())) else { return };
-    if let Some(flow) = parked.flow.filter(|_| parked.hung_up) {
+    let Ok((flow, set, hung_up)) = PARKED.try_with(|parked| {
+        let mut parked = parked.borrow_mut();
+        (parked.flow.take(), parked.set.take(), std::mem::take(&mut parked.hung_up))
+    }) else {
+        return;
+    };
+    if let Some(flow) = flow.filter(|_| hung_up) {
         flow.endpoint.note_hang_up();
     }
+    drop(set);
 }
 
 /// Act on a cancellation that somebody asked for.
