@@ -20,6 +20,14 @@ from ouroboros.runtime import client
 from ouroboros.testing.node import Node
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """A shell starts what runs in its background with Ctrl-C ignored. Programs that tests start would inherit that, but
+    not a handler that does nothing."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda _number, _frame: None)
+
+
 @pytest.fixture
 def runtime_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A private runtime directory, empty of processes and sockets at the end."""
