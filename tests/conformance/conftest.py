@@ -10,6 +10,7 @@ import pytest
 from support import Background, NodeProcess, Programs, Shell
 
 from ouroboros.dev import Flow, QoSSpec
+from ouroboros.testing.node import Node
 
 from .worlds import PROPERTIES, WORLDS, Pair, World
 
@@ -28,12 +29,19 @@ def make_pair(request: pytest.FixtureRequest, node: NodeProcess, programs: Progr
     assert set(needed) <= set(PROPERTIES)
     flows: list[Flow] = []
 
+    def another() -> Node:
+        made: Node = request.getfixturevalue("ouroboros_inproc_node")()
+        # The test stays on its own node.
+        request.getfixturevalue("monkeypatch").setenv("OUROBOROS_RUNTIME_DIR", str(node.directory))
+        return made
+
     def make(qos: QoSSpec | None = None) -> Pair:
-        if (lack := world.lack(needed, qos)) is not None:
+        if (lack := world.lack(needed)) is not None:
             pytest.skip(lack)
         qos = qos or QoSSpec()
         qos = msgspec.structs.replace(qos, cypher_s=max(qos.cypher_s, world.cypher_s))
-        far = programs.shell("far", None, **world.offer("pair"))
+        environment = world.offer("pair", side == "allocating", another)
+        far = programs.shell("far", None, **environment)
         near = Flow()
         flows.append(near)
         if side == "allocating":

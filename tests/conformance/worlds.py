@@ -10,16 +10,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from support import Shell, until
+from udp_nodes import FAR, NEAR, free_port
 
-from ouroboros.control.messages import BootstrapIpcp, CreateIpcp, CreateName, RegisterName
-from ouroboros.dev import Flow, QoSSpec
+from ouroboros.control.messages import BootstrapIpcp, CreateIpcp, CreateName, RegisterName, UdpOptions
+from ouroboros.dev import Flow
 from ouroboros.runtime import client
+from ouroboros.testing.node import Node
 
 #: What a test may need that not every world has.
 PROPERTIES = {
     "back-pressure": "a writer waits, or is told, when the peer does not read; elsewhere packets are lost then",
     "instant": "what one end did has happened at the other when the call returns; elsewhere it may be on its way",
-    "promises": "flows in order and without loss can be had",
+    "long": "packets can be longer than a datagram",
 }
 
 
@@ -38,16 +40,15 @@ class World:
     """A way to be connected."""
 
     name: str
-    #: Makes the name known, so that a flow to it goes this way; returns the environment that the far program needs.
-    offer: Callable[[str], dict[str, str]]
+    #: Makes the name known, so that a flow to it goes this way; returns the environment that the far program needs. Is told
+    #: whether the test's end is the one that allocates, and how to get another node.
+    offer: Callable[[str, bool, Callable[[], Node]], dict[str, str]]
     lacks: frozenset[str] = frozenset()
     #: Every flow asks for so strong an encryption.
     cypher_s: int = 0
 
-    def lack(self, needed: Iterable[str], qos: QoSSpec | None) -> str | None:
-        """What keeps a test with such needs, or a flow of that QoS, from this world."""
-        if qos is not None and (qos.reliable or qos.ordered):
-            needed = [*needed, "promises"]
+    def lack(self, needed: Iterable[str]) -> str | None:
+        """What keeps a test with such needs from this world."""
         missing = sorted(self.lacks.intersection(needed))
         return f"{self.name}: {', '.join(missing)}" if missing else None
 
@@ -57,17 +58,33 @@ def arrived(flow: Flow, packets: int) -> None:
     until(lambda: flow.get_rx_queue_len() == packets)
 
 
-def _direct(name: str) -> dict[str, str]:
+def _direct(name: str, allocating: bool, another: Callable[[], Node]) -> dict[str, str]:
     client.request(CreateName(name, "spillover"))
     return {}
 
 
-def _relayed(name: str) -> dict[str, str]:
+def _relayed(name: str, allocating: bool, another: Callable[[], Node]) -> dict[str, str]:
     ipcp = client.request(CreateIpcp("relay", "local"))
     client.request(BootstrapIpcp(ipcp, "relay", "SHA3_256", "none"))
     client.request(CreateName(name, "spillover"))
     client.request(RegisterName(name, ipcp))
     return {}
+
+
+def _udp(name: str, allocating: bool, another: Callable[[], Node]) -> dict[str, str]:
+    far, port = another(), free_port()
+
+    def join(host: str, peers: list[str]) -> None:
+        ipcp = client.request(CreateIpcp("net", "udp4"))
+        client.request(BootstrapIpcp(ipcp, "net", "SHA3_256", None, UdpOptions(host, port, "", peers)))
+        if not peers:
+            client.request(CreateName(name, "spillover"))
+            client.request(RegisterName(name, ipcp))
+
+    join(NEAR, [f"{name}@{FAR}"] if allocating else [])
+    with far.use():
+        join(FAR, [] if allocating else [f"{name}@{NEAR}"])
+    return {"OUROBOROS_RUNTIME_DIR": str(far.directory)}
 
 
 WORLDS = [
@@ -76,5 +93,7 @@ WORLDS = [
     # ... and they encrypt what is in it.
     World("encrypted", _direct, cypher_s=256),
     # ... with the relay of an impaired layer between them, which is set to do no harm.
-    World("relayed", _relayed, frozenset(PROPERTIES)),
+    World("relayed", _relayed, frozenset(["back-pressure", "instant"])),
+    # Programs of two nodes, with a layer over UDP between them.
+    World("udp", _udp, frozenset(["instant", "long"])),
 ]
