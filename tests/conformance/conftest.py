@@ -17,16 +17,22 @@ from .worlds import PROPERTIES, WORLDS, Pair, World
 _WAYS = [
     pytest.param((world, side), id=f"{world.name}-{side}")
     for world, side in product(WORLDS, ["allocating", "accepting"])
+    if side in world.sides
 ]
 
 
 @pytest.fixture(params=_WAYS)
-def make_pair(request: pytest.FixtureRequest, node: NodeProcess, programs: Programs) -> Iterator[Callable[..., Pair]]:
+def make_pair(request: pytest.FixtureRequest) -> Iterator[Callable[..., Pair]]:
     """Connects a program by a flow of a world, which the test's end either allocates or accepts."""
     world: World
     world, side = request.param
     needed = [each for mark in request.node.iter_markers("needs") for each in mark.args]
     assert set(needed) <= set(PROPERTIES)
+    # Before anything is started.
+    if (lack := world.lack(needed)) is not None:
+        pytest.skip(lack)
+    node: NodeProcess = request.getfixturevalue("node")
+    programs: Programs = request.getfixturevalue("programs")
     flows: list[Flow] = []
 
     def another() -> Node:
@@ -36,8 +42,6 @@ def make_pair(request: pytest.FixtureRequest, node: NodeProcess, programs: Progr
         return made
 
     def make(qos: QoSSpec | None = None) -> Pair:
-        if (lack := world.lack(needed)) is not None:
-            pytest.skip(lack)
         qos = qos or QoSSpec()
         qos = msgspec.structs.replace(qos, cypher_s=max(qos.cypher_s, world.cypher_s))
         environment = world.offer("pair", side == "allocating", another)

@@ -43,7 +43,7 @@ class TestReading:
             assert file.read() == b""
 
     @pytest.mark.parametrize("buffering", [None, 0, 1, 3, 8192])
-    @pytest.mark.parametrize("size", [1, 7, 8192, 8193, MAX_PACKET - 28])
+    @pytest.mark.parametrize("size", [1, 7, 8192, 8193, pytest.param(MAX_PACKET - 28, marks=pytest.mark.needs("long"))])
     @pytest.mark.needs("back-pressure")
     def test_a_packet_that_fills_the_buffer_exactly_is_not_the_end(
         self, near: Flow, far: Shell, size: int, buffering: int | None
@@ -70,7 +70,13 @@ class TestReading:
         with near.makefile("rb", 0) as file:
             assert [file.read(4), file.read(4), file.read(4), file.read(4)] == [b"0123", b"4567", b"89", b""]
 
-    @pytest.mark.parametrize("end", ["kill", "down"])
+    @pytest.mark.parametrize(
+        "end",
+        [
+            pytest.param("kill", marks=pytest.mark.needs("death")),
+            pytest.param("down", marks=pytest.mark.needs("shared-flags")),
+        ],
+    )
     def test_the_death_of_the_peer_is_no_end_of_the_file(self, near: Flow, far: Shell, end: str) -> None:
         far.do("f.write(b'torn')")
         far.kill() if end == "kill" else far.do("f.set_flags(FlowProperties.Down)")
@@ -107,14 +113,14 @@ class TestWriting:
         assert far.do("f.read()") == b"last"
 
     @pytest.mark.parametrize("buffering", [None, 0])
-    @pytest.mark.needs("back-pressure")
+    @pytest.mark.needs("back-pressure", "long")
     def test_more_than_a_packet_is_split(self, near: Flow, far: Shell, buffering: int | None) -> None:
         far.begin("[len(f.read()) for _ in range(3)]")
         with near.makefile("wb", buffering) as file:
             assert file.write(bytes(2 * near.max_packet + 5)) == 2 * near.max_packet + 5
         assert far.answer() == [near.max_packet, near.max_packet, 5]
 
-    @pytest.mark.needs("back-pressure")
+    @pytest.mark.needs("back-pressure", "long")
     def test_a_full_flow_takes_a_part_or_none(self, near: Flow, far: Shell) -> None:
         near.set_flags(NON_BLOCKING)
         with near.makefile("wb", 0) as raw:

@@ -13,15 +13,17 @@ from support import Shell, until
 from udp_nodes import FAR, NEAR, free_port
 
 from ouroboros.control.messages import BootstrapIpcp, CreateIpcp, CreateName, RegisterName, UdpOptions
-from ouroboros.dev import Flow
+from ouroboros.dev import Flow, QoSSpec
 from ouroboros.runtime import client
 from ouroboros.testing.node import Node
 
 #: What a test may need that not every world has.
 PROPERTIES = {
     "back-pressure": "a writer waits, or is told, when the peer does not read; elsewhere packets are lost then",
+    "death": "the death of a peer is told from its deallocation",
     "instant": "what one end did has happened at the other when the call returns; elsewhere it may be on its way",
-    "long": "packets can be longer than a datagram",
+    "long": "packets without FRCT can be longer than a datagram",
+    "shared-flags": "the flags that one end sets bind the other end, too",
 }
 
 
@@ -46,6 +48,8 @@ class World:
     lacks: frozenset[str] = frozenset()
     #: Every flow asks for so strong an encryption.
     cypher_s: int = 0
+    #: What the test's end does to get the flow, each in a run of its own.
+    sides: tuple[str, ...] = ("allocating", "accepting")
 
     def lack(self, needed: Iterable[str]) -> str | None:
         """What keeps a test with such needs from this world."""
@@ -53,9 +57,15 @@ class World:
         return f"{self.name}: {', '.join(missing)}" if missing else None
 
 
-def arrived(flow: Flow, packets: int) -> None:
-    """Wait until so many packets can be read: in some worlds they are still on their way when a write returns."""
-    until(lambda: flow.get_rx_queue_len() == packets)
+def arrived(end: Flow | Shell, packets: int) -> None:
+    """Wait until so many packets can be read: in some worlds they are still on their way when a write returns.
+
+    `end`: the flow, or the far program that has it.
+    """
+    if isinstance(end, Flow):
+        until(lambda: end.get_rx_queue_len() == packets)
+    else:
+        until(lambda: end.do("f.get_rx_queue_len()") == packets)
 
 
 def _direct(name: str, allocating: bool, another: Callable[[], Node]) -> dict[str, str]:
@@ -94,6 +104,6 @@ WORLDS = [
     World("encrypted", _direct, cypher_s=256),
     # ... with the relay of an impaired layer between them, which is set to do no harm.
     World("relayed", _relayed, frozenset(["back-pressure", "instant"])),
-    # Programs of two nodes, with a layer over UDP between them.
-    World("udp", _udp, frozenset(["instant", "long"])),
+    # Programs of two nodes, with a layer over UDP between them. One side only: two nodes take twice the time to start.
+    World("udp", _udp, frozenset(["death", "instant", "long", "shared-flags"]), sides=("allocating",)),
 ]
