@@ -11,11 +11,20 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from support import NodeProcess, Programs, children, descriptors, ended, mapped_flows, node_info, until, users_of
+from support import (
+    NodeProcess,
+    Programs,
+    children,
+    descriptors,
+    ended,
+    holds_nothing,
+    logged_no_bug,
+    mapped_flows,
+    users_of,
+)
 from udp_nodes import Nodes, join
 
 from ouroboros import dev
-from ouroboros.control.messages import ListFlows
 from ouroboros.runtime import client
 from ouroboros.testing.node import Node
 
@@ -96,31 +105,12 @@ def make_node(
             for flow in list(dev._flows):
                 flow.dealloc()
             try:
-                holds_nothing(node)
+                holds_nothing(node.pid)
                 assert node.stop() == 0
             finally:
                 node.kill()
         print(node.log())
         assert logged_no_bug(node.log())
-
-
-def holds_nothing(node: NodeProcess) -> None:
-    """Wait until the node knows of no process but ours and those that it started, and of no flow, and has no zombies."""
-    until(lambda: node_info().processes <= 1 + len(children(node.pid)))
-    until(lambda: client.request(ListFlows()) == [])
-    assert descriptors(node.pid)["flow memory"] == 0
-    until(lambda: not any(zombie(pid) for pid in children(node.pid)))
-
-
-def zombie(pid: int) -> bool:
-    try:
-        return "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def logged_no_bug(log: str) -> bool:
-    return "(ERROR)" not in log and "(CRITICAL)" not in log
 
 
 @pytest.fixture

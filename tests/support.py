@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import IO, Any, Generic, NoReturn, TypeVar
 
 from ouroboros import errors
-from ouroboros.control.messages import NodeEntry, NodeInfo
+from ouroboros.control.messages import ListFlows, NodeEntry, NodeInfo
 from ouroboros.runtime import client
 from ouroboros.runtime.embedded import READY
 
@@ -461,6 +461,28 @@ def users_of(directory: Path) -> list[int]:
                 if mark in (folder / "environ").read_bytes().split(b"\0"):
                     found.append(int(folder.name))
     return found
+
+
+def holds_nothing(pid: int) -> None:
+    """Wait until the node, which is process `pid`, knows of no process but ours and those that it started, and of no flow,
+    and has no zombies."""
+    until(lambda: node_info().processes <= 1 + len(children(pid)))
+    until(lambda: client.request(ListFlows()) == [])
+    # The engine may have one for longer, until all that was written is delivered.
+    until(lambda: descriptors(pid)["flow memory"] == mapped_flows(pid) == 0)
+    until(lambda: not any(_zombie(pid) for pid in children(pid)))
+
+
+def _zombie(pid: int) -> bool:
+    try:
+        return "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def logged_no_bug(log: str) -> bool:
+    """Whether the log of a node has no line that only a bug of the node writes."""
+    return "(ERROR)" not in log and "(CRITICAL)" not in log
 
 
 def descriptor_limit() -> int:

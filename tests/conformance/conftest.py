@@ -1,16 +1,25 @@
-"""The two ends of a flow, in every world that has to behave like this."""
+"""The two ends of a flow, in every world that has to behave like this.
+
+Starting nodes takes longer than what most tests do, so the tests of a world share its nodes. After each test, nothing of it
+may be left there; else it fails, and the next one gets new nodes.
+"""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from itertools import product
+from pathlib import Path
 
 import msgspec
 import pytest
-from support import Background, NodeProcess, Programs, Shell
+from support import Background, Programs, Shell, children, descriptors, holds_nothing, logged_no_bug, mapped_flows
 
+from ouroboros import dev
+from ouroboros.control.messages import DestroyName
 from ouroboros.dev import Flow, QoSSpec
-from ouroboros.testing.node import Node
+from ouroboros.runtime import client
+from ouroboros.testing.node import ProcessNode
 
 from .worlds import PROPERTIES, WORLDS, Pair, World
 
@@ -21,8 +30,74 @@ _WAYS = [
 ]
 
 
+class House:
+    """The nodes of a world where the test's end is on one side. `near`: that of the test."""
+
+    def __init__(self, world: World, side: str) -> None:
+        self._nodes: list[ProcessNode] = []
+        self.near = self._another()
+        try:
+            with self.near.use():
+                #: What the far program needs.
+                self.environment = world.offer("pair", side == "allocating", self._another)
+        except BaseException:
+            self.close()
+            raise
+        self._names = [set(node.names()) for node in self._nodes]
+
+    def _another(self) -> ProcessNode:
+        self._nodes.append(ProcessNode(Path(__file__).parent))
+        return self._nodes[-1]
+
+    def check(self) -> None:
+        """The last test left nothing but names, which a node keeps, and which go now."""
+        for node, names in zip(self._nodes, self._names, strict=True):
+            with node.use():
+                holds_nothing(node.pid)
+                for name in set(node.names()) - names:
+                    client.request(DestroyName(name))
+                assert set(node.names()) == names
+            assert logged_no_bug(node.log())
+
+    def close(self) -> None:
+        for node in self._nodes:
+            node.stop()
+            print(node.log())
+            node.clean_up()
+
+
+class Houses:
+    """Those that were needed so far."""
+
+    def __init__(self) -> None:
+        self._houses: dict[tuple[str, str], House] = {}
+
+    def of(self, world: World, side: str) -> House:
+        key = world.name, side
+        if key not in self._houses:
+            self._houses[key] = House(world, side)
+        return self._houses[key]
+
+    def abandon(self, house: House) -> None:
+        self._houses = {key: each for key, each in self._houses.items() if each is not house}
+        house.close()
+
+    def close(self) -> None:
+        for house in self._houses.values():
+            house.close()
+
+
+@pytest.fixture(scope="session")
+def houses() -> Iterator[Houses]:
+    made = Houses()
+    yield made
+    made.close()
+
+
 @pytest.fixture(params=_WAYS)
-def make_pair(request: pytest.FixtureRequest) -> Iterator[Callable[..., Pair]]:
+def make_pair(
+    request: pytest.FixtureRequest, houses: Houses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Pair]]:
     """Connects a program by a flow of a world, which the test's end either allocates or accepts."""
     world: World
     world, side = request.param
@@ -31,21 +106,17 @@ def make_pair(request: pytest.FixtureRequest) -> Iterator[Callable[..., Pair]]:
     # Before anything is started.
     if (lack := world.lack(needed)) is not None:
         pytest.skip(lack)
-    node: NodeProcess = request.getfixturevalue("node")
-    programs: Programs = request.getfixturevalue("programs")
+    house = houses.of(world, side)
+    house.near.select(monkeypatch)
+    programs = Programs(tmp_path)
     flows: list[Flow] = []
-
-    def another() -> Node:
-        made: Node = request.getfixturevalue("ouroboros_inproc_node")()
-        # The test stays on its own node.
-        request.getfixturevalue("monkeypatch").setenv("OUROBOROS_RUNTIME_DIR", str(node.directory))
-        return made
+    client.client.forget()
+    before = descriptors(), mapped_flows(), children()
 
     def make(qos: QoSSpec | None = None) -> Pair:
         qos = qos or QoSSpec()
         qos = msgspec.structs.replace(qos, cypher_s=max(qos.cypher_s, world.cypher_s))
-        environment = world.offer("pair", side == "allocating", another)
-        far = programs.shell("far", None, **environment)
+        far = programs.shell("far", None, **house.environment)
         near = Flow()
         flows.append(near)
         if side == "allocating":
@@ -57,9 +128,27 @@ def make_pair(request: pytest.FixtureRequest) -> Iterator[Callable[..., Pair]]:
         far.answer()
         return Pair(near, far, qos)
 
-    yield make
-    for flow in flows:
-        flow.dealloc()
+    try:
+        yield make
+        for flow in flows:
+            flow.dealloc()
+        gc.collect()
+        assert not dev._flows, "the test has not deallocated these"
+        programs.end()
+        house.check()
+        # The connections that are kept for the next call are no leak.
+        client.client.forget()
+        # Less is no leak: a test that failed keeps its flows for some time.
+        assert not descriptors() - before[0]
+        assert mapped_flows() <= before[1]
+        assert set(children()) <= set(before[2])
+    except BaseException:
+        for flow in list(dev._flows):
+            flow.dealloc()
+        programs.end()
+        client.client.forget()
+        houses.abandon(house)
+        raise
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ from ouroboros.dev import Flow, FlowException, FlowProperties, flow_accept, flow
 from ouroboros.event import FEventQueue, FEventType, FlowEventError, FlowEventTimeoutException, FlowSet
 from ouroboros.runtime import client
 
+from .worlds import Pair
+
 READ_WRITE = FlowProperties.ReadWrite
 PROGRAMS = Path(__file__).parent / "programs"
 
@@ -283,16 +285,15 @@ class TestQueue:
         assert fq.next() == (near, FEventType.FlowPkt)
 
     def test_events_of_a_flow_that_was_deallocated_are_passed_over(
-        self, near: Flow, far: Shell, ends: Callable[[], tuple[Flow, Flow]], fs: FlowSet, fq: FEventQueue
+        self, make_pair: Callable[..., Pair], fs: FlowSet, fq: FEventQueue
     ) -> None:
-        one, other = ends()
-        fs.add(near)
-        fs.add(one)
-        far.do("f.write(b'x')")
-        other.write(b"y")
+        one, other = make_pair(), make_pair()
+        for pair in (one, other):
+            fs.add(pair.near)
+            pair.far.do("f.write(b'x')")
         fs.wait(fq)
-        near.dealloc()
-        assert list(fq) == [(one, FEventType.FlowPkt)]
+        one.near.dealloc()
+        assert list(fq) == [(other.near, FEventType.FlowPkt)]
 
     def test_a_packet_that_was_not_read_is_told_of_again(
         self, near: Flow, far: Shell, fs: FlowSet, fq: FEventQueue
