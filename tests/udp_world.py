@@ -19,6 +19,7 @@ from ouroboros.control.effects import (
     Address,
     Attach,
     Effect,
+    MarkDead,
     OpenLayer,
     PeerGone,
     Release,
@@ -131,6 +132,10 @@ class Network:
             for flow in node.history:
                 if flow.side == 0 and flow.address != STRANGER:
                     self._check_accepted(node, flow)
+                if flow.eid in node.told:
+                    # Who never had the flow, because it came too late, was no program that died.
+                    ended = self.nodes[flow.address].ended.get(flow.peer_eid, "closed")
+                    assert node.told[flow.eid].died == (ended != "closed")
 
     def _check_accepted(self, node: Node, flow: Attach) -> None:
         """A flow of a client is one of a server, and they agree about it."""
@@ -185,8 +190,13 @@ class Node(World):
         self.attached: dict[int, Attach] = {}
         #: Every flow that the engine ever had.
         self.history: list[Attach] = []
-        #: Endpoint ids whose peer let go.
+        #: Endpoint ids whose peer is gone.
         self.gone: set[int] = set()
+        #: How each flow ended, and how its peer is said to have ended, by endpoint id.
+        self.ended: dict[int, str] = {}
+        self.told: dict[int, PeerGone] = {}
+        #: Flows whose program died.
+        self._orphans: set[int] = set()
         self.lookups: list[Resolve] = []
         self.answers_lookups = True
         #: Seconds that the engine needs to deliver what a program wrote before it let go.
@@ -267,11 +277,16 @@ class Node(World):
                 assert eid in self.attached
                 assert eid not in self.gone
                 self.gone.add(eid)
+                self.told[eid] = effect
                 self.network.later(0.001, lambda: self.end(eid, "gone"))
+            case MarkDead(flow_id=flow_id, ipcp=ipcp) if ipcp == self.layer_id:
+                self._orphans.add(flow_id)
             case Release(flow_id=flow_id, ipcp=ipcp) if ipcp == self.layer_id:
+                how = "died" if flow_id in self._orphans else "closed"
+                self._orphans.discard(flow_id)
                 for eid in [eid for eid, flow in self.attached.items() if flow.flow_id == flow_id]:
                     self.attached[eid] = _without_flow(self.attached[eid])
-                    self.network.later(self.linger, lambda eid=eid: self.end(eid, "closed"))  # type: ignore[misc]
+                    self.network.later(self.linger, lambda eid=eid, how=how: self.end(eid, how))  # type: ignore[misc]
 
     def answer_lookup(self, lookup: Resolve) -> None:
         hosts = self.network.hosts.get(lookup.host, [])
@@ -282,6 +297,7 @@ class Node(World):
         """The engine is done with a flow; told once for each."""
         if self.attached.pop(eid, None) is not None:
             self.gone.discard(eid)
+            self.ended[eid] = how
             self.irm.flow_ended(self.layer_id, eid, how, self.network.now)
             self.collect()
 

@@ -116,7 +116,7 @@ ROWS: dict[str, dict[str, Row]] = {
         ),
         "layered": Row(
             "so does a peer at another node",
-            _of(UDP, "test_a_program_that_is_killed_ends_the_flow_at_the_other_node"),
+            _of(UDP, "test_a_program_that_is_killed_is_no_program_that_deallocated"),
         ),
     },
     "2.4": {
@@ -494,7 +494,7 @@ ROWS: dict[str, dict[str, Row]] = {
         "killed": Row(
             "the peer is killed",
             _of(DEATH, "test_what_a_killed_writer_had_written_is_read_whole_and_in_order")
-            + _of(UDP, "test_a_program_that_is_killed_ends_the_flow_at_the_other_node"),
+            + _of(UDP, "test_a_program_that_is_killed_is_no_program_that_deallocated"),
         ),
         "idle": Row(
             "the peer does not read", _of(UDP, "test_a_reader_that_stops_holds_its_sender_back_and_nobody_else")

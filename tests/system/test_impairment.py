@@ -297,11 +297,16 @@ def test_what_was_written_before_dealloc_still_arrives(
 
 
 @pytest.mark.parametrize("impair", ["none", "delay=20ms"])
+@pytest.mark.parametrize("qos", [None, QoSSpec(in_order=1), QoSSpec(loss=0)], ids=["raw", "ordered", "reliable"])
 def test_the_allocator_hears_of_the_death_of_the_acceptor(
-    make_layer: Callable[[str], Layer], connect: Callable[[], Flow], far: Shell, impair: str
+    make_layer: Callable[[str], Layer],
+    connect: Callable[[QoSSpec | None], Flow],
+    far: Shell,
+    qos: QoSSpec | None,
+    impair: str,
 ) -> None:
     make_layer(impair)
-    flow = connect()
+    flow = connect(qos)
     far.do("f.write(b'last words')")
     far.kill()
     assert flow.read() == b"last words"

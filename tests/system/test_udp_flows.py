@@ -12,6 +12,7 @@ import pytest
 from support import Background, Programs, until
 from udp_nodes import FAR, NEAR, Nodes
 
+from ouroboros import irm
 from ouroboros.dev import MAX_PACKET, Flow, FlowProperties, flow_alloc
 from ouroboros.errors import (
     FlowDownException,
@@ -105,7 +106,8 @@ def test_what_a_program_wrote_arrives_after_it_has_gone(nodes: Nodes, programs: 
     with accepting.result() as far:
         far.set_rcv_timeout(30)
         assert [int.from_bytes(far.read()[:2]) for _ in range(200)] == list(range(200))
-        with pytest.raises(FlowDownException):
+        # It did not say that this is all.
+        with pytest.raises(FlowPeerException, match="died"):
             far.read()
 
 
@@ -172,15 +174,59 @@ def test_a_reader_that_stops_holds_its_sender_back_and_nobody_else(nodes: Nodes,
         assert [int.from_bytes(slow_far.read()[:8]) for _ in range(300)] == list(range(300))
 
 
-def test_a_program_that_is_killed_ends_the_flow_at_the_other_node(nodes: Nodes, programs: Programs) -> None:
-    accepting = nodes.accept()
-    with nodes.near.use():
-        program = programs.start("f = flow_alloc('clock', QoSSpec(loss=0))\nf.write(b'alive')\nhear()")
-    with accepting.result() as far:
-        assert far.read() == b"alive"
+@pytest.mark.parametrize(
+    ("qos", "impair"),
+    [(QOS_RAW, "none"), (ORDERED, "none"), (RELIABLE, "none"), (RELIABLE, "loss=30%,delay=5ms,seed=2")],
+    ids=["raw", "ordered", "reliable", "reliable-lossy"],
+)
+@pytest.mark.parametrize("side", ["allocating", "accepting"])
+def test_a_program_that_is_killed_is_no_program_that_deallocated(
+    nodes: Nodes, programs: Programs, side: str, qos: QoSSpec, impair: str
+) -> None:
+    nodes.impair(impair)
+    with (nodes.near if side == "allocating" else nodes.far).use():
+        program = programs.shell()
+        if side == "allocating":
+            accepting = nodes.accept()
+            program.do(f"f = flow_alloc('clock', {qos!r})")
+            flow = accepting.result()
+        else:
+            program.begin_blocked("f = flow_accept(name='clock')", "node")
+            with nodes.near.use():
+                flow = flow_alloc("clock", qos)
+            program.answer()
+    with flow, flow.makefile("rb") as file:
+        program.do("f.write(b'torn')")
+        assert file.read(4) == b"torn"
         program.kill()
-        with pytest.raises(FlowDownException):
+        with pytest.raises(FlowPeerException, match="died"):
+            file.read(1)
+        with pytest.raises(FlowPeerException, match="died"):
+            flow.write(b"anybody there?")
+
+
+def test_the_flows_of_a_layer_that_is_destroyed_were_not_deallocated_by_their_programs(nodes: Nodes) -> None:
+    near, far = nodes.flow(RELIABLE)
+    with near, far:
+        near.write(b"torn")
+        assert far.read() == b"torn"
+        with nodes.near.use():
+            (layer,) = (each for each in irm.list_ipcps() if each.layer == "net")
+            irm.destroy_ipcp(layer.pid)
+        with pytest.raises(FlowPeerException):
             far.read()
+
+
+@pytest.mark.parametrize("flag", [FlowProperties.Down, FlowProperties.WriteOnly])
+def test_flags_do_not_cross_the_network(nodes: Nodes, flag: FlowProperties) -> None:
+    near, far = nodes.flow(RELIABLE)
+    with near, far:
+        near.set_flags(flag)
+        far.write(b"lost")
+        until(lambda: nodes.counters(nodes.near)["received"] > 0)
+        near.set_flags(FlowProperties.ReadWrite)
+        far.write(b"next")
+        assert near.read() == b"next"
 
 
 def test_a_peer_that_falls_silent_is_given_up_after_the_time_of_the_flow(nodes: Nodes) -> None:

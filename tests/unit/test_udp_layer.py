@@ -569,7 +569,7 @@ def test_who_hangs_up_and_is_accepted_later_tells_the_peer() -> None:
     accepting = server.accept(server.server("clock"))
     server.granted(accepting)
     network.run(0.1)
-    assert server.take(PeerGone) == [PeerGone(server.layer_id, server.history[0].eid)]
+    assert server.take(PeerGone) == [PeerGone(server.layer_id, server.history[0].eid, died=False)]
     assert client.counters["replies_late"] == 1
     network.run(100.0)
     client.assert_idle()
@@ -822,11 +822,49 @@ def test_a_node_of_ours_is_told_when_everything_was_delivered() -> None:
     notice = only(messages(client))
     assert notice == FlowDealloc(client.history[0].eid, server.history[0].eid)
     assert messages(server)[-1] == FlowDeallocAck(server.history[0].eid, client.history[0].eid)
-    assert server.take(PeerGone) == [PeerGone(server.layer_id, server.history[0].eid)]
+    assert server.take(PeerGone) == [PeerGone(server.layer_id, server.history[0].eid, died=False)]
     # The program there has its end until it lets go.
     assert len(server.irm.flows.flows) == 1
     network.run(100.0)
     client.assert_idle()
+
+
+def test_a_node_of_ours_is_told_that_the_program_died() -> None:
+    network, client, server, asking, _ = established()
+    process = client.irm.registry.processes[client.irm.flows.flows[client.granted(asking).flow_id].pids[0]]
+    client.sent()
+    client.kill(process)
+    network.run(0.1)
+    assert only(messages(client)) == FlowDealloc(client.history[0].eid, server.history[0].eid, died=True)
+    assert server.take(PeerGone) == [PeerGone(server.layer_id, server.history[0].eid, died=True)]
+    network.run(100.0)
+    client.assert_idle()
+
+
+@pytest.mark.parametrize(("how", "died"), [("closed", False), ("died", True), ("peer", True), ("down", True)])
+def test_a_flow_that_did_not_end_in_order_is_no_deallocation(how: str, died: bool) -> None:
+    network, client, server, _, _ = established()
+    client.end(client.history[0].eid, how)
+    network.run(0.1)
+    assert [each.died for each in server.take(PeerGone)] == [died]
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_the_first_notice_counts(first: bool) -> None:
+    _, client, server, _, _ = established()
+    ours, theirs = client.history[0].eid, server.history[0].eid
+    for died in (first, not first):
+        assert only(arrives(server, FlowDealloc(ours, theirs, died), A)) == FlowDeallocAck(theirs, ours)
+    assert [each.died for each in server.take(PeerGone)] == [first]
+
+
+def test_a_notice_with_a_reason_that_is_none_ends_nothing() -> None:
+    _, client, server, _, _ = established()
+    data = bytearray(FlowDealloc(client.history[0].eid, server.history[0].eid).encode())
+    data[12:16] = (1).to_bytes(4)
+    assert arrives(server, bytes(data), A) == []
+    assert server.take(PeerGone) == []
+    assert server.counters["messages_malformed"] == 1
 
 
 def test_a_notice_is_repeated_until_it_is_acknowledged_or_given_up() -> None:
@@ -899,7 +937,8 @@ def test_a_destroyed_layer_tells_everybody() -> None:
     client.manage(DestroyIpcp(client.layer_id))
     assert client.failed(waiting).error == FlowDownException.__name__
     network.run(0.1)
-    assert len(server.take(PeerGone)) == 1
+    # The program there did not let go.
+    assert [each.died for each in server.take(PeerGone)] == [True]
     server.manage(DestroyIpcp(server.layer_id))
     assert server.irm.deadline() is None
     assert server.irm.flows._waiting._waiting == {}

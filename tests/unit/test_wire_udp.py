@@ -79,6 +79,27 @@ def test_notices_of_ours() -> None:
     assert len(notice.encode()) == len(receipt.encode()) == 47
 
 
+def test_a_notice_says_that_the_program_died() -> None:
+    notice = FlowDealloc(0xDEADBEEF, 7, died=True)
+    assert notice.encode() == bytes.fromhex("00000000 deadbeef 00000007 fffffc12" + "00" * 28 + "71 0000")
+    assert udp.decode(notice.encode()) == notice
+
+
+@given(st.integers(-(2**31), 2**31 - 1), st.binary(max_size=100))
+def test_only_a_notice_without_a_reason_is_of_a_deallocation(reason: int, rest: bytes) -> None:
+    data = fixed(0x71, response=reason % 2**32) + rest
+    if reason > 0:
+        with pytest.raises(ProtocolError, match=r"^response: "):
+            udp.decode(data)
+    else:
+        assert udp.decode(data) == FlowDealloc(64, 64, died=reason != 0)
+
+
+@given(st.integers(-(2**31), 2**31 - 1))
+def test_the_reason_of_a_receipt_is_not_looked_at(reason: int) -> None:
+    assert udp.decode(fixed(0x72, response=reason % 2**32)) == FlowDeallocAck(64, 64)
+
+
 EIDS = st.integers(1, UINT32_MAX - 1)
 UINT32 = st.integers(0, UINT32_MAX)
 QOS = st.builds(
@@ -96,7 +117,7 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(FlowRequest, EIDS, QOS, st.binary(min_size=16, max_size=16), st.binary(max_size=udp.REQUEST_OAP_LENGTH)),
     st.builds(FlowReply, EIDS, EIDS, st.just(0), st.binary(max_size=udp.REPLY_OAP_LENGTH)),
     st.builds(FlowReply, EIDS, st.just(0), st.integers(-(2**31), -1), st.just(b"")),
-    st.builds(FlowDealloc, EIDS, EIDS),
+    st.builds(FlowDealloc, EIDS, EIDS, st.booleans()),
     st.builds(FlowDeallocAck, EIDS, EIDS),
 )
 
@@ -162,6 +183,7 @@ def fixed(code: int, s_eid: int = 64, d_eid: int = 64, response: int = 0) -> byt
         (fixed(2, response=1), "response"),
         (fixed(0x71, s_eid=0), "s_eid"),
         (fixed(0x71, d_eid=0), "d_eid"),
+        (fixed(0x71, response=1), "response"),
         (fixed(0x72, s_eid=0xFFFFFFFF), "s_eid"),
         (fixed(0x72, d_eid=0xFFFFFFFF), "d_eid"),
         (fixed(0), "code"),

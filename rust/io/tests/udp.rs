@@ -202,20 +202,22 @@ fn a_program_that_died_without_a_word_is_noticed_by_its_doorbell() {
     std::mem::forget(near);
     rustix::net::shutdown(&program, rustix::net::Shutdown::Both).unwrap();
     assert_eq!(read(&far), Ok(b"last words".to_vec()));
-    assert_eq!(one.end_of(71), How::Closed);
+    assert_eq!(one.end_of(71), How::Died);
 }
 
 #[test]
-fn a_peer_that_deallocates_ends_the_flow_behind_its_packets() {
-    let (one, other) = nodes();
-    let (near, far) = flow(&one, &other, |_| {});
-    settle(&other);
-    write(&near, b"last");
-    until(|| other.layer.snapshot().flows[0].1.delivered == 1);
-    other.layer.peer_gone(72);
-    assert_eq!(read(&far), Ok(b"last".to_vec()));
-    assert_eq!(read(&far), Err(Error::PeerClosed));
-    assert_eq!(other.end_of(72), How::Gone);
+fn a_peer_that_deallocates_or_dies_ends_the_flow_behind_its_packets() {
+    for (died, error) in [(false, Error::PeerClosed), (true, Error::PeerDead)] {
+        let (one, other) = nodes();
+        let (near, far) = flow(&one, &other, |_| {});
+        settle(&other);
+        write(&near, b"last");
+        until(|| other.layer.snapshot().flows[0].1.delivered == 1);
+        other.layer.peer_gone(72, died);
+        assert_eq!(read(&far), Ok(b"last".to_vec()));
+        assert_eq!(read(&far), Err(error));
+        assert_eq!(other.end_of(72), How::Gone);
+    }
 }
 
 #[test]

@@ -78,9 +78,9 @@ impl UdpWorker {
         self.lock().unreserve(eid);
     }
 
-    /// The peer of a flow deallocated.
-    fn peer_gone(&self, eid: u32) {
-        self.lock().peer_gone(eid);
+    /// The peer of a flow deallocated, or `died`.
+    fn peer_gone(&self, eid: u32, died: bool) {
+        self.lock().peer_gone(eid, died);
     }
 
     /// Send a management datagram.
@@ -180,6 +180,7 @@ fn address((ip, port): &(String, u16)) -> PyResult<SocketAddr> {
 fn name(how: How) -> &'static str {
     match how {
         How::Closed => "closed",
+        How::Died => "died",
         How::Gone => "gone",
         How::Peer => "peer",
         How::Down => "down",

@@ -169,10 +169,11 @@ class Attach(msgspec.Struct, frozen=True):
 
 
 class PeerGone(msgspec.Struct, frozen=True):
-    """The peer deallocated: what it sent is delivered, then the program is told."""
+    """The peer deallocated, or `died`: what it sent is delivered, then the program is told."""
 
     ipcp: int
     eid: int
+    died: bool
 
 
 Effect = (

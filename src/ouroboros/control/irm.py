@@ -206,11 +206,12 @@ class Irm:
     def flow_ended(self, ipcp: int, eid: int, how: str, now: float) -> None:
         """The engine is done with what `Attach` gave it, which is told once for each; the endpoint id is free.
 
-        `how`: "closed" (by the program, and delivered), "peer" (silent for too long), "down" (not repairable), "gone" (told
-        by `PeerGone`). A program that has the flow keeps its end until it lets go.
+        `how`: "closed" (by the program, and delivered), "died" (the program, and what it wrote is delivered), "peer" (silent
+        for too long), "down" (not repairable), "gone" (told by `PeerGone`). A program that has the flow keeps its end until
+        it lets go.
         """
         if (layer := self._operational(ipcp)) is not None:
-            layer.flow_ended(eid, now)
+            layer.flow_ended(eid, how == "closed", now)
 
     def _operational(self, ipcp: int) -> UdpIpcp | None:
         layer = self.ipcps.get(ipcp)

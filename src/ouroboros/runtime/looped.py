@@ -83,8 +83,8 @@ class LoopedFlows:
 
     def _read(self) -> None:
         _, ends = self.worker.take_events()
-        for eid, _how, counters in ends:
+        for eid, how, counters in ends:
             flow_id, peer_eid = self._ends.pop(eid)
             if eid < peer_eid:
                 self._told(flow_id, counters)
-            self.worker.peer_gone(peer_eid)
+            self.worker.peer_gone(peer_eid, how != "closed")

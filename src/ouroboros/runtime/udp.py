@@ -108,7 +108,7 @@ class UdpRuntime:
 
     def peer_gone(self, effect: PeerGone) -> None:
         if (worker := self.workers.get(effect.ipcp)) is not None:
-            worker.peer_gone(effect.eid)
+            worker.peer_gone(effect.eid, effect.died)
 
     def resolve(self, effect: Resolve) -> None:
         task = asyncio.get_running_loop().create_task(self._resolve(effect), name=f"resolve {effect.host}")

@@ -39,6 +39,9 @@ FLOW_DEALLOC = 0x71
 FLOW_DEALLOC_ACK = 0x72
 RAW_CREDIT = 0x73
 
+#: The `response` of a `FlowDealloc` when the program died (`flows.md` 11: EFLOWPEER).
+_DIED = -1006
+
 _FIXED = struct.Struct(">IIIiQIIIIIBBB")
 _DIGEST_LENGTH = 16
 #: Room that is left for the bytes of OAP.
@@ -93,13 +96,15 @@ class FlowReply(msgspec.Struct, frozen=True):
 
 
 class FlowDealloc(msgspec.Struct, frozen=True):
-    """The sender let go of a flow. `eid`: of the sender of the message. `peer_eid`: of its receiver."""
+    """The program of the sender deallocated a flow, or `died`. `eid`: of the sender of the message. `peer_eid`: of its
+    receiver."""
 
     eid: int
     peer_eid: int
+    died: bool = False
 
     def encode(self) -> bytes:
-        return _fixed(FLOW_DEALLOC, self.eid, self.peer_eid)
+        return _fixed(FLOW_DEALLOC, self.eid, self.peer_eid, _DIED if self.died else 0)
 
 
 class FlowDeallocAck(msgspec.Struct, frozen=True):
@@ -144,7 +149,8 @@ def decode(data: bytes) -> Message:
         case 2:
             return _decode_reply(_eid("s_eid", s_eid), d_eid, response, rest)
         case 0x71:
-            return FlowDealloc(_eid("s_eid", s_eid), _eid("d_eid", d_eid))
+            # Whatever the reason is: only 0 says that nothing is missing.
+            return FlowDealloc(_eid("s_eid", s_eid), _eid("d_eid", d_eid), _response(response) != 0)
         case 0x72:
             return FlowDeallocAck(_eid("s_eid", s_eid), _eid("d_eid", d_eid))
     raise ProtocolError(f"code: {code:#x} is none that is known")
@@ -157,12 +163,16 @@ def _decode_request(eid: int, qos: QoSSpec, rest: bytes) -> FlowRequest:
 
 
 def _decode_reply(eid: int, peer_eid: int, response: int, rest: bytes) -> FlowReply:
-    if response > 0:
-        raise ProtocolError(f"response: {response} is neither 0 nor the negative code of a refusal")
-    if response < 0:
+    if _response(response) < 0:
         # The prototype puts an EID of its own here that it never uses; bytes behind a refusal mean nothing.
         return FlowReply(eid, 0, response, b"")
     return FlowReply(eid, _eid("d_eid", peer_eid), 0, rest)
+
+
+def _response(value: int) -> int:
+    if value > 0:
+        raise ProtocolError(f"response: {value} is neither 0 nor a negative code")
+    return value
 
 
 def _eid(field: str, value: int) -> int:

@@ -69,10 +69,12 @@ pub(super) struct Flow {
     /// Nanoseconds; 0: none.
     timeout: u64,
     heard_at: u64,
-    /// The program is gone and all it wrote was taken in.
-    program_gone: bool,
-    /// The peer said that it deallocated.
+    /// How the program went, when all it wrote was taken in.
+    program_gone: Option<How>,
+    /// The peer's node said that it deallocated or died.
     peer_gone: bool,
+    /// It died.
+    peer_died: bool,
     /// The doorbell rings when there is room for the next message.
     awaits_room: bool,
     scratch: Vec<u8>,
@@ -105,8 +107,9 @@ impl Flow {
             counters: FlowCounters::default(),
             timeout: u64::from(setup.timeout) * 1_000_000,
             heard_at: now,
-            program_gone: false,
+            program_gone: None,
             peer_gone: false,
+            peer_died: false,
             awaits_room: false,
             scratch: Vec::new(),
         }
@@ -193,9 +196,10 @@ impl Flow {
         })
     }
 
-    /// The peer deallocated: what came before still reaches the program.
-    pub(super) fn end_by_peer(&mut self) {
+    /// The peer deallocated or died: what came before still reaches the program.
+    pub(super) fn end_by_peer(&mut self, died: bool) {
         self.peer_gone = true;
+        self.peer_died = died;
     }
 
     /// A deadline passed.
@@ -244,7 +248,7 @@ impl Flow {
 
     /// Take in packets of the program; whether there may be more of them that could be taken now.
     fn take_in(&mut self, now: u64, line: &mut Line<'_>) -> bool {
-        if self.program_gone {
+        if self.program_gone.is_some() {
             return false;
         }
         match self.take_turn(now, line) {
@@ -258,8 +262,9 @@ impl Flow {
                 let _ = seen.and_then(|seen| self.endpoint.watch(seen));
                 self.endpoint.ended() != seen
             }
-            Err(_) => {
-                self.program_gone = true;
+            Err(error) => {
+                // A program that breaks its ring did not let go in order, either.
+                self.program_gone = Some(if error == Error::PeerClosed { How::Closed } else { How::Died });
                 if let Protocol::Frcp(connection) = &mut self.protocol {
                     connection.close(now);
                 }
@@ -356,11 +361,19 @@ impl Flow {
             Protocol::Raw { .. } => (true, false, true),
             Protocol::Frcp(each) => (each.is_done(), each.failure().is_some(), each.message().is_none()),
         };
-        if self.program_gone && (done || failed || self.peer_gone) && self.outlet.deadline().is_none() {
-            return Some(How::Closed);
+        if let Some(how) = self.program_gone
+            && (done || failed || self.peer_gone)
+            && self.outlet.deadline().is_none()
+        {
+            // What was not acknowledged may be missing at the peer, whatever the program did.
+            return Some(if failed { How::Down } else { how });
         }
         if self.peer_gone && delivered {
-            self.endpoint.close();
+            if self.peer_died {
+                self.endpoint.close_as_dead();
+            } else {
+                self.endpoint.close();
+            }
             return Some(How::Gone);
         }
         if failed || (self.timeout > 0 && now >= self.heard_at + self.timeout) {

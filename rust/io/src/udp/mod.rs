@@ -70,7 +70,9 @@ pub struct Setup {
 pub enum How {
     /// The program let go, and what it wrote was sent, or acknowledged on a reliable flow.
     Closed,
-    /// The peer deallocated.
+    /// Likewise, but the program died.
+    Died,
+    /// The peer deallocated or died.
     Gone,
     /// The peer was silent for longer than the timeout of the flow.
     Peer,
@@ -153,7 +155,7 @@ enum Command {
     Add(Box<Setup>),
     Reserve(u32, SocketAddr),
     Unreserve(u32),
-    PeerGone(u32),
+    PeerGone(u32, bool),
     Send(Vec<u8>, SocketAddr),
     Impair(Settings, u64),
     Snapshot(mpsc::Sender<Snapshot>),
@@ -263,9 +265,10 @@ impl UdpLayer {
         self.shared.command_later(Command::Unreserve(eid));
     }
 
-    /// The peer of a flow deallocated: its program gets what has arrived, then the end. No error when there is none.
-    pub fn peer_gone(&self, eid: u32) {
-        self.shared.command(Command::PeerGone(eid));
+    /// The peer of a flow deallocated, or `died`: its program gets what has arrived, then the end. No error when there is
+    /// none.
+    pub fn peer_gone(&self, eid: u32, died: bool) {
+        self.shared.command(Command::PeerGone(eid, died));
     }
 
     /// Send a management datagram.

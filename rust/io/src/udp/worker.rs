@@ -199,9 +199,9 @@ impl Worker {
                 Command::Unreserve(eid) => {
                     self.reserved.remove(&eid);
                 }
-                Command::PeerGone(eid) => {
+                Command::PeerGone(eid, died) => {
                     if let Some(flow) = self.flows.get_mut(&eid) {
-                        flow.end_by_peer();
+                        flow.end_by_peer(died);
                         self.queue(eid);
                     }
                 }

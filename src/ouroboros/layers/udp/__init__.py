@@ -115,7 +115,7 @@ class UdpIpcp(Ipcp):
         self._outgoing.fail_all(FlowDownException(f"the layer {self.layer!r} was destroyed"))
         for eid, end in self._ends.items():
             if end.can(extension.DEALLOC) and eid not in self._gone:
-                self._core.send(end.address, FlowDealloc(eid, end.peer_eid).encode())
+                self._core.send(end.address, FlowDealloc(eid, end.peer_eid, died=True).encode())
 
     def entry(self) -> IpcpEntry:
         options = self.options
@@ -154,7 +154,7 @@ class UdpIpcp(Ipcp):
     def give_back(self, end: RemoteEnd) -> None:
         """The flow manager cannot take it after all, and the engine never heard of it."""
         self._core.effects.append(Unreserve(self.id, end.eid))
-        self.flow_ended(end.eid, self._core.now)
+        self.flow_ended(end.eid, True, self._core.now)
 
     def accept(self, arrival: Arrival) -> RemoteEnd:
         """Our end of the flow that a peer asked for; see `Incoming.accept`. `confirm` or `refuse` must follow."""
@@ -197,14 +197,17 @@ class UdpIpcp(Ipcp):
             case FlowDeallocAck():
                 self._notices.acknowledged(message, address)
 
-    def flow_ended(self, eid: int, now: float) -> None:
-        """The engine is done with a flow. Unless the peer said so itself, it is told, if it is one of ours."""
+    def flow_ended(self, eid: int, in_order: bool, now: float) -> None:
+        """The engine is done with a flow. Unless the peer said so itself, it is told, if it is one of ours.
+
+        `in_order`: the program deallocated, and the peer has everything; else it is told that the program died.
+        """
         self._core.now = now
         end = self._ends.pop(eid, None)
         if end is None:
             return
         if end.can(extension.DEALLOC) and eid not in self._gone:
-            self._notices.tell(eid, end.peer_eid, end.address, now)
+            self._notices.tell(FlowDealloc(eid, end.peer_eid, not in_order), end.address, now)
         else:
             self._core.eids.discard(eid)
         self._gone.discard(eid)
@@ -227,7 +230,7 @@ class UdpIpcp(Ipcp):
                 return
             if message.peer_eid not in self._gone:
                 self._gone.add(message.peer_eid)
-                self._core.effects.append(PeerGone(self.id, message.peer_eid))
+                self._core.effects.append(PeerGone(self.id, message.peer_eid, message.died))
         elif self._outgoing.expects(message.peer_eid, address):
             # It overtook the reply. When it is repeated, the flow is there.
             return

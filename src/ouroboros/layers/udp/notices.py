@@ -33,15 +33,14 @@ class Notices:
         self._waiting: dict[int, Notice] = {}
         self._agenda = Agenda()
 
-    def tell(self, eid: int, peer_eid: int, address: Address, now: float) -> None:
-        """Send, and go on until it is acknowledged. `eid`: ours, which the caller holds no longer."""
-        notice = Notice(FlowDealloc(eid, peer_eid), address)
-        self._core.send(address, notice.message.encode())
+    def tell(self, message: FlowDealloc, address: Address, now: float) -> None:
+        """Send, and go on until it is acknowledged. The caller does not hold the endpoint id any longer."""
+        self._core.send(address, message.encode())
         if len(self._waiting) >= SIZE:
-            self._core.eids.discard(eid)
+            self._core.eids.discard(message.eid)
             return
-        self._waiting[eid] = notice
-        self._agenda.set(eid, now + FIRST_PAUSE)
+        self._waiting[message.eid] = Notice(message, address)
+        self._agenda.set(message.eid, now + FIRST_PAUSE)
 
     def acknowledged(self, message: FlowDeallocAck, address: Address) -> None:
         notice = self._waiting.get(message.peer_eid)

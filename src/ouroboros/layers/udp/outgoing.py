@@ -25,6 +25,7 @@ from ouroboros.wire.extension import Extension
 from ouroboros.wire.udp import (
     MANAGEMENT_LENGTH,
     REQUEST_OAP_LENGTH,
+    FlowDealloc,
     FlowReply,
     FlowRequest,
     digest_of,
@@ -247,7 +248,7 @@ class Outgoing:
         if _peer_extension(sent.handshake.claimed(reply.oap), sent) is not None:
             del self._tries[sent.eid]
             self._late.cancel(sent.eid)
-            self._notices.tell(sent.eid, reply.peer_eid, sent.address, now)
+            self._notices.tell(FlowDealloc(sent.eid, reply.peer_eid), sent.address, now)
 
     # --- the end of requests
 
