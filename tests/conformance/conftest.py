@@ -114,8 +114,8 @@ def make_pair(
     before = descriptors(), mapped_flows(), children()
 
     def make(qos: QoSSpec | None = None) -> Pair:
-        qos = qos or QoSSpec()
-        qos = msgspec.structs.replace(qos, cypher_s=max(qos.cypher_s, world.cypher_s))
+        qos = qos or world.qos
+        qos = msgspec.structs.replace(qos, cypher_s=max(qos.cypher_s, world.qos.cypher_s))
         far = programs.shell("far", None, **house.environment)
         near = Flow()
         flows.append(near)

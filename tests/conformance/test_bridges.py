@@ -73,7 +73,7 @@ class TestReading:
     @pytest.mark.parametrize(
         "end",
         [
-            pytest.param("kill", marks=pytest.mark.needs("death")),
+            "kill",
             pytest.param("down", marks=pytest.mark.needs("shared-flags")),
         ],
     )

@@ -162,8 +162,8 @@ class TestFlowFlags:
 
 ALL = FRCT_RETRANSMIT | FRCT_RESCNTL | FRCT_LINGER
 #: Row of the second table of 4.1, QoS, initial flags; None: no FRCT.
-INITIAL: list[tuple[str, QoSSpec | None, int | None]] = [
-    ("unordered-by-default", None, None),
+INITIAL: list[tuple[str, QoSSpec, int | None]] = [
+    ("unordered-by-default", QoSSpec(), None),
     ("unordered", QoSSpec(in_order=0, ber=0), None),
     ("ordered-lossy", QoSSpec(in_order=1), FRCT_RESCNTL),
     ("ordered-reliable", QoSSpec(in_order=1, loss=0), ALL),

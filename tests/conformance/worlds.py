@@ -14,13 +14,13 @@ from udp_nodes import FAR, NEAR, free_port
 
 from ouroboros.control.messages import BootstrapIpcp, CreateIpcp, CreateName, RegisterName, UdpOptions
 from ouroboros.dev import Flow, QoSSpec
+from ouroboros.qos import QOS_DATA, QOS_RAW
 from ouroboros.runtime import client
 from ouroboros.testing.node import Node
 
 #: What a test may need that not every world has.
 PROPERTIES = {
     "back-pressure": "a writer waits, or is told, when the peer does not read; elsewhere packets are lost then",
-    "death": "the death of a peer is told from its deallocation",
     "instant": "what one end did has happened at the other when the call returns; elsewhere it may be on its way",
     "long": "packets without FRCT can be longer than a datagram",
     "shared-flags": "the flags that one end sets bind the other end, too",
@@ -46,8 +46,8 @@ class World:
     #: whether the test's end is the one that allocates, and how to get another node.
     offer: Callable[[str, bool, Callable[[], Node]], dict[str, str]]
     lacks: frozenset[str] = frozenset()
-    #: Every flow asks for so strong an encryption.
-    cypher_s: int = 0
+    #: What a flow asks for when the test does not say. Its `cypher_s` is the least that every flow asks for.
+    qos: QoSSpec = QOS_RAW
     #: What the test's end does to get the flow, each in a run of its own.
     sides: tuple[str, ...] = ("allocating", "accepting")
 
@@ -101,9 +101,11 @@ WORLDS = [
     # Two programs of one node, with nothing between them but a ring.
     World("local", _direct),
     # ... and they encrypt what is in it.
-    World("encrypted", _direct, cypher_s=256),
+    World("encrypted", _direct, qos=QoSSpec(cypher_s=256)),
     # ... with the relay of an impaired layer between them, which is set to do no harm.
     World("relayed", _relayed, frozenset(["back-pressure", "instant"])),
-    # Programs of two nodes, with a layer over UDP between them. One side only: two nodes take twice the time to start.
-    World("udp", _udp, frozenset(["death", "instant", "long", "shared-flags"]), sides=("allocating",)),
+    # Programs of two nodes, with a layer over UDP between them. One side only, because the suite is long.
+    World("udp", _udp, frozenset(["instant", "long", "shared-flags"]), sides=("allocating",)),
+    # ... and flows lose nothing there.
+    World("reliable", _udp, frozenset(["instant", "shared-flags"]), qos=QOS_DATA, sides=("allocating",)),
 ]
