@@ -971,7 +971,7 @@ class TestThreads:
 
 
 def ready(flow: Flow, how: str) -> bool:
-    """Whether a poller that is asked once, without waiting, calls the flow readable."""
+    """Whether a poller that is asked once, without waiting, calls the flow readable: a moment after a packet is there."""
     if how == "select":
         return bool(select.select([flow], [], [], 0)[0])
     if how == "poll":
@@ -999,6 +999,7 @@ class TestPolling:
         assert not ready(near, how)
         far.do("for _ in range(3): f.write(b'0123456789')")
         arrived(near, 3)
+        until(lambda: ready(near, how))
         for _ in range(2):
             assert ready(near, how)
             near.read()
@@ -1008,14 +1009,14 @@ class TestPolling:
         near.read()
         assert not ready(near, how)
         far.do("f.write(b'more')")
-        arrived(near, 1)
-        assert ready(near, how)
+        until(lambda: ready(near, how))
         assert near.read_many() == [b"more"]
         assert not ready(near, how)
 
     def test_the_mark_of_the_end_of_a_packet_is_readable(self, near: Flow, far: Shell, how: str) -> None:
         near.fileno()
         far.do("f.write(b'0123')")
+        until(lambda: ready(near, how))
         assert near.read(4) == b"0123"
         assert ready(near, how)
         assert near.read(4) == b""
@@ -1037,15 +1038,13 @@ class TestPolling:
             assert reader.result() == b"%d" % number
             assert not ready(near, how)
         far.do("f.write(b'last')")
-        arrived(near, 1)
-        assert ready(near, how)
+        until(lambda: ready(near, how))
 
     @pytest.mark.parametrize("end", ["f.dealloc()", "f.set_flags(FlowProperties.Down)"])
     @pytest.mark.needs("instant")
     def test_the_end_is_readable(self, near: Flow, far: Shell, how: str, end: str) -> None:
         far.do("f.write(b'last')")
-        arrived(near, 1)
-        assert ready(near, how)
+        until(lambda: ready(near, how))
         far.do(end)
         near.read()
         for _ in range(2):
