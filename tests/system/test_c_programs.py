@@ -72,6 +72,13 @@ def test_the_functions_do_what_they_say_without_spinning(node: NodeProcess, run:
         assert run(name, OUROBOROS_SPIN_US="0").finish() == (0, "ok\n", "")
 
 
+def test_a_program_that_changed_its_user_is_one_process(node: NodeProcess, run: Run) -> None:
+    if os.geteuid() == 0:
+        # Its new user has to get to the node.
+        node.directory.chmod(0o755)
+    assert run("drops").finish() == (0, "ok\n", "")
+
+
 # --- with Python at the other end
 
 
@@ -201,6 +208,20 @@ def test_without_anything_that_starts_a_node_calls_say_so(runtime_dir: Path, run
         starter.chmod(0o755)
     assert (status, said) == (0, "alloc -1002\n")
     assert "OUROBOROS_IRMD" in complaint
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a program the rights of any group")
+def test_a_program_with_the_rights_of_another_starts_no_node(
+    runtime_dir: Path, prefix: Path, tmp_path: Path, run: Run
+) -> None:
+    # Whoever runs it chooses its environment, and would choose what it starts with its rights.
+    program = build("peer", prefix, tmp_path)
+    os.chown(program, -1, 65534)
+    program.chmod(0o2755)
+    status, said, complaint = run("peer", "alloc", "x", OUROBOROS_IRMD="/bin/false").finish()
+    assert (status, said) == (0, "alloc -1002\n")
+    assert "the rights of somebody else" in complaint
+    assert list(runtime_dir.iterdir()) == []
 
 
 def test_a_c_program_starts_a_node(embedded: Path, run: Run) -> None:
