@@ -51,7 +51,7 @@ def run(prefix: Path, runtime_dir: Path, tmp_path: Path) -> Iterator[Run]:
         program.dispose()
 
 
-@pytest.mark.parametrize("name", ["flows", "control", "events", "join", "threads", "forks", "signals"])
+@pytest.mark.parametrize("name", ["flows", "control", "events", "join", "threads", "forks", "signals", "storm"])
 def test_the_functions_do_what_they_say(node: NodeProcess, run: Run, name: str) -> None:
     assert run(name).finish() == (0, "ok\n", "")
     # It gave everything back, also what its children and cancelled threads had.
@@ -68,7 +68,7 @@ def test_the_management_functions_do_what_they_say(node: NodeProcess, run: Run) 
 
 
 def test_the_functions_do_what_they_say_without_spinning(node: NodeProcess, run: Run) -> None:
-    for name in ("flows", "events", "threads"):
+    for name in ("flows", "events", "threads", "storm"):
         assert run(name, OUROBOROS_SPIN_US="0").finish() == (0, "ok\n", "")
 
 
@@ -169,6 +169,22 @@ def test_a_flow_between_c_and_python_is_encrypted(node: NodeProcess, run: Run) -
     assert peer.finish() == (0, "accept 64\nread secret question\nwrite 13\nevent 16\ndealloc 0\n", "")
 
 
+def test_a_flow_that_a_c_program_allocates_is_encrypted_when_its_node_says_so(
+    node: NodeProcess, run: Run, runtime_dir: Path
+) -> None:
+    settings = runtime_dir / "security" / "client" / "python" / "enc.conf"
+    settings.parent.mkdir(parents=True)
+    settings.touch()
+    acceptor = Background.waiting_for_node(lambda: flow_accept(name="python"))
+    peer = run("peer", "alloc", "python", "write", "secret question", "read", "dealloc")
+    with acceptor.result() as flow:
+        assert flow.security is not None
+        assert flow.get_qos().cypher_s == 256
+        assert flow.readline() == "secret question"
+        flow.writeline("secret answer")
+    assert peer.finish() == (0, "alloc 64\nwrite 15\nread secret answer\ndealloc 0\n", "")
+
+
 # --- the node
 
 
@@ -253,6 +269,25 @@ def test_the_libraries_have_the_names_that_programs_ask_for(prefix: Path) -> Non
         assert f"libouroboros-{name}.so.0.23\0".encode() in library.read_bytes()
         for link in ("", ".0.23"):
             assert (prefix / "lib" / f"libouroboros-{name}.so{link}").resolve() == library
+
+
+#: The functions of `dev.h`, `fccntl.h` and `fqueue.h`, and those of `irm.h`.
+FUNCTIONS = {
+    "dev": """flow_alloc flow_accept flow_join flow_dealloc flow_read flow_write fccntl
+        fset_create fset_destroy fset_zero fset_add fset_del fset_has
+        fqueue_create fqueue_destroy fqueue_next fqueue_type fevent""",
+    "irm": """irm_create_ipcp irm_destroy_ipcp irm_list_ipcps irm_enroll_ipcp irm_bootstrap_ipcp irm_connect_ipcp
+        irm_disconnect_ipcp irm_bind_program irm_unbind_program irm_bind_process irm_unbind_process
+        irm_create_name irm_destroy_name irm_list_names irm_reg_name irm_unreg_name""",
+}
+
+
+@pytest.mark.skipif(shutil.which("nm") is None, reason="there is no nm")
+@pytest.mark.parametrize("name", ["dev", "irm"])
+def test_the_libraries_have_their_functions_and_nothing_else(prefix: Path, name: str) -> None:
+    words = ["nm", "-D", "--defined-only", "--format=just-symbols", str(prefix / "lib" / f"libouroboros-{name}.so")]
+    symbols = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    assert sorted(symbols) == sorted(FUNCTIONS[name].split())
 
 
 @pytest.mark.skipif(shutil.which("pkg-config") is None, reason="there is no pkg-config")
