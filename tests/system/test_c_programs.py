@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from c_support import CProgram, build, cannot_build, install
 from support import Background, NodeProcess, Programs, node_info, until
+from udp_nodes import Nodes
 
 from ouroboros.control.messages import BindProcess, ListFlows, ListNames
 from ouroboros.dev import FlowDownException, FlowPeerException, QoSSpec, flow_accept, flow_alloc
@@ -158,6 +159,18 @@ def test_the_death_of_a_peer_is_seen_without_a_node(
     _kill(node)
     shell.kill()
     assert peer.finish() == (0, "event 32\nread -1006\n", "")
+
+
+def test_a_c_program_allocates_a_flow_to_another_node(nodes: Nodes, run: Run) -> None:
+    accepting = nodes.accept()
+    words = ("reliable", "alloc", "clock", "write", "what time?", "event", "read", "event", "read", "dealloc")
+    peer = run("peer", *words, OUROBOROS_RUNTIME_DIR=str(nodes.near.directory))
+    with accepting.result() as flow:
+        assert flow.get_qos().reliable
+        assert flow.readline() == "what time?"
+        flow.writeline("noon")
+    said = "alloc 64\nwrite 10\nevent 1\nread noon\nevent 16\nread -1005\ndealloc 0\n"
+    assert peer.finish() == (0, said, "")
 
 
 def test_a_flow_between_c_and_python_is_encrypted(node: NodeProcess, run: Run) -> None:
