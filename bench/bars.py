@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.rows import IDLE_FLOWS, LEVELS, LOSSES
+from bench.rows import C_SIZES, IDLE_FLOWS, LEVELS, LOSSES
 
 #: A row and a column of the table.
 Cell = tuple[str, str]
@@ -98,6 +98,20 @@ def _shared() -> list[Bar]:
     return bars
 
 
+def _c_programs() -> list[Bar]:
+    prototype = "over the C prototype"
+    trips = [
+        Bar(f"C programs, round trips a second, {where}: {prototype}", (row, OURS), (row, "reference"), at_least=5)
+        for row, where in (("c-trips", "a core each"), ("c-trips-free", "where the kernel puts them"))
+    ]
+    rates = [
+        Bar(f"C programs, one way {size} B: {prototype}", (row, OURS), (row, "reference"), at_least=3)
+        for size in C_SIZES
+        for row in [f"c-rate-{size}"]
+    ]
+    return trips + rates
+
+
 def _network() -> list[Bar]:
     rates = [
         bar
@@ -180,6 +194,7 @@ BARS: list[Bar] = [
     ),
     Bar("awaited round trip 64 B: faster than streams", ("aio-rtt", "streams"), ("aio-rtt", OURS), at_least=3),
     Bar("awaited one way 64 B: over streams", ("aio-rate", OURS), ("aio-rate", "streams"), at_least=3),
+    *_c_programs(),
     *_network(),
     *_encrypted(),
 ]

@@ -30,6 +30,12 @@ class BenchError(Exception):
     """A measurement could not be made; the text goes into the report."""
 
 
+def our_tool(name: str) -> list[str]:
+    """The command line that runs one of our tools."""
+    script = Path(sys.executable).parent / name
+    return [str(script)] if script.exists() else [sys.executable, "-m", f"ouroboros.tools.{name}"]
+
+
 class Program:
     """One worker process. `start` gives it a command, `finish` takes the answer."""
 
@@ -108,7 +114,7 @@ class Node:
     def __enter__(self) -> Self:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*self._prefix, *_tool("irmd")],
+                [*self._prefix, *our_tool("irmd")],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -129,7 +135,11 @@ class Node:
     def irm(self, words: str) -> None:
         """Run the command `irm` with these words; raise BenchError with what it says when it fails."""
         done = subprocess.run(
-            [*_tool("irm"), *words.split()], env={**os.environ, **self.env}, capture_output=True, text=True, check=False
+            [*our_tool("irm"), *words.split()],
+            env={**os.environ, **self.env},
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode != 0:
             raise BenchError(done.stderr.strip() or f"irm {words} failed")
@@ -257,11 +267,6 @@ def _as_they_answer(programs: list[Program]) -> Iterator[Program]:
             for key, _ in ready:
                 selector.unregister(key.fileobj)
                 yield key.data
-
-
-def _tool(name: str) -> list[str]:
-    script = Path(sys.executable).parent / name
-    return [str(script)] if script.exists() else [sys.executable, "-m", f"ouroboros.tools.{name}"]
 
 
 def _end(process: subprocess.Popen[Any]) -> None:

@@ -1,6 +1,7 @@
 """The C prototype where it is installed: `OUROBOROS_REFERENCE` is its prefix, and its own tools do the measuring.
 
-It has fixed paths, so it gets two hosts of its own: network, mount and IPC namespaces, with a veth pair between them.
+It has fixed paths, so it gets hosts of its own: mount and IPC namespaces, and for a UDP layer two network namespaces with a
+veth pair between them. The same tools, as they are, also run on a node of ours.
 """
 
 from __future__ import annotations
@@ -11,26 +12,29 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from subprocess import PIPE, STDOUT
-from typing import Self
+from typing import Protocol, Self
 
-from bench.harness import PATIENCE, BenchError
+from bench.harness import PATIENCE, BenchError, Node, our_tool
 from bench.loops import RoundTrips
 from ouroboros.testing.link import NamespacePair
 
 _VARIABLE = "OUROBOROS_REFERENCE"
 _NAMES = ("oping", "ocbr")
+#: Else the server of `oping` prints each packet, into a pipe that fills.
+_SERVER = {"oping": ["-Q"], "ocbr": []}
 #: Seconds for anything that takes less.
 _PATIENCE = 20.0
 #: An allocation can fail by a race in the prototype, and its server ends then.
 _TRIES = 5
 _COUNTED = 2.5
 _ROUND_TRIP = re.compile(r"time=([0-9.]+) (ms|us|µs)")
-_SENT = re.compile(r"sent statistics:\s+(\d+) packets")
-_CAME = re.compile(r"Flow\s+\d+:\s+(\d+) packets .* in\s+(\d+) ms")
+_FLOOD = re.compile(r"(\d+) packets transmitted, (\d+) received, .* time: ([0-9.]+) ms")
+_SENT = re.compile(r"sent statistics:\s+(\d+) packets, .* in\s+(\d+) ms")
+_CAME = re.compile(r"Flow\s+\d+:\s+(\d+) packets")
 
 #: Makes the paths private and says so; ends at the end of its input.
 _HOLD = """
@@ -42,15 +46,19 @@ exec cat
 """
 
 
-def lacks() -> str | None:
-    """Why it cannot be measured here, None when it can."""
+def lacks(network: bool = True) -> str | None:
+    """Why it cannot be measured here, None when it can; `network`: between two hosts."""
     prefix = os.environ.get(_VARIABLE)
     if not prefix:
         return f"{_VARIABLE} does not say where it is installed"
     missing = [
         path for path in ("sbin/irmd", "sbin/irm", "bin/oping", "bin/ocbr") if not (Path(prefix) / path).exists()
     ]
-    return f"there is no {missing[0]} in {prefix}" if missing else NamespacePair.lacks()
+    if missing:
+        return f"there is no {missing[0]} in {prefix}"
+    if network:
+        return NamespacePair.lacks()
+    return None if os.geteuid() == 0 else "namespaces of its own need root"
 
 
 def version() -> str:
@@ -61,25 +69,38 @@ def version() -> str:
     return (done.stdout + done.stderr).strip() or "unknown version"
 
 
-class Reference:
-    """Two hosts that run it, the server first. Use as a context manager. Raises BenchError."""
+class _Host(Protocol):
+    """Where the tools run, and their daemon or a node."""
 
-    def __init__(self) -> None:
+    def run(self, tool: str, *words: str, core: int | None = None) -> str:
+        """Run a tool to its end; return what it prints. Raises BenchError when it fails."""
+
+    def start(self, tool: str, *words: str, core: int | None = None) -> subprocess.Popen[str]:
+        """Start a server, which is ready when this returns."""
+
+
+class Tools:
+    """The prototype's tools, between a server and a client. Use as a context manager. Raises BenchError."""
+
+    _server: _Host
+    _client: _Host
+
+    def __init__(self, cores: tuple[int | None, int | None] = (None, None)) -> None:
+        self._cores = cores
         self._prefix = Path(os.environ[_VARIABLE])
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            pair = stack.enter_context(NamespacePair(None))
-            self._hosts = [stack.enter_context(_Host(pair, side, self._prefix)) for side in (0, 1)]
-            server, client = self._hosts
-            for name in _NAMES:
-                server.run("irm", "bind", "program", name, "name", name)
-                client.run("irm", "name", "create", name)
+            self._server, self._client = self._open(stack)
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def _open(self, stack: ExitStack) -> tuple[_Host, _Host]:
+        """Where the server and the client run, names and bindings made; the stack takes it down."""
+        raise NotImplementedError
 
     def round_trips(self, size: int, count: int) -> RoundTrips:
         """One packet after the other, as `oping -f` does it."""
@@ -89,15 +110,24 @@ class Reference:
             raise BenchError(f"oping got {len(took)} of {count} answers")
         return RoundTrips(took[len(took) // 2], took[len(took) * 99 // 100], sum(took) / len(took))
 
+    def flood(self, size: int, count: int) -> float:
+        """The same, printing nothing meanwhile; how many a second."""
+        said, _, _ = self._talk("oping", ["-n", "oping", "-f", "-Q", "-c", str(count), "-s", str(size)])
+        found = _FLOOD.search(said)
+        if found is None or int(found[2]) < count * 0.99:
+            raise BenchError(f"oping did not get its answers: {said.strip()!r}")
+        return int(found[2]) / float(found[3]) * 1e3
+
     def one_way(self, size: int, seconds: int) -> tuple[float, float]:
         """`ocbr` as fast as it goes; return the packets a second that arrive, and how many percent do not."""
         sent, came, _ = self._talk("ocbr", ["-n", "ocbr", "-f", "-d", str(seconds), "-s", str(size)])
-        packets, times = zip(*_CAME.findall(came), strict=True) if _CAME.search(came) else ((), ())
+        packets = _CAME.findall(came)
         total = _SENT.search(sent)
         if total is None or not packets:
             raise BenchError(f"ocbr counted nothing: {sent.strip()!r}, {came.strip()!r}")
         received = sum(map(int, packets))
-        return received / sum(map(int, times)) * 1e3, max(0.0, 100 * (1 - received / int(total[1])))
+        # Not over the times that the server prints: it goes on counting when nothing comes any more.
+        return received / int(total[2]) * 1e3, max(0.0, 100 * (1 - received / int(total[1])))
 
     def set_ups(self) -> float:
         """How often a second `oping` can be started, allocate a flow, use it once and end; nearly all of it is the flow."""
@@ -105,12 +135,11 @@ class Reference:
 
     def _talk(self, tool: str, words: Sequence[str]) -> tuple[str, str, float]:
         """Run a tool against its server; return what both print, and how many seconds the client ran."""
-        server, client = self._hosts
         for _ in range(_TRIES):
-            listening = server.start(tool, "-l")
+            listening = self._server.start(tool, "-l", *_SERVER[tool], core=self._cores[0])
             try:
                 start = time.perf_counter()
-                said = client.run(tool, *words)
+                said = self._client.run(tool, *words, core=self._cores[1])
                 seconds = time.perf_counter() - start
                 if tool == "ocbr":
                     # Its server prints the last of what it counted when the flow has been silent for a second.
@@ -123,11 +152,76 @@ class Reference:
         raise BenchError(f"{tool} failed {_TRIES} times, at last: {failed}")
 
 
-class _Host:
-    """One host: its namespaces, and the daemon with a UDP layer."""
+class Reference(Tools):
+    """On two hosts that run the prototype, over UDP."""
 
-    def __init__(self, pair: NamespacePair, side: int, prefix: Path) -> None:
-        self._pair, self._side, self._prefix = pair, side, prefix
+    def _open(self, stack: ExitStack) -> tuple[_Host, _Host]:
+        pair = stack.enter_context(NamespacePair(None))
+        hosts = []
+        for side in (0, 1):
+            known = "".join(f"{pair.addresses[1 - side]} {hashlib.md5(name.encode()).hexdigest()}\n" for name in _NAMES)
+            host = stack.enter_context(_PrototypeHost(self._prefix, pair.command(side), known))
+            host.run("irm", *f"ipcp bootstrap type udp4 name udp layer net ip {pair.addresses[side]}".split())
+            hosts.append(host)
+        server, client = hosts
+        for name in _NAMES:
+            server.run("irm", "bind", "program", name, "name", name)
+            client.run("irm", "name", "create", name)
+        return server, client
+
+
+class ReferenceLocal(Tools):
+    """On one host that runs the prototype, with a local layer."""
+
+    def _open(self, stack: ExitStack) -> tuple[_Host, _Host]:
+        host = stack.enter_context(_PrototypeHost(self._prefix))
+        host.run("irm", "ipcp", "bootstrap", "type", "local", "name", "here", "layer", "here")
+        for name in _NAMES:
+            host.run("irm", "bind", "program", name, "name", name)
+            host.run("irm", "name", "register", name, "layer", "here")
+        return host, host
+
+
+class OnOurNode(Tools):
+    """On a node of ours, by way of our libraries."""
+
+    def _open(self, stack: ExitStack) -> tuple[_Host, _Host]:
+        node = stack.enter_context(Node())
+        libraries = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        done = subprocess.run(
+            [*our_tool("ouroboros"), "cdev", "--prefix", str(libraries)], capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise BenchError(done.stderr.strip())
+        for name in _NAMES:
+            # Allocations wait for a name that exists, so its server need not be ready.
+            node.irm(f"name create {name}")
+            node.irm(f"bind program {self._prefix / 'bin' / name} name {name}")
+        host = _OurHost(self._prefix, {**node.env, "LD_LIBRARY_PATH": str(libraries / "lib")})
+        return host, host
+
+
+class _OurHost:
+    """What it takes to run the tools on a node of ours."""
+
+    def __init__(self, prefix: Path, env: Mapping[str, str]) -> None:
+        self._prefix = prefix
+        self._env = {**os.environ, **env}
+
+    def run(self, tool: str, *words: str, core: int | None = None) -> str:
+        return _run([*_on(core), str(self._prefix / "bin" / tool), *words], self._env)
+
+    def start(self, tool: str, *words: str, core: int | None = None) -> subprocess.Popen[str]:
+        command = [*_on(core), str(self._prefix / "bin" / tool), *words]
+        return subprocess.Popen(command, stdout=PIPE, stderr=STDOUT, text=True, env=self._env)
+
+
+class _PrototypeHost:
+    """A host of the prototype: its namespaces and its daemon. `inside`: what runs a command in the network namespace that it
+    takes; `known`: its file of hosts."""
+
+    def __init__(self, prefix: Path, inside: Sequence[str] = (), known: str = "") -> None:
+        self._prefix, self._inside, self._known = prefix, inside, known
         self._directory = tempfile.TemporaryDirectory(prefix="bench-")
         self._log = Path(self._directory.name) / "irmd.log"
 
@@ -142,48 +236,39 @@ class _Host:
                 )
             stack.callback(_end, daemon)
             self._wait_for("daemon started")
-            address = self._pair.addresses[self._side]
-            self.run("irm", *f"ipcp bootstrap type udp4 name udp layer net ip {address}".split())
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def run(self, tool: str, *words: str) -> str:
-        """Run a tool to its end; return what it prints. Raises BenchError when it fails."""
-        done = subprocess.run(
-            self._command(tool, *words), stdout=PIPE, stderr=STDOUT, text=True, check=False, timeout=PATIENCE
-        )
-        if done.returncode != 0:
-            raise BenchError(f"{tool} {' '.join(words)}: {done.stdout.strip()}")
-        return done.stdout
+    def run(self, tool: str, *words: str, core: int | None = None) -> str:
+        return _run(self._command(tool, *words, core=core))
 
-    def start(self, tool: str, *words: str) -> subprocess.Popen[str]:
-        """Start a server, which is ready when this returns."""
+    def start(self, tool: str, *words: str, core: int | None = None) -> subprocess.Popen[str]:
         before = self._programs()
-        server = subprocess.Popen(self._command(tool, *words), stdout=PIPE, stderr=STDOUT, text=True)
+        server = subprocess.Popen(self._command(tool, *words, core=core), stdout=PIPE, stderr=STDOUT, text=True)
         _wait_until(lambda: self._programs() > before, f"{tool} did not start")
         return server
 
     def _hold(self) -> subprocess.Popen[str]:
         hosts = Path(self._directory.name) / "hosts"
-        other = self._pair.addresses[1 - self._side]
-        hosts.write_text("".join(f"{other} {hashlib.md5(name.encode()).hexdigest()}\n" for name in _NAMES))
+        hosts.write_text(self._known)
         words = ["unshare", "--mount", "--ipc", "--propagation", "private", "sh", "-c", _HOLD, "sh", str(hosts)]
-        holder = subprocess.Popen(self._pair.command(self._side, *words), stdin=PIPE, stdout=PIPE, text=True)
+        holder = subprocess.Popen([*self._inside, *words], stdin=PIPE, stdout=PIPE, text=True)
         assert holder.stdout is not None
         if holder.stdout.readline() != "\n":
             raise BenchError("the C prototype got no namespaces of its own")
         return holder
 
-    def _command(self, tool: str, *words: str) -> list[str]:
+    def _command(self, tool: str, *words: str, core: int | None = None) -> list[str]:
         enter = ["nsenter", f"--target={self._holder.pid}", "--mount", "--ipc", "--net", "--"]
         folder = "sbin" if tool.startswith("irm") else "bin"
         # The daemon looks for programs in its path.
         path = f"PATH={self._prefix / 'bin'}:{self._prefix / 'sbin'}:{os.environ['PATH']}"
         return [
             *enter,
+            *_on(core),
             "env",
             path,
             f"LD_LIBRARY_PATH={self._prefix / 'lib'}",
@@ -196,6 +281,18 @@ class _Host:
 
     def _wait_for(self, text: str) -> None:
         _wait_until(lambda: text in self._log.read_text(errors="replace"), f"irmd did not say {text!r}")
+
+
+def _on(core: int | None) -> list[str]:
+    """What makes a command run on that core."""
+    return [] if core is None else ["taskset", "-c", str(core)]
+
+
+def _run(command: Sequence[str], env: Mapping[str, str] | None = None) -> str:
+    done = subprocess.run(command, stdout=PIPE, stderr=STDOUT, text=True, check=False, timeout=PATIENCE, env=env)
+    if done.returncode != 0:
+        raise BenchError(f"{' '.join(command)}: {done.stdout.strip()}")
+    return done.stdout
 
 
 def _wait_until(condition: Callable[[], bool], otherwise: str) -> None:

@@ -71,6 +71,18 @@ def _shared() -> dict[str, Row]:
     }
 
 
+C_SIZES = (64, 1000)
+
+
+def _c_programs() -> dict[str, Row]:
+    section = "C programs on one machine"
+    return {
+        "c-trips": Row("c", "oping -f 64 B, a core each", "/s", section),
+        "c-trips-free": Row("c", "oping -f 64 B, where the kernel puts them", "/s", section),
+        **{f"c-rate-{size}": Row("c", f"ocbr -f {size} B, received", "/s", section) for size in C_SIZES},
+    }
+
+
 LINK_ROUND_TRIP_MS = 10
 #: Percent of the packets that the bad links lose, in either direction.
 LOSSES = (1, 5)
@@ -133,6 +145,7 @@ ROWS: dict[str, Row] = {
     "aio-rtt": Row("aio", "round trip 64 B, mean, awaited", "us"),
     "aio-rate-blocking": Row("aio", "one way 64 B, blocking calls", "/s"),
     "aio-rate": Row("aio", "one way 64 B, awaited", "/s"),
+    **_c_programs(),
     **_network(),
     **_encrypted(),
 }

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bench.measures import awaited, encrypted, footprint, growth, idle, imports, packets, setup, shared_core, udp
+from bench.measures import (
+    awaited,
+    c_programs,
+    encrypted,
+    footprint,
+    growth,
+    idle,
+    imports,
+    packets,
+    setup,
+    shared_core,
+    udp,
+)
 from bench.run import Run
 
 MEASURES: dict[str, Callable[[Run], None]] = {
@@ -17,6 +29,7 @@ MEASURES: dict[str, Callable[[Run], None]] = {
     "idle": idle.measure,
     "shared": shared_core.measure,
     "aio": awaited.measure,
+    "c": c_programs.measure,
     "udp": udp.raw,
     "reliable": udp.reliable,
     "lossy": udp.lossy,

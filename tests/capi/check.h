@@ -48,11 +48,10 @@ static inline void * accept_one(void * argument)
         return NULL;
 }
 
-/* A flow of this process to itself: ends[0] allocated it, ends[1] accepted it. */
-static inline void make_flow(int ends[2], qosspec_t * qs, qosspec_t * accepted)
+/* A flow of this process, which accepts for NAME, to itself: ends[0] allocated it, ends[1] accepted it. */
+static inline void make_bound_flow(int ends[2], qosspec_t * qs, qosspec_t * accepted)
 {
         struct acceptance acceptance = {.fd = 0};
-        IS(irm_bind_process(getpid(), NAME), 0);
         IS(pthread_create(&acceptance.thread, NULL, accept_one, &acceptance), 0);
         ends[0] = flow_alloc(NAME, qs, &late);
         IS(pthread_join(acceptance.thread, NULL), 0);
@@ -60,6 +59,12 @@ static inline void make_flow(int ends[2], qosspec_t * qs, qosspec_t * accepted)
         TRUE(ends[0] >= 64 && ends[1] >= 64 && ends[0] != ends[1]);
         if (accepted != NULL)
                 *accepted = acceptance.qs;
+}
+
+static inline void make_flow(int ends[2], qosspec_t * qs, qosspec_t * accepted)
+{
+        IS(irm_bind_process(getpid(), NAME), 0);
+        make_bound_flow(ends, qs, accepted);
 }
 
 static inline void end_flow(int ends[2])

@@ -1,7 +1,7 @@
 /*
  * One end of a flow, for tests that have the other end in another process.
  *
- *     peer accept | alloc NAME | read | write TEXT | event | dealloc | fork | exit | die ...
+ *     peer accept | reliable | alloc NAME | read | write TEXT | event | dealloc | fork | exit | die ...
  *
  * Carries out the words one after the other, and says what came of each.
  */
@@ -11,6 +11,7 @@
 #include <signal.h>
 
 static int fd;
+static qosspec_t * qos;
 
 static void wait_for_event(void)
 {
@@ -36,13 +37,16 @@ static void say_read(void)
 
 int main(int argc, char ** argv)
 {
+        qosspec_t data = qos_data;
         setvbuf(stdout, NULL, _IOLBF, 0);
         for (int i = 1; i < argc; ++i) {
                 const char * word = argv[i];
                 if (strcmp(word, "accept") == 0)
                         printf("accept %d\n", fd = flow_accept(NULL, NULL));
                 else if (strcmp(word, "alloc") == 0)
-                        printf("alloc %d\n", fd = flow_alloc(argv[++i], NULL, NULL));
+                        printf("alloc %d\n", fd = flow_alloc(argv[++i], qos, NULL));
+                else if (strcmp(word, "reliable") == 0)
+                        qos = &data;
                 else if (strcmp(word, "read") == 0)
                         say_read();
                 else if (strcmp(word, "write") == 0)

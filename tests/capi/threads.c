@@ -1,8 +1,14 @@
 /* Threads: one flow in many, waking up, and cancellation in every call that waits. */
 
+#define _GNU_SOURCE
+
 #include "check.h"
 
+#include <sched.h>
 #include <semaphore.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <sys/syscall.h>
 
 static int ends[2];
 
@@ -102,6 +108,83 @@ static void test_who_waits_is_told_of_the_end(void)
         IS(flow_dealloc(ends[1]), 0);
 }
 
+/* --- a descriptor that is used again */
+
+static sem_t held, let_go;
+static volatile pid_t waiting;
+
+/* Keeps the thread from looking, while the test goes on. */
+static void hold(int number)
+{
+        (void) number;
+        sem_post(&held);
+        while (sem_wait(&let_go) < 0)
+                ;
+}
+
+static void * wait_on_flow(void * write)
+{
+        static char packet[4096];
+        ssize_t result;
+        waiting = gettid();
+        if (write == NULL)
+                return (void *) flow_read(ends[0], packet, sizeof(packet));
+        while ((result = flow_write(ends[0], packet, sizeof(packet))) > 0)
+                ;
+        return (void *) result;
+}
+
+static bool sleeps_in(long call)
+{
+        char path[64];
+        long number = -1;
+        snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", waiting);
+        FILE * file = fopen(path, "r");
+        if (file == NULL)
+                return false;
+        if (fscanf(file, "%ld", &number) != 1)
+                number = -1;
+        fclose(file);
+        return number == call;
+}
+
+static void test_a_call_stays_with_its_flow(bool write)
+{
+        struct sigaction action = {.sa_handler = hold};
+        pthread_t thread;
+        void * result;
+        char byte;
+        int old[2];
+        IS(sigaction(SIGUSR1, &action, NULL), 0);
+        make_flow(ends, NULL, NULL);
+        memcpy(old, ends, sizeof(old));
+        waiting = 0;
+        IS(pthread_create(&thread, NULL, wait_on_flow, write ? &byte : NULL), 0);
+        while (!sleeps_in(write ? SYS_futex : SYS_ppoll))
+                sched_yield();
+        IS(pthread_kill(thread, SIGUSR1), 0);
+        sem_wait(&held);
+        end_flow(ends);
+        make_flow(ends, NULL, NULL);
+        TRUE((ends[0] == old[0] && ends[1] == old[1]) || (ends[0] == old[1] && ends[1] == old[0]));
+        IS(flow_write(ends[0], "new", 3), 3);
+        IS(flow_write(ends[1], "new", 3), 3);
+        sem_post(&let_go);
+        IS(pthread_join(thread, &result), 0);
+        IS((ssize_t) result, -ENOTALLOC);
+        /* Nothing of the other flow was taken, and nothing put into it. */
+        for (int i = 0; i < 2; ++i) {
+                IS(fccntl(ends[i], FLOWSFLAGS, (uint32_t) (FLOWFDEFAULT | FLOWFRNOBLOCK)), 0);
+                IS(flow_read(ends[i], &byte, 1), 1);
+                IS(byte, 'n');
+                IS(flow_read(ends[i], &byte, 1), 1);
+                IS(flow_read(ends[i], &byte, 1), 1);
+                IS(flow_read(ends[i], &byte, 1), 0);
+                IS(flow_read(ends[i], &byte, 1), -EAGAIN);
+        }
+        end_flow(ends);
+}
+
 /* --- cancellation */
 
 static fset_t * set;
@@ -166,8 +249,8 @@ static void test_threads_can_be_cancelled(void)
                         IS(pthread_create(&thread, NULL, wait_cancelled, (void *) calls[i]), 0);
                         sem_wait(&started);
                         /* Now and then it is asleep already, and now and then not yet. */
-                        for (int turn = 0; turn < round * 3; ++turn)
-                                nanosleep(&(struct timespec) {0, 50 * 1000}, NULL);
+                        for (int turn = 0; turn < round * round; ++turn)
+                                sched_yield();
                         IS(pthread_cancel(thread), 0);
                         IS(pthread_join(thread, &result), 0);
                         TRUE(result == PTHREAD_CANCELED);
@@ -190,6 +273,10 @@ int main(void)
         sem_init(&started, 0, 0);
         test_a_flow_is_shared_by_threads();
         test_who_waits_is_told_of_the_end();
+        sem_init(&held, 0, 0);
+        sem_init(&let_go, 0, 0);
+        test_a_call_stays_with_its_flow(false);
+        test_a_call_stays_with_its_flow(true);
         test_threads_can_be_cancelled();
         return done();
 }

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from c_support import CProgram, build, cannot_build, install
 from support import Background, NodeProcess, Programs, node_info, until
+from udp_nodes import Nodes
 
 from ouroboros.control.messages import BindProcess, ListFlows, ListNames
 from ouroboros.dev import FlowDownException, FlowPeerException, QoSSpec, flow_accept, flow_alloc
@@ -51,7 +52,7 @@ def run(prefix: Path, runtime_dir: Path, tmp_path: Path) -> Iterator[Run]:
         program.dispose()
 
 
-@pytest.mark.parametrize("name", ["flows", "control", "events", "join", "threads", "forks", "signals"])
+@pytest.mark.parametrize("name", ["flows", "control", "events", "join", "threads", "forks", "signals", "storm"])
 def test_the_functions_do_what_they_say(node: NodeProcess, run: Run, name: str) -> None:
     assert run(name).finish() == (0, "ok\n", "")
     # It gave everything back, also what its children and cancelled threads had.
@@ -68,8 +69,15 @@ def test_the_management_functions_do_what_they_say(node: NodeProcess, run: Run) 
 
 
 def test_the_functions_do_what_they_say_without_spinning(node: NodeProcess, run: Run) -> None:
-    for name in ("flows", "events", "threads"):
+    for name in ("flows", "events", "threads", "storm"):
         assert run(name, OUROBOROS_SPIN_US="0").finish() == (0, "ok\n", "")
+
+
+def test_a_program_that_changed_its_user_is_one_process(node: NodeProcess, run: Run) -> None:
+    if os.geteuid() == 0:
+        # Its new user has to get to the node.
+        node.directory.chmod(0o755)
+    assert run("drops").finish() == (0, "ok\n", "")
 
 
 # --- with Python at the other end
@@ -153,6 +161,18 @@ def test_the_death_of_a_peer_is_seen_without_a_node(
     assert peer.finish() == (0, "event 32\nread -1006\n", "")
 
 
+def test_a_c_program_allocates_a_flow_to_another_node(nodes: Nodes, run: Run) -> None:
+    accepting = nodes.accept()
+    words = ("reliable", "alloc", "clock", "write", "what time?", "event", "read", "event", "read", "dealloc")
+    peer = run("peer", *words, OUROBOROS_RUNTIME_DIR=str(nodes.near.directory))
+    with accepting.result() as flow:
+        assert flow.get_qos().reliable
+        assert flow.readline() == "what time?"
+        flow.writeline("noon")
+    said = "alloc 64\nwrite 10\nevent 1\nread noon\nevent 16\nread -1005\ndealloc 0\n"
+    assert peer.finish() == (0, said, "")
+
+
 def test_a_flow_between_c_and_python_is_encrypted(node: NodeProcess, run: Run) -> None:
     peer = _accepted(run, "read", "write", "secret answer", "event", "dealloc")
     with flow_alloc("peer", QoSSpec(cypher_s=256)) as flow:
@@ -160,6 +180,22 @@ def test_a_flow_between_c_and_python_is_encrypted(node: NodeProcess, run: Run) -
         flow.writeline("secret question")
         assert flow.readline() == "secret answer"
     assert peer.finish() == (0, "accept 64\nread secret question\nwrite 13\nevent 16\ndealloc 0\n", "")
+
+
+def test_a_flow_that_a_c_program_allocates_is_encrypted_when_its_node_says_so(
+    node: NodeProcess, run: Run, runtime_dir: Path
+) -> None:
+    settings = runtime_dir / "security" / "client" / "python" / "enc.conf"
+    settings.parent.mkdir(parents=True)
+    settings.touch()
+    acceptor = Background.waiting_for_node(lambda: flow_accept(name="python"))
+    peer = run("peer", "alloc", "python", "write", "secret question", "read", "dealloc")
+    with acceptor.result() as flow:
+        assert flow.security is not None
+        assert flow.get_qos().cypher_s == 256
+        assert flow.readline() == "secret question"
+        flow.writeline("secret answer")
+    assert peer.finish() == (0, "alloc 64\nwrite 15\nread secret answer\ndealloc 0\n", "")
 
 
 # --- the node
@@ -203,6 +239,20 @@ def test_without_anything_that_starts_a_node_calls_say_so(runtime_dir: Path, run
     assert "OUROBOROS_IRMD" in complaint
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a program the rights of any group")
+def test_a_program_with_the_rights_of_another_starts_no_node(
+    runtime_dir: Path, prefix: Path, tmp_path: Path, run: Run
+) -> None:
+    # Whoever runs it chooses its environment, and would choose what it starts with its rights.
+    program = build("peer", prefix, tmp_path)
+    os.chown(program, -1, 65534)
+    program.chmod(0o2755)
+    status, said, complaint = run("peer", "alloc", "x", OUROBOROS_IRMD="/bin/false").finish()
+    assert (status, said) == (0, "alloc -1002\n")
+    assert "the rights of somebody else" in complaint
+    assert list(runtime_dir.iterdir()) == []
+
+
 def test_a_c_program_starts_a_node(embedded: Path, run: Run) -> None:
     peer = run("peer", "accept", "read", "listen", PATH="/nowhere")
     until(lambda: (embedded / "irm.sock").exists())
@@ -232,6 +282,25 @@ def test_the_libraries_have_the_names_that_programs_ask_for(prefix: Path) -> Non
         assert f"libouroboros-{name}.so.0.23\0".encode() in library.read_bytes()
         for link in ("", ".0.23"):
             assert (prefix / "lib" / f"libouroboros-{name}.so{link}").resolve() == library
+
+
+#: The functions of `dev.h`, `fccntl.h` and `fqueue.h`, and those of `irm.h`.
+FUNCTIONS = {
+    "dev": """flow_alloc flow_accept flow_join flow_dealloc flow_read flow_write fccntl
+        fset_create fset_destroy fset_zero fset_add fset_del fset_has
+        fqueue_create fqueue_destroy fqueue_next fqueue_type fevent""",
+    "irm": """irm_create_ipcp irm_destroy_ipcp irm_list_ipcps irm_enroll_ipcp irm_bootstrap_ipcp irm_connect_ipcp
+        irm_disconnect_ipcp irm_bind_program irm_unbind_program irm_bind_process irm_unbind_process
+        irm_create_name irm_destroy_name irm_list_names irm_reg_name irm_unreg_name""",
+}
+
+
+@pytest.mark.skipif(shutil.which("nm") is None, reason="there is no nm")
+@pytest.mark.parametrize("name", ["dev", "irm"])
+def test_the_libraries_have_their_functions_and_nothing_else(prefix: Path, name: str) -> None:
+    words = ["nm", "-D", "--defined-only", "--format=just-symbols", str(prefix / "lib" / f"libouroboros-{name}.so")]
+    symbols = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    assert sorted(symbols) == sorted(FUNCTIONS[name].split())
 
 
 @pytest.mark.skipif(shutil.which("pkg-config") is None, reason="there is no pkg-config")

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from support import Background, NodeProcess, Programs
+from support import Background, NodeProcess, Programs, until
 
 from ouroboros import cli, irm
 from ouroboros.dev import FlowDownException, flow_accept, flow_alloc, flow_join
@@ -104,7 +104,9 @@ def test_bound_programs_and_processes_accept(node: NodeProcess, programs: Progra
     (bell,) = cli.list_names("bell")
     assert bell.processes == (os.getpid(),)
     with flow_alloc("bell"), acceptor.result():
-        assert [(flow.name, flow.pids) for flow in irm.list_flows()] == [("bell", (os.getpid(), os.getpid()))]
+        # The program that was started may not have ended yet.
+        until(lambda: [flow.name for flow in irm.list_flows()] == ["bell"])
+        assert irm.list_flows()[0].pids == (os.getpid(), os.getpid())
     irm.unbind_process(os.getpid(), "bell")
 
 

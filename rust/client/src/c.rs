@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char, c_int};
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
 use std::sync::OnceLock;
@@ -23,6 +24,23 @@ pub unsafe fn text<'a>(pointer: *const c_char) -> Option<&'a str> {
     }
     // SAFETY: as the caller says.
     unsafe { CStr::from_ptr(pointer) }.to_str().ok()
+}
+
+/// The bytes that the kernel drew when this program was executed. Files in /proc have them, too, but not for a program that
+/// changed its user.
+#[must_use]
+pub fn random_of_exec() -> [u8; 16] {
+    // SAFETY: it only looks up a number.
+    let address = unsafe { libc::getauxval(libc::AT_RANDOM) } as *const [u8; 16];
+    // SAFETY: it is NULL, or leads to 16 bytes, which stay for as long as the process lives.
+    unsafe { address.as_ref() }.copied().unwrap_or_default()
+}
+
+/// The program has rights that whoever started it may not have: its environment is theirs.
+#[must_use]
+pub fn is_privileged() -> bool {
+    // SAFETY: it only looks up a number.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
 const PTHREAD_CANCEL_DISABLE: c_int = 1;
@@ -72,7 +90,8 @@ fn explain(error: &Error) {
     // Without a node nothing works, and the number alone sends people to look in the wrong place.
     let first = matches!(error, Error::Node(_)) && SAID.set(()).is_ok();
     if first || std::env::var_os("OUROBOROS_DEBUG").is_some() {
-        eprintln!("ouroboros: {error}");
+        // It is no reason to fail in another way when nobody takes it.
+        let _ = writeln!(std::io::stderr(), "ouroboros: {error}");
     }
 }
 

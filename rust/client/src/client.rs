@@ -9,6 +9,7 @@ use rustix::net::sockopt::socket_peercred;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::de::DeserializeOwned;
 
+use crate::c::is_privileged;
 use crate::connection::{Connection, Node};
 use crate::embedded::start_node;
 use crate::error::Error;
@@ -174,6 +175,13 @@ fn open(start: bool) -> Result<(UnixStream, Node), Error> {
     }
     if !start || std::env::var_os("OUROBOROS_AUTOSTART").is_some_and(|value| value == "0") {
         return Err(Error::Node(format!("no node runs in {}: start one with `irmd`", directory.display())));
+    }
+    if is_privileged() {
+        // It would run whatever the environment says, with the rights of this program.
+        let shown = directory.display();
+        return Err(Error::Node(format!(
+            "no node runs in {shown}, and a program with the rights of somebody else starts none: run `irmd`"
+        )));
     }
     start_node(&directory, || try_connect(&path))
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import struct
 
 #: The entry of the auxiliary vector that says where the kernel put 16 random bytes.
@@ -32,6 +31,15 @@ def _random_of_exec() -> bytes:
         with open("/proc/self/mem", "rb", buffering=0) as memory:
             drawn = os.pread(memory.fileno(), 16, address)
     except (OSError, KeyError, struct.error):
-        # A process that may not look at itself: then no library of it can, which could come to another number.
-        drawn = b""
-    return drawn if len(drawn) == 16 else secrets.token_bytes(16)
+        return _from_libc()
+    return drawn if len(drawn) == 16 else _from_libc()
+
+
+def _from_libc() -> bytes:
+    """The same for a process that may not read these files, because it changed its user."""
+    # Takes longer to import than all the rest.
+    import ctypes
+
+    getauxval = ctypes.CDLL(None).getauxval
+    getauxval.argtypes, getauxval.restype = [ctypes.c_ulong], ctypes.c_ulong
+    return ctypes.string_at(getauxval(_AT_RANDOM), 16)

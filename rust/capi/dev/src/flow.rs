@@ -3,7 +3,7 @@
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicI64, AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,9 @@ const FRCT_RESCNTL: u16 = 0o2;
 const FRCT_LINGER: u16 = 0o4;
 const FRCT_FLAGS: u16 = FRCT_RETRANSMIT | FRCT_RESCNTL | FRCT_LINGER;
 
+/// The number of the newest flow.
+static LAST: AtomicU64 = AtomicU64::new(0);
+
 /// How one look at a flow or a set ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -59,14 +62,25 @@ impl From<c_int> for Step {
     }
 }
 
-/// When the call has to be over. A clock is read only when it has to wait.
+/// What one call of `flow_read` or `flow_write` remembers from look to look.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Limit {
+pub struct Call {
+    /// Its flow, 0 before the first look: while it waits the descriptor may become that of another one.
+    flow: u64,
+    /// A clock is read only when it has to wait.
     started: bool,
     deadline: Option<Instant>,
 }
 
-impl Limit {
+impl Call {
+    /// Whether it was made for that flow.
+    pub fn is_about(&mut self, flow: &Flow) -> bool {
+        if self.flow == 0 {
+            self.flow = flow.number;
+        }
+        self.flow == flow.number
+    }
+
     fn start(&mut self, timeout: &Timeout) -> Option<Instant> {
         if !self.started {
             self.started = true;
@@ -102,6 +116,8 @@ impl Timeout {
 /// A flow and what is set about it.
 #[derive(Debug)]
 pub struct Flow {
+    /// Of this process, and never given out twice.
+    number: u64,
     pub endpoint: Endpoint,
     pub qos: Qos,
     pub flow_id: u64,
@@ -125,6 +141,7 @@ impl Flow {
             endpoint = endpoint.with_guard(guard::new(*suite, key, side)?);
         }
         Ok(Flow {
+            number: LAST.fetch_add(1, Ordering::Relaxed) + 1,
             endpoint,
             frct_flags: AtomicU16::new(first_frct_flags(granted.qos)),
             qos: granted.qos,
@@ -179,27 +196,27 @@ impl Flow {
     }
 
     /// There is nothing to read: go on waiting, if the call may. `Again` after a short look that found something.
-    pub fn glance_for_packet(&self, limit: &mut Limit) -> Result<bool, c_int> {
+    pub fn glance_for_packet(&self, call: &mut Call) -> Result<bool, c_int> {
         if self.flag(NON_BLOCKING_READ) {
             return Err(libc::EAGAIN);
         }
-        limit.start(&self.receive_timeout);
-        if limit.is_over() {
+        call.start(&self.receive_timeout);
+        if call.is_over() {
             return Err(libc::ETIMEDOUT);
         }
         Ok(self.endpoint.glance(Wish::Packet))
     }
 
     /// Get ready to sleep until there is a packet.
-    pub fn before_sleep(self: Arc<Self>, limit: &Limit) -> Step {
+    pub fn before_sleep(self: Arc<Self>, call: &Call) -> Step {
         let Some(sleep) = self.endpoint.before_sleep() else { return Step::Again };
         let news = sleep.news.as_ref().map_or(-1, |news| news.as_raw_fd());
         let bells = Bells { first: sleep.bell.as_raw_fd(), second: news };
         if park_flow(Arc::clone(&self), sleep.news) {
-            return Step::Sleep(bells, limit.deadline);
+            return Step::Sleep(bells, call.deadline);
         }
         // This thread is ending, and nobody cancels it any more.
-        self.endpoint.wait(Wish::Packet, limit.deadline);
+        self.endpoint.wait(Wish::Packet, call.deadline);
         Step::Again
     }
 
@@ -216,21 +233,21 @@ impl Flow {
     }
 
     /// There is no room: as `glance_for_packet`.
-    pub fn glance_for_room(&self, length: usize, limit: &mut Limit) -> Result<bool, c_int> {
+    pub fn glance_for_room(&self, length: usize, call: &mut Call) -> Result<bool, c_int> {
         if self.flag(NON_BLOCKING_WRITE) {
             return Err(libc::EAGAIN);
         }
-        limit.start(&self.send_timeout);
-        if limit.is_over() {
+        call.start(&self.send_timeout);
+        if call.is_over() {
             return Err(libc::ETIMEDOUT);
         }
         Ok(self.endpoint.glance(Wish::Room(length)))
     }
 
     /// Sleep until there is room, or for a moment.
-    pub fn wait_for_room(&self, length: usize, limit: &Limit) {
+    pub fn wait_for_room(&self, length: usize, call: &Call) {
         // What came of it is for the next try to see; one that is over finds that, too.
-        let (Wait::Ready | Wait::Interrupted | Wait::TimedOut) = self.endpoint.wait(Wish::Room(length), limit.deadline);
+        let (Wait::Ready | Wait::Interrupted | Wait::TimedOut) = self.endpoint.wait(Wish::Room(length), call.deadline);
     }
 
     // --- settings

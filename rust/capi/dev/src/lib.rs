@@ -32,7 +32,7 @@ use ouroboros_client::c::{contained, guarded, text, uncancelled};
 use ouroboros_client::error::ENAME;
 use ouroboros_client::message::Request;
 
-use crate::flow::{Limit, Step};
+use crate::flow::{Call, Step};
 use crate::types::{QosSpec, limit};
 
 /// Seconds that `flow_alloc` and `flow_join` wait when they are not told how long.
@@ -149,7 +149,7 @@ pub extern "C-unwind" fn flow_dealloc(fd: c_int) -> c_int {
 /// `buffer` is NULL or has room for `count` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn flow_read(fd: c_int, buffer: *mut c_void, count: size_t) -> ssize_t {
-    let mut limit = Limit::default();
+    let mut call = Call::default();
     loop {
         // SAFETY: as the caller says.
         let read = || unsafe {
@@ -157,7 +157,7 @@ pub unsafe extern "C-unwind" fn flow_read(fd: c_int, buffer: *mut c_void, count:
                 return Step::failed(libc::EINVAL);
             }
             let target = if count == 0 { &mut [] } else { slice_of_room(buffer, count) };
-            table::read(fd, target, &mut limit)
+            table::read(fd, target, &mut call)
         };
         match guarded(read) {
             Step::Done(result) => return result,
@@ -187,7 +187,7 @@ unsafe fn slice_of_room<'a>(buffer: *mut c_void, count: usize) -> &'a mut [Maybe
 /// `buffer` is NULL or holds `count` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn flow_write(fd: c_int, buffer: *const c_void, count: size_t) -> ssize_t {
-    let mut limit = Limit::default();
+    let mut call = Call::default();
     loop {
         // SAFETY: as the caller says.
         let write = || unsafe {
@@ -196,7 +196,7 @@ pub unsafe extern "C-unwind" fn flow_write(fd: c_int, buffer: *const c_void, cou
             }
             let packet =
                 if count == 0 { &[][..] } else { slice::from_raw_parts(buffer.cast(), count.min(isize::MAX as usize)) };
-            table::write(fd, packet, &mut limit)
+            table::write(fd, packet, &mut call)
         };
         match guarded(write) {
             Step::Done(result) => return result,

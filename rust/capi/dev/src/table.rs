@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use ouroboros_client::c::uncancelled;
 use ouroboros_client::error::ENOTALLOC;
 
-use crate::flow::{Flow, Limit, Step};
+use crate::flow::{Call, Flow, Step};
 use crate::process::process;
 
 /// Descriptors are below that.
@@ -107,16 +107,17 @@ fn read_slot(fd: c_int) -> Option<RwLockReadGuard<'static, Option<Arc<Flow>>>> {
 }
 
 /// One look of `flow_read`.
-pub fn read(fd: c_int, target: &mut [MaybeUninit<u8>], limit: &mut Limit) -> Step {
+pub fn read(fd: c_int, target: &mut [MaybeUninit<u8>], call: &mut Call) -> Step {
     let slot = read_slot(fd);
-    let Some(flow) = slot.as_ref().and_then(|slot| slot.as_ref()) else { return Step::failed(why_not(fd)) };
+    let flow = slot.as_ref().and_then(|slot| slot.as_ref()).filter(|flow| call.is_about(flow));
+    let Some(flow) = flow else { return Step::failed(why_not(fd)) };
     loop {
         match flow.try_read(target) {
             Ok(Some(length)) => return Step::Done(length as isize),
             Ok(None) => {}
             Err(error) => return Step::failed(error),
         }
-        match flow.glance_for_packet(limit) {
+        match flow.glance_for_packet(call) {
             Ok(true) => {}
             Ok(false) => break,
             Err(error) => return Step::failed(error),
@@ -125,20 +126,21 @@ pub fn read(fd: c_int, target: &mut [MaybeUninit<u8>], limit: &mut Limit) -> Ste
     let flow = Arc::clone(flow);
     // Whoever deallocates needs the slot.
     drop(slot);
-    uncancelled(|| flow.before_sleep(limit))
+    uncancelled(|| flow.before_sleep(call))
 }
 
 /// One look of `flow_write`.
-pub fn write(fd: c_int, packet: &[u8], limit: &mut Limit) -> Step {
+pub fn write(fd: c_int, packet: &[u8], call: &mut Call) -> Step {
     let slot = read_slot(fd);
-    let Some(flow) = slot.as_ref().and_then(|slot| slot.as_ref()) else { return Step::failed(why_not(fd)) };
+    let flow = slot.as_ref().and_then(|slot| slot.as_ref()).filter(|flow| call.is_about(flow));
+    let Some(flow) = flow else { return Step::failed(why_not(fd)) };
     loop {
         match flow.try_write(packet) {
             Ok(true) => return Step::Done(packet.len() as isize),
             Ok(false) => {}
             Err(error) => return Step::failed(error),
         }
-        match flow.glance_for_room(packet.len(), limit) {
+        match flow.glance_for_room(packet.len(), call) {
             Ok(true) => {}
             Ok(false) => break,
             Err(error) => return Step::failed(error),
@@ -146,6 +148,6 @@ pub fn write(fd: c_int, packet: &[u8], limit: &mut Limit) -> Step {
     }
     let flow = Arc::clone(flow);
     drop(slot);
-    uncancelled(move || flow.wait_for_room(packet.len(), limit));
+    uncancelled(move || flow.wait_for_room(packet.len(), call));
     Step::Again
 }
