@@ -69,6 +69,11 @@ proptest! {
     }
 
     #[test]
+    fn nobody_between_the_ends_gets_a_packet_opened_that_was_not_sealed(input in prop::collection::vec(any::<u8>(), 1..4000)) {
+        common::attack::run(&input);
+    }
+
+    #[test]
     fn invented_packet_is_rejected_and_leaves_no_trace(suite in aead(), replay in replay(), packet in packet()) {
         let mut far = session(suite, Role::Acceptor, replay, 20);
         let mut out = b"before".to_vec();

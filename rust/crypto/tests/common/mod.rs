@@ -10,6 +10,8 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use aws_lc_rs::iv::FixedLength;
 use ouroboros_crypto::{Replay, Role, Session, Settings, Suite};
 
+pub mod attack;
+
 pub const KEY: [u8; 32] = [0x5a; 32];
 
 pub const AEAD: [Suite; 4] = [Suite::Aes128Gcm, Suite::Aes192Gcm, Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
