@@ -168,6 +168,34 @@ def make_world(
         yield make
 
 
+MakeWorld = Callable[..., World]
+
+
+def able(installation: Installation) -> Installation:
+    if not installation.security():
+        pytest.skip("no security directory of the prototype: make etc/ouroboros/security, empty, in its prefix")
+    return installation
+
+
+@pytest.fixture
+def make_secured(make_world: MakeWorld, stock_installation: Installation) -> Iterator[MakeWorld]:
+    """Makes the two hosts of a test, the prototype's as it is."""
+    made: list[World] = []
+
+    def make(trusted: Path | None = None) -> World:
+        made.append(make_world(able(stock_installation), "udp4", trusted=trusted))
+        return made[-1]
+
+    yield make
+    for world in made:
+        world.theirs.check()
+
+
+@pytest.fixture
+def secured(make_secured: MakeWorld) -> World:
+    return make_secured()
+
+
 @pytest.fixture
 def stock(make_world: Callable[..., World], stock_installation: Installation, family: str) -> Iterator[World]:
     """Our host and one of the prototype as it is, which has to survive the test."""

@@ -5,17 +5,28 @@ A refusal can leave the prototype's layer stuck, so nothing is asked of a host o
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from interop.conftest import World
-from interop.hosts import PORT, Installation, Program
-from interop.test_frcp import DATA, PATIENCE, RELIABLE, digest, numbered
+from interop.conftest import MakeWorld, World, able
+from interop.encrypted import (
+    MARKER,
+    SPEC,
+    Suite,
+    Watcher,
+    encrypt,
+    from_them,
+    refusal,
+    suite_of,
+    talk,
+    to_them,
+)
+from interop.hosts import Installation, Program
+from interop.test_frcp import DATA, RELIABLE, digest, numbered
 from interop.test_raw import received
 from support import Background
 
@@ -40,21 +51,6 @@ EXCHANGES = ["ffdhe2048", "prime256v1", "X25519", "ffdhe3072", "secp384r1", "ffd
 DERIVATIONS = ["blake2s256", "sha256", "sha3-256", "sha384", "sha3-384", "blake2b512", "sha512", "sha3-512"]
 
 
-@dataclass(frozen=True)
-class Suite:
-    """What an `enc.conf` asks for."""
-
-    kex: str = "X25519"
-    cipher: str = "aes-256-gcm"
-    kdf: str = "sha256"
-
-    def __str__(self) -> str:
-        return f"{self.kex}, {self.cipher}, {self.kdf}"
-
-    def conf(self) -> str:
-        return f"kex={self.kex}\ncipher={self.cipher}\nkdf={self.kdf}\n"
-
-
 SUITES = pytest.mark.parametrize(
     "suites",
     [
@@ -64,54 +60,8 @@ SUITES = pytest.mark.parametrize(
     ],
     ids=["exchanges", "ciphers", "derivations"],
 )
-MARKER = bytes(range(65, 91)) + b"-in-clear-"
-SPEC = {"delay": 0, "loss": 1, "ber": 1, "max_gap": 1000, "timeout": 120_000}
-#: The prototype takes note of whom it has asked after it has asked, and drops an answer that comes sooner: then it is asked
-#: again, after so many seconds.
-ATTEMPTS, OVERTAKEN, TIMED_OUT = 4, 5, -110
 #: In bytes, in front of each packet of a flow: the number of its receiver.
 ENDPOINT = 4
-
-
-class Watcher:
-    """Sees all that crosses between the hosts."""
-
-    def __init__(self, world: World) -> None:
-        self._command = world.ours.script("watch.py", "o7", str(PORT))
-        assert self._command.line() == "ready"
-
-    def seen(self) -> list[bytes]:
-        """Datagrams of flows since the last time."""
-        self._command.tell("")
-        return [bytes.fromhex(datagram) for datagram in json.loads(self._command.line())]
-
-
-MakeWorld = Callable[..., World]
-
-
-def able(installation: Installation) -> Installation:
-    if not installation.security():
-        pytest.skip("no security directory of the prototype: make etc/ouroboros/security, empty, in its prefix")
-    return installation
-
-
-@pytest.fixture
-def make_secured(make_world: MakeWorld, stock_installation: Installation) -> Iterator[MakeWorld]:
-    """Makes the two hosts of a test, the prototype's as it is."""
-    made: list[World] = []
-
-    def make(trusted: Path | None = None) -> World:
-        made.append(make_world(able(stock_installation), "udp4", trusted=trusted))
-        return made[-1]
-
-    yield make
-    for world in made:
-        world.theirs.check()
-
-
-@pytest.fixture
-def secured(make_secured: MakeWorld) -> World:
-    return make_secured()
 
 
 @pytest.fixture
@@ -122,62 +72,6 @@ def reliable(make_world: MakeWorld, patched_installation: Installation) -> Itera
     yield world
     print(world.faults.set())
     world.theirs.check()
-
-
-def encrypt(world: World, suite: Suite) -> None:
-    """Both hosts want this for the names of both."""
-    for host in (world.ours, world.theirs):
-        for path in ("client/theirs", "server/theirs", "client/ours", "server/ours", "client/oping", "server/oping"):
-            host.configure(f"{path}/enc.conf", suite.conf())
-
-
-def to_them(world: World, program: Program, qos: QoSSpec | None = None) -> tuple[Flow, int]:
-    """A flow from us to their program, with the number that it has there."""
-    program.begin("accept", 30)
-    flow = flow_alloc("theirs", qos)
-    accepted, _ = program.answer()
-    assert accepted >= 0
-    program.do("timeouts", accepted, PATIENCE)
-    flow.set_rcv_timeout(2 * PATIENCE)
-    return flow, accepted
-
-
-def from_them(program: Program, spec: dict[str, int] = SPEC) -> tuple[Flow, int]:
-    """A flow from their program to us."""
-    for _ in range(ATTEMPTS):
-        waiting = Background.waiting_for_node(lambda: flow_accept(name="ours"))
-        allocated = int(program.do("alloc", "ours", spec, OVERTAKEN))
-        flow = waiting.result()
-        if allocated != TIMED_OUT:
-            break
-        flow.dealloc()
-    assert allocated >= 0
-    program.do("timeouts", allocated, PATIENCE)
-    flow.set_rcv_timeout(2 * PATIENCE)
-    return flow, allocated
-
-
-def refusal(program: Program) -> int:
-    """With what their program is refused."""
-    for _ in range(ATTEMPTS):
-        error = int(program.do("alloc", "ours", SPEC, OVERTAKEN))
-        if error != TIMED_OUT:
-            break
-    return error
-
-
-def talk(flow: Flow, program: Program, number: int) -> None:
-    """Say something in each direction."""
-    program.begin("echo", number, 2)
-    for packet in (MARKER, MARKER[:1]):
-        flow.write(packet)
-        assert flow.read() == packet
-    assert program.answer() == [2, 0]
-
-
-def suite_of(flow: Flow) -> str:
-    assert flow.security is not None
-    return flow.security.suite
 
 
 # --- suites
