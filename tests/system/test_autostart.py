@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from support import Background, NodeProcess, Programs, children, forever, node_info, until, users_of
@@ -50,6 +51,21 @@ def test_a_program_is_started_on_demand_with_its_arguments(node: NodeProcess, pr
     assert arguments == ["-x", "two words", ""]
     assert children(node.pid) == [pid]
     assert [(name.name, name.processes) for name in client.request(ListNames())] == [("served", [pid])]
+
+
+def core_files(pid: int) -> int:
+    """What core files of a process have of its memory, see core(5)."""
+    return int(Path(f"/proc/{pid}/coredump_filter").read_text(), 16)
+
+
+def test_core_files_have_nothing_of_the_memory_of_a_node_and_all_of_the_programs_that_it_starts(
+    node: NodeProcess, programs: Programs
+) -> None:
+    headers = 0x10
+    assert core_files(node.pid) & ~headers == 0
+    bind(programs, SERVER)
+    pid, _ = ask("served", "next")
+    assert core_files(pid) == core_files(os.getpid())
 
 
 def test_a_running_program_serves_the_next_client(node: NodeProcess, programs: Programs) -> None:

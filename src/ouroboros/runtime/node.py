@@ -58,7 +58,7 @@ from ouroboros.control.names import Process
 from ouroboros.errors import FlowAuthException, NodeError, OuroborosError, ProtocolError
 from ouroboros.runtime.flows import FlowRuntime
 from ouroboros.runtime.paths import CREDENTIALS, make_runtime_dir, security_dir, socket_path
-from ouroboros.runtime.security import SecurityDirectory
+from ouroboros.runtime.security import SecurityDirectory, give_core_files
 from ouroboros.runtime.udp import UdpRuntime
 
 log = logging.getLogger("ouroboros.irmd")
@@ -102,8 +102,11 @@ class Node:
         idle_time: float = IDLE_TIME,
         listener: socket.socket | None = None,
         security: Path | None = None,
+        core_files: str | None = None,
     ) -> None:
+        """`core_files`: what programs that it starts are to have of theirs, see `keep_out_of_core_files`."""
         self.directory = directory
+        self._core_files = core_files
         self._embedded = embedded
         self._idle_time = idle_time
         #: The control socket when somebody else opened it, to whom it then belongs.
@@ -490,6 +493,7 @@ class Node:
             log.warning("%s, wanted for %s, %s", program, effect.name, how)
             self._irm.flows.program_ended(effect.name, program, how, served=False)
             return
+        give_core_files(child.pid, self._core_files)
         log.info("started %s (%d) for %s", program, child.pid, effect.name)
         self._children[child.pid] = (child, effect.name, program)
         self._watch_process(child.pid)

@@ -1,7 +1,8 @@
-"""The security directory on the disk; see `control.security`."""
+"""The security directory on the disk, see `control.security`, and what a core file has of a node."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -9,6 +10,33 @@ from pathlib import Path
 
 #: No file of ours is longer; what is, is none of ours.
 _LONGEST = 1 << 20
+
+#: Of a process, what its core files have of its memory (core(5)): here nothing, only what it was and how it ended.
+_CORE_FILES, _NOTHING = "/proc/{}/coredump_filter", "0x10"
+
+
+def keep_out_of_core_files() -> str | None:
+    """Keep the memory of this process out of core files, as it has private keys and, for moments, those of flows.
+
+    Returns what was there before, None where it cannot be told. Programs that this one starts inherit it.
+    """
+    before = _swap_core_files("self", _NOTHING)
+    return None if before is None else f"0x{before}"
+
+
+def give_core_files(pid: int, filter: str | None) -> None:
+    """Let a program that this one has started have the core files that it would have had."""
+    if filter is not None:
+        _swap_core_files(str(pid), filter)
+
+
+def _swap_core_files(process: str, filter: str) -> str | None:
+    # Kernels without core files have no such file.
+    with contextlib.suppress(OSError), open(_CORE_FILES.format(process), "r+") as file:
+        before = file.read().strip()
+        file.write(filter)
+        return before
+    return None
 
 
 class SecurityDirectory:

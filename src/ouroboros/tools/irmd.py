@@ -18,6 +18,7 @@ from ouroboros.errors import OuroborosError
 from ouroboros.runtime.embedded import READY
 from ouroboros.runtime.node import IDLE_TIME, Node
 from ouroboros.runtime.paths import runtime_dir
+from ouroboros.runtime.security import keep_out_of_core_files
 from ouroboros.runtime.systemd import take_listener, take_notifier
 
 log = logging.getLogger("ouroboros.irmd")
@@ -139,7 +140,8 @@ def main(
             _check(check)
             return
         where = directory or runtime_dir()
-        node = Node(where, embedded=embedded, idle_time=idle_time, listener=take_listener(where))
+        listener, core_files = take_listener(where), keep_out_of_core_files()
+        node = Node(where, embedded=embedded, idle_time=idle_time, listener=listener, core_files=core_files)
         _run(node, where, config, ready_fd)
     except OuroborosError as error:
         print(f"irmd: {error}", file=sys.stderr)
