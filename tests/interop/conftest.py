@@ -2,6 +2,7 @@
 
 OUROBOROS_REFERENCE is the prefix of an installation of the prototype, version 0.23.0; without it, one on PATH is taken.
 OUROBOROS_REFERENCE_PATCHED is one without the faults that end its own reliable flows; it may be the same prefix.
+OUROBOROS_REFERENCE_KEM is one that was built with ML-KEM, for which it wants OpenSSL 3.5; it may be the same, too.
 """
 
 from __future__ import annotations
@@ -65,6 +66,11 @@ def stock_installation() -> Installation:
 @pytest.fixture(scope="session")
 def patched_installation() -> Installation:
     return _found("OUROBOROS_REFERENCE_PATCHED", search_path=False)
+
+
+@pytest.fixture(scope="session")
+def kem_installation() -> Installation:
+    return _found("OUROBOROS_REFERENCE_KEM", search_path=False)
 
 
 @pytest.fixture(params=["udp4", "udp6"])

@@ -12,6 +12,8 @@ from support import Background
 
 from ouroboros.dev import Flow, flow_accept, flow_alloc
 from ouroboros.qos import QoSSpec
+from ouroboros.wire import udp
+from ouroboros.wire.udp import FlowReply, FlowRequest
 
 MARKER = bytes(range(65, 91)) + b"-in-clear-"
 SPEC = {"delay": 0, "loss": 1, "ber": 1, "max_gap": 1000, "timeout": 120_000}
@@ -44,8 +46,30 @@ class Watcher:
 
     def seen(self) -> list[bytes]:
         """Datagrams of flows since the last time."""
-        self._command.tell("")
+        return self._asked("")
+
+    def requests(self) -> list[FlowRequest]:
+        """Requests for flows since the last time."""
+        return [found for found in map(udp.decode, self._asked("management")) if isinstance(found, FlowRequest)]
+
+    def _asked(self, what: str) -> list[bytes]:
+        self._command.tell(what)
         return [bytes.fromhex(datagram) for datagram in json.loads(self._command.line())]
+
+
+class Stranger:
+    """Somebody with an address of his own in the network of our host."""
+
+    def __init__(self, world: World) -> None:
+        self._command = world.ours.script("stranger.py", world.addresses.near, str(PORT))
+        assert self._command.line() == "ready"
+
+    def asks(self, address: str, request: FlowRequest) -> FlowReply:
+        """What the layer at that address answers."""
+        self._command.tell(json.dumps([address, request.encode().hex()]))
+        reply = udp.decode(bytes.fromhex(json.loads(self._command.line())))
+        assert isinstance(reply, FlowReply)
+        return reply
 
 
 def encrypt(world: World, suite: Suite) -> None:
@@ -75,7 +99,7 @@ def from_them(program: Program, spec: dict[str, int] = SPEC) -> tuple[Flow, int]
         if allocated != TIMED_OUT:
             break
         flow.dealloc()
-    assert allocated >= 0
+    assert allocated >= 0, allocated
     program.do("timeouts", allocated, PATIENCE)
     flow.set_rcv_timeout(2 * PATIENCE)
     return flow, allocated

@@ -1,7 +1,8 @@
 """Watches what crosses the link between the hosts, from the network of one.
 
 Arguments: the name of the interface, the port of the layers. Each line of its input is answered with a list of the datagrams
-of flows, in both directions and in hexadecimal, that crossed since the last line.
+of flows, in both directions and in hexadecimal, that crossed since the last line; the line "management" with a list of those
+of management.
 """
 
 from __future__ import annotations
@@ -33,14 +34,15 @@ def main() -> None:
     watcher.setblocking(False)
     port = int(sys.argv[2]).to_bytes(2, "big")
     print("ready", flush=True)
-    for _ in sys.stdin:
+    for line in sys.stdin:
+        management = line.strip() == "management"
         seen = []
         while True:
             try:
                 found = datagram(watcher.recv(65536), port)
             except BlockingIOError:
                 break
-            if found is not None and found[:4] != MANAGEMENT:
+            if found is not None and (found[:4] == MANAGEMENT) == management:
                 seen.append(found.hex())
         print(json.dumps(seen), flush=True)
 
