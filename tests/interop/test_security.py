@@ -28,7 +28,7 @@ from interop.encrypted import (
 from interop.hosts import Installation, Program
 from interop.test_frcp import DATA, RELIABLE, digest, numbered
 from interop.test_raw import received
-from support import Background
+from support import Background, until
 
 from ouroboros.dev import Flow, flow_accept, flow_alloc
 from ouroboros.errors import FlowAuthException, FlowCryptException, FlowTimeoutException
@@ -63,6 +63,9 @@ SUITES = pytest.mark.parametrize(
 )
 #: In bytes, in front of each packet of a flow: the number of its receiver.
 ENDPOINT = 4
+#: Likewise, in front of what the program wrote on a reliable flow.
+FRCP = 12
+BURST_OF_THEIRS = 500
 
 
 @pytest.fixture
@@ -492,6 +495,36 @@ def test_theirs_arrives_here_without_loss(reliable: World) -> None:
             for packet in (numbered(each, 1000) for each in range(100)):
                 assert program.do("write", allocated, packet.hex()) == len(packet)
                 assert flow.read() == packet
+
+
+def test_of_a_burst_of_theirs_all_that_is_sealed_is_taken_and_nothing_that_comes_again_unsealed(
+    reliable: World,
+) -> None:
+    # It may stall, or its program crash, before all is sent: what crosses the link says that it is not for want of us.
+    reliable.ours.offer("ours")
+    watcher = Watcher(reliable)
+    program = reliable.theirs.program()
+    flow, allocated = from_them(program, DATA)
+    flow.set_rcv_timeout(5)
+    with flow:
+        program.begin("send", allocated, BURST_OF_THEIRS, 1000)
+        packets: list[bytes] = []
+        with suppress(FlowTimeoutException):
+            while len(packets) < BURST_OF_THEIRS:
+                packets.append(flow.read())
+        assert packets == [numbered(each, 1000) for each in range(len(packets))]
+        reliable.theirs.end_programs()
+        seen = watcher.seen()
+        clear, sealed = (ENDPOINT + FRCP + 1000 + added for added in (0, CIPHERS[Suite().cipher]))
+        again = sum(len(datagram) == clear for datagram in seen)
+        first = {datagram for datagram in seen if len(datagram) == sealed}
+        until(lambda: counted() == (again, len(first)))
+
+
+def counted() -> tuple[int, int]:
+    """Packets that our side refused, and those with data that it took."""
+    (listed,) = list_flows()
+    return listed.counters["rejected"], listed.counters["frcp_data_received"]
 
 
 def test_both_sides_speak_in_turn_without_loss(reliable: World) -> None:
