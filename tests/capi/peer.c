@@ -1,7 +1,7 @@
 /*
  * One end of a flow, for tests that have the other end in another process.
  *
- *     peer accept | reliable | alloc NAME | read | write TEXT | event | dealloc | fork | exit | die ...
+ *     peer accept | childless | reliable | alloc NAME | read | write TEXT | event | dealloc | fork | exit | die ...
  *
  * Carries out the words one after the other, and says what came of each.
  */
@@ -45,6 +45,8 @@ int main(int argc, char ** argv)
                         printf("accept %d\n", fd = flow_accept(NULL, NULL));
                 else if (strcmp(word, "alloc") == 0)
                         printf("alloc %d\n", fd = flow_alloc(argv[++i], qos, NULL));
+                else if (strcmp(word, "childless") == 0)
+                        signal(SIGCHLD, SIG_IGN);
                 else if (strcmp(word, "reliable") == 0)
                         qos = &data;
                 else if (strcmp(word, "read") == 0)

@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -264,6 +265,15 @@ def test_a_c_program_starts_a_node(embedded: Path, run: Run) -> None:
         assert peer.line() == "read hello"
     assert node_info().embedded
     assert peer.finish()[0] == 0
+
+
+def test_a_c_program_that_ignores_its_children_starts_a_node(embedded: Path, run: Run) -> None:
+    irmd = Path(sys.executable).with_name("irmd")
+    assert run("peer", "childless", "alloc", "x", OUROBOROS_IRMD=str(irmd)).finish() == (0, "alloc -1007\n", "")
+    # The node has children of its own.
+    status = Path(f"/proc/{node_info().pid}/status").read_text()
+    ignored = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigIgn"))
+    assert ignored & 1 << signal.SIGCHLD - 1 == 0
 
 
 def test_reasons_are_told_to_who_asks(node: NodeProcess, run: Run) -> None:

@@ -1,7 +1,7 @@
 //! One connection to the node. Used by one thread at a time.
 
 use std::ffi::OsString;
-use std::io::{IoSliceMut, Write};
+use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, Shutdown, recvmsg, shutdown};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, Shutdown, recvmsg, send, shutdown};
 use zeroize::Zeroize;
 
 use crate::error::Error;
@@ -67,7 +67,17 @@ impl Connection {
     }
 
     pub(crate) fn send(&mut self, request: &Request<'_>) -> std::io::Result<()> {
-        self.socket.write_all(&request.encode())
+        let message = request.encode();
+        let mut rest = &*message;
+        while !rest.is_empty() {
+            // A node that is gone is no reason to end the program by SIGPIPE.
+            match send(&self.socket, rest, SendFlags::NOSIGNAL) {
+                Ok(sent) => rest = &rest[sent..],
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Wait for the answer; `use_it` gets it, and the descriptors that came with it. `patient`: for a request that waits.

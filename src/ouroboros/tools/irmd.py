@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -131,6 +132,8 @@ def main(
     Programs find it by its runtime directory: $OUROBOROS_RUNTIME_DIR, else /run/ouroboros for root, else
     $XDG_RUNTIME_DIR/ouroboros. It needs no privileges.
     """
+    # Whoever started us may ignore its children, and that is inherited.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if embedded and ready_fd is not None:
         _become_daemon()
     stream = sys.stdout if stdout else sys.stderr
