@@ -3,6 +3,7 @@
 use std::io;
 
 use aws_lc_rs::error::Unspecified;
+use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::cipher::Cipher;
 use crate::numbers::{Numbers, Parts, SEED};
@@ -131,7 +132,10 @@ impl Session {
     /// From the key that the handshake gave. At most one session per end may ever be made from a key.
     pub fn new(settings: Settings, key: &[u8; 32]) -> io::Result<Self> {
         let mut seed = [0; SEED];
-        aws_lc_rs::rand::fill(&mut seed).map_err(|_| io::Error::other("no random bytes"))?;
+        // Of the kernel: the library spends 35 ms in each thread on a generator of its own. So few bytes come at once.
+        if getrandom(&mut seed, GetRandomFlags::empty())? != SEED {
+            return Err(io::Error::other("no random bytes"));
+        }
         Self::with_seed(settings, key, seed)
     }
 
