@@ -3,10 +3,8 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char, c_int};
-use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use crate::connection::take_open;
@@ -86,12 +84,13 @@ pub fn call_failed(error: &Error, refused: c_int) -> c_int {
 }
 
 fn explain(error: &Error) {
-    static SAID: OnceLock<()> = OnceLock::new();
+    static SAID: AtomicBool = AtomicBool::new(false);
     // Without a node nothing works, and the number alone sends people to look in the wrong place.
-    let first = matches!(error, Error::Node(_)) && SAID.set(()).is_ok();
+    let first = matches!(error, Error::Node(_)) && !SAID.swap(true, Ordering::Relaxed);
     if first || std::env::var_os("OUROBOROS_DEBUG").is_some() {
-        // It is no reason to fail in another way when nobody takes it.
-        let _ = writeln!(std::io::stderr(), "ouroboros: {error}");
+        // Not by way of `std::io`, whose lock a thread of the parent may have held when this process was forked. And it is no
+        // reason to fail in another way when nobody takes it.
+        let _ = rustix::io::write(rustix::stdio::stderr(), format!("ouroboros: {error}\n").as_bytes());
     }
 }
 

@@ -8,8 +8,8 @@ const WITH_A_WORD: [&[u8]; 3] = [b"-W", b"-X", b"--check-hash-based-pycs"];
 
 /// The name of this program: the last part of the path that it was started by, and for a Python program that of its script.
 pub(crate) fn program_name() -> String {
-    let line = std::fs::read("/proc/self/cmdline").unwrap_or_default();
-    let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+    let words: Vec<_> = std::env::args_os().collect();
+    let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
     named(&words)
 }
 

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use ouroboros_shm::layout::state;
 use ouroboros_shm::spin::{Pauses, Spinner};
-use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::io::write;
 
 use crate::flow::{Flow, Step};
@@ -344,14 +344,12 @@ impl Set {
     /// Look at the flows whose doorbell rang.
     fn look_at_ready(&self, members: &mut BTreeMap<c_int, Member>) -> Vec<Event> {
         let mut events = Vec::new();
-        let mut ready = Vec::with_capacity(EVENTS_AT_ONCE);
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let space = rustix::buffer::spare_capacity(&mut ready);
-        if epoll::wait(&self.epoll, space, Some(&at_once)).is_err() {
-            return events;
-        }
-        for event in ready {
-            let fd = event.data.u64() as c_int;
+        let mut ready = [libc::epoll_event { events: 0, u64: 0 }; EVENTS_AT_ONCE];
+        // Not by `epoll_pwait2`, which debuggers and sandboxes do not all know.
+        // SAFETY: there is room for that many.
+        let count = unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), ready.as_mut_ptr(), EVENTS_AT_ONCE as c_int, 0) };
+        for event in &ready[..usize::try_from(count).unwrap_or_default()] {
+            let fd = event.u64 as c_int;
             if let Some(member) = members.get_mut(&fd).filter(|member| member.watched) {
                 if !self.look_at(fd, member, true, &mut events) {
                     quiet(member);
