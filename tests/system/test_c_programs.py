@@ -61,6 +61,10 @@ def test_the_functions_do_what_they_say(node: NodeProcess, run: Run, name: str) 
     assert client.request(ListFlows()) == []
 
 
+def test_a_child_of_a_fork_can_tell_reasons_while_threads_of_its_parent_do(node: NodeProcess, run: Run) -> None:
+    assert run("storm", OUROBOROS_DEBUG="1").finish()[:2] == (0, "ok\n")
+
+
 def test_the_management_functions_do_what_they_say(node: NodeProcess, run: Run) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))
