@@ -6,9 +6,7 @@ import gc
 import os
 import shutil
 import signal
-import sys
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -17,9 +15,9 @@ from support import (
     NodeProcess,
     Programs,
     children,
-    descriptors,
     ended,
     holds_nothing,
+    lasting_descriptors,
     logged_no_bug,
     mapped_flows,
     users_of,
@@ -50,7 +48,7 @@ def runtime_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.delenv("OUROBOROS_AUTOSTART", raising=False)
     # Whatever else is installed; and a process that has used a C library goes on with it if this does not say otherwise.
     monkeypatch.setenv("OUROBOROS_BACKEND", "node")
-    open_before, flows_before, children_before = _descriptors(), mapped_flows(), children()
+    open_before, flows_before, children_before = lasting_descriptors(), mapped_flows(), children()
     yield directory
     gc.collect()
     kept = list(dev._flows)
@@ -67,18 +65,9 @@ def runtime_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     assert not left, "these processes survived the test"
     assert not sockets, "these sockets are left"
     # What an earlier test left to the garbage collector may be gone by now.
-    assert not _descriptors() - open_before, "these descriptors are left"
+    assert not lasting_descriptors() - open_before, "these descriptors are left"
     assert mapped_flows() <= flows_before
     assert children() == children_before
-
-
-def _descriptors() -> Counter[str]:
-    """What this process has open, as far as a test must leave it as it was."""
-    found = descriptors()
-    if (library := sys.modules.get("ouroboros.native.library")) is not None and library.loaded() is not None:
-        # A C library keeps connections and what it waits with, as it likes.
-        del found["socket"], found["anon_inode"]
-    return found
 
 
 @pytest.fixture
