@@ -197,4 +197,10 @@ BARS: list[Bar] = [
     *_c_programs(),
     *_network(),
     *_encrypted(),
+    Bar(
+        "round trip 64 B p50 on a C Ouroboros: faster than its own Python package",
+        ("native-rtt-p50", "reference"),
+        ("native-rtt-p50", OURS),
+        at_least=2,
+    ),
 ]

@@ -39,9 +39,15 @@ def our_tool(name: str) -> list[str]:
 class Program:
     """One worker process. `start` gives it a command, `finish` takes the answer."""
 
-    def __init__(self, core: int | None, env: Mapping[str, str] | None = None, prefix: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        core: int | None,
+        env: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+        python: str = sys.executable,
+    ) -> None:
         self._process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", "bench.worker", "any" if core is None else str(core)],
+            [*prefix, python, "-m", "bench.worker", "any" if core is None else str(core)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -206,7 +212,7 @@ def open_pair(
         server = stack.enter_context(Program(cores[0], variables))
         client = stack.enter_context(Program(cores[1], variables))
         address = f"{directory}/{Path(directory).name}"
-        yield from _serve(Pair(server, client, [node] if node else []), peer, address)
+        yield from serve(Pair(server, client, [node] if node else []), peer, address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +242,7 @@ def open_network_pair(
             stack.enter_context(Program(None, {**variables, **(env or {})}, host.prefix))
             for host, variables in zip(hosts, environments, strict=True)
         )
-        yield from _serve(Pair(server, client, nodes), peer, hosts[0].address)
+        yield from serve(Pair(server, client, nodes), peer, hosts[0].address)
 
 
 def _join_layer(nodes: Sequence[Node], hosts: Sequence[Host]) -> None:
@@ -248,7 +254,8 @@ def _join_layer(nodes: Sequence[Node], hosts: Sequence[Host]) -> None:
     client.irm(f"{layer} {hosts[1].address} peer {UDP_NAME}@{hosts[0].address}")
 
 
-def _serve(pair: Pair, peer: str, address: str) -> Iterator[Pair]:
+def serve(pair: Pair, peer: str, address: str) -> Iterator[Pair]:
+    """Let the programs of a pair reach each other through `peer`, and end their connections afterwards."""
     pair.server.call("open", peer=peer, address=address, serve=True)
     pair.client.call("open", peer=peer, address=address, serve=False)
     yield pair

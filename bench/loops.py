@@ -151,10 +151,12 @@ def flood(send: Send, packet: bytes, count: int) -> None:
         send(packet)
 
 
-def drain(recv: Recv, give_up: Callable[[float], object], count: int) -> tuple[int, float]:
+def drain(
+    recv: Recv, give_up: Callable[[float], object], count: int, silence: tuple[type[Exception], ...]
+) -> tuple[int, float]:
     """Be the other side of `flood`; return how many packets came, and how many a second, from the first to the last.
 
-    `give_up` sets after how many seconds without a packet `recv` raises TimeoutError or BlockingIOError.
+    `give_up` sets after how many seconds without a packet `recv` raises one of `silence`.
     """
     give_up(_START_TIME)
     recv()
@@ -162,7 +164,7 @@ def drain(recv: Recv, give_up: Callable[[float], object], count: int) -> tuple[i
     clock = perf_counter
     start = last = clock()
     received = 1
-    with suppress(TimeoutError, BlockingIOError):
+    with suppress(*silence):
         while received < count:
             recv()
             last = clock()

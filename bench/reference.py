@@ -10,19 +10,22 @@ import hashlib
 import os
 import re
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from subprocess import PIPE, STDOUT
 from typing import Protocol, Self
 
-from bench.harness import PATIENCE, BenchError, Node, our_tool
+from bench.harness import PATIENCE, ROOT, BenchError, Node, Pair, Program, our_tool, serve
 from bench.loops import RoundTrips
 from ouroboros.testing.link import NamespacePair
 
 _VARIABLE = "OUROBOROS_REFERENCE"
+#: An interpreter whose `ouroboros` is the prototype's own Python package.
+_PYTHON = "OUROBOROS_REFERENCE_PYTHON"
 _NAMES = ("oping", "ocbr")
 #: Else the server of `oping` prints each packet, into a pipe that fills.
 _SERVER = {"oping": ["-Q"], "ocbr": []}
@@ -59,6 +62,22 @@ def lacks(network: bool = True) -> str | None:
     if network:
         return NamespacePair.lacks()
     return None if os.geteuid() == 0 else "namespaces of its own need root"
+
+
+def lacks_binding() -> str | None:
+    """Why its Python package cannot be measured here, None when it can."""
+    if reason := lacks(network=False):
+        return reason
+    python = os.environ.get(_PYTHON)
+    if not python:
+        return f"{_PYTHON} does not say which interpreter has its Python package"
+    # Finds it and does not import it, which would end a process where its daemon does not run.
+    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('_ouroboros_dev_cffi') is None)"
+    try:
+        done = subprocess.run([python, "-I", "-c", code], stderr=PIPE, text=True, check=False)
+    except OSError as error:
+        return f"{_PYTHON}: {python}: {error.strerror}"
+    return f"{_PYTHON}: {python} does not have its Python package" if done.returncode else None
 
 
 def version() -> str:
@@ -150,6 +169,18 @@ class Tools:
             finally:
                 _end(listening)
         raise BenchError(f"{tool} failed {_TRIES} times, at last: {failed}")
+
+
+@contextmanager
+def on_one_host(peer: str, cores: tuple[int | None, int | None]) -> Iterator[Pair]:
+    """Start two Python programs on a host that runs it, with its own package (`binding`) or with ours (`native`)."""
+    python = os.environ[_PYTHON] if peer == "binding" else sys.executable
+    prefix = Path(os.environ[_VARIABLE])
+    env = {"OUROBOROS_BACKEND": "native", "OUROBOROS_LIBDIR": str(prefix / "lib")}
+    with ExitStack() as stack:
+        host = stack.enter_context(_PrototypeHost(prefix))
+        server, client = (stack.enter_context(Program(core, env, host.within(), python)) for core in cores)
+        yield from serve(Pair(server, client, []), peer, "bench")
 
 
 class Reference(Tools):
@@ -261,20 +292,16 @@ class _PrototypeHost:
             raise BenchError("the C prototype got no namespaces of its own")
         return holder
 
-    def _command(self, tool: str, *words: str, core: int | None = None) -> list[str]:
-        enter = ["nsenter", f"--target={self._holder.pid}", "--mount", "--ipc", "--net", "--"]
-        folder = "sbin" if tool.startswith("irm") else "bin"
+    def within(self) -> list[str]:
+        """What is put before a command line so that it runs here, in the same process."""
         # The daemon looks for programs in its path.
         path = f"PATH={self._prefix / 'bin'}:{self._prefix / 'sbin'}:{os.environ['PATH']}"
-        return [
-            *enter,
-            *_on(core),
-            "env",
-            path,
-            f"LD_LIBRARY_PATH={self._prefix / 'lib'}",
-            str(self._prefix / folder / tool),
-            *words,
-        ]
+        enter = ["nsenter", f"--target={self._holder.pid}", "--mount", "--ipc", "--net", "--"]
+        return [*enter, "env", f"--chdir={ROOT}", path, f"LD_LIBRARY_PATH={self._prefix / 'lib'}"]
+
+    def _command(self, tool: str, *words: str, core: int | None = None) -> list[str]:
+        folder = "sbin" if tool.startswith("irm") else "bin"
+        return [*self.within(), *_on(core), str(self._prefix / folder / tool), *words]
 
     def _programs(self) -> int:
         return self._log.read_text(errors="replace").count("Process added")

@@ -122,6 +122,13 @@ def _encrypted() -> dict[str, Row]:
     }
 
 
+def _native() -> dict[str, Row]:
+    rows = {f"native-rtt-{key}": (f"round trip 64 B, {key}", "us") for key in ("p50", "p99", "mean")}
+    rows["native-rate"] = "one way 64 B, received", "/s"
+    rows["native-loss"] = "one way 64 B, lost", "%"
+    return {key: Row("native", title, unit, "From Python on a C Ouroboros") for key, (title, unit) in rows.items()}
+
+
 def _over_udp(measure: str, title: str, unit: str) -> Row:
     return Row(measure, title, unit, "Between two nodes, over UDP")
 
@@ -148,4 +155,5 @@ ROWS: dict[str, Row] = {
     **_c_programs(),
     **_network(),
     **_encrypted(),
+    **_native(),
 }

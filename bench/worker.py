@@ -132,7 +132,7 @@ class Worker:
         channel = self._channels[-1]
         if channel.give_up is None:
             raise RuntimeError("this peer has no time limit")
-        received, per_second = loops.drain(channel.receive_with(size), channel.give_up, count)
+        received, per_second = loops.drain(channel.receive_with(size), channel.give_up, count, channel.silence)
         return {"received": received, "per_second": per_second}
 
     def has_awaited(self) -> Answer:

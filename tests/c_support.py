@@ -15,14 +15,17 @@ from support import until, waits
 SOURCES = Path(__file__).parent / "capi"
 
 
-def cannot_build() -> str | None:
-    """Why C programs cannot be built here, None when they can."""
+def not_built() -> str | None:
+    """Why there are no C libraries of ours here, None when there are."""
     import ouroboros
 
     library = Path(ouroboros.__file__).parent / "cdev" / "lib" / "libouroboros-dev.so"
-    if not library.exists():
-        return "the C libraries are not built: run `make build`"
-    return None if shutil.which("gcc") else "there is no gcc"
+    return None if library.exists() else "the C libraries are not built: run `make build`"
+
+
+def cannot_build() -> str | None:
+    """Why C programs cannot be built here, None when they can."""
+    return not_built() or (None if shutil.which("gcc") else "there is no gcc")
 
 
 def install(prefix: Path) -> None:

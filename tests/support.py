@@ -35,7 +35,7 @@ T = TypeVar("T")
 P = TypeVar("P", bound="Program")
 
 #: What a program given as source text starts with.
-_HEAD = """\
+HEAD = """\
 import os, signal, sys, threading
 from ouroboros.dev import *
 from ouroboros.runtime import client
@@ -52,7 +52,7 @@ def hear():
 """
 
 #: A program that does what it is told, one piece of Python after the other.
-_SHELL = """
+SHELL = """
 import ast, json
 
 scope = dict(globals())
@@ -75,9 +75,10 @@ for line in sys.stdin:
 
 # System calls that wait, by what they wait for. Numbers differ between machines.
 _CALLS: dict[str, dict[str, set[int]]] = {
-    "x86_64": {"poll": {7, 271}, "node": {45, 47, 7, 271}, "room": {202}},
-    "aarch64": {"poll": {73}, "node": {207, 212, 73}, "room": {98}},
+    "x86_64": {"read": {0}, "poll": {7, 271, 202}, "node": {45, 47, 7, 271}, "room": {202, 270}},
+    "aarch64": {"read": {63}, "poll": {73, 98}, "node": {207, 212, 73}, "room": {98, 72}},
 }
+_FUTEXES = {"x86_64": 202, "aarch64": 98}
 _FUTEX_PRIVATE = 128
 
 #: Seconds after which something that must happen counts as never happening.
@@ -91,10 +92,12 @@ def asleep_in(pid: int, thread: int, what: str) -> bool:
     except (FileNotFoundError, ProcessLookupError) as error:
         raise AssertionError(f"thread {thread} of process {pid} is gone") from error
     words = text.split()
-    if not words or words[0] in ("running", "-1") or int(words[0]) not in _CALLS[platform.machine()][what]:
+    machine = platform.machine()
+    if not words or words[0] in ("running", "-1") or int(words[0]) not in _CALLS[machine][what]:
         return False
-    # Waits for the interpreter lock are private to the process; a writer waits in memory that two processes share.
-    return what != "room" or not int(words[2], 16) & _FUTEX_PRIVATE
+    # Waits for the interpreter lock are private to the process. A writer waits in memory that two processes share, and over
+    # a C library a reader does.
+    return int(words[0]) != _FUTEXES[machine] or not int(words[2], 16) & _FUTEX_PRIVATE
 
 
 def waits(pid: int, thread: int, what: str) -> bool:
@@ -221,13 +224,7 @@ class Shell(Program):
 
     def answer(self) -> Any:
         """The value of the last expression that it was told; raises what the program raised."""
-        kind, *rest = json.loads(self.raw_line())
-        if kind == "raised":
-            raise _exception(*rest)
-        try:
-            return ast.literal_eval(rest[0])
-        except (ValueError, SyntaxError):
-            return rest[0]
+        return outcome(self.raw_line())
 
     def do(self, code: str) -> Any:
         self.begin(code)
@@ -250,6 +247,17 @@ class Shell(Program):
         return descriptors(self.pid)
 
 
+def outcome(line: str) -> Any:
+    """What a `Shell` answered: the value, or raises what it raised."""
+    kind, *rest = json.loads(line)
+    if kind == "raised":
+        raise _exception(*rest)
+    try:
+        return ast.literal_eval(rest[0])
+    except (ValueError, SyntaxError):
+        return rest[0]
+
+
 def _exception(name: str, text: str) -> BaseException:
     kind = getattr(errors, name, None) or {
         each.__name__: each for each in (KeyboardInterrupt, TypeError, ValueError, OSError, TimeoutError)
@@ -270,12 +278,12 @@ class Programs:
 
     def shell(self, name: str = "shell", limit: int | None = None, **environment: str) -> Shell:
         """Run a program that does what it is told. `limit`: its limit of descriptors."""
-        return self._keep(Shell(self._write(name, _SHELL), [], environment, limit))
+        return self._keep(Shell(self._write(name, SHELL), [], environment, limit))
 
     def script(self, name: str, source: str) -> Path:
         """Only write an executable script."""
         path = self._directory / name
-        path.write_text(f"#!{sys.executable}\n{_HEAD}{textwrap.dedent(source)}")
+        path.write_text(f"#!{sys.executable}\n{HEAD}{textwrap.dedent(source)}")
         path.chmod(0o755)
         return path
 
@@ -292,7 +300,7 @@ class Programs:
         # A folder for each, because programs of one name may differ.
         folder = Path(tempfile.mkdtemp(dir=self._directory))
         path = folder / f"{name}.py"
-        path.write_text(_HEAD + textwrap.dedent(source))
+        path.write_text(HEAD + textwrap.dedent(source))
         return path
 
 
@@ -419,6 +427,15 @@ class Background(Generic[T]):
         return self._value
 
 
+def lasting_descriptors() -> Counter[str]:
+    """What this process has open, as far as a test must leave it as it was."""
+    found = descriptors()
+    if (library := sys.modules.get("ouroboros.native.library")) is not None and library.loaded() is not None:
+        # A C library keeps connections and what it waits with, as it likes.
+        del found["socket"], found["anon_inode"]
+    return found
+
+
 def descriptors(pid: int | None = None) -> Counter[str]:
     """Open descriptors of a process by kind: flow memory, sockets, and the rest together."""
     found: Counter[str] = Counter()
@@ -447,7 +464,9 @@ def children(pid: int | None = None) -> list[int]:
     """Child processes, zombies included."""
     found: list[int] = []
     for task in Path(f"/proc/{pid or 'self'}/task").iterdir():
-        found += map(int, (task / "children").read_text().split())
+        # Threads end while we look.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found += map(int, (task / "children").read_text().split())
     return sorted(found)
 
 

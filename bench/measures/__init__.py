@@ -12,6 +12,7 @@ from bench.measures import (
     growth,
     idle,
     imports,
+    native,
     packets,
     setup,
     shared_core,
@@ -39,4 +40,5 @@ MEASURES: dict[str, Callable[[Run], None]] = {
     "crypt-udp": encrypted.raw,
     "crypt-reliable": encrypted.reliable,
     "crypt-setup": encrypted.setup,
+    "native": native.measure,
 }

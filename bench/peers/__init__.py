@@ -16,6 +16,8 @@ _PEERS = {
     "ours": "bench.peers.ours:Ours",
     "ours-aio": "bench.peers.awaited:OursAwaited",
     "ours-encrypted": "bench.peers.ours:OursEncrypted",
+    "native": "bench.peers.ours:OursNative",
+    "binding": "bench.peers.binding:Binding",
     "ours-udp": "bench.peers.ours:OursUdp",
     "ours-udp-reliable": "bench.peers.ours:OursUdpReliable",
     "ours-udp-encrypted": "bench.peers.ours:OursUdpEncrypted",

@@ -31,8 +31,9 @@ class Channel:
     recv_for: Callable[[int], Callable[[], bytes]] | None = None
     send_many: Callable[[list[bytes]], int] | None = None
     recv_many: Callable[[], list[bytes]] | None = None
-    #: For peers that lose packets: after how many seconds without one `recv` is to raise TimeoutError or BlockingIOError.
+    #: For peers that lose packets: after how many seconds without one `recv` is to raise one of `silence`.
     give_up: Callable[[float], object] | None = None
+    silence: tuple[type[Exception], ...] = (TimeoutError, BlockingIOError)
     #: For peers of the measure `aio`: the calls for packets of one size.
     awaited: Callable[[int], Awaited] | None = None
 

@@ -45,6 +45,15 @@ class Ours(Peer):
         return _channel(dev.flow_alloc(self.address, self.qos, _TIMEOUT))
 
 
+class OursNative(Ours):
+    """The same API over an installed C Ouroboros."""
+
+    needs_node = False
+
+    def serve(self) -> None:
+        irm.bind_process(os.getpid(), self.address)
+
+
 class OursEncrypted(Ours):
     """The same, encrypted between the two programs."""
 

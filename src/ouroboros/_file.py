@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from ouroboros.dataplane import Endpoint
+from ouroboros.dataplane.ends import FlowEnd
 from ouroboros.errors import FlowDownException, FlowException, FlowWouldBlockException
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class _Flow(Protocol):
     @property
     def max_packet(self) -> int: ...
 
-    def _held(self) -> Endpoint: ...
+    def _held(self) -> FlowEnd: ...
 
 
 class FlowFile(io.RawIOBase):

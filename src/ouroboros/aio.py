@@ -30,13 +30,13 @@ import anyio.abc
 import anyio.lowlevel
 import anyio.to_thread
 
-from ouroboros import dev
+from ouroboros import backend, dev
 from ouroboros.control.messages import Accept, Alloc, BindProcess, Join
 from ouroboros.dataplane import AwaitedFlow, Endpoint
+from ouroboros.dataplane.ends import FlowEnd
 from ouroboros.dev import FlowProperties
 from ouroboros.errors import FlowDownException, FlowException, NodeError
 from ouroboros.qos import QoSSpec
-from ouroboros.runtime import client
 from ouroboros.security import FlowSecurity
 
 if TYPE_CHECKING:
@@ -137,12 +137,16 @@ class Flow(AwaitedFlow):
                 raise
         raise StopAsyncIteration
 
-    def _held(self) -> Endpoint:
-        if (endpoint := self._endpoint) is None:
-            self._endpoint = endpoint = self.sync._held()
-        return endpoint
+    def _held(self) -> FlowEnd:
+        if self._endpoint is not None:
+            return self._endpoint
+        end = self.sync._held()
+        if isinstance(end, Endpoint):
+            # An end that is not the engine's has no way around the coroutines.
+            self._endpoint = end
+        return end
 
-    async def _wait_for(self, endpoint: Endpoint, read: Callable[[int | None], _T | None], count: int | None) -> _T:
+    async def _wait_for(self, endpoint: FlowEnd, read: Callable[[int | None], _T | None], count: int | None) -> _T:
         while True:
             # Before the look: if that finds nothing, the descriptor becomes readable when there is something.
             endpoint.watch(0)
@@ -150,7 +154,7 @@ class Flow(AwaitedFlow):
                 return result
             await self._wake(endpoint)
 
-    async def _wake(self, endpoint: Endpoint) -> None:
+    async def _wake(self, endpoint: FlowEnd) -> None:
         """Wait until the descriptor is readable. A loop watches it for one task only; others wait for that one."""
         if self._woken is not None:
             await self._woken.wait()
@@ -162,7 +166,7 @@ class Flow(AwaitedFlow):
             self._woken = None
             woken.set()
 
-    async def _wait_to_write(self, endpoint: Endpoint, buf: ReadableBuffer, count: int | None) -> int:
+    async def _wait_to_write(self, endpoint: FlowEnd, buf: ReadableBuffer, count: int | None) -> int:
         length = memoryview(buf).nbytes
         if count is not None:
             length = min(length, count)
@@ -179,7 +183,7 @@ class Flow(AwaitedFlow):
                     if (written := endpoint.write_soon(buf, count)) is not None:
                         return written
 
-    async def _wait_for_room(self, endpoint: Endpoint, length: int, news: select.epoll) -> None:
+    async def _wait_for_room(self, endpoint: FlowEnd, length: int, news: select.epoll) -> None:
         try:
             if not endpoint.want_room(length):
                 await self._sleep(endpoint, news)
@@ -187,7 +191,7 @@ class Flow(AwaitedFlow):
             if not endpoint.closed:
                 endpoint.forget_room()
 
-    async def _sleep(self, endpoint: Endpoint, until_readable: int | select.epoll) -> None:
+    async def _sleep(self, endpoint: FlowEnd, until_readable: int | select.epoll) -> None:
         """Wait for a descriptor, or until any thread sets flags of this flow, which no descriptor tells of."""
         with anyio.CancelScope() as scope:
             wake = _from_any_thread(scope.cancel)
@@ -209,7 +213,7 @@ class Flow(AwaitedFlow):
                 call.withdraw()
                 raise
         qos = self.sync._take(grant)
-        self._endpoint = self.sync._endpoint
+        self._held()
         return qos
 
 
@@ -287,16 +291,16 @@ def _from_any_thread(function: Callable[[], object]) -> Callable[[], None]:
     return call
 
 
-async def _begin(request: Alloc | Accept | Join) -> client.Call:
+async def _begin(request: Alloc | Accept | Join) -> backend.Call:
     try:
-        return client.begin(request, start=False)
+        return backend.begin(request, start=False)
     except NodeError:
         # Starting a node takes long enough to let others run; it is done once.
-        return await anyio.to_thread.run_sync(functools.partial(client.begin, request, start=True))
+        return await anyio.to_thread.run_sync(functools.partial(backend.begin, request, start=True))
 
 
 async def _bind(name: str) -> None:
-    await anyio.to_thread.run_sync(client.request, BindProcess(os.getpid(), dev.check_name(name)))
+    await anyio.to_thread.run_sync(backend.request, BindProcess(os.getpid(), dev.check_name(name)))
 
 
 __all__ = ["Flow", "flow_accept", "flow_alloc", "flow_join", "serve"]

@@ -24,9 +24,11 @@ from enum import IntFlag
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Protocol, Self
 
+from ouroboros import backend
 from ouroboros._file import open_flow
 from ouroboros.control.messages import Accept, Alloc, Join
-from ouroboros.dataplane import MAX_PACKET, Endpoint
+from ouroboros.dataplane import MAX_PACKET
+from ouroboros.dataplane.ends import FlowEnd
 from ouroboros.errors import (
     FlowAllocatedException,
     FlowAuthException,
@@ -45,7 +47,7 @@ from ouroboros.errors import (
     FlowWouldBlockException,
 )
 from ouroboros.qos import BILLION, MILLION, QoSSpec
-from ouroboros.runtime import client
+from ouroboros.runtime.client import FlowGrant
 from ouroboros.security import FlowSecurity
 
 if TYPE_CHECKING:
@@ -105,7 +107,7 @@ class Flow:
     """
 
     def __init__(self) -> None:
-        self._endpoint: Endpoint | None = None
+        self._endpoint: FlowEnd | None = None
         self._qos = QoSSpec()
         self._security: FlowSecurity | None = None
         self._max_packet = MAX_PACKET
@@ -184,7 +186,7 @@ class Flow:
             watcher.flow_deallocated(self)
         endpoint.close()
         if self._pid == os.getpid():
-            client.release(self._flow_id, self._side, self._node)
+            backend.release(self._flow_id, self._side, self._node)
 
     # --- packets
 
@@ -359,20 +361,20 @@ class Flow:
 
     # --- helpers
 
-    def _held(self) -> Endpoint:
+    def _held(self) -> FlowEnd:
         if self._endpoint is None:
             raise FlowNotAllocatedException("this Flow holds no flow: use alloc(), accept() or join() first")
         return self._endpoint
 
     def _request(self, request: Alloc | Accept | Join) -> QoSSpec:
         self._check_free()
-        return self._take(client.request_flow(request, request.timeout))
+        return self._take(backend.request_flow(request, request.timeout))
 
     def _check_free(self) -> None:
         if self._endpoint is not None:
             raise FlowAllocatedException("this Flow holds a flow already: dealloc() it first, or use a new Flow")
 
-    def _take(self, grant: client.FlowGrant) -> QoSSpec:
+    def _take(self, grant: FlowGrant) -> QoSSpec:
         """Hold the flow that was granted."""
         granted, endpoint, self._node = grant
         self._endpoint = endpoint

@@ -33,6 +33,7 @@ from typing import Any
 
 import msgspec
 
+from ouroboros import backend
 from ouroboros.control import messages
 from ouroboros.errors import (
     BindError,
@@ -68,7 +69,6 @@ from ouroboros.ipcp_config import (
     UnicastConfig,
 )
 from ouroboros.qos import QoSSpec
-from ouroboros.runtime import client
 
 __all__ = [
     "BIND_AUTO",
@@ -235,6 +235,9 @@ def bootstrap_ipcp(pid: int, conf: IpcpConfig) -> None:
 
         bootstrap_ipcp(pid, IpcpConfig(IpcpType.LOCAL, layer_name="lab"))
     """
+    if (stack := backend.native()) is not None:
+        stack.management.bootstrap_ipcp(pid, conf)
+        return
     if conf.ipcp_type not in _BUILT_TYPES:
         built = ", ".join(known.word for known in _BUILT_TYPES)
         raise UnsupportedError(
@@ -307,6 +310,9 @@ def enroll_ipcp(pid: int, dst: str) -> None:
         enroll_ipcp(pid, "campus")
     """
     ipcp = _networked(pid, "enroll", IpcpEnrollError)
+    if (stack := backend.native()) is not None:
+        stack.management.enroll_ipcp(pid, dst)
+        return
     raise UnsupportedError(f"IPC process {ipcp.name!r} cannot enroll with {dst!r}: enrollment is not built yet")
 
 
@@ -323,6 +329,9 @@ def connect_ipcp(pid: int, component: str, dst: str, qos: QoSSpec | None = None)
         connect_ipcp(pid, DT_COMP, "campus.b", QOS_RAW)
     """
     ipcp = _with_component(pid, component)
+    if (stack := backend.native()) is not None:
+        stack.management.connect_ipcp(pid, component, dst, qos)
+        return
     raise UnsupportedError(f"IPC process {ipcp.name!r} cannot be connected to {dst!r}: connections are not built yet")
 
 
@@ -334,6 +343,9 @@ def disconnect_ipcp(pid: int, component: str, dst: str) -> None:
         disconnect_ipcp(pid, DT_COMP, "campus.b")
     """
     ipcp = _with_component(pid, component)
+    if (stack := backend.native()) is not None:
+        stack.management.disconnect_ipcp(pid, component, dst)
+        return
     raise UnsupportedError(
         f"IPC process {ipcp.name!r} cannot be disconnected from {dst!r}: connections are not built yet"
     )
@@ -534,7 +546,7 @@ _NETWORKED_TYPES = (IpcpType.UNICAST, IpcpType.BROADCAST)
 
 def _request(message: messages.Request, refused: type[IrmError] = IrmError) -> Any:  # noqa: ANN401
     try:
-        return client.request(message, start=_may_start_node.get())
+        return backend.request(message, start=_may_start_node.get())
     except NodeError:
         raise
     except IrmError as error:

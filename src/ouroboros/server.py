@@ -23,10 +23,10 @@ import weakref
 from types import TracebackType
 from typing import Self
 
+from ouroboros import backend
 from ouroboros.control.messages import BindProcess, UnbindProcess
 from ouroboros.dev import Flow, accept_request, check_name
 from ouroboros.errors import FlowException, IrmError
-from ouroboros.runtime import client
 
 log = logging.getLogger("ouroboros.server")
 log.addHandler(logging.NullHandler())
@@ -77,7 +77,7 @@ class FlowServer:
         self._stopping = False
         self._idle = threading.Event()
         self._idle.set()
-        client.request(BindProcess(os.getpid(), self.name))
+        backend.request(BindProcess(os.getpid(), self.name))
 
     def __enter__(self) -> Self:
         return self
@@ -130,7 +130,7 @@ class FlowServer:
             self._release()
         # The name may be gone already, and the node too.
         with contextlib.suppress(IrmError):
-            client.request(UnbindProcess(os.getpid(), self.name), start=False)
+            backend.request(UnbindProcess(os.getpid(), self.name), start=False)
 
     # --- to override
 
@@ -182,7 +182,7 @@ class FlowServer:
     def _accept(self, timeout: float | None) -> Flow | None:
         """The next flow; None when the time is over, or the server is told to stop."""
         self._check_open()
-        call = client.begin(accept_request(None, self.name), start=True)
+        call = backend.begin(accept_request(None, self.name), start=True)
         deadline = None if timeout is None else time.monotonic() + timeout
         # Outside of the next loop, where only waiting is interrupted: an answer that is an error needs no withdrawal.
         while (grant := call.poll()) is None:
@@ -198,7 +198,7 @@ class FlowServer:
         flow._take(grant)
         return flow
 
-    def _wait(self, call: client.Call, deadline: float | None) -> bool:
+    def _wait(self, call: backend.Call, deadline: float | None) -> bool:
         """Whether there may be an answer; False when it is time to stop."""
         poller = select.poll()
         poller.register(call, select.POLLIN)

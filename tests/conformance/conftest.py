@@ -7,13 +7,24 @@ may be left there; else it fails, and the next one gets new nodes.
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 
 import msgspec
 import pytest
-from support import Background, Programs, Shell, children, descriptors, holds_nothing, logged_no_bug, mapped_flows
+from support import (
+    Background,
+    Programs,
+    Shell,
+    children,
+    holds_nothing,
+    lasting_descriptors,
+    logged_no_bug,
+    mapped_flows,
+)
 
 from ouroboros import dev
 from ouroboros.control.messages import DestroyName
@@ -21,7 +32,7 @@ from ouroboros.dev import Flow, QoSSpec
 from ouroboros.runtime import client
 from ouroboros.testing.node import ProcessNode
 
-from .worlds import PROPERTIES, WORLDS, Pair, World
+from .worlds import EVERY_CASE, PROPERTIES, WORLDS, Pair, World
 
 _WAYS = [
     pytest.param((world, side), id=f"{world.name}-{side}")
@@ -31,13 +42,13 @@ _WAYS = [
 
 
 class House:
-    """The nodes of a world where the test's end is on one side. `near`: that of the test."""
+    """The nodes of a world where the test's end is on one side. `near`: that of the test, if the world has nodes."""
 
     def __init__(self, world: World, side: str) -> None:
         self._nodes: list[ProcessNode] = []
-        self.near = self._another()
+        self.near = self._another() if world.needs_node else None
         try:
-            with self.near.use():
+            with self.near.use() if self.near is not None else nullcontext():
                 #: What the far program needs.
                 self.environment = world.offer("pair", side == "allocating", self._another)
         except BaseException:
@@ -94,6 +105,33 @@ def houses() -> Iterator[Houses]:
     made.close()
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the cases that a world does not need."""
+    if EVERY_CASE in os.environ:
+        return
+    seen: set[str] = set()
+    kept, left_out = [], []
+    for item in items:
+        world = _world(item)
+        test = item.nodeid.partition("[")[0]
+        if world is None or world.thorough or test not in seen:
+            kept.append(item)
+        else:
+            left_out.append(item)
+        if world is not None and not world.thorough:
+            seen.add(test)
+    if left_out:
+        items[:] = kept
+        config.hook.pytest_deselected(items=left_out)
+
+
+def _world(item: pytest.Item) -> World | None:
+    if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
+        return None
+    way = item.callspec.params.get("make_pair")
+    return way[0] if isinstance(way, tuple) else None
+
+
 @pytest.fixture(params=_WAYS)
 def make_pair(
     request: pytest.FixtureRequest, houses: Houses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -106,14 +144,21 @@ def make_pair(
     # Before anything is started.
     if (lack := world.lack(needed)) is not None:
         pytest.skip(lack)
+    # Whatever else is installed; and a process that has used a C library goes on with it if this does not say otherwise.
+    monkeypatch.setenv("OUROBOROS_BACKEND", "node")
+    for variable, value in world.environment().items():
+        monkeypatch.setenv(variable, value)
     house = houses.of(world, side)
-    house.near.select(monkeypatch)
+    if house.near is not None:
+        house.near.select(monkeypatch)
     programs = Programs(tmp_path)
     flows: list[Flow] = []
     client.client.forget()
-    before = descriptors(), mapped_flows(), children()
+    before = lasting_descriptors(), mapped_flows(), children()
 
     def make(qos: QoSSpec | None = None) -> Pair:
+        if (lack := world.lack(needed, qos)) is not None:
+            pytest.skip(lack)
         qos = qos or world.qos
         qos = msgspec.structs.replace(qos, cypher_s=max(qos.cypher_s, world.qos.cypher_s))
         far = programs.shell("far", None, **house.environment)
@@ -139,7 +184,7 @@ def make_pair(
         # The connections that are kept for the next call are no leak.
         client.client.forget()
         # Less is no leak: a test that failed keeps its flows for some time.
-        assert not descriptors() - before[0]
+        assert not lasting_descriptors() - before[0]
         assert mapped_flows() <= before[1]
         assert set(children()) <= set(before[2])
     except BaseException:

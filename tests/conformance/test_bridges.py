@@ -16,7 +16,6 @@ from support import Background, NodeProcess, Programs, Shell, until
 
 from ouroboros.control.messages import CreateName, ListNames
 from ouroboros.dev import (
-    MAX_PACKET,
     Flow,
     FlowDownException,
     FlowException,
@@ -30,6 +29,8 @@ from ouroboros.dev import (
 from ouroboros.runtime import client
 from ouroboros.server import FlowRequestHandler, FlowServer, ThreadingFlowServer
 
+from .worlds import LONGEST
+
 NON_BLOCKING = FlowProperties.ReadWrite | FlowProperties.NonBlocking
 
 
@@ -41,7 +42,7 @@ class TestReading:
             assert file.read() == b""
 
     @pytest.mark.parametrize("buffering", [None, 0, 1, 3, 8192])
-    @pytest.mark.parametrize("size", [1, 7, 8192, 8193, pytest.param(MAX_PACKET - 28, marks=pytest.mark.needs("long"))])
+    @pytest.mark.parametrize("size", [1, 7, 8192, 8193, pytest.param(LONGEST, marks=pytest.mark.needs("long"))])
     @pytest.mark.needs("back-pressure")
     def test_a_packet_that_fills_the_buffer_exactly_is_not_the_end(
         self, near: Flow, far: Shell, size: int, buffering: int | None
@@ -71,8 +72,8 @@ class TestReading:
     @pytest.mark.parametrize(
         "end",
         [
-            "kill",
-            pytest.param("down", marks=pytest.mark.needs("shared-flags")),
+            pytest.param("kill", marks=pytest.mark.needs("death")),
+            pytest.param("down", marks=pytest.mark.needs("shared-flags", "cause")),
         ],
     )
     def test_the_death_of_the_peer_is_no_end_of_the_file(self, near: Flow, far: Shell, end: str) -> None:
@@ -118,7 +119,7 @@ class TestWriting:
             assert file.write(bytes(2 * near.max_packet + 5)) == 2 * near.max_packet + 5
         assert far.answer() == [near.max_packet, near.max_packet, 5]
 
-    @pytest.mark.needs("back-pressure", "long")
+    @pytest.mark.needs("back-pressure", "long", "room")
     def test_a_full_flow_takes_a_part_or_none(self, near: Flow, far: Shell) -> None:
         near.set_flags(NON_BLOCKING)
         with near.makefile("wb", 0) as raw:

@@ -200,6 +200,7 @@ class TestTypes:
         far.finish()
         assert until_told(fs, fq) == [FEventType.FlowDealloc]
 
+    @pytest.mark.needs("death")
     def test_flow_peer_comes_once_when_the_peer_is_killed(
         self, near: Flow, far: Shell, fs: FlowSet, fq: FEventQueue
     ) -> None:
@@ -215,6 +216,7 @@ class TestTypes:
         assert near.read() == b"last"
         assert kinds(fs, fq) == []
 
+    @pytest.mark.needs("death")
     def test_flow_peer_wakes_a_wait(self, near: Flow, far: Shell, fs: FlowSet, fq: FEventQueue) -> None:
         fs.add(near)
         waiting = Background(lambda: until_told(fs, fq))

@@ -32,14 +32,12 @@ from ouroboros.dev import (
     flow_alloc,
 )
 
-from .worlds import Pair, arrived
+from .worlds import LONGEST, Pair, arrived
 
 LONG = pytest.mark.needs("long")
 READ_WRITE = FlowProperties.ReadWrite
 NON_BLOCKING = FlowProperties.ReadWrite | FlowProperties.NonBlocking
 KIB = 1024
-#: What fits into a packet of any flow within a node: encryption takes the rest.
-LONGEST = MAX_PACKET - 28
 
 
 def pattern(length: int, seed: int = 0) -> bytes:
@@ -386,7 +384,7 @@ class TestBatches:
         arrived(far, 2)
         assert far.do("f.read_many()") == [b"a", b"b"]
 
-    @pytest.mark.needs("back-pressure", "instant")
+    @pytest.mark.needs("back-pressure", "instant", "room")
     def test_write_many_tells_how_many_fit(self, near: Flow, far: Shell) -> None:
         near.set_flags(NON_BLOCKING)
         packets = [pattern(60_000, seed) for seed in range(100)]
@@ -398,7 +396,7 @@ class TestBatches:
         assert far.do("digest(f.read_many(100))") == digest(packets[:written])
         assert near.write_many(packets[written : written + 2]) == 2
 
-    @pytest.mark.needs("back-pressure", "instant")
+    @pytest.mark.needs("back-pressure", "instant", "room")
     def test_write_many_tells_how_many_were_written_in_time(self, near: Flow, far: Shell) -> None:
         near.set_snd_timeout(0.01)
         written = near.write_many([bytes(60_000)] * 100)
@@ -416,7 +414,7 @@ class TestBatches:
         arrived(far, 3)
         assert far.do("f.read_many()") == [b"a", b"b", b"c"]
 
-    @pytest.mark.needs("back-pressure", "long")
+    @pytest.mark.needs("back-pressure", "long", "room")
     def test_a_batch_larger_than_the_ring_waits_for_the_reader(self, near: Flow, far: Shell) -> None:
         far.do(HELPERS)
         packets = [pattern(60_000, seed) for seed in range(100)]
@@ -446,7 +444,7 @@ class TestTimeouts:
         arrived(near, 1)
         assert near.read() == b"late"
 
-    @pytest.mark.needs("back-pressure", "long")
+    @pytest.mark.needs("back-pressure", "long", "room")
     @pytest.mark.parametrize("timeout", [0, 0.001, 0.05])
     def test_a_write_ends_at_its_timeout_and_what_is_queued_survives(
         self, near: Flow, far: Shell, timeout: float
@@ -692,7 +690,7 @@ class TestQueues:
                 assert writer.write_many([bytes(size)] * 100) == 100
 
     @pytest.mark.needs("back-pressure")
-    @pytest.mark.parametrize("size", [1400, pytest.param(LONGEST, marks=LONG)])
+    @pytest.mark.parametrize("size", [1400, pytest.param(LONGEST, marks=pytest.mark.needs("long", "room"))])
     def test_a_full_ring_makes_a_blocking_writer_wait_and_drops_nothing(
         self, near: Flow, far: Shell, size: int
     ) -> None:
@@ -741,7 +739,7 @@ class TestEnd:
         with pytest.raises(FlowDownException):
             near.read()
 
-    @pytest.mark.needs("back-pressure", "long")
+    @pytest.mark.needs("back-pressure", "long", "room")
     def test_dealloc_does_not_wait_for_the_peer_to_read(self, near: Flow, far: Shell) -> None:
         near.set_flags(NON_BLOCKING)
         written = near.write_many([bytes(60_000)] * 100)
@@ -828,7 +826,7 @@ class TestAllocation:
         near.set_rcv_timeout(0)
         near.dealloc()
         far.do("f.dealloc()")
-        far.begin_blocked("f.accept(name='pair')", "node")
+        far.begin("f.accept(name='pair')")
         near.alloc("pair")
         far.answer()
         assert near.get_flags() == FlowProperties.ReadWrite | FlowProperties.NoPartialWrite
@@ -845,6 +843,7 @@ class TestAllocation:
         with flow, pytest.raises(FlowNotAllocatedException):
             flow.write(b"x")
 
+    @pytest.mark.needs("checks")
     @pytest.mark.parametrize(
         "qos",
         [None, QoSSpec(), QoSSpec(delay=20, bandwidth=10**9, availability=5, loss=0, ber=0, in_order=1, timeout=0)],
@@ -1052,6 +1051,7 @@ class TestPolling:
             with pytest.raises(FlowDownException):
                 near.read()
 
+    @pytest.mark.needs("death")
     def test_a_killed_peer_is_readable(self, near: Flow, far: Shell, how: str) -> None:
         assert not ready(near, how)
         far.kill()

@@ -139,7 +139,7 @@ class TestFlowFlags:
         assert near.read() == b"in"
 
     @pytest.mark.parametrize("kind", [pytest.param(F.NonBlockingWrite, id=row("6.2", "non-blocking-write"))])
-    @pytest.mark.needs("back-pressure")
+    @pytest.mark.needs("back-pressure", "room")
     def test_a_full_flow_would_block_a_write(self, near: Flow, far: Shell, kind: FlowProperties) -> None:
         near.set_flags(F.ReadWrite | kind)
         packet = bytes(min(60_000, near.max_packet))

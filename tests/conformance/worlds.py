@@ -6,14 +6,22 @@ does not run there. In everything else worlds must not differ.
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
+import c_support
 from support import Shell, until
 from udp_nodes import FAR, NEAR, free_port
 
+from ouroboros import irm
 from ouroboros.control.messages import BootstrapIpcp, CreateIpcp, CreateName, RegisterName, UdpOptions
-from ouroboros.dev import Flow, QoSSpec
+from ouroboros.dev import MAX_PACKET, Flow, QoSSpec
 from ouroboros.qos import QOS_DATA, QOS_RAW
 from ouroboros.runtime import client
 from ouroboros.testing.node import Node
@@ -24,6 +32,12 @@ PROPERTIES = {
     "instant": "what one end did has happened at the other when the call returns; elsewhere it may be on its way",
     "long": "packets without FRCT can be longer than a datagram",
     "shared-flags": "the flags that one end sets bind the other end, too",
+    "cause": "a reader is told whether the peer deallocated the flow or only set it down, also if nobody watched the flow",
+    "death": "a peer that is killed is told of at once; elsewhere it is when it has been silent for long",
+    "encryption": "a flow can be asked for encryption",
+    "checks": "each packet can be checked for bit errors, and what a flow has of that is told",
+    "room": "a flow has room of its own, for less than 8 of the longest packets; elsewhere all flows of a host share theirs",
+    "promises": "flows in order and without loss can be had",
 }
 
 
@@ -50,9 +64,23 @@ class World:
     qos: QoSSpec = QOS_RAW
     #: What the test's end does to get the flow, each in a run of its own.
     sides: tuple[str, ...] = ("allocating", "accepting")
+    #: What both programs have in their environment.
+    environment: Callable[[], dict[str, str]] = dict
+    #: Why it cannot be had here, if so.
+    absent: Callable[[], str | None] = lambda: None
+    #: Whether it runs every case of a test; else the first, unless `EVERY_CASE` is set.
+    thorough: bool = True
+    #: Whether the programs need a node of ours.
+    needs_node: bool = True
 
-    def lack(self, needed: Iterable[str]) -> str | None:
-        """What keeps a test with such needs from this world."""
+    def lack(self, needed: Iterable[str], qos: QoSSpec | None = None) -> str | None:
+        """What keeps a test with such needs, or a flow of that QoS, from this world."""
+        if (absent := self.absent()) is not None:
+            return f"{self.name}: {absent}"
+        if qos is not None and (qos.reliable or qos.ordered):
+            needed = [*needed, "promises"]
+        if qos is not None and qos.cypher_s:
+            needed = [*needed, "encryption"]
         missing = sorted(self.lacks.intersection(needed))
         return f"{self.name}: {', '.join(missing)}" if missing else None
 
@@ -97,7 +125,36 @@ def _udp(name: str, allocating: bool, another: Callable[[], Node]) -> dict[str, 
     return {"OUROBOROS_RUNTIME_DIR": str(far.directory)}
 
 
-WORLDS = [
+@cache
+def _installed() -> Path:
+    """Our C libraries, as `ouroboros cdev` installs them."""
+    prefix = Path(tempfile.mkdtemp(prefix="o-cdev-"))
+    atexit.register(shutil.rmtree, prefix)
+    c_support.install(prefix)
+    return prefix / "lib"
+
+
+def _over_c() -> dict[str, str]:
+    return {"OUROBOROS_BACKEND": "native", "OUROBOROS_LIBDIR": str(_installed())}
+
+
+#: Set to have every case in every world.
+EVERY_CASE = "OUROBOROS_CONFORMANCE_ALL"
+
+#: Set on a host of the C prototype: the directory of its libraries (`interop/test_native.py`).
+PROTOTYPE = "OUROBOROS_CONFORMANCE_OVER"
+
+
+def _over_prototype() -> dict[str, str]:
+    return {"OUROBOROS_BACKEND": "native", "OUROBOROS_LIBDIR": os.environ[PROTOTYPE]}
+
+
+def _at_prototype(name: str, allocating: bool, another: Callable[[], Node]) -> dict[str, str]:
+    irm.create_name(irm.NameInfo(name, irm.LoadBalancePolicy.SPILL))
+    return {}
+
+
+_WORLDS = [
     # Two programs of one node, with nothing between them but a ring.
     World("local", _direct),
     # ... and they encrypt what is in it.
@@ -108,4 +165,29 @@ WORLDS = [
     World("udp", _udp, frozenset(["instant", "long", "shared-flags"]), sides=("allocating",)),
     # ... and flows lose nothing there.
     World("reliable", _udp, frozenset(["instant", "shared-flags"]), qos=QOS_DATA, sides=("allocating",)),
+    # Two programs of one node, over our C libraries, by `ouroboros.native`, instead of the engine.
+    World(
+        "native",
+        _direct,
+        frozenset(["instant", "cause", "encryption"]),
+        sides=("allocating",),
+        environment=_over_c,
+        absent=c_support.not_built,
+        thorough=False,
+    ),
 ]
+
+#: A host of the C prototype, with no node of ours. It is a world of its own, which only exists there.
+_PROTOTYPE = World(
+    "prototype",
+    _at_prototype,
+    frozenset(["instant", "cause", "death", "encryption", "checks", "room", "promises"]),
+    sides=("allocating",),
+    environment=_over_prototype,
+    needs_node=False,
+)
+
+WORLDS = [_PROTOTYPE] if PROTOTYPE in os.environ else _WORLDS
+
+#: What fits into a packet of any flow on one machine, bytes: encryption takes the rest.
+LONGEST = 1_048_260 if PROTOTYPE in os.environ else MAX_PACKET - 28

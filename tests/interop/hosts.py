@@ -302,6 +302,7 @@ class ReferenceHost(Host):
         security = directory / "security"
         security.mkdir()
         self._log = directory / "irmd.log"
+        self._log.touch()
         lines = [f"{address} {hashlib.md5(name.encode()).hexdigest()}" for name, address in names.items()]
         (directory / "hosts").write_text("127.0.0.1 localhost\n" + "".join(f"{line}\n" for line in lines))
         super().__init__(Namespace(private=True, prepare=_mounts(installation, directory)), security)

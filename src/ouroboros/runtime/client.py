@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import os
 import resource
 import socket
@@ -21,6 +22,7 @@ from ouroboros import errors
 from ouroboros.control import messages
 from ouroboros.control.messages import Answer, Dealloc, Done, Failed, Granted, Hello, MessageReader, Request
 from ouroboros.dataplane import Endpoint
+from ouroboros.dataplane.ends import FlowEnd
 from ouroboros.errors import NodeError, NodeLimitError, ProtocolError
 from ouroboros.runtime.instance import instance
 from ouroboros.runtime.paths import CREDENTIALS, runtime_dir, socket_path
@@ -45,7 +47,7 @@ class FlowGrant(NamedTuple):
     """What came of an allocation: the answer of the node and the engine's end of the flow."""
 
     granted: Granted
-    endpoint: Endpoint
+    endpoint: FlowEnd
     #: Tells the node that gave it out from others.
     node: int
 
@@ -95,6 +97,16 @@ class _Connection:
 
     def fileno(self) -> int:
         return self._sock.fileno()
+
+    def is_over(self) -> bool:
+        """Whether the node has hung up."""
+        self._sock.settimeout(0)
+        try:
+            return not self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def withdraw(self) -> None:
         """Hang up, and wait until the node knows: from then on it gives the request nothing, which would be lost."""
@@ -153,6 +165,21 @@ class Client:
     def __init__(self) -> None:
         self._idle: list[_Connection] = []
         self._instance = instance()
+
+    def find(self) -> bool:
+        """Whether a node runs where the environment points to. Starts none."""
+        connection = self._take_idle()
+        while connection is not None and connection.is_over():
+            connection.close()
+            connection = self._take_idle()
+        try:
+            self._idle.append(connection or self._connect(start=False))
+        except NodeError:
+            return False
+        except errors.OuroborosError:
+            # There is one, which does not want us: the request will be told why.
+            return True
+        return True
 
     def request(self, request: Request, *, start: bool = True, timeout: float | None = _PATIENCE) -> Any:  # noqa: ANN401
         """Send a request and return the value of its answer.
@@ -337,6 +364,11 @@ def _try_connect(path: str) -> socket.socket | None:
         return None
     except OSError as error:
         sock.close()
+        if error.errno == errno.EPROTOTYPE:
+            raise NodeError(
+                f"a C Ouroboros runs at {path}: use it (OUROBOROS_BACKEND=native), or another directory for our node"
+                " (OUROBOROS_RUNTIME_DIR)"
+            ) from error
         raise NodeError(f"cannot reach the node at {path}: {error.strerror}") from error
     _, owner = _peer(sock)
     if owner not in (0, os.geteuid()):

@@ -8,6 +8,7 @@ from ouroboros import __version__
 from ouroboros.tools._common import CONTEXT
 from ouroboros.tools.cdev import cdev
 from ouroboros.tools.cert import cert
+from ouroboros.tools.info import info
 
 
 @click.group(context_settings=CONTEXT)
@@ -18,6 +19,7 @@ def ouroboros() -> None:
 
 ouroboros.add_command(cdev)
 ouroboros.add_command(cert)
+ouroboros.add_command(info)
 
 
 def main() -> None:
