@@ -53,6 +53,14 @@ def test_the_test_of_a_program_takes_ten_lines(quiet: pytest.Pytester) -> None:
     run(quiet, TEST_SHOUT).assert_outcomes(passed=1)
 
 
+def test_a_test_is_for_its_node_whatever_stack_programs_use(
+    quiet: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OUROBOROS_BACKEND", "native")
+    quiet.makepyfile(shout=SHOUT)
+    run(quiet, TEST_SHOUT).assert_outcomes(passed=1)
+
+
 def test_the_documentation_shows_that_test() -> None:
     text = (Path(__file__).parents[2] / "docs" / "testing.md").read_text()
     for program in (SHOUT, TEST_SHOUT):

@@ -483,7 +483,8 @@ class Node:
 
     def _start_program(self, effect: StartProgram) -> None:
         program = effect.path.rpartition("/")[2]
-        environment = os.environ | {"OUROBOROS_RUNTIME_DIR": str(self.directory)}
+        # It is started for a flow of this node, whatever stack programs use otherwise.
+        environment = os.environ | {"OUROBOROS_RUNTIME_DIR": str(self.directory), "OUROBOROS_BACKEND": "node"}
         try:
             child = subprocess.Popen(
                 [effect.path, *effect.args], stdin=subprocess.DEVNULL, start_new_session=True, env=environment

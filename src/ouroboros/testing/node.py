@@ -30,8 +30,6 @@ from ouroboros.testing.impaired import ImpairedLayer, with_seed
 if TYPE_CHECKING:
     import pytest
 
-_DIRECTORY = "OUROBOROS_RUNTIME_DIR"
-
 
 class Node:
     """A node of a test's own. `directory`: its runtime directory. `security`: its security directory, which is not there
@@ -86,19 +84,22 @@ class Node:
     @contextmanager
     def use(self) -> Iterator[None]:
         """Within this block, calls of this process are for this node, and so are programs that it starts."""
-        before = os.environ.get(_DIRECTORY)
-        os.environ[_DIRECTORY] = str(self.directory)
+        chosen = self._environment()
+        before = {name: os.environ.get(name) for name in chosen}
+        os.environ.update(chosen)
         try:
             yield
         finally:
-            if before is None:
-                del os.environ[_DIRECTORY]
-            else:
-                os.environ[_DIRECTORY] = before
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
 
     def select(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Be the node that is found until the end of the test. None is started in its place, should it die."""
-        monkeypatch.setenv(_DIRECTORY, str(self.directory))
+        for name, value in self._environment().items():
+            monkeypatch.setenv(name, value)
         monkeypatch.setenv("OUROBOROS_AUTOSTART", "0")
 
     def stop(self) -> None:
@@ -109,6 +110,10 @@ class Node:
         """Remove what a stopped node has left."""
         client.client.disconnect(str(self.directory))
         shutil.rmtree(self.directory)
+
+    def _environment(self) -> dict[str, str]:
+        """Of programs that are for this node, whatever stack this user has chosen for others."""
+        return {"OUROBOROS_RUNTIME_DIR": str(self.directory), "OUROBOROS_BACKEND": "node"}
 
     def _request(self, request: Request) -> Any:  # noqa: ANN401
         with self.use():
@@ -137,8 +142,8 @@ class ProcessNode(Node):
                 stdout=log,
                 stderr=log,
                 env=os.environ
+                | self._environment()
                 | {
-                    _DIRECTORY: str(self.directory),
                     "OUROBOROS_SECURITY_DIR": str(self.security),
                     "PYTHONPATH": os.pathsep.join(paths),
                 },
