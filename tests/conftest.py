@@ -37,6 +37,12 @@ def _interruptible() -> None:
         signal.signal(signal.SIGINT, lambda _number, _frame: None)
 
 
+@pytest.fixture(autouse=True)
+def _our_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else is installed; and a process that has used a C library would go on with it."""
+    monkeypatch.setenv("OUROBOROS_BACKEND", "node")
+
+
 @pytest.fixture
 def runtime_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A private runtime directory, empty of processes and sockets at the end."""
@@ -46,8 +52,6 @@ def runtime_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     # Whatever this user has configured.
     monkeypatch.setenv("OUROBOROS_SECURITY_DIR", str(directory / "security"))
     monkeypatch.delenv("OUROBOROS_AUTOSTART", raising=False)
-    # Whatever else is installed; and a process that has used a C library goes on with it if this does not say otherwise.
-    monkeypatch.setenv("OUROBOROS_BACKEND", "node")
     open_before, flows_before, children_before = lasting_descriptors(), mapped_flows(), children()
     yield directory
     gc.collect()

@@ -28,6 +28,7 @@ from support import (
 
 from ouroboros import dev
 from ouroboros.control.messages import DestroyName
+from ouroboros.dataplane import Endpoint
 from ouroboros.dev import Flow, QoSSpec
 from ouroboros.runtime import client
 from ouroboros.testing.node import ProcessNode
@@ -144,13 +145,14 @@ def make_pair(
     # Before anything is started.
     if (lack := world.lack(needed)) is not None:
         pytest.skip(lack)
-    # Whatever else is installed; and a process that has used a C library goes on with it if this does not say otherwise.
-    monkeypatch.setenv("OUROBOROS_BACKEND", "node")
-    for variable, value in world.environment().items():
+    environment = {"OUROBOROS_BACKEND": "node"} | world.environment()
+    for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
     house = houses.of(world, side)
     if house.near is not None:
         house.near.select(monkeypatch)
+        # The way to it is that of the world.
+        monkeypatch.setenv("OUROBOROS_BACKEND", environment["OUROBOROS_BACKEND"])
     programs = Programs(tmp_path)
     flows: list[Flow] = []
     client.client.forget()
@@ -171,6 +173,10 @@ def make_pair(
             far.begin(f"f = flow_alloc('pair', {qos!r})")
             near.accept(name="pair")
         far.answer()
+        # It is this world, and no other, that the test is about.
+        native = environment["OUROBOROS_BACKEND"] == "native"
+        assert isinstance(near._endpoint, Endpoint) != native
+        far.do(f"assert ('ouroboros.native.stack' in __import__('sys').modules) == {native}")
         return Pair(near, far, qos)
 
     try:

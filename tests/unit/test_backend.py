@@ -15,14 +15,16 @@ from click.testing import CliRunner
 
 from ouroboros import backend
 from ouroboros.errors import NodeError
-from ouroboros.native import find, library
+from ouroboros.native import find, library, stack
 from ouroboros.runtime import client
 from ouroboros.tools.info import info
 
 
 @pytest.fixture(autouse=True)
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No node, no daemon and no library."""
+    """No node, no daemon and no library, and none that this process has used before."""
+    monkeypatch.setattr(library, "_loaded", None)
+    monkeypatch.setattr(stack, "_stack", None)
     monkeypatch.setenv("OUROBOROS_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setenv("OUROBOROS_LIBDIR", str(tmp_path))
     monkeypatch.delenv("OUROBOROS_BACKEND", raising=False)
