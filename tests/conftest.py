@@ -111,7 +111,7 @@ def make_node(
             for flow in list(dev._flows):
                 flow.dealloc()
             try:
-                holds_nothing(node.pid)
+                holds_nothing(node.pid, lingers=node.lingers)
                 assert node.stop() == 0
             finally:
                 node.kill()

@@ -437,6 +437,8 @@ class OurHost(Host):
     ) -> None:
         super().__init__(namespace, Path(os.environ["OUROBOROS_SECURITY_DIR"]))
         self.node = make_node(within=namespace.within())
+        # A program of the prototype that ends acknowledges nothing any more.
+        self.node.lingers = True
         self.family = family
         self._peers = [word for name, address in peers.items() for word in ("peer", f"{name}@{address}")]
 
