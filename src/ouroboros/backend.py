@@ -65,6 +65,10 @@ def choose() -> Choice:
 
 def native() -> Stack | None:
     """The stack over the C Ouroboros, if that is the choice. Raises `NodeError` when it cannot be used."""
+    # As a rule it is our node, and each flow asks: no words for that.
+    word = os.environ.get(_VARIABLE)
+    if word == "node" or (not word and not _in_use() and client.client.find()):
+        return None
     if not choose().native:
         return None
     from ouroboros.native.stack import stack
