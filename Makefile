@@ -69,11 +69,9 @@ $(ENGINE): $(VENV)/.locked $(RUST) pyproject.toml
 	$(BIN)/maturin develop --release --locked
 	@touch $@
 
-# What `ouroboros cdev` installs. Stripped of all that nobody outside calls.
-$(CDEV): $(VENV)/.locked $(RUST)
-	cargo build --release --locked -p ouroboros-capi-dev -p ouroboros-capi-irm
-	@mkdir -p $(@D)
-	for name in dev irm; do install -s -m 644 target/release/libouroboros_$$name.so $(@D)/libouroboros-$$name.so; done
+# What `ouroboros cdev` installs.
+$(CDEV): $(VENV)/.locked $(RUST) build_backend.py
+	$(BIN)/python build_backend.py
 	@touch $@
 
 # pip never changes what the lock has settled: by the time maturin installs the package, its dependencies are there.

@@ -58,7 +58,7 @@ def cdev(*, prefix: Path, force: bool) -> None:
     if missing:
         raise click.ClickException(
             f"this installation comes without the C libraries ({missing[0]} is missing): "
-            "run 'make build' or 'make wheel' in the source tree, which needs Rust"
+            "run 'pip install .' in a clone of the repository, which needs Rust"
         )
     libraries = prefix / "lib"
     starter = libraries / "ouroboros" / "irmd"
