@@ -35,11 +35,11 @@ def build_wheel(wheel_directory: str, *arguments: Any, **options: Any) -> str:  
 
 
 def build_c_libraries() -> None:
-    """Stripped of all that nobody outside calls."""
+    """The two of them, in the place from which a wheel takes them."""
+    build = "cargo build --release --locked --target-dir target -p ouroboros-capi-dev -p ouroboros-capi-irm"
+    subprocess.run(build.split(), cwd=ROOT, check=True)
     LIBRARIES.mkdir(exist_ok=True)
     for name in ("dev", "irm"):
-        build = f"cargo rustc --release --locked --target-dir target -p ouroboros-capi-{name} --lib -- -C strip=symbols"
-        subprocess.run(build.split(), cwd=ROOT, check=True)
         # Not over the old one: programs that run may have it mapped.
         target = LIBRARIES / f"libouroboros-{name}.so"
         target.unlink(missing_ok=True)
