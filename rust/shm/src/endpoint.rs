@@ -264,8 +264,8 @@ impl Endpoint {
     pub fn watch(&self, seen: u32) -> Result<(), Error> {
         let mut reader = self.reader()?;
         if reader.receiver.held.is_empty() && reader.next()?.is_none() {
-            // A peer that hung up needs no looking for: that makes the descriptor readable in any case.
-            let armed = reader.receiver.consumer.arm(&self.bell, || self.known_end() != Ok(seen));
+            // A peer that was killed is noticed here, or its reader would be woken again and again by nothing to read.
+            let armed = reader.receiver.consumer.arm(&self.bell, || self.ended() != Ok(seen));
             self.note_corrupt(armed)?;
         }
         Ok(())
