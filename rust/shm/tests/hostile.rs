@@ -17,7 +17,7 @@ use rustix::net::{SendFlags, Shutdown, send, shutdown};
 mod common;
 
 use common::scribbler::{Attack, KINDS};
-use common::{Flow, is_readable, read, read_all, wait_now, write, write_all};
+use common::{Flow, fill, is_readable, read, read_all, wait_now, write, write_all};
 
 /// The ring that side 1, the hostile one, writes.
 fn incoming(flow: &Flow) -> &RingControl {
@@ -190,6 +190,15 @@ fn writer_that_rings_a_socket_that_hung_up_finds_a_dead_peer() {
     drop(far_bell);
     assert_eq!(write(&near, b"x"), Ok(true));
     assert_eq!(write(&near, b"x"), Err(Error::PeerDead));
+}
+
+#[test]
+fn writer_that_wants_room_from_a_dead_peer_is_told_without_being_rung() {
+    let flow = Flow::new();
+    fill(&flow.near);
+    shutdown(&flow.far_bell, Shutdown::Write).unwrap();
+    assert_eq!(flow.near.want_room(8), Ok(true));
+    assert_eq!(write(&flow.near, b"x"), Err(Error::PeerDead));
 }
 
 #[test]

@@ -28,6 +28,8 @@ impl Endpoint {
             producer.arm();
             producer.request_wake(self.in_ring(length));
         }
+        // A hang-up is told once to who waits for changes of the descriptor, and may have been: then it has to be seen here.
+        self.bell.look_for_peer();
         Ok(self.room_or_end(length))
     }
 
