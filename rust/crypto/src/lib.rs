@@ -21,16 +21,19 @@
 //! core files, empty in the child of a fork, wiped when they are replaced or the session is dropped. aws-lc keeps expanded
 //! keys on its heap; it wipes them when they are freed, but they are not locked and a core file of the process has them.
 //! A session that is used in the child of a fork refuses.
+#![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
 mod chain;
 mod cipher;
 mod numbers;
+mod proof;
 mod rotation;
 mod session;
 mod suite;
 mod vault;
 mod window;
 
+pub use proof::Proofs;
 pub use session::{Counters, Refused, Rejected, Replay, Role, Session, Settings};
 pub use suite::Suite;

@@ -3,6 +3,8 @@
 //! A page of its own: locked (not swapped out), not in core files, empty in the child of a fork, wiped before it is given
 //! back. Locking is tried and not insisted on: a limit on locked memory is no reason to refuse a flow.
 
+#![allow(unsafe_code)]
+
 use core::ptr::{NonNull, addr_of, null_mut};
 use std::io;
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 mod common;
 
-use common::{AEAD, CTR, Chance, Network, Reference, Transit, opened, own_pair, sealed, session};
+use common::{AEAD, CTR, Chance, Network, Prototype, Transit, opened, own_pair, sealed, session};
 
 /// What went wrong in a run: packets that arrived and could not be opened, at our end and at the other.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl End for Session {
     }
 }
 
-impl End for Reference {
+impl End for Prototype {
     fn seal(&mut self, plain: &[u8]) -> Vec<u8> {
         self.send(plain)
     }
@@ -72,13 +72,13 @@ fn unreadable(arrived: &[Transit], end: &mut impl End) -> u64 {
 }
 
 #[test]
-fn reference_and_we_lose_nothing_in_order() {
+fn prototype_and_we_lose_nothing_in_order() {
     let mut chance = Chance(1);
     for (index, share) in [0, 10, 50, 90, 100].into_iter().enumerate() {
         for loss in [0, 1, 5] {
             let suite = AEAD[index % AEAD.len()];
             let mut us = session(suite, Role::Allocator, Replay::Accept, 9);
-            let mut them = Reference::new(suite, 9, chance.next());
+            let mut them = Prototype::new(suite, 9, chance.next());
             let run = Run { packets: 8000, share, loss, depth: 0 };
             let lost = run.between(&mut us, &mut them, &mut chance);
             assert_eq!(lost, Lost::default(), "share {share}, loss {loss}");
@@ -88,12 +88,12 @@ fn reference_and_we_lose_nothing_in_order() {
 }
 
 #[test]
-fn we_lose_nothing_of_a_reference_that_is_overtaken() {
+fn we_lose_nothing_of_a_prototype_that_is_overtaken() {
     let mut chance = Chance(2);
     let mut theirs = 0;
     for round in 0..30 {
         let mut us = session(Suite::Aes256Gcm, Role::Acceptor, Replay::Accept, 9);
-        let mut them = Reference::new(Suite::Aes256Gcm, 9, chance.next());
+        let mut them = Prototype::new(Suite::Aes256Gcm, 9, chance.next());
         let run = Run { packets: 4000, share: [0, 10, 50, 90, 100][round % 5], loss: round as u64 % 11, depth: 20 };
         let lost = run.between(&mut us, &mut them, &mut chance);
         assert_eq!(lost.ours, 0, "round {round}");
@@ -104,12 +104,12 @@ fn we_lose_nothing_of_a_reference_that_is_overtaken() {
 }
 
 #[test]
-fn two_references_fall_out_of_step() {
+fn two_prototypes_fall_out_of_step() {
     // The model is not more forgiving than what it stands for.
     let mut chance = Chance(3);
     let mut lost = 0;
     for _ in 0..20 {
-        let mut end = || Reference::new(Suite::Aes128Gcm, 6, chance.next());
+        let mut end = || Prototype::new(Suite::Aes128Gcm, 6, chance.next());
         let (mut one, mut other) = (end(), end());
         lost += Run { packets: 2000, share: 50, loss: 5, depth: 0 }.between(&mut one, &mut other, &mut chance).ours;
     }
@@ -117,13 +117,13 @@ fn two_references_fall_out_of_step() {
 }
 
 #[test]
-fn counter_mode_does_what_the_reference_does_byte_for_byte() {
+fn counter_mode_does_what_the_prototype_does_byte_for_byte() {
     for suite in CTR {
         let mut chance = Chance(4);
         for share in [0, 20, 50, 100] {
             let mut us = session(suite, Role::Allocator, Replay::Accept, 5);
-            let mut twin = Reference::new(suite, 5, 0);
-            let mut peer = Reference::new(suite, 5, chance.next());
+            let mut twin = Prototype::new(suite, 5, 0);
+            let mut peer = Prototype::new(suite, 5, chance.next());
             for number in 0..1000u64 {
                 let plain = number.to_be_bytes();
                 if chance.percent(share) {

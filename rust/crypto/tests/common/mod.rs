@@ -92,7 +92,7 @@ impl Network {
 }
 
 /// An end of the prototype: the rotation table of the protocol description, and nothing of the crate under test.
-pub struct Reference {
+pub struct Prototype {
     suite: Suite,
     bit: u32,
     count: u64,
@@ -104,10 +104,10 @@ pub struct Reference {
     chance: Chance,
 }
 
-impl Reference {
+impl Prototype {
     pub fn new(suite: Suite, bit: u32, seed: u64) -> Self {
         let salt = digest(&SHA256, &KEY).as_ref().try_into().unwrap();
-        Reference { suite, bit, count: 0, age: 0, phase: 0, salt, current: KEY, previous: None, chance: Chance(seed) }
+        Prototype { suite, bit, count: 0, age: 0, phase: 0, salt, current: KEY, previous: None, chance: Chance(seed) }
     }
 
     fn bit_of_count(&self) -> u8 {
