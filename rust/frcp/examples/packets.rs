@@ -5,7 +5,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use ouroboros_frcp::{Config, Connection, Peer};
+use ouroboros_frcp::{Config, Connection, Peer, UNSENT};
 
 const LENGTH: usize = 1400;
 const BATCH: usize = 32;
@@ -37,7 +37,7 @@ fn main() {
 /// One of `loss` packets is lost; 0: none.
 fn run(name: &str, loss: u64) {
     let peer = Peer::Own { sack: true, fragments: true, window: 16384 };
-    let config = Config { reliable: true, peer, max_packet: LENGTH + 12, mpl: 5_000_000_000, rtt: None };
+    let config = Config { reliable: true, peer, max_packet: LENGTH + 12, mpl: 5_000_000_000, unsent: UNSENT };
     let (mut a, mut b) = (Connection::new(config, 1, 0), Connection::new(config, 2, 0));
     let message = [7; LENGTH];
     let mut packets = (0..4 * BATCH).map(|_| Vec::with_capacity(1500)).collect::<Vec<_>>();
@@ -77,10 +77,11 @@ fn run(name: &str, loss: u64) {
             }
         });
         timed(&mut spent.read, || {
-            read.clear();
-            while b.take_message(now, &mut read) {
-                count += 1;
+            while let Some(message) = b.message() {
                 read.clear();
+                read.extend_from_slice(message);
+                b.consume();
+                count += 1;
             }
         });
         timed(&mut spent.acknowledge, || {
@@ -93,7 +94,7 @@ fn run(name: &str, loss: u64) {
     }
     let each = |time: Duration| time.as_nanos() as u64 / count.max(1);
     println!(
-        "{name}: {count} messages, {} ns each: write {}, poll_transmit {}, receive {}, take_message {}, acknowledgements {}",
+        "{name}: {count} messages, {} ns each: write {}, poll_transmit {}, receive {}, read {}, acknowledgements {}",
         each(begin.elapsed()),
         each(spent.write),
         each(spent.transmit),

@@ -4,16 +4,19 @@ use std::error::Error;
 use std::fmt;
 
 use crate::header::HEADER;
-use crate::window::LARGEST;
+use crate::quirks::{self, LARGEST_WINDOW, PROTOTYPE_WINDOW, Quirks};
 
 /// The longest message that is carried in fragments, bytes.
 pub const MAX_MESSAGE: usize = 1 << 20;
 
-/// Who is at the other end.
+/// What may wait of a program that writes as fast as it can, bytes.
+pub const UNSENT: usize = 512 << 10;
+
+/// The other end of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
     /// The C prototype, or one that cannot be told from it.
-    Reference,
+    Prototype,
     /// A node of ours, with what both sides can do.
     Own {
         /// Acknowledgements may list what came out of order.
@@ -36,20 +39,35 @@ pub struct Config {
     pub max_packet: usize,
     /// The longest time that the layer below may take for a packet, ns.
     pub mpl: u64,
-    /// The round trip of the handshake, if it is known, ns. Used with peers of our own, which answer as fast as it did.
-    pub rtt: Option<u64>,
+    /// Bytes that may wait to be sent for the first time before there is room for no more: [`UNSENT`], or less where what is
+    /// written late is written better. A message is taken whole if any is, and always if nothing waits.
+    pub unsent: usize,
 }
 
-/// Packets that the reference takes before it has said anything, and at most.
-const REFERENCE_INITIAL: u32 = 64;
-const REFERENCE_WINDOW: u32 = 256;
-/// What a node of ours takes at first: a first flight need not wait for its first word.
-const OWN_INITIAL: u32 = 256;
 /// Memory that waits for one flow's packets at most, roughly, bytes.
 const MOST_WAITING: usize = 16 << 20;
 const LEAST_WINDOW: u32 = 16;
 
 impl Config {
+    /// How the peer behaves.
+    pub(crate) fn quirks(&self) -> &'static Quirks {
+        match (self.peer, self.reliable) {
+            (Peer::Own { .. }, _) => &quirks::OWN,
+            (Peer::Prototype, true) => &quirks::PROTOTYPE,
+            (Peer::Prototype, false) => &quirks::PROTOTYPE_UNRELIABLE,
+        }
+    }
+
+    /// Acknowledgements list what came out of order.
+    pub(crate) fn sack(&self) -> bool {
+        matches!(self.peer, Peer::Own { sack: true, .. })
+    }
+
+    /// Messages are carried in several packets.
+    pub(crate) fn fragments(&self) -> bool {
+        matches!(self.peer, Peer::Own { fragments: true, .. })
+    }
+
     /// The longest payload of a packet.
     pub(crate) fn longest_payload(&self) -> usize {
         self.max_packet.saturating_sub(HEADER).max(1)
@@ -57,19 +75,16 @@ impl Config {
 
     /// Packets that are sent before the peer has told its window.
     pub(crate) fn initial_window(&self) -> u32 {
-        match self.peer {
-            Peer::Reference => REFERENCE_INITIAL,
-            Peer::Own { .. } => OWN_INITIAL.min(self.window()),
-        }
+        self.quirks().initial_window.min(self.window())
     }
 
     /// Packets beyond the last one read that are taken.
     pub(crate) fn window(&self) -> u32 {
         match self.peer {
-            Peer::Reference => REFERENCE_WINDOW,
+            Peer::Prototype => PROTOTYPE_WINDOW,
             Peer::Own { window, .. } => {
                 let room = MOST_WAITING / self.max_packet.max(HEADER);
-                window.min(u32::try_from(room).unwrap_or(u32::MAX)).clamp(LEAST_WINDOW, LARGEST)
+                window.min(u32::try_from(room).unwrap_or(u32::MAX)).clamp(LEAST_WINDOW, LARGEST_WINDOW)
             }
         }
     }
@@ -129,8 +144,10 @@ pub struct Stats {
     pub duplicates: u64,
     /// Data packets beyond the window.
     pub beyond: u64,
-    /// Packets that made no sense, or came before the peer began.
+    /// Packets that came before the peer began, or are longer than they may be. They are counted above, too.
     pub rejected: u64,
+    /// Packets that are none of FRCP, or came after this side failed.
+    pub malformed: u64,
     /// Messages given up because a part was lost (mode U) or made no sense.
     pub broken: u64,
     /// Packets that never came (mode U).
@@ -155,6 +172,12 @@ pub struct Stats {
     pub congestion_window: u64,
     /// Delivery rate that is believed possible, bytes a second; 0 before the first sample.
     pub bandwidth: u64,
+    /// The rate that packets are sent at, bytes a second; 0: as fast as the window allows.
+    pub pacing_rate: u64,
+    /// Bytes under way beyond which packets are believed to be lost; 0: none were found.
+    pub loss_bound: u64,
+    /// How long the oldest packet waits for an acknowledgement, ns.
+    pub rto: u64,
     /// Packets that the peer takes now.
     pub window: u32,
     /// Bytes that wait to be sent for the first time.

@@ -1,5 +1,11 @@
 //! How much may be under way and how fast it goes: a model of the path by its delivery rate and its shortest round trip, as
 //! in BBR, so that packets lost at random do not slow a flow down; and a bound learned from loss where buffers are small.
+//!
+//! Nothing grows without evidence: a flow that keeps little under way, because its program asks and waits for answers, has
+//! shown nothing about what the path holds (as RFC 9438, 5.8, has it for windows). And whatever a path or a peer does, rates,
+//! times and windows stay within `limits`.
+
+use crate::limits::{MOST_RATE, MOST_RTT, MOST_WINDOW};
 
 /// Rounds without growth of the delivery rate that end the start.
 const FULL_ROUNDS: u32 = 3;
@@ -123,7 +129,7 @@ pub struct Controller {
     lump_began: u64,
     lump: u64,
     lump_rounds: u32,
-    /// What was under way when loss set in.
+    /// What was under way when loss set in; since then a bit more than what was under way without loss.
     bound: Option<u64>,
     /// Loss that is there whatever is sent, in 1/1024 of packets.
     random: u64,
@@ -138,15 +144,17 @@ pub struct Controller {
 }
 
 fn rate(bytes: u64, time: u64) -> u64 {
-    u64::try_from(u128::from(bytes) * u128::from(SECOND) / u128::from(time.max(1))).unwrap_or(u64::MAX)
+    let rate = u128::from(bytes) * u128::from(SECOND) / u128::from(time.max(1));
+    u64::try_from(rate).unwrap_or(MOST_RATE).min(MOST_RATE)
 }
 
 fn amount(rate: u64, time: u64) -> u64 {
     u64::try_from(u128::from(rate) * u128::from(time) / u128::from(SECOND)).unwrap_or(u64::MAX)
 }
 
+/// Of rates and amounts of bytes within `limits`, and their products with times.
 fn percent(value: u64, gain: u64) -> u64 {
-    value.saturating_mul(gain) / 100
+    value * gain / 100
 }
 
 impl Controller {
@@ -197,6 +205,11 @@ impl Controller {
     /// The delivery rate that is believed possible, bytes a second.
     pub fn bandwidth(&self) -> u64 {
         self.bandwidth.get()
+    }
+
+    /// Bytes under way beyond which packets were lost; 0: it was never so.
+    pub fn loss_bound(&self) -> u64 {
+        self.bound.unwrap_or(0)
     }
 
     /// The shortest round trip lately.
@@ -276,7 +289,7 @@ impl Controller {
         if let Some(rtt) = rtt
             && (overdue || self.min_rtt.is_none_or(|least| rtt <= least))
         {
-            self.min_rtt = Some(rtt.max(1));
+            self.min_rtt = Some(rtt.clamp(1, MOST_RTT));
             self.min_rtt_at = now;
         }
         overdue
@@ -341,8 +354,13 @@ impl Controller {
             && self.phase == Phase::Up
             && excess <= sent / 128
         {
-            self.bound = Some(bound + bound / 16 + self.packet);
+            self.bound = Some(bound.max(self.beyond(bound.min(most_in_flight))));
         }
+    }
+
+    /// A step further than so much under way.
+    fn beyond(&self, in_flight: u64) -> u64 {
+        (in_flight + in_flight / 16 + self.packet).min(MOST_WINDOW)
     }
 
     fn is_quiet(&self, in_flight: u64) -> bool {
@@ -432,8 +450,8 @@ impl Controller {
         if let Some(bound) = self.bound {
             window = window.min(if self.phase == Phase::Down { percent(bound, 70) } else { bound });
         }
-        self.window = window.max(LEAST * self.packet);
-        self.rate = percent(bandwidth, pace).max(self.packet);
+        self.window = window.min(MOST_WINDOW).max(LEAST * self.packet);
+        self.rate = percent(bandwidth, pace).clamp(self.packet, MOST_RATE);
         if self.phase == Phase::Start {
             // The first samples are short: what the initial window tells must not slow down.
             self.rate = self.rate.max(rate(self.window, self.min_rtt.unwrap_or(LEAST_RTT).max(LEAST_RTT)));

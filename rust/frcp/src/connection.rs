@@ -14,6 +14,7 @@ pub struct Connection {
     outgoing: Outgoing,
     closed_at: Option<u64>,
     failure: Option<Failure>,
+    /// Or came after it had failed.
     malformed: u64,
     bare_sent: u64,
 }
@@ -33,11 +34,11 @@ impl Connection {
 
     /// A packet came from the peer, or from anybody who can pretend to be it.
     pub fn receive(&mut self, now: u64, packet: &[u8]) {
-        let Some((header, payload)) = Header::decode(packet) else {
+        let Some((header, payload)) = Header::decode(packet).filter(|_| self.failure.is_none()) else {
             self.malformed += 1;
             return;
         };
-        if self.failure.is_some() || !self.incoming.on_packet(now, &header, payload) {
+        if !self.incoming.on_packet(now, &header, payload) {
             return;
         }
         // Of a rendez-vous nothing but the question counts.
@@ -52,16 +53,8 @@ impl Connection {
     }
 
     /// The program has taken that message, which makes room for others.
-    pub fn consume(&mut self, _now: u64) {
+    pub fn consume(&mut self) {
         self.incoming.consume();
-    }
-
-    /// Append the next message; false: there is none.
-    pub fn take_message(&mut self, now: u64, into: &mut Vec<u8>) -> bool {
-        let Some(message) = self.message() else { return false };
-        into.extend_from_slice(message);
-        self.consume(now);
-        true
     }
 
     /// The longest message that [`Connection::write`] takes, bytes.
@@ -167,7 +160,7 @@ impl Connection {
 
     /// Counters and state.
     pub fn stats(&self) -> Stats {
-        let mut stats = Stats { bare_sent: self.bare_sent, rejected: self.malformed, ..Stats::default() };
+        let mut stats = Stats { bare_sent: self.bare_sent, malformed: self.malformed, ..Stats::default() };
         self.incoming.report(&mut stats);
         self.outgoing.report(&mut stats);
         stats

@@ -1,8 +1,9 @@
 //! The direction from the peer: which packets belong to its run, and what it is told.
 
 use crate::ack::{Acks, RANGE, Urgency};
-use crate::config::{Config, Peer, Stats};
+use crate::config::{Config, Stats};
 use crate::header::{Header, flag};
+use crate::quirks::Quirks;
 use crate::receive::{Arrival, Receive, Rules};
 use crate::seq::ahead;
 
@@ -13,14 +14,12 @@ const R: u64 = 120 * SECOND;
 /// A window that the peer may not know to be open again is told once more after this, doubling, so often.
 const AGAIN: u64 = 100_000_000;
 const AGAIN_TIMES: u32 = 6;
-/// With so few packets left the peer may have stopped.
-const NARROW: u32 = 8;
 
 /// The receiving half of a flow.
 #[derive(Debug)]
 pub struct Incoming {
     reliable: bool,
-    reference: bool,
+    quirks: &'static Quirks,
     sack: bool,
     longest: usize,
     /// Packets that the peer sends before it is told a window.
@@ -33,7 +32,7 @@ pub struct Incoming {
     last_data: u64,
     /// Without packets for so long the run is over.
     inactivity: u64,
-    /// Without data for so long the reference begins anew, with other numbers, when it sends data.
+    /// Without data for so long a peer that forgets begins anew when it sends data.
     peer_inactivity: u64,
     /// A lost packet of the peer's last run may come that long after the data that followed.
     stale: u64,
@@ -53,15 +52,12 @@ pub struct Incoming {
 impl Incoming {
     /// Nothing came yet.
     pub fn new(config: &Config, now: u64) -> Self {
-        let (reference, sack, fragments) = match config.peer {
-            Peer::Reference => (true, false, false),
-            Peer::Own { sack, fragments, .. } => (false, sack, fragments),
-        };
+        let (sack, fragments) = (config.sack(), config.fragments());
         let rules =
             Rules { reliable: config.reliable, fragments, history: sack && !config.reliable, window: config.window() };
         Incoming {
             reliable: config.reliable,
-            reference,
+            quirks: config.quirks(),
             sack,
             longest: config.longest_payload(),
             granted: config.initial_window(),
@@ -118,8 +114,8 @@ impl Incoming {
             // Bare packets of a peer that has not sent anything itself are heeded, but tell nothing of where it is.
             return self.synchronised || !header.has(flag::DATA);
         }
-        // The reference forgets its numbers when it has not sent data for long, although bare packets kept this run alive.
-        if self.reference
+        // Its numbers are forgotten although bare packets kept this run alive.
+        if self.quirks.forgets
             && header.has(flag::DATA | flag::DRF)
             && now.saturating_sub(self.last_data) > self.stale
             && self.queue.is_foreign(header.seqno)
@@ -187,7 +183,7 @@ impl Incoming {
     fn may_tell(&self, now: u64) -> bool {
         self.synchronised
             && now.saturating_sub(self.last_packet) <= self.inactivity
-            && (!self.reference || now.saturating_sub(self.last_data) < self.peer_inactivity - 2 * SECOND)
+            && (!self.quirks.forgets || now.saturating_sub(self.last_data) < self.peer_inactivity - 2 * SECOND)
     }
 
     /// Put into the header of a data packet what the peer is to know.
@@ -213,8 +209,7 @@ impl Incoming {
         header.flags |= flag::FC;
         header.window = self.queue.tell();
         self.asked = false;
-        // A reference writer may sleep until it is told, and never asks.
-        let narrow = self.reference && left <= NARROW && self.queue.told() != self.queue.next();
+        let narrow = left <= self.quirks.narrow && self.queue.told() != self.queue.next();
         let repeats = self.again_at.is_some_and(|at| at <= now);
         if narrow || repeats {
             self.again_at = (self.again < AGAIN_TIMES).then(|| now.saturating_add(AGAIN << self.again));

@@ -4,9 +4,10 @@
 //! Pure: no socket, no clock, no thread. Packets, messages and time go in; packets, messages and deadlines come out. Time is
 //! nanoseconds of a clock that never goes back.
 //!
-//! Read bottom to top: `seq` and `ranges` (numbers that wrap), `header` (the wire), `bytes` and `send` (what is to be sent),
-//! `receive` and `ack` (what arrived), `rtt`, `congestion` and `pacing` (how fast), `recovery` (what was lost), `window` (what
-//! the peer takes), `outgoing` and `incoming` (the two directions), `connection` (a flow).
+//! Read bottom to top: `limits`, `seq` and `ranges` (numbers that wrap), `quirks` (what sets the peers apart), `header` (the
+//! wire), `config` (what a flow is told and tells), `bytes`, `pacing` and `congestion` (how fast), `send` (what is to be sent),
+//! `receive` and `ack` (what arrived), `rtt`, `recovery` (what was lost), `window` (what the peer takes), `outgoing` and
+//! `incoming` (the two directions), `connection` (a flow).
 
 #![forbid(unsafe_code)]
 
@@ -17,8 +18,10 @@ mod congestion;
 mod connection;
 mod header;
 mod incoming;
+pub mod limits;
 mod outgoing;
 mod pacing;
+mod quirks;
 mod ranges;
 mod receive;
 mod recovery;
@@ -27,6 +30,6 @@ mod send;
 mod seq;
 mod window;
 
-pub use config::{Config, Failure, MAX_MESSAGE, Peer, Refused, Stats};
+pub use config::{Config, Failure, MAX_MESSAGE, Peer, Refused, Stats, UNSENT};
 pub use connection::Connection;
 pub use header::{HEADER, Header, flag};

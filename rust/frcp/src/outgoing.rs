@@ -1,24 +1,21 @@
 //! The direction to the peer: what is sent next, and what the peer says about it.
 
 use crate::ack;
-use crate::config::{Config, MAX_MESSAGE, Peer, Refused, Stats};
+use crate::config::{Config, MAX_MESSAGE, Refused, Stats};
 use crate::congestion::Controller;
 use crate::header::{Header, flag};
 use crate::pacing::Pacer;
+use crate::quirks::Quirks;
 use crate::recovery::{Counters, GIVE_UP, Recovery, Rules};
 use crate::send::Send;
 use crate::seq::before;
 use crate::window::Window;
 
-/// Bytes that may be unsent before the program has to wait, and kept altogether.
-const MOST_UNSENT: usize = 512 << 10;
+/// Bytes that are kept altogether before the program has to wait, and packets that may be unsent.
 const MOST_KEPT: usize = 16 << 20;
+const MOST_UNSENT: usize = 8192;
 /// The peer's record of what we send may have run out when it got none for so long, ns; it does after 131 s.
 const RECORD: u64 = 100_000_000_000;
-/// Packets that the reference gets before it has acknowledged one, in mode R.
-const FIRST_FLIGHT: usize = 16;
-/// Towards the reference a bare packet every so many, which it answers with an acknowledgement at once.
-const POKE: u32 = 64;
 
 /// What is to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,11 +32,14 @@ pub enum Next {
 #[derive(Debug)]
 pub struct Outgoing {
     reliable: bool,
-    reference: bool,
+    quirks: &'static Quirks,
+    sack: bool,
     fragments: bool,
     /// Packets are acknowledged, so that it is known what is under way.
     tracked: bool,
     longest: usize,
+    /// Bytes that may be unsent before the program has to wait.
+    most_unsent: usize,
     send: Send,
     recovery: Recovery,
     controller: Controller,
@@ -63,23 +63,21 @@ impl Outgoing {
     /// Nothing to send; the first packet will have the number `first`.
     pub fn new(config: &Config, first: u32, now: u64) -> Self {
         let reliable = config.reliable;
-        let (reference, sack, fragments) = match config.peer {
-            Peer::Reference => (true, false, false),
-            Peer::Own { sack, fragments, .. } => (false, sack, fragments),
-        };
-        let tracked = reliable || sack;
-        let rules = Rules { reliable, sack, reference };
+        let (quirks, sack) = (config.quirks(), config.sack());
+        let rules = Rules { reliable, sack, quirks };
         Outgoing {
             reliable,
-            reference,
-            fragments,
-            tracked,
+            quirks,
+            sack,
+            fragments: config.fragments(),
+            tracked: reliable || sack,
             longest: config.longest_payload(),
+            most_unsent: config.unsent.max(1),
             send: Send::new(first, !reliable),
-            recovery: Recovery::new(rules, config.rtt.filter(|_| !reference)),
+            recovery: Recovery::new(rules),
             controller: Controller::new(config.longest_payload() as u64 + 72, now),
             pacer: Pacer::default(),
-            window: Window::new(first, config.initial_window(), config.window(), reference, reliable),
+            window: Window::new(first, config.initial_window(), config.window(), quirks, reliable),
             began: false,
             known: false,
             last_data: now,
@@ -99,12 +97,12 @@ impl Outgoing {
 
     /// There is room for another message.
     pub fn can_write(&self) -> bool {
-        self.send.unsent() < MOST_UNSENT && self.send.kept() < MOST_KEPT && !self.many_unsent()
+        self.send.unsent() < self.most_unsent && self.send.kept() < MOST_KEPT && !self.many_unsent()
     }
 
     /// Empty messages, too, take memory.
     fn many_unsent(&self) -> bool {
-        self.send.total() - self.send.outstanding() >= MOST_UNSENT / 64
+        self.send.total() - self.send.outstanding() >= MOST_UNSENT
     }
 
     /// A message of the program.
@@ -155,7 +153,7 @@ impl Outgoing {
         if self.reliable && (before(ackno, first) || before(next, ackno)) {
             return;
         }
-        let ranges = ack::parse(payload).filter(|_| !self.reference).into_iter().flatten();
+        let ranges = ack::parse(payload).filter(|_| self.sack).into_iter().flatten();
         if self.recovery.on_ack(now, ackno, ranges, &mut self.send, &mut self.controller) {
             self.known = true;
             self.progress_at = now;
@@ -172,7 +170,7 @@ impl Outgoing {
         if let Some(seqno) = self.next_data(now) {
             return Some(Next::Data(seqno));
         }
-        if self.reference && self.reliable && self.since_poke >= POKE {
+        if self.quirks.poke > 0 && self.since_poke >= self.quirks.poke {
             self.since_poke = 0;
             return Some(Next::Poke);
         }
@@ -213,9 +211,9 @@ impl Outgoing {
         self.send.has_unsent() && self.window.room(self.send.first(), self.send.next()) > 0 && !self.is_bold()
     }
 
-    /// If the reference misses the first packet it drops all that follow, and tells of each only once it is repaired.
+    /// More of what the peer may drop altogether would be under way.
     fn is_bold(&self) -> bool {
-        self.reference && self.reliable && !self.known && self.send.outstanding() >= FIRST_FLIGHT
+        !self.known && self.send.outstanding() >= self.quirks.first_flight
     }
 
     fn may_send(&mut self, now: u64) -> bool {
@@ -248,7 +246,8 @@ impl Outgoing {
         self.sent += 1;
         self.began = true;
         self.last_data = now;
-        self.since_poke += 1;
+        // Nothing counts it from the start again where nobody is poked.
+        self.since_poke = (self.since_poke + 1).min(self.quirks.poke);
         if !self.tracked {
             self.send.pop_if(|_, _| true);
         } else if let Some(packet) = self.send.get(seqno) {
@@ -317,7 +316,28 @@ impl Outgoing {
         stats.in_flight = self.recovery.in_flight();
         stats.congestion_window = self.controller.window();
         stats.bandwidth = self.controller.bandwidth();
+        stats.pacing_rate = self.controller.pacing_rate();
+        stats.loss_bound = self.controller.loss_bound();
+        stats.rto = self.recovery.timeout();
         stats.window = self.window.room(self.send.first(), self.send.next());
         stats.unsent = self.send.unsent() as u64;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::{Peer, UNSENT};
+
+    #[test]
+    fn nothing_counts_without_end_in_mode_u() {
+        let config = Config { reliable: false, peer: Peer::Prototype, max_packet: 100, mpl: 0, unsent: UNSENT };
+        let mut outgoing = Outgoing::new(&config, 0, 0);
+        for seqno in 0..200 {
+            outgoing.write(0, b"packet").unwrap();
+            outgoing.send(0, seqno, &mut vec![]);
+        }
+        assert_eq!((outgoing.sent, outgoing.since_poke), (200, 0));
     }
 }

@@ -6,6 +6,9 @@ const BURST_BYTES: u64 = 32 << 10;
 /// What may be made up for after a late wake-up.
 const CATCH_UP_TIME: u64 = 1_000_000;
 const CATCH_UP_BYTES: u64 = 256 << 10;
+/// What is owed at most, ns: a packet at the lowest rate. Recovery sends without asking, and those after it do not pay for all
+/// of that.
+const DEBT: u64 = SECOND;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -47,11 +50,9 @@ impl Pacer {
     /// A packet was sent.
     pub fn spend(&mut self, now: u64, bytes: u64) {
         let catch_up = CATCH_UP_TIME.min(self.time(CATCH_UP_BYTES));
-        self.even = self.even.max(now.saturating_sub(catch_up)).saturating_add(if self.rate == 0 {
-            0
-        } else {
-            self.time(bytes)
-        });
+        let takes = if self.rate == 0 { 0 } else { self.time(bytes) };
+        let even = self.even.max(now.saturating_sub(catch_up)).saturating_add(takes);
+        self.even = even.min(now.saturating_add(DEBT));
     }
 }
 
@@ -102,5 +103,14 @@ mod tests {
             bytes += 1000;
         }
         assert!(bytes <= 102_000, "{bytes}");
+    }
+    #[test]
+    fn what_is_sent_without_asking_is_owed_for_a_second_at_most() {
+        let mut pacer = Pacer::default();
+        pacer.set_rate(1000);
+        for _ in 0..100 {
+            pacer.spend(5, 1000);
+        }
+        assert!(pacer.ready_at() <= 5 + SECOND + BURST_TIME, "{}", pacer.ready_at());
     }
 }

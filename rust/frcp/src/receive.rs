@@ -318,7 +318,8 @@ impl Receive {
             // The rest of a message that was given up; that was counted at its beginning, if there was one.
             return;
         };
-        if message.bytes.len() + payload.len() > MAX_MESSAGE {
+        // Each part has a byte at least, so those of a message are no more than its bytes may be.
+        if payload.is_empty() || message.bytes.len() + payload.len() > MAX_MESSAGE {
             self.counters.broken += 1;
             return;
         }
@@ -442,6 +443,16 @@ mod tests {
         (0..20).for_each(|n| assert!(queue.receive(n, MIDDLE, &part) == Arrival::Expected));
         queue.receive(20, END, &part);
         assert!(queue.message().is_none());
+        assert_eq!(queue.counters().broken, 1);
+    }
+
+    #[test]
+    fn a_message_of_parts_without_bytes_is_given_up() {
+        let mut queue = queue(true);
+        queue.receive(u32::MAX, BEGIN, b"a");
+        (0..20).for_each(|n| assert!(queue.receive(n, MIDDLE, b"") == Arrival::Expected));
+        queue.receive(20, END, b"z");
+        assert!(queue.message().is_none() && queue.assembly.is_none());
         assert_eq!(queue.counters().broken, 1);
     }
 

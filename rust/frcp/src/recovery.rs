@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use crate::congestion::Controller;
+use crate::quirks::Quirks;
 use crate::ranges::{Range, Ranges};
 use crate::rtt::Rtt;
 use crate::send::{Packet, Send, State};
@@ -15,7 +16,7 @@ pub const GIVE_UP: u64 = 120_000_000_000;
 const LATER: u64 = 3;
 /// How far back a probe may lie: it waits two round trips and this, ns, for an acknowledgement that is held back.
 const PROBE_SLACK: u64 = 2_000_000;
-/// Packets that are repaired together towards the reference at most.
+/// Packets that are repaired together at most while acknowledgements come in order.
 const MOST_REPAIRS: u32 = 4;
 /// A reordering window that nobody confirms shrinks to 7/8 after so many round trips.
 const FORGET: u64 = 16;
@@ -27,19 +28,7 @@ pub struct Rules {
     pub reliable: bool,
     /// Ranges are told.
     pub sack: bool,
-    /// It acknowledges what its program reads, late, and never out of order: one packet at a time is repaired.
-    pub reference: bool,
-}
-
-impl Rules {
-    fn least_timeout(&self) -> u64 {
-        if self.reference { 20_000_000 } else { 10_000_000 }
-    }
-
-    /// Several tries have to fit into what is left of R after most of it was spent in silence.
-    fn most_timeout(&self) -> u64 {
-        if self.reference { 16_000_000_000 } else { 4_000_000_000 }
-    }
+    pub quirks: &'static Quirks,
 }
 
 /// One transmission, in the order of sending.
@@ -89,17 +78,17 @@ pub struct Recovery {
     forced: u32,
     /// A probe has to be sent.
     probe: bool,
-    /// Packets that are repaired together towards the reference.
+    /// Packets that are repaired together while acknowledgements come in order.
     repairs: u32,
     counters: Counters,
 }
 
 impl Recovery {
     /// Nothing is under way.
-    pub fn new(rules: Rules, rtt: Option<u64>) -> Self {
+    pub fn new(rules: Rules) -> Self {
         Recovery {
             rules,
-            rtt: Rtt::new(rtt),
+            rtt: Rtt::default(),
             transmissions: VecDeque::new(),
             number: 0,
             newest: Newest::default(),
@@ -319,9 +308,9 @@ impl Recovery {
 
     /// A packet came although later ones had come before: learn how long to wait for such.
     fn overtaken(&mut self, now: u64, elapsed: u64) {
-        let late = elapsed.saturating_sub(self.newest.rtt);
-        let most = self.rtt.smoothed().unwrap_or(0);
-        self.reordering = self.reordering.max((late + late / 4 + 1).min(most.max(1)));
+        let most = self.rtt.smoothed().unwrap_or(0).max(1);
+        let late = elapsed.saturating_sub(self.newest.rtt).min(most);
+        self.reordering = self.reordering.max((late + late / 4 + 1).min(most));
         self.reordering_at = now;
     }
 
@@ -347,16 +336,16 @@ impl Recovery {
             }
             self.transmissions.pop_front();
             self.mark_lost(seqno, send, controller);
-            if self.rules.reference {
+            if self.rules.quirks.in_order {
                 // What is behind it does not leave the path before it is repaired.
                 self.forced = (self.forced + 1).min(self.repairs);
             }
         }
     }
 
-    /// The reference tells only of the oldest; others may wait for its reader, and would fill its memory twice.
+    /// A peer in order tells only of the oldest; others may wait for its reader, and would fill its memory twice.
     fn may_repair(&self, seqno: u32, send: &Send) -> bool {
-        !self.rules.reference || ahead(send.first(), seqno) < self.repairs
+        !self.rules.quirks.in_order || ahead(send.first(), seqno) < self.repairs
     }
 
     fn forget_reordering(&mut self, now: u64) {
@@ -387,11 +376,10 @@ impl Recovery {
     }
 
     /// How long to wait before the oldest packet is sent again.
-    fn timeout(&self) -> u64 {
-        let least = self.rules.least_timeout();
-        let most = self.rules.most_timeout();
-        let base = self.rtt.timeout().saturating_add(crate::ack::DELAY).clamp(least, most);
-        base.saturating_mul(1 << self.backoff.min(16)).min(most)
+    pub fn timeout(&self) -> u64 {
+        let Quirks { least_rto, most_rto, .. } = *self.rules.quirks;
+        let base = self.rtt.timeout().saturating_add(crate::ack::DELAY).clamp(least_rto, most_rto);
+        base.saturating_mul(1 << self.backoff.min(16)).min(most_rto)
     }
 
     fn rto_at(&self, send: &Send) -> Option<u64> {
@@ -401,7 +389,7 @@ impl Recovery {
     fn probe_at(&self) -> Option<u64> {
         let smoothed = self.rtt.smoothed()?;
         let wanted = self.in_flight > 0 && !self.probed && self.backoff == 0 && self.lost.is_empty();
-        (wanted && self.rules.reliable && !self.rules.reference)
+        (wanted && self.rules.reliable && self.rules.quirks.probed)
             .then(|| self.last_sent.max(self.since).saturating_add(2 * smoothed + PROBE_SLACK))
     }
 

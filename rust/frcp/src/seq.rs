@@ -39,7 +39,7 @@ mod tests {
         assert_eq!(rebuild(0xffff_ff40, 0x00_0040), 0x0000_0040);
     }
 
-    /// The reference takes this one for 0x01ffff40, which would open the window by 16 million packets.
+    /// The prototype takes this one for 0x01ffff40, which would open the window by 16 million packets.
     #[test]
     fn an_older_edge_stays_older_across_a_carry() {
         assert_eq!(rebuild(0x0100_0040, 0xff_ff40), 0x00ff_ff40);

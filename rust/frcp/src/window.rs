@@ -1,15 +1,9 @@
 //! How much the peer takes, and asking for more.
 
+use crate::quirks::Quirks;
 use crate::seq::{ahead, before, rebuild};
 
-/// The first question to a peer that takes nothing more, and the longest time between two, ns.
-const ASK: u64 = 20_000_000;
-const ASK_REFERENCE: u64 = 100_000_000;
-const ASK_MOST: u64 = 1_000_000_000;
-const ASK_MOST_REFERENCE: u64 = 10_000_000_000;
-/// Windows of our own nodes are smaller than this.
-pub const LARGEST: u32 = 1 << 16;
-/// Packets that are sent to a receiver of mode U that says it takes none, once it has answered so often.
+/// Packets that are sent to a receiver whose window shrank to nothing, once it has answered so often.
 const ANSWERS: u32 = 3;
 const OPENED_BY_ANSWER: u32 = 32;
 
@@ -20,7 +14,7 @@ pub struct Window {
     edge: u32,
     /// Packets that the peer takes beyond what it has at most.
     most: u32,
-    reference: bool,
+    quirks: &'static Quirks,
     reliable: bool,
     /// When to ask again, and how long after that.
     ask_at: Option<u64>,
@@ -32,11 +26,11 @@ pub struct Window {
 
 impl Window {
     /// The peer takes `initial` packets from the first number on before it has said anything.
-    pub fn new(first: u32, initial: u32, most: u32, reference: bool, reliable: bool) -> Self {
+    pub fn new(first: u32, initial: u32, most: u32, quirks: &'static Quirks, reliable: bool) -> Self {
         Window {
             edge: first.wrapping_add(initial.min(most)),
             most,
-            reference,
+            quirks,
             reliable,
             ask_at: None,
             pause: 0,
@@ -53,12 +47,10 @@ impl Window {
     /// The peer told an edge.
     pub fn update(&mut self, field: u32, next: u32) {
         let edge = rebuild(self.edge, field);
-        // Nobody takes more than its window beyond what was sent: that would be the edge of another run, or nonsense.
-        let sane = if self.reference { self.most } else { LARGEST };
-        if before(self.edge, edge) && ahead(next, edge) <= sane {
+        if before(self.edge, edge) && ahead(next, edge) <= self.quirks.farthest_edge {
             self.edge = edge;
             self.opened();
-        } else if std::mem::take(&mut self.asked) && self.reference && !self.reliable && !before(next, self.edge) {
+        } else if std::mem::take(&mut self.asked) && self.quirks.shrinks && !before(next, self.edge) {
             self.doubt(next);
         }
     }
@@ -82,8 +74,7 @@ impl Window {
 
     /// Data waits for the window, or soon will if the peer does not speak unasked.
     pub fn wants_answer(&self, first: u32, next: u32) -> bool {
-        let room = self.room(first, next);
-        room == 0 || self.reference && !self.reliable && room <= self.most / 8
+        self.room(first, next) <= self.quirks.ask_room
     }
 
     /// There is data to send: when to ask.
@@ -98,9 +89,7 @@ impl Window {
             return;
         }
         if self.ask_at.is_none() {
-            // A receiver that does not speak unasked is asked at once.
-            let wait = if self.reference && !self.reliable { 0 } else { ASK };
-            self.ask_at = Some(now.saturating_add(wait));
+            self.ask_at = Some(now.saturating_add(self.quirks.ask_after));
         }
     }
 
@@ -109,8 +98,7 @@ impl Window {
         if self.ask_at.is_none_or(|at| now < at) {
             return false;
         }
-        let (least, most) = if self.reference { (ASK_REFERENCE, ASK_MOST_REFERENCE) } else { (ASK, ASK_MOST) };
-        self.pause = (self.pause * 2).clamp(least, most);
+        self.pause = (self.pause * 2).clamp(self.quirks.least_pause, self.quirks.most_pause);
         self.ask_at = Some(now.saturating_add(self.pause));
         self.asked = true;
         true
@@ -130,10 +118,11 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quirks::{PROTOTYPE, PROTOTYPE_UNRELIABLE};
 
     #[test]
     fn the_edge_never_goes_back() {
-        let mut window = Window::new(1000, 64, 256, true, true);
+        let mut window = Window::new(1000, 64, 256, &PROTOTYPE, true);
         assert_eq!(window.room(1000, 1000), 64);
         window.update(1200, 1010);
         assert_eq!(window.room(1010, 1010), 190);
@@ -143,17 +132,17 @@ mod tests {
 
     #[test]
     fn an_edge_beyond_what_a_peer_takes_is_ignored() {
-        let mut window = Window::new(1000, 64, 256, true, true);
+        let mut window = Window::new(1000, 64, 256, &PROTOTYPE, true);
         for field in [0, 1000 + 257, 5_000_000] {
             window.update(field, 1000);
             assert_eq!(window.room(1000, 1000), 64);
         }
     }
 
-    /// The reference may advertise more than its queue takes after what it has acknowledged.
+    /// The prototype may advertise more than its queue takes after what it has acknowledged.
     #[test]
     fn no_more_than_the_queue_of_the_peer_is_under_way() {
-        let mut window = Window::new(0, 64, 256, true, true);
+        let mut window = Window::new(0, 64, 256, &PROTOTYPE, true);
         (0..10).for_each(|n| window.update(n * 100, n * 100));
         assert_eq!(window.room(700, 900), 0);
         assert_eq!(window.room(700, 956), 0);
@@ -162,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_closed_window_is_asked_about_less_and_less() {
-        let mut window = Window::new(0, 64, 256, true, true);
+        let mut window = Window::new(0, 64, 256, &PROTOTYPE, true);
         let mut now = 0;
         let mut asked = vec![];
         while now < 60_000_000_000 {
@@ -180,7 +169,7 @@ mod tests {
     /// Every packet that such a receiver loses shrinks its window for good (its answer repeats the old edge).
     #[test]
     fn an_answer_opens_a_window_of_mode_u_that_shrank_to_nothing() {
-        let mut window = Window::new(0, 64, 256, true, false);
+        let mut window = Window::new(0, 64, 256, &PROTOTYPE_UNRELIABLE, false);
         window.update(64, 64);
         assert_eq!(window.room(64, 64), 0);
         window.watch(5, 64, 64);

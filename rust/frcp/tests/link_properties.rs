@@ -4,7 +4,7 @@
 mod common;
 
 use common::link::Path;
-use common::{MS, Random, SECOND, World, config, message, number};
+use common::{MS, Random, SECOND, World, config, message, number, read};
 use ouroboros_frcp::{Config, Connection, Peer};
 use proptest::prelude::*;
 
@@ -30,7 +30,7 @@ fn paths() -> impl Strategy<Value = Path> {
 fn peers() -> impl Strategy<Value = Peer> {
     let windows = prop_oneof![Just(16u32), Just(64), Just(1000), Just(16384)];
     prop_oneof![
-        1 => Just(Peer::Reference),
+        1 => Just(Peer::Prototype),
         4 => (any::<bool>(), any::<bool>(), windows)
             .prop_map(|(sack, fragments, window)| Peer::Own { sack, fragments, window }),
     ]
@@ -76,10 +76,7 @@ impl Program {
             self.wrote += 1;
         }
         if self.random.below(load.lazy) == 0 {
-            let mut bytes = vec![];
-            while end.take_message(now, &mut bytes) {
-                self.read.push(std::mem::take(&mut bytes));
-            }
+            self.read.extend(std::iter::from_fn(|| read(end)));
         }
     }
 }
@@ -130,13 +127,13 @@ proptest! {
         path in paths(), peer in peers(), load in loads(), seed in any::<u64>(), garbage in prop_oneof![Just(0.0), 0.0..0.1],
     ) {
         let config = config(true, peer);
-        // A reference may begin anew at any number, so what looks like its first packet is believed.
-        let garbage = if peer == Peer::Reference { 0.0 } else { garbage };
+        // A prototype may begin anew at any number, so what looks like its first packet is believed.
+        let garbage = if peer == Peer::Prototype { 0.0 } else { garbage };
         let (world, [a, b]) = run(config, config, path, load, seed, garbage);
         let longest = load.longest.min(world.a.limit());
         let failed = world.a.failure().is_some() || world.b.failure().is_some();
-        // A reference tells of one lost packet at a time: on a path that loses very many, that may take longer than R.
-        prop_assert!(!failed || peer == Peer::Reference && path.loss > 0.15);
+        // A prototype tells of one lost packet at a time: on a path that loses very many, that may take longer than R.
+        prop_assert!(!failed || peer == Peer::Prototype && path.loss > 0.15);
         check_equal(&b, &a, longest, !failed)?;
         check_equal(&a, &b, longest, !failed)?;
     }
@@ -162,11 +159,8 @@ proptest! {
             prop_assert!(world.now < 7200 * SECOND, "never quiet");
         }
         for (reader, writer) in [(1, 0), (0, 1)] {
-            let mut bytes = vec![];
             let end = if reader == 1 { &mut world.b } else { &mut world.a };
-            while end.take_message(world.now, &mut bytes) {
-                programs[reader].read.push(std::mem::take(&mut bytes));
-            }
+            programs[reader].read.extend(std::iter::from_fn(|| read(end)));
             prop_assert_eq!(programs[writer].wrote, programs[writer].wants, "the writer was stopped for good");
             let mut last = None;
             for read in &programs[reader].read {
@@ -175,8 +169,8 @@ proptest! {
                 prop_assert_eq!(read, &message(n, Program::length(n, longest)));
                 last = Some(n);
             }
-            // Of a reference that says for seconds that it takes no more it is believed that its window shrank by losses.
-            let patient = peer != Peer::Reference || load.lazy == 1;
+            // Of a prototype that says for seconds that it takes no more it is believed that its window shrank by losses.
+            let patient = peer != Peer::Prototype || load.lazy == 1;
             let faultless = path.loss == 0.0 && path.reorder == 0.0 && path.rate == 0 && patient;
             if faultless {
                 prop_assert_eq!(programs[reader].read.len() as u64, programs[writer].wants);
@@ -211,7 +205,7 @@ proptest! {
                 connection.write(now, &packet).unwrap();
             }
             if act & 4 != 0 {
-                connection.consume(now);
+                connection.consume();
             }
             let mut count = 0;
             out.truncate(12);

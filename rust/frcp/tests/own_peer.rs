@@ -62,7 +62,7 @@ fn a_reader_that_stops_stops_the_writer_and_nothing_is_lost() {
             world.pass(10 * MS);
         }
         assert_eq!(world.b.message().map(number), Some(n));
-        world.b.consume(world.now);
+        world.b.consume();
     }
     assert!(world.a.can_write());
 }
@@ -75,7 +75,7 @@ fn a_window_that_opens_is_told_at_once() {
     let data = |world: &Pair| world.a.stats().data_sent;
     let before = data(&world);
     while world.b.message().is_some() {
-        world.b.consume(world.now);
+        world.b.consume();
     }
     // One way for the news; what may be sent then is on its way.
     world.pass(MS + 1);
@@ -89,7 +89,7 @@ fn a_window_that_opens_is_asked_for_if_the_news_are_lost() {
     world.back.path.cut = true;
     let mut got = 0;
     while world.b.message().is_some() {
-        world.b.consume(world.now);
+        world.b.consume();
         got += 1;
     }
     world.pass(MS);
@@ -98,7 +98,7 @@ fn a_window_that_opens_is_asked_for_if_the_news_are_lost() {
         let limit = world.now + 10 * SECOND;
         assert!(world.step(limit), "stopped after {got} of {wrote}");
         while world.b.message().is_some() {
-            world.b.consume(world.now);
+            world.b.consume();
             got += 1;
         }
     }
@@ -114,7 +114,7 @@ fn a_slow_reader_is_not_sent_more_than_it_takes() {
             wrote += 1;
         }
         world.pass(MS);
-        world.b.consume(world.now);
+        world.b.consume();
     }
     let (a, b) = (world.a.stats(), world.b.stats());
     assert_eq!((b.messages_read, b.beyond, a.retransmitted), (2000, 0, 0), "{a:?}");
@@ -140,7 +140,7 @@ fn one_way_traffic_for_hours_keeps_both_sides_in_step() {
         world.a.write(world.now, &message(n as u64, 100)).unwrap();
         world.pass(silence * SECOND);
         assert_eq!(world.b.message().map(number), Some(n as u64));
-        world.b.consume(world.now);
+        world.b.consume();
     }
     // And then the other, which has never sent data.
     world.b.write(world.now, b"at last").unwrap();
@@ -158,7 +158,7 @@ fn an_idle_flow_never_wakes() {
         }
         world.pass(SECOND);
         while world.b.message().is_some() {
-            world.b.consume(world.now);
+            world.b.consume();
         }
         world.pass(5 * SECOND);
         assert_eq!((world.a.deadline(), world.b.deadline()), (None, None));
@@ -177,7 +177,7 @@ fn a_long_message_is_carried_in_fragments_that_say_what_they_are() {
     assert_eq!(flags, [(d | flag::DRF | 0x60, 1400), (d | 0x40, 1400), (d, 200), (d | 0x20, 5)]);
     world.pass(SECOND);
     assert_eq!(world.b.message(), Some(&long[..]));
-    world.b.consume(world.now);
+    world.b.consume();
     assert_eq!(world.b.message(), Some(&b"short"[..]));
 }
 
@@ -195,7 +195,7 @@ fn the_longest_message_passes_a_window_that_is_smaller() {
             assert!(world.now < 3600 * SECOND, "{:?}", world.a.stats());
         }
         assert!(world.b.message() == Some(&message(n, limit)[..]));
-        world.b.consume(world.now);
+        world.b.consume();
     }
 }
 
@@ -222,7 +222,7 @@ fn a_message_of_mode_u_that_lost_a_fragment_is_dropped_whole() {
         assert!(last.is_none_or(|last| last < n));
         assert_eq!(read, message(n, 1 + (n as usize * 97) % 9000));
         last = Some(n);
-        world.b.consume(world.now);
+        world.b.consume();
     }
     let stats = world.b.stats();
     assert!(stats.messages_read > 150 && stats.broken > 10 && stats.skipped > 20, "{stats:?}");
@@ -260,7 +260,7 @@ fn a_lost_packet_is_sent_again_within_two_round_trips() {
     (0..5).for_each(|n| world.a.write(world.now, &message(n, 100)).unwrap());
     world.pass(35 * MS);
     assert_eq!(world.b.stats().messages_read, 0);
-    world.b.consume(world.now);
+    world.b.consume();
     assert_eq!(world.b.message(), Some(&b"lost"[..]));
 }
 
@@ -286,7 +286,7 @@ fn overtaken_packets_are_waited_for_once_that_was_seen() {
         (0..50).for_each(|n| world.a.write(world.now, &message(round * 50 + n, 1000)).unwrap());
         world.pass(50 * MS);
         while world.b.message().is_some() {
-            world.b.consume(world.now);
+            world.b.consume();
         }
     }
     let stats = world.a.stats();
@@ -307,7 +307,7 @@ fn a_partition_of_100_seconds_is_survived_and_one_of_200_is_told() {
     world.there.path.cut = false;
     world.back.path.cut = false;
     world.pass(10 * SECOND);
-    world.b.consume(world.now);
+    world.b.consume();
     assert_eq!(world.b.message(), Some(&b"within"[..]));
     world.there.path.cut = true;
     world.a.write(world.now, b"never").unwrap();
@@ -332,7 +332,7 @@ fn a_closed_flow_lingers_until_all_is_acknowledged() {
         let limit = world.now + 10 * SECOND;
         assert!(world.step(limit), "nothing happens any more");
         while world.b.message().is_some() {
-            world.b.consume(world.now);
+            world.b.consume();
             got += 1;
         }
     }
@@ -389,7 +389,7 @@ fn mode_u_keeps_to_the_rate_of_the_path() {
             break;
         }
         while world.b.message().is_some() {
-            world.b.consume(world.now);
+            world.b.consume();
             got += 1;
         }
     }
@@ -414,5 +414,21 @@ fn a_full_queue_refuses_until_there_is_room() {
         empty.write(0, b"").unwrap();
         count += 1;
         assert!(count < 100_000, "no bound");
+    }
+}
+
+#[test]
+fn no_more_waits_than_was_asked_for() {
+    for (unsent, length, taken) in
+        [(2000, 999, 3), (2000, 1000, 2), (2000, 5000, 1), (0, 1, 1), (usize::MAX, 1000, 8192)]
+    {
+        let mut flow = Connection::new(Config { unsent, ..config(true, OWN) }, 1, 0);
+        let fill = |flow: &mut Connection| (0..10_000).take_while(|_| flow.write(0, &vec![0; length]).is_ok()).count();
+        assert_eq!(fill(&mut flow), taken, "{unsent} {length}");
+        assert!(!flow.can_write());
+        if unsent <= 2000 {
+            while flow.poll_transmit(0, &mut vec![]) {}
+            assert_eq!(fill(&mut flow), taken, "what was sent does not count");
+        }
     }
 }

@@ -32,7 +32,7 @@ fn flood(path: Path, length: usize, time: u64) -> Outcome {
         let more = world.step(end);
         while world.b.message().is_some() {
             arrived += world.b.message().map_or(0, <[u8]>::len) as u64;
-            world.b.consume(world.now);
+            world.b.consume();
         }
         if !more {
             break;
@@ -149,7 +149,7 @@ impl Machine {
             self.b.receive(now, &packet);
             self.spare.push(packet);
             while self.b.message().is_some() {
-                self.b.consume(now);
+                self.b.consume();
                 got += 1;
             }
         }

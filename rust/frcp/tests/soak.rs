@@ -112,7 +112,7 @@ impl Side {
             assert!(n == self.got || !reliable && n > self.got, "{n} instead of {}", self.got);
             assert_eq!(read, message(n, read.len()));
             self.got = n + 1;
-            end.consume(now);
+            end.consume();
         }
         if self.random.below(200) == 0 {
             self.read_at = now + self.random.below(60 * SECOND);

@@ -63,12 +63,12 @@ fn what_is_shorter_than_a_header_is_none() {
     }
     let mut flow = connection(1);
     flow.receive(SECOND, &bytes("01 000000 000003ec"));
-    assert_eq!((flow.stats().rejected, flow.message()), (1, None));
+    assert_eq!((flow.stats().malformed, flow.message()), (1, None));
 }
 
 /// The first number of a flow is made of the seed.
 fn connection(first: u32) -> Connection {
-    Connection::new(config(true, Peer::Reference), u64::from(first), 0)
+    Connection::new(config(true, Peer::Prototype), u64::from(first), 0)
 }
 
 fn sent(flow: &mut Connection, now: u64) -> Vec<Vec<u8>> {
@@ -84,13 +84,13 @@ fn sent(flow: &mut Connection, now: u64) -> Vec<Vec<u8>> {
 
 /// The captured exchange, with us as the client; the packets of the server are the captured ones.
 #[test]
-fn we_say_in_the_captured_exchange_what_the_reference_said() {
+fn we_say_in_the_captured_exchange_what_the_prototype_said() {
     let mut client = connection(0x96c7_1024);
     client.write(0, &bytes("6400000000000000")).unwrap();
     assert_eq!(sent(&mut client, 0), [bytes("03 000000 96c71024 00000000 6400000000000000")]);
     client.receive(2 * MS, &bytes("0f c71125 b3d51464 96c71025 6400000000000000"));
     assert_eq!(client.message(), Some(&bytes("6400000000000000")[..]));
-    client.consume(2 * MS);
+    client.consume();
     assert!(sent(&mut client, 2 * MS).is_empty());
     let due = client.deadline().unwrap();
     assert!(due <= 4 * MS);
@@ -113,17 +113,17 @@ fn we_say_in_the_captured_exchange_what_the_reference_said() {
 
 /// The same with us as the server.
 #[test]
-fn we_answer_in_the_captured_exchange_what_the_reference_answered() {
+fn we_answer_in_the_captured_exchange_what_the_prototype_answered() {
     let mut server = connection(0xb3d5_1464);
     server.receive(0, &bytes("03 000000 96c71024 00000000 6400000000000000"));
-    server.consume(0);
+    server.consume();
     server.write(0, &bytes("6400000000000000")).unwrap();
     assert_eq!(sent(&mut server, 0), [bytes("0f c71125 b3d51464 96c71025 6400000000000000")]);
     server.receive(12 * MS, &bytes("0c d51565 00000000 b3d51465"));
     server.receive(112 * MS, &bytes("0d d51565 96c71026 b3d51465 6400000002000000"));
     server.receive(112 * MS, &bytes("0f d51565 96c71025 b3d51465 6400000001000000"));
-    server.consume(112 * MS);
-    server.consume(112 * MS);
+    server.consume();
+    server.consume();
     assert_eq!(sent(&mut server, 112 * MS), [bytes("0c c71127 00000000 96c71027")]);
     // The question, and its answer.
     server.receive(200 * MS, &bytes("10 000000 00000000 00000000"));
@@ -132,9 +132,9 @@ fn we_answer_in_the_captured_exchange_what_the_reference_answered() {
 
 #[test]
 fn mode_u_says_where_it_begins_in_every_packet() {
-    let mut flow = Connection::new(config(false, Peer::Reference), 0xdc54_ac0b, 0);
+    let mut flow = Connection::new(config(false, Peer::Prototype), 0xdc54_ac0b, 0);
     flow.receive(0, &bytes("03 000000 00160e21 00000000 aa"));
-    flow.consume(0);
+    flow.consume();
     flow.write(0, b"1").unwrap();
     flow.write(0, b"2").unwrap();
     assert_eq!(sent(&mut flow, 0), [bytes("0b 160f22 dc54ac0b 00000000 31"), bytes("0b 160f22 dc54ac0c 00000000 32"),]);
@@ -146,7 +146,7 @@ fn unknown_flags_are_ignored_and_an_empty_message_is_one() {
     flow.receive(0, &bytes("e3 000000 000003eb 00000000 aabb"));
     flow.receive(0, &bytes("01 000000 000003ec 00000000"));
     assert_eq!(flow.message(), Some(&[0xaa, 0xbb][..]));
-    flow.consume(0);
+    flow.consume();
     assert_eq!(flow.message(), Some(&[][..]));
 }
 
@@ -155,14 +155,14 @@ fn unknown_flags_are_ignored_and_an_empty_message_is_one() {
 fn a_bare_packet_before_our_first_data_tells_our_number() {
     let mut flow = connection(0x0102_0304);
     flow.receive(0, &bytes("03 000000 96c71024 00000000 64"));
-    flow.consume(0);
+    flow.consume();
     assert_eq!(sent(&mut flow, 50 * MS), [bytes("0e c71125 01020304 96c71025")]);
     // A question of such a peer is answered in the same way.
     flow.receive(60 * MS, &bytes("10 000000 00000000 00000000"));
     assert_eq!(sent(&mut flow, 60 * MS), [bytes("0a c71125 01020304 00000000")]);
 }
 
-/// G10: what a reference says that does not know us. A window of 0 and an acknowledgement of 0 mean nothing.
+/// G10: what a prototype says that does not know us. A window of 0 and an acknowledgement of 0 mean nothing.
 #[test]
 fn a_zero_window_of_a_peer_that_does_not_know_us_is_ignored() {
     let mut flow = connection(0x96c7_1024);

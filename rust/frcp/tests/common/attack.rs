@@ -1,9 +1,11 @@
 //! Two sides of a flow, and somebody between them who drops, repeats, changes and invents packets.
 
-use ouroboros_frcp::{Config, Connection, Peer};
+use ouroboros_frcp::{Config, Connection, Peer, UNSENT};
 
 /// Packets that one call of `poll_transmit` after another may give at the same time: both windows, and some.
 const MOST: usize = 100_000;
+/// Bytes of a message.
+const LONGEST: usize = 3000;
 
 pub struct Step {
     pub kind: u8,
@@ -16,23 +18,25 @@ pub struct Attack {
     /// Packets under way to each side.
     wire: [Vec<Vec<u8>>; 2],
     now: u64,
+    unsent: usize,
 }
 
 impl Attack {
     /// `first`: what flow it is.
     pub fn new(first: u8) -> Self {
         let own = Peer::Own { sack: first & 2 != 0, fragments: first & 4 != 0, window: 64 << (first >> 5) };
-        let peer = if first & 8 != 0 { Peer::Reference } else { own };
-        let config = Config { reliable: first & 1 != 0, peer, max_packet: 100, mpl: 5_000_000_000, rtt: None };
+        let peer = if first & 8 != 0 { Peer::Prototype } else { own };
+        let unsent = if first & 16 != 0 { 1000 } else { UNSENT };
+        let config = Config { reliable: first & 1 != 0, peer, max_packet: 100, mpl: 5_000_000_000, unsent };
         let sides = [1u64, 0xFFFF_FFF0].map(|seed| Connection::new(config, seed, 0));
-        Attack { sides, wire: [vec![], vec![]], now: 0 }
+        Attack { sides, wire: [vec![], vec![]], now: 0, unsent }
     }
 
     pub fn step(&mut self, step: &Step) {
         let value = usize::from(step.value);
         match step.kind % 9 {
-            0 => self.write(step.side, value % 3000),
-            1 => self.sides[step.side].consume(self.now),
+            0 => self.write(step.side, value % LONGEST),
+            1 => self.sides[step.side].consume(),
             2 => self.pass(u64::from(step.value) * 10_000),
             3 => self.pass(u64::from(step.value) * 10_000_000),
             4 => self.deliver(step.side, 1 + value % 64),
@@ -73,7 +77,7 @@ impl Attack {
                 count += 1;
                 assert!(count < MOST, "it never stops sending");
             }
-            assert!(connection.stats().unsent < 600_000);
+            assert!(connection.stats().unsent < (self.unsent + LONGEST) as u64);
             // What nobody delivers is lost in the end.
             let excess = self.wire[1 - side].len().saturating_sub(1000);
             self.wire[1 - side].drain(..excess);

@@ -25,7 +25,7 @@ pub struct Path {
 }
 
 impl Path {
-    pub fn clean(delay: u64) -> Self {
+    pub const fn clean(delay: u64) -> Self {
         Path {
             rate: 0,
             queue: 1000,

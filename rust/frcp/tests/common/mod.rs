@@ -3,10 +3,10 @@
 
 pub mod attack;
 pub mod link;
-pub mod reference;
+pub mod prototype;
 
 use link::{Link, Path};
-use ouroboros_frcp::{Config, Connection, Peer};
+use ouroboros_frcp::{Config, Connection, Peer, UNSENT};
 
 pub const US: u64 = 1_000;
 pub const MS: u64 = 1_000_000;
@@ -15,7 +15,7 @@ pub const SECOND: u64 = 1_000_000_000;
 pub const OWN: Peer = Peer::Own { sack: true, fragments: true, window: 16384 };
 
 pub fn config(reliable: bool, peer: Peer) -> Config {
-    Config { reliable, peer, max_packet: 1412, mpl: 5 * SECOND, rtt: None }
+    Config { reliable, peer, max_packet: 1412, mpl: 5 * SECOND, unsent: UNSENT }
 }
 
 /// splitmix64.
@@ -64,6 +64,13 @@ impl End for Connection {
     fn timeout(&mut self, now: u64) {
         Connection::timeout(self, now);
     }
+}
+
+/// Take the next message.
+pub fn read(end: &mut Connection) -> Option<Vec<u8>> {
+    let message = end.message()?.to_vec();
+    end.consume();
+    Some(message)
 }
 
 /// Two ends and what is between them.

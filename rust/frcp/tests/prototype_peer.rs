@@ -4,15 +4,15 @@
 mod common;
 
 use common::link::Path;
-use common::reference::{RING, Reference};
-use common::{MS, SECOND, World, config, message, number};
+use common::prototype::{Prototype, RING};
+use common::{MS, SECOND, World, config, message, number, read};
 use ouroboros_frcp::{Connection, HEADER, Header, Peer, Refused, flag};
 
-type Mixed = World<Connection, Reference>;
+type Mixed = World<Connection, Prototype>;
 
 fn world(reliable: bool, path: Path, first: u32, seed: u64) -> Mixed {
-    let ours = Connection::new(config(reliable, Peer::Reference), seed, SECOND);
-    let mut world = World::new(ours, Reference::new(reliable, first), path, seed);
+    let ours = Connection::new(config(reliable, Peer::Prototype), seed, SECOND);
+    let mut world = World::new(ours, Prototype::new(reliable, first), path, seed);
     world.there.log = Some(vec![]);
     world
 }
@@ -40,10 +40,7 @@ fn exchange(world: &mut Mixed, ours: u64, theirs: u64, limit: u64) {
         }
         let step = (world.now + 10 * MS).min(end);
         world.step(step);
-        let mut bytes = vec![];
-        while world.a.take_message(world.now, &mut bytes) {
-            got.push(std::mem::take(&mut bytes));
-        }
+        got.extend(std::iter::from_fn(|| read(&mut world.a)));
         if got.len() as u64 >= theirs && world.b.read.len() as u64 >= ours {
             break;
         }
@@ -73,7 +70,7 @@ fn a_slow_answer_is_accepted_whatever_our_first_number() {
         let mut world = world(true, Path::clean(MS), (seed as u32).wrapping_mul(0x0800_0000), seed);
         world.b.write(world.now, &message(0, 100));
         world.pass(50 * MS);
-        assert!(world.a.take_message(world.now, &mut vec![]));
+        assert!(read(&mut world.a).is_some());
         let early = packets(&world);
         assert!(!early.is_empty());
         assert!(early.iter().all(|(_, header)| header.has(flag::DRF) && !header.has(flag::DATA)));
@@ -106,7 +103,7 @@ fn we_go_on_where_we_were_after_long_listening() {
     for n in 0..200 {
         world.b.write(world.now, &message(n, 100));
         world.pass(SECOND);
-        assert!(world.a.take_message(world.now, &mut vec![]));
+        assert!(read(&mut world.a).is_some());
     }
     world.a.write(world.now, b"still here").unwrap();
     world.pass(5 * SECOND);
@@ -122,7 +119,7 @@ fn a_new_run_of_the_peer_is_accepted_although_ours_goes_on() {
     let mut world = world(true, Path::clean(MS), 0x1234_5678, 5);
     world.b.write(world.now, b"first");
     world.pass(SECOND);
-    assert!(world.a.take_message(world.now, &mut vec![]));
+    assert!(read(&mut world.a).is_some());
     for n in 0..200 {
         world.a.write(world.now, &message(n, 100)).unwrap();
         world.pass(SECOND);
@@ -142,7 +139,7 @@ fn both_idle_beyond_all_times_and_then_either_may_begin() {
         exchange(&mut world, 5, 0, 10 * SECOND);
         world.b.write(world.now, b"hello");
         world.pass(200 * SECOND);
-        assert!(world.a.take_message(world.now, &mut vec![]));
+        assert!(read(&mut world.a).is_some());
         if ours {
             world.a.write(world.now, b"again").unwrap();
             world.pass(5 * SECOND);
@@ -258,7 +255,7 @@ fn a_peer_of_mode_u_may_send_for_ever() {
         }
         let limit = world.now + 10 * SECOND;
         assert!(world.step(limit) || world.b.can_write(), "the peer is stopped at {written}");
-        while world.a.take_message(world.now, &mut vec![]) {
+        while read(&mut world.a).is_some() {
             got += 1;
         }
     }
@@ -326,7 +323,7 @@ fn a_sleeping_writer_is_woken_although_the_news_are_lost() {
     assert_eq!(written, 256, "our window");
     // All is acknowledged, nothing read; now it is read, and the first word of it is lost.
     world.there.path.cut = true;
-    while world.a.take_message(world.now, &mut vec![]) {}
+    while read(&mut world.a).is_some() {}
     world.pass(50 * MS);
     assert!(!world.b.can_write());
     world.there.path.cut = false;

@@ -23,7 +23,7 @@ struct Kept {
     due: u64,
 }
 
-pub struct Reference {
+pub struct Prototype {
     pub reliable: bool,
     next_random: u32,
     now: u64,
@@ -65,9 +65,9 @@ fn word(packet: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([packet[at], packet[at + 1], packet[at + 2], packet[at + 3]])
 }
 
-impl Reference {
+impl Prototype {
     pub fn new(reliable: bool, first: u32) -> Self {
-        Reference {
+        Prototype {
             reliable,
             next_random: first,
             now: 0,
@@ -272,7 +272,7 @@ fn rebuild(edge: u32, field: u32) -> u32 {
     if after(edge, new) && edge.wrapping_sub(new) > 0x7F_FFFF { new.wrapping_add(0x0100_0000) } else { new }
 }
 
-impl End for Reference {
+impl End for Prototype {
     fn receive(&mut self, now: u64, packet: &[u8]) {
         self.now = now;
         if self.ring.len() >= RING {
