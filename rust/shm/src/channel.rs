@@ -1,5 +1,7 @@
 //! The descriptors of a flow, and the mapping of its memory. Home of the unsafe code.
 
+#![allow(unsafe_code)]
+
 use core::mem::MaybeUninit;
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -13,12 +15,13 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
 use rustix::thread::futex;
 
+use crate::descriptors::above_standard;
 use crate::layout::{CAPACITY, Control, DATA, HOME, MAGIC, MEMORY, RingControl, place, state};
 use crate::ring::Memory;
 
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
-/// What the node hands out for one flow: the memory for both sides, and one end of the doorbell for each.
+/// The descriptors of one flow, as the node hands them out: the memory for both sides, and one end of the doorbell for each.
 #[derive(Debug)]
 pub struct Channel {
     /// The sealed memfd.
@@ -29,7 +32,7 @@ pub struct Channel {
 
 /// Make the descriptors of a new flow.
 pub fn create() -> io::Result<Channel> {
-    let memory = memfd_create("ouroboros-flow", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let memory = above_standard(memfd_create("ouroboros-flow", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?)?;
     ftruncate(&memory, MEMORY as u64)?;
     pwrite(&memory, &MAGIC.to_ne_bytes(), 0)?;
     // The other side can shrink nothing under us: no access to this memory ever faults.
@@ -40,7 +43,7 @@ pub fn create() -> io::Result<Channel> {
     for bell in [&zero, &one] {
         send(bell, b"!", SendFlags::NOSIGNAL)?;
     }
-    Ok(Channel { memory, bells: [zero, one] })
+    Ok(Channel { memory, bells: [above_standard(zero)?, above_standard(one)?] })
 }
 
 /// The mapped memory of one flow.
@@ -158,7 +161,7 @@ impl Memory for MappedRing {
     #[inline]
     fn length_at(&self, at: usize) -> u32 {
         let (source, run) = self.place(at);
-        assert!(run >= 4 && at % 4 == 0);
+        assert!(run >= 4 && at.is_multiple_of(4));
         // SAFETY: `place` gave at least 4 bytes, aligned as the parts of the memory are; volatile, so that the value is
         // read once and not again after the checks.
         unsafe { source.cast::<u32>().read_volatile() }

@@ -3,8 +3,9 @@
 use core::mem::{ManuallyDrop, MaybeUninit};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::Instant;
 
 use rustix::fs::{Mode, OFlags, open};
@@ -23,11 +24,16 @@ use crate::spin::{Pauses, Spinner};
 mod bell;
 mod guard;
 mod news;
+mod rest;
 mod room;
 
 pub use self::guard::Guard;
 
-/// That many reads without a write between them make a stream, where an answer is not what the reader waits for.
+/// How often in a row a call may try again at once because something seemed to be there. A peer whose words flicker can make
+/// it seem so for ever; after that a call lets others go on, and reads the clock.
+pub const GLANCES: u32 = 8;
+
+/// After this many reads in a row the flow counts as a stream: the reader is not waiting for an answer.
 const STREAM: u32 = 16;
 
 static FORKS: AtomicU32 = AtomicU32::new(0);
@@ -37,11 +43,26 @@ pub fn note_fork() {
     FORKS.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Why an endpoint does not do what it was asked.
+/// The thread that ends the program.
+static LEAVER: OnceLock<ThreadId> = OnceLock::new();
+
+/// To be called by the thread that ends the program, before it abandons its endpoints.
+pub fn note_exit() {
+    LEAVER.get_or_init(|| thread::current().id());
+}
+
+// States of an endpoint in its own process.
+const OPEN: u8 = 0;
+const ABANDONED: u8 = 1;
+const CLOSED: u8 = 2;
+
+/// Errors of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Error {
     /// This side deallocated the flow.
     Closed,
+    /// This side is abandoned: nothing can be written any more, and nobody is to be told.
+    Abandoned,
     /// The endpoint belongs to the process that forked this one.
     Forked,
     /// The peer deallocated the flow.
@@ -54,7 +75,7 @@ pub enum Error {
     Refused,
     /// The peer wrote something impossible into the shared memory.
     Corrupt,
-    /// The packet is longer than the flow carries: at most so many bytes.
+    /// The packet is longer than the flow carries, which is at most this many bytes.
     TooLong(usize),
     /// The packet cannot be encrypted.
     Unsealed,
@@ -74,7 +95,7 @@ impl From<Corrupt> for Error {
     }
 }
 
-/// What a wait waits for.
+/// Reasons to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wish {
     /// A packet to read.
@@ -94,7 +115,7 @@ pub enum Wait {
     Interrupted,
 }
 
-/// What a reader sleeps for.
+/// The descriptors that wake a sleeping reader.
 #[derive(Debug)]
 pub struct Sleep<'a> {
     /// The doorbell.
@@ -117,7 +138,7 @@ pub struct Endpoint {
     bell: BellSocket,
     side: usize,
     forks: u32,
-    closed: AtomicBool,
+    life: AtomicU8,
     corrupt: AtomicBool,
     guarded: Option<Guarded>,
     polled: AtomicBool,
@@ -153,7 +174,7 @@ impl Endpoint {
             bell: BellSocket { socket: bell, hung_up: AtomicBool::new(false) },
             side,
             forks: FORKS.load(Ordering::Relaxed),
-            closed: AtomicBool::new(false),
+            life: AtomicU8::new(OPEN),
             corrupt: AtomicBool::new(false),
             guarded: None,
             polled: AtomicBool::new(false),
@@ -169,14 +190,14 @@ impl Endpoint {
         })
     }
 
-    /// Write no packets longer than that, because what is behind the peer's side carries none.
+    /// Write no packets longer than this, because the network behind the peer's side carries none.
     #[must_use]
     pub fn with_longest(mut self, longest: usize) -> Self {
         self.longest = longest.min(MAX_PACKET);
         self
     }
 
-    /// Encrypt what is written, and decrypt what is read. The peer has to do the same, from the first packet on.
+    /// Encrypt written packets, and decrypt packets that are read. The peer has to do the same, from the first packet on.
     #[must_use]
     pub fn with_guard(mut self, guard: Box<dyn Guard>) -> Self {
         self.longest = self.longest.min(MAX_PACKET - guard.overhead());
@@ -200,13 +221,17 @@ impl Endpoint {
         self.writable()?;
         let producer = lock(&self.producer);
         // Again, under the lock: `close` waits for it, so that no packet is accepted after the peer was told.
-        self.usable()?;
+        if self.life.load(Ordering::Relaxed) != OPEN {
+            self.usable()?;
+            return Err(Error::Abandoned);
+        }
         Ok(Writer { endpoint: self, producer })
     }
 
     /// Look for about a microsecond whether the wish came true.
     pub fn glance(&self, wish: Wish) -> bool {
         match wish {
+            _ if self.is_abandoned() => false,
             Wish::Packet => !self.is_swamped() && self.spin_read.glance(self.pauses(), || self.packet_near()),
             Wish::Room(length) => self.spin_write.glance(Pauses::STREAM, || self.room_or_end(length)),
         }
@@ -214,10 +239,12 @@ impl Endpoint {
 
     /// Wait until the wish may have come true, the flow changed, the deadline passed or a signal arrived.
     pub fn wait(&self, wish: Wish, deadline: Option<Instant>) -> Wait {
-        match wish {
+        let wait = match wish {
             Wish::Packet => self.wait_packet(deadline),
             Wish::Room(length) => self.wait_room(length, deadline),
-        }
+        };
+        // The change is then that there is nothing to wait for any more.
+        if wait == Wait::Ready && self.is_abandoned() { self.rest(deadline) } else { wait }
     }
 
     /// The descriptor that is readable when there may be something to read. From now on it is unreadable when not.
@@ -234,18 +261,18 @@ impl Endpoint {
         (self.usable() != Err(Error::Forked)).then(|| self.bell.socket.as_fd())
     }
 
-    /// Look for a short time, which depends on how that went before, whether the wish came true.
-    pub fn look(&self, wish: Wish) -> bool {
+    /// Spin for a short time, which depends on how that went before, until the wish comes true. Returns whether it did.
+    pub fn spin(&self, wish: Wish) -> bool {
         match wish {
             Wish::Packet => self.spin_read.spin(self.pauses(), || self.packet_near()),
             Wish::Room(length) => self.spin_write.spin(Pauses::STREAM, || self.room_or_end(length)),
         }
     }
 
-    /// What has ended the flow, or `state::DOWN` of either side: bits of `state`, none while all is well.
+    /// The end of the flow, or `state::DOWN` of either side: bits of `state`, none while all is well.
     pub fn ended(&self) -> Result<u32, Error> {
         self.usable()?;
-        self.bell.look_for_peer();
+        self.bell.check_peer();
         self.known_end()
     }
 
@@ -260,7 +287,7 @@ impl Endpoint {
         })
     }
 
-    /// Make `pollable` readable only for packets, or when `ended` is not what was `seen` of it any more.
+    /// Make `pollable` readable only for packets, or when `ended` differs from `seen`.
     pub fn watch(&self, seen: u32) -> Result<(), Error> {
         let mut reader = self.reader()?;
         if reader.receiver.held.is_empty() && reader.next()?.is_none() {
@@ -321,20 +348,26 @@ impl Endpoint {
     /// Release this side: the peer reads what is queued and is then told; waiting threads of this process return at once.
     /// Does nothing the second time, nor in a forked child.
     pub fn close(&self) {
-        self.leave(state::CLOSED);
+        self.leave(CLOSED, state::CLOSED);
     }
 
-    /// As `close`, but the peer is told that the process of this side died: for whoever passes on the packets of a process
-    /// that did.
+    /// As `close`, but the peer is told that the process of this side died: for a thread that passes on the packets of a
+    /// process that did.
     pub fn close_as_dead(&self) {
-        self.leave(state::DEAD);
+        self.leave(CLOSED, state::DEAD);
     }
 
-    fn leave(&self, how: u32) {
-        if self.usable().is_err() || self.closed.swap(true, Ordering::AcqRel) {
+    fn leave(&self, life: u8, how: u32) {
+        if self.forks != FORKS.load(Ordering::Relaxed) {
             return;
         }
-        // Writers of other threads publish what they accepted before they let go of the lock.
+        match self.life.fetch_max(life, Ordering::AcqRel) {
+            OPEN => {}
+            // The peer knows.
+            ABANDONED => return self.news.tell(),
+            _ => return,
+        }
+        // Writers of other threads publish the packets that they accepted before they let go of the lock.
         let producer = lock(&self.producer);
         // Pairs with the Acquire load in `state`: all packets are published before the peer can see this.
         self.mapping.control().state[self.side].fetch_or(how, Ordering::Release);
@@ -343,6 +376,7 @@ impl Endpoint {
     }
 
     /// In the child of a fork: let go of the socket, a copy of which would hide the parent's death from its peer.
+    #[allow(unsafe_code)]
     pub fn disown(&self) -> io::Result<()> {
         if self.forks != FORKS.load(Ordering::Relaxed) {
             let nothing = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
@@ -355,11 +389,12 @@ impl Endpoint {
 
     /// Whether `close` was called.
     pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+        self.life.load(Ordering::Acquire) == CLOSED
     }
 
     fn usable(&self) -> Result<(), Error> {
-        if self.closed.load(Ordering::Relaxed) {
+        let life = self.life.load(Ordering::Relaxed);
+        if life != OPEN && (life == CLOSED || LEAVER.get() == Some(&thread::current().id())) {
             return Err(Error::Closed);
         }
         if self.forks != FORKS.load(Ordering::Relaxed) {
@@ -370,7 +405,7 @@ impl Endpoint {
 
     fn writable(&self) -> Result<(), Error> {
         self.usable()?;
-        self.peer_error()?;
+        self.peer_error().map_err(|error| if self.is_abandoned() { Error::Abandoned } else { error })?;
         if self.state(1 - self.side) & state::REFUSES != 0 {
             return Err(Error::Refused);
         }
@@ -413,7 +448,7 @@ impl Endpoint {
         if self.reads_in_a_row.load(Ordering::Relaxed) < STREAM { Pauses::ANSWER } else { Pauses::STREAM }
     }
 
-    /// The part of `wait` for a packet that comes before the sleep, for whoever sleeps in a way of their own: until one of
+    /// The part of `wait` for a packet that comes before the sleep, for a thread that sleeps by other means: until one of
     /// the descriptors is readable, or the bell hangs up, which `note_hang_up` has to be told. None: try again now.
     pub fn before_sleep(&self) -> Option<Sleep<'_>> {
         if self.spin_read.spin(self.pauses(), || self.packet_near()) {
@@ -485,7 +520,8 @@ impl Endpoint {
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
-        self.close();
+        // The packets may be half of a whole: the peer must not take this for an end in order.
+        if std::thread::panicking() { self.close_as_dead() } else { self.close() }
     }
 }
 
@@ -507,11 +543,15 @@ impl Reader<'_> {
         }
         match self.endpoint.peer_error() {
             Ok(()) => Ok(None),
-            // The last packets may have come between our look and the peer's end.
-            Err(error) => self.next()?.map_or(Err(error), |length| Ok(Some(length))),
+            // The last packets may have come between our first try and the peer's end.
+            Err(error) => match self.next()? {
+                None if !self.endpoint.is_abandoned() => Err(error),
+                next => Ok(next),
+            },
         }
     }
 
+    #[inline]
     fn next(&mut self) -> Result<Option<usize>, Error> {
         if self.endpoint.corrupt.load(Ordering::Relaxed) {
             return Err(Error::Corrupt);
@@ -533,25 +573,42 @@ impl Reader<'_> {
 
     /// Copy the first `target.len()` bytes of what is available; the rest stays for the next time.
     pub fn take(&mut self, length: usize, target: &mut [MaybeUninit<u8>]) {
+        self.fill(length, target);
+    }
+
+    /// As `take`; returns how many bytes of `target` it wrote.
+    fn fill(&mut self, length: usize, target: &mut [MaybeUninit<u8>]) -> usize {
         let reads = &self.endpoint.reads_in_a_row;
         reads.store(reads.load(Ordering::Relaxed).saturating_add(1), Ordering::Relaxed);
         let receiver = &mut *self.receiver;
         receiver.held.unread = false;
         if receiver.held.end_mark {
             receiver.held.end_mark = false;
+            0
         } else if !receiver.held.is_empty() {
-            copy(receiver.held.rest(), target);
-            receiver.held.advance(target.len(), self.endpoint.guarded.is_some());
+            let taken = copy(receiver.held.rest(), target);
+            receiver.held.advance(taken, self.endpoint.guarded.is_some());
+            taken
         } else if target.len() == length {
             receiver.consumer.take(target);
+            length
         } else {
             self.hold(length);
-            self.take(length, target);
+            self.fill(length, target)
         }
     }
 
-    /// Look at all of what is available, without taking it.
-    pub fn look(&mut self, length: usize) -> &[u8] {
+    /// Append all of what is available, which is `length` bytes.
+    #[allow(unsafe_code)]
+    pub fn append_to(&mut self, bytes: &mut Vec<u8>, length: usize) {
+        bytes.reserve(length);
+        let taken = self.fill(length, &mut bytes.spare_capacity_mut()[..length]);
+        // SAFETY: `fill` wrote so many bytes of the spare capacity.
+        unsafe { bytes.set_len(bytes.len() + taken) };
+    }
+
+    /// All of what is available, without taking it.
+    pub fn peek(&mut self, length: usize) -> &[u8] {
         if self.receiver.held.is_empty() {
             self.hold(length);
         }
@@ -570,6 +627,7 @@ impl Reader<'_> {
 }
 
 /// Take the next packet, which has `length` bytes, in the place of what is in `bytes`.
+#[allow(unsafe_code)]
 fn take_into(consumer: &mut Consumer<MappedRing>, length: usize, bytes: &mut Vec<u8>) {
     bytes.clear();
     bytes.reserve(length);
@@ -578,10 +636,12 @@ fn take_into(consumer: &mut Consumer<MappedRing>, length: usize, bytes: &mut Vec
     unsafe { bytes.set_len(length) };
 }
 
-fn copy(source: &[u8], target: &mut [MaybeUninit<u8>]) {
+/// Copy as much as both have; returns how much.
+fn copy(source: &[u8], target: &mut [MaybeUninit<u8>]) -> usize {
     for (to, from) in target.iter_mut().zip(source) {
         to.write(*from);
     }
+    source.len().min(target.len())
 }
 
 impl Drop for Reader<'_> {
@@ -603,7 +663,7 @@ impl Drop for Reader<'_> {
     }
 }
 
-/// The right to write to an endpoint, held for the length of one call. What was staged is published when it is dropped.
+/// The right to write to an endpoint, held for the length of one call. Staged packets are published when it is dropped.
 #[derive(Debug)]
 pub struct Writer<'a> {
     endpoint: &'a Endpoint,

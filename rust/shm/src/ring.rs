@@ -10,7 +10,7 @@
 //!
 //! Doorbell. The socket of the reader is readable exactly while `reader_armed` is 0 (a token byte is in it, or about to
 //! be). It starts that way, with a token put in at creation. The reader arms only when it found the ring empty, and
-//! looks again before it takes the token out; the producer that finds it armed disarms it and sends one byte. So a
+//! checks again before it takes the token out; the producer that finds it armed disarms it and sends one byte. So a
 //! readable socket may be a false alarm but an unreadable one never hides a packet, for any number of waiting threads,
 //! pollers included.
 
@@ -29,7 +29,7 @@ pub trait Memory {
     const CAPACITY: usize;
     /// A producer that would pass this offset in an empty ring goes back to the start.
     const HOME: usize;
-    /// How often, in bytes, a producer looks whether it can go back.
+    /// How often, in bytes, a producer checks whether it can go back.
     const CHECK: usize;
 
     /// The control words.
@@ -134,7 +134,7 @@ impl<M: Memory> Producer<M> {
         self.disarm()
     }
 
-    /// Disarm the reader's doorbell, after changing what it looks at. True: it was armed, send one byte.
+    /// Disarm the reader's doorbell, after a change of a word that it reads. True: it was armed, send one byte.
     #[must_use]
     pub fn disarm(&self) -> bool {
         // Pairs with the fence in `Consumer::arm`: either we see it armed, or it sees our change.
@@ -158,7 +158,7 @@ impl<M: Memory> Producer<M> {
         let enough = (self.tail + record(length)).saturating_sub(capacity);
         let comfortable = self.tail.saturating_sub(capacity / 2);
         let control = self.memory.control();
-        // Pairs with the Acquire load in `Consumer::release`: who sees the wish sees `writer_armed`, too.
+        // Pairs with the Acquire load in `Consumer::release`: a thread that sees the wish sees `writer_armed`, too.
         control.wait.wake_at.store(enough.max(comfortable).max(1), Ordering::Release);
         // Pairs with the fence in `Consumer::release`: either it sees our wish, or we see its head.
         fence(Ordering::SeqCst);
@@ -174,7 +174,7 @@ impl<M: Memory> Producer<M> {
         self.memory.control().wait.writer_armed.swap(0, Ordering::AcqRel) == 0
     }
 
-    /// Packets that the reader has not taken yet. The reader can lie, but not beyond what was written.
+    /// Packets that the reader has not taken yet. The reader can lie, but never about more than was written.
     pub fn queued(&self) -> u64 {
         let popped = self.memory.control().consumer.popped.load(Ordering::Relaxed);
         self.packets.saturating_sub(popped)
@@ -218,7 +218,8 @@ impl<M: Memory> Producer<M> {
     }
 }
 
-/// The reading half. Call `next_length`, then `take`, then `release`.
+/// The reading half. Call `next_length`, then `take`, then `release`. Between two calls of `release` there is no more to take
+/// than a ring holds, whatever the producer does.
 #[derive(Debug)]
 pub struct Consumer<M> {
     memory: M,
@@ -230,7 +231,7 @@ pub struct Consumer<M> {
     room_token: bool,
 }
 
-/// What came of arming the doorbell.
+/// Result of arming the doorbell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arm {
     /// Armed: the next packet rings. Sleep on the socket.
@@ -246,6 +247,7 @@ impl<M: Memory> Consumer<M> {
     }
 
     /// Length of the next packet, or None when there is none.
+    #[inline]
     pub fn next_length(&mut self) -> Result<Option<usize>, Corrupt> {
         if self.head == self.tail {
             self.refresh_tail()?;
@@ -267,7 +269,7 @@ impl<M: Memory> Consumer<M> {
         self.packets += 1;
     }
 
-    /// Give the space of what was taken back to the writer. True: writers wait for it, wake them.
+    /// Give the space of taken packets back to the writer. True: writers wait for it, wake them.
     #[must_use]
     pub fn release(&mut self) -> bool {
         if self.released == self.head {
@@ -310,7 +312,7 @@ impl<M: Memory> Consumer<M> {
     }
 
     /// Arm the doorbell of a ring that was found empty. `ended` tells whether something other than a packet keeps the
-    /// reader from sleeping; who changes that calls `Producer::disarm`.
+    /// reader from sleeping; a thread that changes that calls `Producer::disarm`.
     pub fn arm(&mut self, bell: &impl Bell, ended: impl FnOnce() -> bool) -> Result<Arm, Corrupt> {
         if self.is_armed() {
             self.settle(bell)?;
@@ -377,14 +379,17 @@ impl<M: Memory> Consumer<M> {
         if tail == self.tail {
             return Ok(());
         }
-        // The producer skips only from an empty ring, that is from where we are.
-        let skipped = producer.skip.load(Ordering::Relaxed) == self.head && self.offset(self.head) != 0;
-        let head = if skipped { after_skip::<M>(self.head) } else { self.head };
-        if tail < head || tail - head > M::CAPACITY as u64 || tail % 8 != 0 {
+        // The producer skips only from a ring that is empty for it, that is from where we are and said to be.
+        let empty = self.released == self.head && self.offset(self.head) != 0;
+        let skipped = empty && producer.skip.load(Ordering::Relaxed) == self.head;
+        let (head, released) =
+            if skipped { [after_skip::<M>(self.head); 2].into() } else { (self.head, self.released) };
+        // Taken packets are no room until they are released: else a tail that runs on would keep us taking for ever.
+        if tail < head || tail - released > M::CAPACITY as u64 || !tail.is_multiple_of(8) {
             return Err(Corrupt);
         }
-        self.head = head;
-        self.tail = tail;
+        // The producer counts a head from which it skipped as the one behind the skip, too.
+        (self.head, self.released, self.tail) = (head, released, tail);
         Ok(())
     }
 }

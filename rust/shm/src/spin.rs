@@ -1,5 +1,5 @@
-//! How long to look before sleeping. Waking a sleeping process costs tens of microseconds; a look costs nothing when the
-//! answer is near and a core is free, and steals the peer's time when there is none.
+//! How long to spin before sleeping. Waking a sleeping process costs tens of microseconds. Spinning costs nothing when the
+//! answer is near and a core is free, and takes the peer's time when no core is.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,12 +10,12 @@ const DEFAULT_LIMIT: Duration = Duration::from_micros(50);
 /// A spinner that was not running for this long had its core taken away: the machine is busy.
 const PREEMPTED: Duration = Duration::from_micros(250);
 const MAX_CREDIT: u32 = 8;
-/// Without credit, one wait in so many is spun to find out whether that has become worth it: each failure doubles it.
+/// Without credit, one wait in this many is spun, to find out whether that has become worth it. Each failure doubles it.
 const PROBE_FIRST: u32 = 32;
 const PROBE_LAST: u32 = 8192;
-const LOOKS_PER_CLOCK: u32 = 16;
-/// Pauses between two looks at a stream, about half a microsecond. Each look takes the cache line away from the writer: a
-/// reader that keeps up by looking all the time makes both several times slower than one that lets a few packets gather.
+const CHECKS_PER_CLOCK: u32 = 16;
+/// Pauses between two checks of a stream, about half a microsecond. Each check takes the cache line away from the writer: a
+/// reader that checks all the time makes both several times slower than one that lets a few packets gather.
 const STREAM_PAUSES: u32 = 32;
 
 /// The limit for this process: `OUROBOROS_SPIN_US`, else 50 us.
@@ -27,12 +27,12 @@ fn limit() -> Duration {
     })
 }
 
-/// How long to leave the writer alone between two looks.
+/// How long to leave the writer alone between two checks.
 #[derive(Debug, Clone, Copy)]
 pub struct Pauses(u32);
 
 impl Pauses {
-    /// The answer to what was just written.
+    /// The answer to a packet that was just written.
     pub const ANSWER: Pauses = Pauses(1);
     /// One of many packets.
     pub const STREAM: Pauses = Pauses(STREAM_PAUSES);
@@ -68,7 +68,7 @@ impl Spinner {
         }
     }
 
-    /// Look until `ready`, for a time that depends on how it went before, with `pauses` between looks. Returns whether it
+    /// Check until `ready`, for a time that depends on how it went before, with `pauses` between checks. Returns whether it
     /// was ready.
     pub fn spin(&self, pauses: Pauses, ready: impl Fn() -> bool) -> bool {
         let limit = limit();
@@ -78,7 +78,7 @@ impl Spinner {
         let start = Instant::now();
         let mut last = start;
         loop {
-            for _ in 0..LOOKS_PER_CLOCK {
+            for _ in 0..CHECKS_PER_CLOCK {
                 if ready() {
                     self.earn();
                     return true;
@@ -99,7 +99,7 @@ impl Spinner {
         }
     }
 
-    /// Look for about a microsecond. Short enough to keep the interpreter lock.
+    /// Check for about a microsecond. Short enough to keep the interpreter lock.
     pub fn glance(&self, pauses: Pauses, ready: impl Fn() -> bool) -> bool {
         if limit().is_zero() || self.credit.load(Ordering::Relaxed) == 0 {
             return ready();

@@ -138,14 +138,14 @@ fn room_that_a_writer_waits_for_is_that_of_the_sealed_packet() {
     let mut length = MAX_PACKET / 2;
     while length > 1 {
         while write(&flow.near, &vec![1; length]).unwrap() {}
-        assert!(!flow.near.look(Wish::Room(length)), "{length}");
+        assert!(!flow.near.spin(Wish::Room(length)), "{length}");
         assert_eq!(wait_now(&flow.near, Wish::Room(length)), Wait::TimedOut);
         assert_eq!(flow.near.want_room(length), Ok(false));
         flow.near.forget_room().unwrap();
         length /= 2;
     }
     while read(&flow.far).unwrap().is_some() {}
-    assert!(flow.near.look(Wish::Room(MAX_PACKET - OVERHEAD)));
+    assert!(flow.near.spin(Wish::Room(MAX_PACKET - OVERHEAD)));
 }
 
 #[test]

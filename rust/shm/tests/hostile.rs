@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 
 use ouroboros_shm::channel::{self, mark_dead};
-use ouroboros_shm::endpoint::{Endpoint, Error, Wait, Wish};
+use ouroboros_shm::endpoint::{Endpoint, Error, Guard, Wait, Wish};
 use ouroboros_shm::layout::{CAPACITY, MAGIC, MAX_PACKET, MEMORY, RingControl, place, state};
 use proptest::prelude::*;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
@@ -63,6 +63,66 @@ fn tail_that_goes_back_is_corrupt() {
     write(&flow.far, b"packet").unwrap();
     read(&flow.near).unwrap();
     incoming(&flow).producer.tail.store(8, Ordering::Relaxed);
+    assert_corrupt_for_good(&flow);
+}
+
+/// A peer that shows more of the ring whenever what it has shown is taken, without waiting for room.
+fn show_more(control: &RingControl, record: u64) {
+    let tail = control.producer.tail.load(Ordering::Relaxed);
+    control.producer.tail.store(tail + record, Ordering::Relaxed);
+}
+
+#[test]
+fn one_call_takes_no_more_than_a_ring_holds() {
+    let flow = Flow::new();
+    show_more(incoming(&flow), 8);
+    let mut reader = flow.near.reader().unwrap();
+    let mut packets = 0;
+    while let Ok(Some(length)) = reader.available() {
+        common::take(&mut reader, length, length);
+        packets += 1;
+        assert!(packets <= CAPACITY / 8, "it goes on and on");
+        show_more(incoming(&flow), 8);
+    }
+    assert_eq!(packets, CAPACITY / 8);
+    assert_eq!(reader.available(), Err(Error::Corrupt));
+    drop(reader);
+    assert_corrupt_for_good(&flow);
+}
+
+/// Rejects everything, and meanwhile the peer shows more.
+#[derive(Debug)]
+struct Runaway {
+    mapping: channel::Mapping,
+    looks: usize,
+}
+
+impl Guard for Runaway {
+    fn overhead(&self) -> usize {
+        0
+    }
+
+    fn seal(&mut self, _: &[u8], _: &mut [u8]) -> bool {
+        false
+    }
+
+    fn open(&mut self, _: &[u8], _: &mut [u8]) -> bool {
+        self.looks += 1;
+        assert!(self.looks <= CAPACITY / 8, "it goes on and on");
+        show_more(&self.mapping.control().rings[1], 8);
+        false
+    }
+}
+
+#[test]
+fn one_call_rejects_no_more_than_a_ring_holds() {
+    let Flow { near, far, memory, far_bell, mapping } = Flow::new();
+    let guard = Runaway { mapping: channel::Mapping::new(&memory).unwrap(), looks: 0 };
+    let flow = Flow { near: near.with_guard(Box::new(guard)), far, memory, far_bell, mapping };
+    show_more(incoming(&flow), 8);
+    assert_eq!(read(&flow.near), Err(Error::Corrupt));
+    assert_eq!(flow.near.rejected(), CAPACITY as u64 / 8);
+    assert_eq!(wait_now(&flow.near, Wish::Packet), Wait::Ready);
     assert_corrupt_for_good(&flow);
 }
 

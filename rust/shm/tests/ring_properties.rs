@@ -99,10 +99,10 @@ impl Model {
             let Some(length) = available else { return };
             let count = if let Step::ReadPart(count) = step { length.min(*count) } else { length };
             if let Step::LookAndRead = step {
-                let looked = reader.look(length).to_vec();
-                assert_eq!(looked, reader.look(length));
-                assert_eq!(looked, self.take(count));
-                assert_eq!(looked, take(&mut reader, length, count));
+                let peeked = reader.peek(length).to_vec();
+                assert_eq!(peeked, reader.peek(length));
+                assert_eq!(peeked, self.take(count));
+                assert_eq!(peeked, take(&mut reader, length, count));
             } else {
                 assert_eq!(take(&mut reader, length, count), self.take(count));
             }
@@ -189,7 +189,7 @@ fn empty_packet_that_was_looked_at_is_read_once() {
     {
         let mut reader = flow.far.reader().unwrap();
         assert_eq!(reader.available(), Ok(Some(0)));
-        assert_eq!(reader.look(0), b"");
+        assert_eq!(reader.peek(0), b"");
     }
     assert_eq!(read(&flow.far).unwrap().unwrap(), b"");
     assert_eq!(read(&flow.far).unwrap().unwrap(), b"next");

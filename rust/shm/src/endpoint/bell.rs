@@ -40,7 +40,8 @@ impl BellSocket {
         Ok(count > 0)
     }
 
-    pub(super) fn look_for_peer(&self) {
+    /// Ask the system whether the peer has hung up.
+    pub(super) fn check_peer(&self) {
         // Notes a hang-up; all else is of no interest here.
         let _ = self.poll(None, Some(Instant::now()));
     }

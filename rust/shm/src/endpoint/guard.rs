@@ -12,7 +12,7 @@ use crate::ring::{Consumer, Corrupt, Producer, StageError};
 /// Buffers longer than that are not kept for the next packet.
 const KEEP: usize = 128 << 10;
 
-/// Seals the packets of one end, and opens those of the other.
+/// Seals the packets of one end, and opens the packets of the other.
 pub trait Guard: Send + std::fmt::Debug {
     /// Bytes by which a packet grows.
     fn overhead(&self) -> usize;
@@ -22,18 +22,19 @@ pub trait Guard: Send + std::fmt::Debug {
     fn open(&mut self, sealed: &[u8], plain: &mut [u8]) -> bool;
 }
 
-/// A guard and what goes with it.
+/// A guard and its buffers.
 #[derive(Debug)]
 pub(super) struct Guarded {
     guard: Mutex<Box<dyn Guard>>,
     overhead: usize,
     rejected: AtomicU64,
-    /// The last look found packets, and none that was let through.
+    /// The last read found packets, and let none of them through.
     swamped: AtomicBool,
 }
 
 thread_local! {
-    /// A sealed packet, on its way to the ring or from it. A ring may change while one looks, so nothing works in it.
+    /// A sealed packet, on its way to the ring or from it. The content of a ring may change at any time, so
+    /// nothing is sealed or opened in it.
     static SEALED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -77,11 +78,11 @@ impl Guarded {
         })
     }
 
-    /// Take packets out of the ring until one opens, into `held`. False: none did. `length` is that of the first.
+    /// Take packets out of the ring until one opens, into `held`. False: none did. `length`: of the first packet.
     pub(super) fn open_next(
         &self,
         consumer: &mut Consumer<MappedRing>,
-        mut length: Option<usize>,
+        length: Option<usize>,
         held: &mut Held,
     ) -> Result<bool, Corrupt> {
         if length.is_none() {
@@ -90,19 +91,20 @@ impl Guarded {
         }
         let mut guard = lock(&self.guard);
         let mut rejected = 0;
-        // It ends: the peer gets the room of what is taken here only after the call.
-        while let Some(sealed_length) = length {
+        let mut next = Ok(length);
+        // It ends: the consumer gives no more than a ring holds before what is taken is released, which is after the call.
+        while let Ok(Some(sealed_length)) = next {
             if self.open(&mut **guard, consumer, sealed_length, held) {
                 break;
             }
             rejected += 1;
-            length = consumer.next_length()?;
+            next = consumer.next_length();
         }
         if rejected > 0 {
             self.rejected.fetch_add(rejected, Ordering::Relaxed);
         }
-        self.swamped.store(rejected > 0 && length.is_none(), Ordering::Relaxed);
-        Ok(length.is_some())
+        self.swamped.store(rejected > 0 && next == Ok(None), Ordering::Relaxed);
+        Ok(next?.is_some())
     }
 
     fn open(
@@ -143,7 +145,7 @@ fn at_least(bytes: &mut Vec<u8>, length: usize) -> &mut [u8] {
     &mut bytes[..length]
 }
 
-/// What was taken out of the ring and not read yet.
+/// Bytes that were taken out of the ring and not read yet.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     bytes: Vec<u8>,
@@ -151,7 +153,7 @@ pub(super) struct Held {
     end: usize,
     /// The next read finds the end of a packet.
     pub(super) end_mark: bool,
-    /// It was decrypted to see what it is, and nobody read of it.
+    /// It was only decrypted, and nothing of it was read.
     pub(super) unread: bool,
 }
 

@@ -11,7 +11,7 @@ use super::guard::Guarded;
 use super::{Endpoint, Error, Wait, lock};
 use crate::spin::Pauses;
 
-/// A writer that waits for space looks this often whether its peer is still there, should the node be gone that tells it.
+/// A writer that waits for space checks this often for its peer, in case the node that would tell it is gone.
 const LOOK_FOR_PEER: Duration = Duration::from_secs(1);
 
 impl Endpoint {
@@ -28,12 +28,12 @@ impl Endpoint {
             producer.arm();
             producer.request_wake(self.in_ring(length));
         }
-        // A hang-up is told once to who waits for changes of the descriptor, and may have been: then it has to be seen here.
-        self.bell.look_for_peer();
+        // A poller that waits for changes is told of a hang-up once, and may have been: then it has to be seen here.
+        self.bell.check_peer();
         Ok(self.room_or_end(length))
     }
 
-    /// End what `want_room` began.
+    /// Undo `want_room`.
     pub fn forget_room(&self) -> Result<(), Error> {
         self.usable()?;
         let mut receiver = lock(&self.receiver);
@@ -59,7 +59,7 @@ impl Endpoint {
         let patience = timespec(left.map_or(LOOK_FOR_PEER, |left| left.min(LOOK_FOR_PEER)));
         match futex::wait(space, futex::Flags::empty(), seen, Some(&patience)) {
             Err(Errno::INTR) => return Wait::Interrupted,
-            Err(Errno::TIMEDOUT) => self.bell.look_for_peer(),
+            Err(Errno::TIMEDOUT) => self.bell.check_peer(),
             _ => {}
         }
         Wait::Ready

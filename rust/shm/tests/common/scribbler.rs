@@ -53,10 +53,10 @@ impl Attack {
             14 => drop(near.set_state(value as u32)),
             15 => self.read_some(place as usize, |length| length),
             16 => self.read_some(1, |available| length.min(available)),
-            17 => self.look(),
+            17 => self.peek(),
             18 => {
                 // Whatever there is ends in bounded time: no wait says "ready" for ever where nothing is.
-                let wish = if place % 2 == 0 { Wish::Packet } else { Wish::Room(length) };
+                let wish = if place.is_multiple_of(2) { Wish::Packet } else { Wish::Room(length) };
                 near.glance(wish);
                 wait_now(near, wish);
             }
@@ -127,11 +127,11 @@ impl Attack {
         }
     }
 
-    fn look(&mut self) {
+    fn peek(&mut self) {
         let mut reader = self.flow.near.reader().unwrap();
         if let Ok(Some(length)) = reader.available() {
-            assert_eq!(reader.look(length).len(), length);
-            assert_eq!(reader.look(length).len(), length);
+            assert_eq!(reader.peek(length).len(), length);
+            assert_eq!(reader.peek(length).len(), length);
         }
     }
 
