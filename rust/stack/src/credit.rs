@@ -1,0 +1,293 @@
+//! Back-pressure for raw flows between nodes of ours: the receiving node says how many packets came, the sending one has no
+//! more than a window of them under way, so that neither kernel buffer runs over. Pure.
+//!
+//! Packets carry no numbers, so lost ones are found by age: what is not reported after a few round trips is gone. A receiver
+//! whose program reads too slowly says so, and then nothing is taken for lost until it says otherwise.
+
+use std::collections::VecDeque;
+
+use ouroboros_wire::management::Report;
+
+const MILLISECOND: u64 = 1_000_000;
+/// Packets under way at first, and at the least.
+const FIRST: u64 = 64;
+/// ... at the most.
+pub(crate) const MOST: u64 = 4096;
+/// The receiver reports after so many packets at the latest: a quarter of the smallest window.
+pub(crate) const REPORT: u64 = FIRST / 4;
+/// A packet that is not reported for this long is lost, if the round trip is shorter than a quarter of it.
+const AGE: u64 = 5 * MILLISECOND;
+/// So long after a loss the window may grow again; and so long a receiver may say nothing after it said to wait.
+const PROBE: u64 = 1000 * MILLISECOND;
+/// What a packet takes of the receiver's kernel buffer, at least, bytes; and beside its own length twice and a half.
+const OVERHEAD: u64 = 1664;
+
+/// The sending side of one flow.
+#[derive(Debug)]
+pub(crate) struct Credit {
+    sent: u64,
+    /// What the receiver reported.
+    counted: u64,
+    /// What it will never report.
+    lost: u64,
+    window: u64,
+    /// The window may not grow beyond it.
+    cap: u64,
+    most: u64,
+    cap_at: u64,
+    /// Since the last report the window was used up.
+    limited: bool,
+    /// What is under way when the receiver says to wait still has to fit into the half of its program's ring that is free
+    /// then; without bound if it has none.
+    ring: u64,
+    /// What the receiver said last.
+    room: u64,
+    /// Since when it wants us to wait.
+    wait: Option<u64>,
+    /// Length of the last packet, and how many of them the receiver has room for.
+    length: u64,
+    fits: u64,
+    /// When how much had been sent: the beginning of a quarter of a millisecond, and the packets up to its end.
+    marks: VecDeque<(u64, u64)>,
+    round_trip: u64,
+    round_trip_at: u64,
+}
+
+impl Credit {
+    /// `ring`: bytes of that of the receiver's program; None: the receiver hands everything on at once. `most`: packets under
+    /// way.
+    pub(crate) fn new(ring: Option<usize>, most: u64) -> Self {
+        let mut credit = Credit {
+            ring: ring.map_or(u64::MAX, |capacity| capacity as u64 / 4),
+            sent: 0,
+            counted: 0,
+            lost: 0,
+            window: FIRST,
+            cap: most,
+            most,
+            cap_at: 0,
+            limited: false,
+            room: FIRST * OVERHEAD,
+            wait: None,
+            length: 0,
+            fits: 0,
+            marks: VecDeque::new(),
+            round_trip: 0,
+            round_trip_at: 0,
+        };
+        credit.measure();
+        credit
+    }
+
+    /// Time has passed.
+    pub(crate) fn pass(&mut self, now: u64) {
+        self.stop_waiting(now);
+        self.age(now);
+    }
+
+    fn stop_waiting(&mut self, now: u64) {
+        if self.wait.is_some_and(|since| now >= since + PROBE) {
+            self.wait = None;
+        }
+    }
+
+    /// Whether one more packet may be sent.
+    #[inline]
+    pub(crate) fn may_send(&mut self, now: u64) -> bool {
+        self.stop_waiting(now);
+        if !self.is_open() {
+            self.age(now);
+        }
+        let may = self.is_open();
+        self.limited |= !may;
+        may
+    }
+
+    /// A packet was sent.
+    #[inline]
+    pub(crate) fn sent(&mut self, now: u64, length: usize) {
+        self.sent += 1;
+        if self.length != length as u64 {
+            self.length = length as u64;
+            self.measure();
+        }
+        match self.marks.back_mut().filter(|(at, _)| now - *at < MILLISECOND / 4) {
+            Some((_, sent)) => *sent = self.sent,
+            None => self.marks.push_back((now, self.sent)),
+        }
+    }
+
+    /// A report arrived.
+    pub(crate) fn report(&mut self, now: u64, report: Report) {
+        let Report { counted, room, wait, .. } = report;
+        if counted < self.counted || counted > self.sent {
+            return;
+        }
+        (self.counted, self.room, self.wait) = (counted, u64::from(room), wait.then_some(now));
+        self.measure();
+        self.lost = self.lost.min(self.sent - counted);
+        while let Some((at, _)) = self.marks.front().copied().filter(|(_, sent)| *sent <= self.settled()) {
+            self.sample(now, now - at);
+            self.marks.pop_front();
+        }
+        self.age(now);
+        if now - self.cap_at > PROBE {
+            (self.cap, self.cap_at) = ((self.cap + self.cap / 8).min(self.most), now);
+        }
+        if std::mem::take(&mut self.limited) {
+            // Reports come four times in a window: this doubles it in a round trip.
+            self.window = (self.window + self.window / 4).min(self.cap);
+        }
+    }
+
+    /// When more may be sent though no report comes; None while nothing waits for it.
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        let marked = self.marks.front().filter(|_| self.limited).map(|(at, _)| at + self.patience());
+        self.wait.map(|since| since + PROBE).or(marked)
+    }
+
+    fn settled(&self) -> u64 {
+        self.counted + self.lost
+    }
+
+    /// The shortest of a while: behind a lost packet the others seem to take long.
+    fn sample(&mut self, now: u64, round_trip: u64) {
+        if self.round_trip == 0 || round_trip < self.round_trip || now - self.round_trip_at > 10 * PROBE {
+            (self.round_trip, self.round_trip_at) = (round_trip, now);
+        }
+    }
+
+    fn measure(&mut self) {
+        let kernel = (self.room / OVERHEAD).min(self.room * 2 / 5 / self.length.max(1));
+        self.fits = kernel.min(self.ring / (self.length + 16)).max(REPORT);
+    }
+
+    fn is_open(&self) -> bool {
+        self.wait.is_none() && self.sent - self.settled() < self.window.min(self.fits)
+    }
+
+    fn patience(&self) -> u64 {
+        AGE.max(4 * self.round_trip)
+    }
+
+    fn age(&mut self, now: u64) {
+        let mut gone = 0;
+        while let Some((_, sent)) = self.marks.front().copied().filter(|(at, _)| now >= at + self.patience()) {
+            gone = sent;
+            self.marks.pop_front();
+        }
+        let missing = gone.saturating_sub(self.settled());
+        self.lost += missing;
+        // A few are lost on any bad path; many are too many for the receiver.
+        if missing > self.window / 8 {
+            self.cap = (self.window * 3 / 4).max(FIRST);
+            self.cap_at = now;
+            self.window = (self.window / 2).max(FIRST);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const US: u64 = 1000;
+
+    fn report(counted: u64) -> Report {
+        Report { source: 1, destination: 2, counted, room: 8 << 20, wait: false }
+    }
+
+    fn fill(credit: &mut Credit, now: u64) -> u64 {
+        let mut sent = 0;
+        while credit.may_send(now) {
+            credit.sent(now, 64);
+            sent += 1;
+        }
+        sent
+    }
+
+    #[test]
+    fn a_window_and_no_more_is_under_way() {
+        let mut credit = Credit::new(Some(2 << 20), MOST);
+        assert_eq!(fill(&mut credit, 0), FIRST);
+        credit.report(100 * US, report(REPORT));
+        // What came back, and a quarter more because it was wanted.
+        assert_eq!(fill(&mut credit, 100 * US), REPORT + FIRST / 4);
+    }
+
+    #[test]
+    fn silence_frees_the_window_after_a_while() {
+        let mut credit = Credit::new(Some(2 << 20), MOST);
+        fill(&mut credit, 0);
+        let deadline = credit.deadline().unwrap_or_default();
+        assert!(!credit.may_send(deadline - 1));
+        assert_eq!(fill(&mut credit, deadline), FIRST);
+    }
+
+    #[test]
+    fn a_deadline_that_passed_is_over_though_nothing_is_sent() {
+        let mut credit = Credit::new(None, MOST);
+        fill(&mut credit, 0);
+        let deadline = credit.deadline().unwrap_or_default();
+        credit.pass(deadline);
+        assert_eq!(credit.deadline(), None);
+        credit.report(deadline, Report { wait: true, ..report(REPORT) });
+        let deadline = credit.deadline().unwrap_or_default();
+        assert!(deadline > PROBE);
+        credit.pass(deadline);
+        assert_eq!(credit.deadline(), None);
+    }
+
+    #[test]
+    fn lost_packets_do_not_narrow_the_window_for_good() {
+        let mut credit = Credit::new(Some(2 << 20), MOST);
+        let (mut now, mut arrived, mut least) = (0, 0, u64::MAX);
+        for round in 0..2000u64 {
+            let sent = fill(&mut credit, now);
+            if round > 1000 {
+                least = least.min(sent);
+            }
+            // One in a hundred is lost.
+            arrived += sent - sent.div_ceil(100);
+            now += 2 * MILLISECOND;
+            credit.report(now, report(arrived));
+        }
+        assert!(least >= 8, "{least}");
+        assert!(credit.sent > 2000 * FIRST / 4, "{credit:?}");
+    }
+
+    #[test]
+    fn a_receiver_that_says_to_wait_is_waited_for() {
+        let mut credit = Credit::new(Some(2 << 20), MOST);
+        fill(&mut credit, 0);
+        credit.report(1, Report { wait: true, ..report(REPORT) });
+        fill(&mut credit, 1);
+        assert!(!credit.may_send(PROBE / 2));
+        assert!(credit.may_send(2 * PROBE));
+    }
+
+    #[test]
+    fn what_is_under_way_fits_into_the_buffer_of_the_receiver() {
+        let mut credit = Credit::new(Some(2 << 20), MOST);
+        let room: u32 = 212_992;
+        for round in 1..100 {
+            while credit.may_send(round * MILLISECOND) {
+                credit.sent(round * MILLISECOND, 1400);
+                assert!((credit.sent - credit.settled()) * 1400 <= u64::from(room) / 2);
+            }
+            credit.report(round * MILLISECOND, Report { room, ..report(credit.sent) });
+        }
+    }
+
+    #[test]
+    fn reports_of_a_liar_change_nothing() {
+        let mut credit = Credit::new(Some(2 << 20), MOST);
+        fill(&mut credit, 0);
+        credit.report(1, report(u64::MAX));
+        credit.report(1, report(FIRST + 1));
+        assert!(!credit.may_send(1));
+        credit.report(1, report(FIRST));
+        credit.report(2, report(3));
+        assert_eq!(credit.sent - credit.settled(), 0);
+    }
+}

@@ -1,0 +1,355 @@
+//! Packets of others that wait for their way to one neighbour. Bounded: what is too much is taken from whoever has most.
+//!
+//! A higher cube goes before a lower one, which gets a share nevertheless. Within a cube, flows are spread over buckets that
+//! send in turn, by bytes; the packets of one flow stay in order.
+
+use std::collections::VecDeque;
+
+use ouroboros_wire::pci::{PCI, Pci};
+
+use crate::flow::Place;
+use crate::link::mix;
+use crate::outlet::Blocker;
+
+/// Packets that wait at the most, and bytes.
+pub(crate) const PACKETS: usize = 1024;
+const BYTES: usize = PACKETS * LENGTH;
+/// What counts as one packet, if there are longer ones.
+const LENGTH: usize = 1500;
+/// The longest time that a packet may live in a unicast layer, whatever is below, ns (docs/spec/unicast-data.md 6).
+const MPL: u64 = 100_000_000;
+const CUBES: usize = 3;
+const BUCKETS: usize = 16;
+/// Bytes that a bucket sends until it is the turn of the next.
+const QUANTUM: isize = 16 << 10;
+/// A lower cube gets a byte for so many of each higher one, at the least.
+const SHARE: usize = 4;
+/// Packets that wait for each step of a mark, and the highest mark.
+const SCALE: usize = 16;
+const MARK: usize = 63;
+
+/// A packet, header included.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub(crate) since: u64,
+    pub(crate) packet: Vec<u8>,
+}
+
+impl Waiting {
+    /// It has to be dropped: whoever waits for it assumes that it does not exist any more.
+    pub(crate) fn is_old(&self, now: u64) -> bool {
+        now.saturating_sub(self.since) > MPL
+    }
+
+    pub(crate) fn pci(&self) -> Option<Pci> {
+        self.packet.first_chunk::<PCI>().map(Pci::read)
+    }
+}
+
+/// Of one cube.
+#[derive(Debug, Default)]
+struct Lane {
+    buckets: [VecDeque<Waiting>; BUCKETS],
+    bytes: [usize; BUCKETS],
+    left: [isize; BUCKETS],
+    /// Buckets that are not empty, in turn.
+    turns: VecDeque<u8>,
+    /// Bytes that higher cubes owe it.
+    owed: usize,
+}
+
+impl Lane {
+    fn push(&mut self, bucket: u8, waiting: Waiting) {
+        let at = bucket as usize;
+        if self.buckets[at].is_empty() {
+            self.turns.push_back(bucket);
+            self.left[at] = QUANTUM;
+        }
+        self.bytes[at] += waiting.packet.len();
+        self.buckets[at].push_back(waiting);
+    }
+
+    /// The bucket whose turn it is.
+    fn turn(&mut self) -> Option<u8> {
+        loop {
+            let bucket = *self.turns.front()?;
+            if self.left[bucket as usize] > 0 {
+                return Some(bucket);
+            }
+            self.left[bucket as usize] += QUANTUM;
+            self.turns.rotate_left(1);
+        }
+    }
+
+    fn pop(&mut self) -> Option<Waiting> {
+        let bucket = self.turn()?;
+        let waiting = self.buckets[bucket as usize].pop_front()?;
+        self.left[bucket as usize] -= waiting.packet.len() as isize;
+        self.take_from(bucket, &waiting);
+        Some(waiting)
+    }
+
+    /// Take back what `pop` gave.
+    fn push_front(&mut self, bucket: u8, waiting: Waiting) {
+        let (at, length) = (bucket as usize, waiting.packet.len());
+        if self.buckets[at].is_empty() {
+            self.turns.push_front(bucket);
+            self.left[at] = QUANTUM;
+        } else {
+            self.left[at] += length as isize;
+        }
+        self.bytes[at] += length;
+        self.buckets[at].push_front(waiting);
+    }
+
+    fn pop_newest(&mut self, bucket: u8) -> Option<Waiting> {
+        let waiting = self.buckets[bucket as usize].pop_back()?;
+        self.take_from(bucket, &waiting);
+        Some(waiting)
+    }
+
+    fn take_from(&mut self, bucket: u8, waiting: &Waiting) {
+        self.bytes[bucket as usize] -= waiting.packet.len();
+        if self.buckets[bucket as usize].is_empty() {
+            self.turns.retain(|turn| *turn != bucket);
+        }
+    }
+
+    fn next_length(&mut self) -> Option<usize> {
+        let bucket = self.turn()?;
+        self.buckets[bucket as usize].front().map(|waiting| waiting.packet.len())
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    lanes: [Lane; CUBES],
+    packets: usize,
+    bytes: usize,
+    /// What was owed before the last `pop`.
+    before: [usize; CUBES],
+    /// Where it waits for its turn, and the list in which it stands.
+    pub(crate) place: Place,
+    pub(crate) listed: Option<Blocker>,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Queue { lanes: Default::default(), packets: 0, bytes: 0, before: [0; CUBES], place: Place::Idle, listed: None }
+    }
+}
+
+impl Queue {
+    pub(crate) fn packets(&self) -> usize {
+        self.packets
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.packets == 0
+    }
+
+    /// How full it is, for the packet that leaves.
+    pub(crate) fn mark(&self) -> u8 {
+        (self.packets.max(self.bytes / LENGTH) / SCALE).min(MARK) as u8
+    }
+
+    /// Bytes that it may send in one turn.
+    pub(crate) fn quantum(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.turns.len()).sum::<usize>() * QUANTUM as usize
+    }
+
+    /// Let a packet wait; returns how many had to go for it, itself included.
+    pub(crate) fn push(&mut self, waiting: Waiting) -> u64 {
+        let (lane, bucket) = place_of(&waiting);
+        self.packets += 1;
+        self.bytes += waiting.packet.len();
+        self.lanes[lane].push(bucket, waiting);
+        let mut gone = 0;
+        while self.packets > PACKETS || self.bytes > BYTES {
+            self.drop_one();
+            gone += 1;
+        }
+        gone
+    }
+
+    /// The newest packet of the bucket with most bytes has to go; of the lowest such.
+    fn drop_one(&mut self) {
+        let lengths = self.lanes.iter().enumerate().flat_map(|(lane, it)| {
+            it.bytes.iter().enumerate().map(move |(bucket, bytes)| (*bytes, usize::MAX - lane, bucket))
+        });
+        if let Some((_, lane, bucket)) = lengths.max()
+            && let Some(dropped) = self.lanes[usize::MAX - lane].pop_newest(bucket as u8)
+        {
+            self.count_out(&dropped);
+        }
+    }
+
+    /// The packet whose turn it is.
+    pub(crate) fn pop(&mut self) -> Option<Waiting> {
+        let lane = self.next_lane()?;
+        self.before = std::array::from_fn(|lane| self.lanes[lane].owed);
+        let waiting = self.lanes[lane].pop()?;
+        let length = waiting.packet.len();
+        self.lanes[lane].owed = self.lanes[lane].owed.saturating_sub(length);
+        for lower in &mut self.lanes[..lane] {
+            lower.owed = if lower.turns.is_empty() { 0 } else { lower.owed + length.div_ceil(SHARE) };
+        }
+        self.count_out(&waiting);
+        Some(waiting)
+    }
+
+    /// Take back what `pop` just gave: it could not be sent.
+    pub(crate) fn push_front(&mut self, waiting: Waiting) {
+        let (lane, bucket) = place_of(&waiting);
+        self.packets += 1;
+        self.bytes += waiting.packet.len();
+        self.lanes[lane].push_front(bucket, waiting);
+        self.lanes.iter_mut().zip(self.before).for_each(|(lane, owed)| lane.owed = owed);
+    }
+
+    /// All of them, those of one flow in order.
+    pub(crate) fn take_all(&mut self) -> Vec<Waiting> {
+        std::iter::from_fn(|| self.pop()).collect()
+    }
+
+    /// The lowest that is owed enough for its next packet, or else the highest.
+    fn next_lane(&mut self) -> Option<usize> {
+        let highest = self.lanes.iter().rposition(|lane| !lane.turns.is_empty())?;
+        let owed = |lane: &mut Lane| lane.next_length().is_some_and(|length| length <= lane.owed);
+        Some(self.lanes[..highest].iter_mut().position(owed).unwrap_or(highest))
+    }
+
+    fn count_out(&mut self, waiting: &Waiting) {
+        self.packets -= 1;
+        self.bytes -= waiting.packet.len();
+    }
+}
+
+/// The lane and the bucket of a packet. A cube that is none is the lowest.
+fn place_of(waiting: &Waiting) -> (usize, u8) {
+    let Some(Pci { destination, cube, eid, .. }) = waiting.pci() else { return (0, 0) };
+    let lane = if usize::from(cube) < CUBES { cube.into() } else { 0 };
+    (lane, (mix(eid ^ u64::from(destination) << 32) % BUCKETS as u64) as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn packet(cube: u8, flow: u64, number: u64, length: usize) -> Waiting {
+        let pci = Pci { destination: 7, cube, ttl: 60, ecn: 0, eid: flow };
+        let mut packet = [&pci.write()[..], &number.to_be_bytes()].concat();
+        packet.resize(length.max(packet.len()), 0);
+        Waiting { since: 0, packet }
+    }
+
+    fn read(waiting: &Waiting) -> (u8, u64, u64) {
+        let (pci, rest) = waiting.packet.split_at(PCI);
+        let pci = Pci::read(pci.try_into().unwrap_or_else(|_| unreachable!()));
+        (pci.cube, pci.eid, u64::from_be_bytes(rest[..8].try_into().unwrap_or_else(|_| unreachable!())))
+    }
+
+    fn shares(queue: &mut Queue, count: usize, of: impl Fn(&Waiting) -> u64) -> Vec<(u64, usize)> {
+        let mut found = std::collections::BTreeMap::new();
+        for waiting in std::iter::from_fn(|| queue.pop()).take(count) {
+            *found.entry(of(&waiting)).or_insert(0) += waiting.packet.len();
+        }
+        found.into_iter().collect()
+    }
+
+    #[test]
+    fn flows_send_as_many_bytes_whatever_the_length_of_their_packets() {
+        let mut queue = Queue::default();
+        for number in 0..400 {
+            queue.push(packet(0, 1, number, 100));
+            queue.push(packet(0, 2, number, 1000));
+        }
+        let lengths = shares(&mut queue, 360, |waiting| read(waiting).1);
+        let (one, other) = (lengths[0].1, lengths[1].1);
+        assert!(one.abs_diff(other) <= QUANTUM as usize + 1000, "{lengths:?}");
+    }
+
+    #[test]
+    fn a_higher_cube_goes_first_and_leaves_a_share() {
+        let mut queue = Queue::default();
+        for number in 0..300 {
+            (0..3).for_each(|cube| assert_eq!(queue.push(packet(cube, 1, number, 500)), 0));
+        }
+        let lengths = shares(&mut queue, 300, |waiting| read(waiting).0.into());
+        assert!(lengths[2].1 > 3 * lengths[1].1.max(lengths[0].1), "{lengths:?}");
+        assert!(lengths.iter().all(|(_, bytes)| *bytes > 300 * 500 / 10), "{lengths:?}");
+        let mut queue = Queue::default();
+        [0, 7, 2, 1].iter().for_each(|cube| assert_eq!(queue.push(packet(*cube, 1, 0, 100)), 0));
+        let order: Vec<u8> = queue.take_all().iter().map(|waiting| read(waiting).0).collect();
+        assert_eq!(order, [2, 1, 0, 7]);
+    }
+
+    #[test]
+    fn a_flood_takes_nothing_from_others() {
+        let mut queue = Queue::default();
+        (0..5000).for_each(|number| _ = queue.push(packet(2, 1, number, 100)));
+        assert_eq!((queue.packets(), queue.mark()), (PACKETS, MARK as u8));
+        (0..20).for_each(|number| assert_eq!(queue.push(packet(0, 2, number, 100)), 1));
+        let kept = queue.take_all();
+        assert_eq!(kept.iter().filter(|waiting| read(waiting).1 == 2).count(), 20);
+        // Of the flood those that came first.
+        assert!(kept.iter().filter(|waiting| read(waiting).1 == 1).map(|it| read(it).2).eq(0..PACKETS as u64 - 20));
+    }
+
+    #[test]
+    fn long_packets_count_for_several() {
+        let mut queue = Queue::default();
+        (0..40).for_each(|number| _ = queue.push(packet(0, 1, number, 9000)));
+        assert_eq!(queue.mark(), 40 * 6 / 16);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Push(u8, u64, usize),
+        Pop,
+        TakeBack,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (0..5u8, 0..40u64, 0..20_000usize).prop_map(|(cube, flow, length)| Step::Push(cube, flow, length)),
+            1 => Just(Step::Pop),
+            1 => Just(Step::TakeBack),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_lost_uncounted_or_out_of_order(steps in prop::collection::vec(step(), 0..600)) {
+            let mut queue = Queue::default();
+            let (mut pushed, mut dropped, mut popped) = (0, 0, Vec::new());
+            for step in steps {
+                match step {
+                    Step::Push(cube, flow, length) => {
+                        dropped += queue.push(packet(cube, flow, pushed as u64, length)) as usize;
+                        pushed += 1;
+                    }
+                    Step::Pop => popped.extend(queue.pop().map(|waiting| read(&waiting))),
+                    Step::TakeBack => {
+                        if let Some(waiting) = queue.pop() {
+                            queue.push_front(waiting);
+                        }
+                    }
+                }
+                prop_assert!(queue.packets <= PACKETS && queue.bytes <= BYTES);
+                prop_assert_eq!(pushed, dropped + popped.len() + queue.packets());
+                let bytes: usize = queue.lanes.iter().flat_map(|lane| lane.buckets.iter().flatten()).map(|it| it.packet.len()).sum();
+                prop_assert_eq!(bytes, queue.bytes);
+            }
+            popped.extend(queue.take_all().iter().map(read));
+            prop_assert!(queue.is_empty() && queue.bytes == 0);
+            for (cube, flow) in (0..5u8).flat_map(|cube| (0..40u64).map(move |flow| (cube, flow))) {
+                let numbers: Vec<_> = popped.iter().filter(|it| (it.0, it.1) == (cube, flow)).map(|it| it.2).collect();
+                prop_assert!(numbers.is_sorted());
+            }
+        }
+    }
+}
