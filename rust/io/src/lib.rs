@@ -1,8 +1,16 @@
-//! The node's packet workers: threads that move packets between rings without the interpreter.
+//! The node's engine: one thread that moves packets between rings and sockets without the interpreter. The work on packets
+//! is in `ouroboros-stack`; here is the I/O.
 
-pub mod broadcast;
-pub mod impair;
+#![forbid(unsafe_code)]
+
+pub mod board;
+mod driver;
+pub mod engine;
 pub mod link;
-pub mod relay;
-mod sleep;
-pub mod udp;
+mod program;
+mod socket;
+pub mod thread;
+
+pub use ouroboros_stack as stack;
+pub use ouroboros_stack::link as impair;
+pub use program::Program;

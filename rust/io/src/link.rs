@@ -1,4 +1,4 @@
-//! A bad link between two descriptors: what can be read from one is written to the other, later, twice, or not at all.
+//! A bad link between two descriptors: packets from one are written to the other, later, twice, or not at all.
 //!
 //! ```text
 //! end 0 │ ── Impairment ──▶ │ end 1
@@ -10,14 +10,16 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use rustix::event::epoll;
+use ouroboros_shm::descriptors::above_standard;
+use ouroboros_stack::link::{Counters, Impairment, Settings, seed_of};
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::io::{Errno, ioctl_fionbio, read, write};
 
-use crate::impair::{Counters, Impairment, Settings, seed_of};
-use crate::sleep::{STOP, Sleep, TIMER, Timer};
+use crate::thread::{PROVOKED, Thread, give_up};
 
 /// The longest packet that comes through whole. IP has none that is longer.
 pub const LONGEST: usize = 65_535;
@@ -29,8 +31,10 @@ const GRAIN: u64 = 50_000;
 /// Buffers that are kept for the next packets, and the largest of them, bytes.
 const SPARE: usize = 8192;
 const SPARE_SIZE: usize = 2048;
+/// The epoll key of the word to end; keys of the ends are smaller.
+const STOP: u64 = u64::MAX;
 
-/// What the thread and those who ask for it share.
+/// State of the thread that others see.
 #[derive(Debug)]
 struct State {
     /// By the end from which packets come.
@@ -44,24 +48,45 @@ type Shared = Arc<Mutex<State>>;
 #[derive(Debug)]
 pub struct Link {
     state: Shared,
-    running: Option<(Arc<Sleep>, JoinHandle<()>)>,
+    /// None once it was stopped.
+    stop: Option<Arc<Stop>>,
+    thread: Thread,
+}
+
+/// The word to end.
+#[derive(Debug)]
+struct Stop {
+    told: OwnedFd,
+    /// It is one to fail.
+    broken: AtomicBool,
+}
+
+impl Stop {
+    fn tell(&self) {
+        // An eventfd takes a 1 unless it is full, and then the thread is awake anyway.
+        let _ = write(&self.told, &1u64.to_ne_bytes());
+    }
 }
 
 impl Link {
     /// Join two descriptors, which become non-blocking. Both directions are treated alike, with random numbers of their own.
     pub fn start(ends: [OwnedFd; 2], settings: Settings, seed: u64) -> io::Result<Self> {
-        let (sleep, timer) = Sleep::new()?;
-        let sleep = Arc::new(sleep);
+        let epoll = above_standard(epoll::create(epoll::CreateFlags::CLOEXEC)?)?;
+        let told = above_standard(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)?;
+        let stop = Arc::new(Stop { told, broken: AtomicBool::new(false) });
+        epoll::add(&epoll, &stop.told, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)?;
         for (end, key) in ends.iter().zip(0..) {
             ioctl_fionbio(end, true)?;
-            sleep.watch(end, key)?;
+            epoll::add(&epoll, end, epoll::EventData::new_u64(key), epoll::EventFlags::IN)?;
         }
         let ways = [0, 1].map(|direction| Impairment::new(settings, seed_of(seed, 0, direction)));
         let state = Arc::new(Mutex::new(State { ways, counters: Counters::default() }));
-        let worker = Worker { sleep: sleep.clone(), ends, timer, buffer: vec![0; LONGEST], spare: Vec::new() };
+        let (start, buffer, spare) = (Instant::now(), vec![0; LONGEST], Vec::new());
+        let worker = Worker { epoll, stop: stop.clone(), start, ends, buffer, spare };
         let shared = state.clone();
-        let thread = std::thread::Builder::new().name("link".into()).spawn(move || worker.run(&shared))?;
-        Ok(Link { state, running: Some((sleep, thread)) })
+        // It owns all that is to be dropped.
+        let thread = Thread::start("link", None, move || worker.run(&shared), || {})?;
+        Ok(Link { state, stop: Some(stop), thread })
     }
 
     /// Change what happens to packets from now on.
@@ -69,17 +94,28 @@ impl Link {
         lock(&self.state).ways.iter_mut().for_each(|way| way.set(settings));
     }
 
-    /// What became of the packets so far, in both directions together.
+    /// Counters of the packets so far, both directions together.
     pub fn counters(&self) -> Counters {
         lock(&self.state).counters
     }
 
+    /// Why the link ended by itself, if it did.
+    pub fn failure(&self) -> Option<&str> {
+        self.thread.failure()
+    }
+
+    /// Let the thread panic, for tests.
+    pub fn panic(&self) {
+        if let Some(stop) = &self.stop {
+            stop.broken.store(true, Ordering::Relaxed);
+            stop.tell();
+        }
+    }
+
     /// End the link and close all descriptors. What is under way is lost; the counters stay.
     pub fn stop(&mut self) {
-        if let Some((sleep, thread)) = self.running.take() {
-            sleep.stop();
-            // A panic of the thread was printed already; there is nothing left to stop.
-            let _ = thread.join();
+        if let Some(stop) = self.stop.take() {
+            self.thread.end(|| stop.tell());
         }
     }
 }
@@ -94,12 +130,13 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the thread has for itself.
+/// State of the thread alone.
 struct Worker {
-    sleep: Arc<Sleep>,
+    epoll: OwnedFd,
+    stop: Arc<Stop>,
+    start: Instant,
     ends: [OwnedFd; 2],
-    timer: Timer,
-    /// What a packet is read into.
+    /// Buffer for a packet.
     buffer: Vec<u8>,
     spare: Vec<Vec<u8>>,
 }
@@ -107,26 +144,50 @@ struct Worker {
 impl Worker {
     fn run(mut self, shared: &Mutex<State>) {
         let mut events = Vec::with_capacity(4);
-        while self.sleep.wait(&mut events) {
+        let mut next = None;
+        while self.wait(&mut events, next) {
             let mut state = lock(shared);
             for event in &events {
-                match event.data.u64() {
-                    STOP => return,
-                    TIMER => self.timer.rang(),
-                    key => self.take_in(&mut state, usize::from(key != 0), event.flags),
-                }
+                self.take_in(&mut state, usize::from(event.data.u64() != 0), event.flags);
             }
-            self.pass_on(&mut state);
+            next = self.pass_on(&mut state);
         }
     }
 
-    /// Take in what an end sent.
+    /// Wait for events until `next`, and put them into `events`. False: it was told to end.
+    fn wait(&self, events: &mut Vec<epoll::Event>, next: Option<u64>) -> bool {
+        events.clear();
+        let timeout = next.map(|at| {
+            let left = Duration::from_nanos(at.saturating_sub(self.now()));
+            // The longest time is bounded by u64 nanoseconds, far below 2^63 s.
+            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) }
+        });
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => give_up(format_args!("waiting failed: {error}")),
+        }
+        assert!(!self.stop.broken.load(Ordering::Relaxed), "{PROVOKED}");
+        events.iter().all(|event| event.data.u64() != STOP)
+    }
+
+    /// Nanoseconds since the link began.
+    fn now(&self) -> u64 {
+        // Enough for 584 years.
+        self.start.elapsed().as_nanos() as u64
+    }
+
+    fn forget(&self, end: usize) {
+        // It may be forgotten already.
+        let _ = epoll::delete(&self.epoll, &self.ends[end]);
+    }
+
+    /// Take in the packets of an end.
     fn take_in(&mut self, state: &mut State, from: usize, flags: epoll::EventFlags) {
-        let now = self.sleep.now();
+        let now = self.now();
         for _ in 0..TURN {
             match read(&self.ends[from], self.buffer.as_mut_slice()) {
                 // Else an empty packet, which is one like any other.
-                Ok(0) if flags.contains(epoll::EventFlags::HUP) => return self.sleep.forget(&self.ends[from]),
+                Ok(0) if flags.contains(epoll::EventFlags::HUP) => return self.forget(from),
                 Ok(length) => {
                     let packet = self.copy(length);
                     state.ways[from].offer(now, packet, &mut state.counters);
@@ -134,14 +195,14 @@ impl Worker {
                 Err(Errno::AGAIN) => return,
                 Err(error) if is_passing(error) => {}
                 // We must not spin on an end that is gone.
-                Err(_) => return self.sleep.forget(&self.ends[from]),
+                Err(_) => return self.forget(from),
             }
         }
     }
 
-    /// Hand over what has arrived, and see to it that the rest will be.
-    fn pass_on(&mut self, state: &mut State) {
-        let now = self.sleep.now();
+    /// Hand over the packets that are due; returns when there will be more.
+    fn pass_on(&mut self, state: &mut State) -> Option<u64> {
+        let now = self.now();
         for from in [0, 1] {
             while let Some(packet) = state.ways[from].due(now) {
                 match write(&self.ends[1 - from], &packet) {
@@ -151,9 +212,8 @@ impl Worker {
                 self.keep(packet);
             }
         }
-        if let Some(next) = state.ways.iter().filter_map(Impairment::next_deadline).min() {
-            self.timer.arm(next.max(now + GRAIN), now);
-        }
+        let next = state.ways.iter().filter_map(Impairment::next_deadline).min();
+        next.map(|next| next.max(now + GRAIN))
     }
 
     /// The packet that is in the buffer.

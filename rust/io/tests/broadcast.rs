@@ -1,10 +1,11 @@
 //! A broadcast layer between endpoints of one process.
 #![allow(clippy::unwrap_used)]
 
-use std::mem::MaybeUninit;
+mod common;
+
 use std::time::{Duration, Instant};
 
-use ouroboros_io::broadcast::Broadcast;
+use common::layers::Broadcast;
 use ouroboros_shm::channel::create;
 use ouroboros_shm::endpoint::{Endpoint, Error, Wait, Wish};
 use ouroboros_shm::layout::state;
@@ -23,13 +24,12 @@ fn write(member: &Endpoint, number: u32) {
 /// The next packet, which has to come.
 fn read(member: &Endpoint) -> Result<u32, Error> {
     loop {
-        if let Ok(mut reader) = member.reader() {
-            if let Some(length) = reader.available()? {
-                let mut packet = [MaybeUninit::new(0u8); 4];
-                reader.take(length, &mut packet[..length]);
-                // SAFETY: initialised above.
-                return Ok(u32::from_ne_bytes(packet.map(|byte| unsafe { byte.assume_init() })));
-            }
+        if let Ok(mut reader) = member.reader()
+            && let Some(length) = reader.available()?
+        {
+            let mut packet = Vec::new();
+            reader.append_to(&mut packet, length);
+            return Ok(u32::from_ne_bytes(packet.try_into().unwrap()));
         }
         let patience = Some(Instant::now() + Duration::from_secs(30));
         assert_ne!(member.wait(Wish::Packet, patience), Wait::TimedOut);
@@ -69,4 +69,17 @@ fn flows_of_a_layer_that_stops_go_down() {
     let member = join(&layer);
     layer.stop();
     assert_eq!(read(&member), Err(Error::PeerClosed));
+}
+
+#[test]
+fn members_of_a_layer_whose_thread_panics_end_as_died_and_so_do_those_to_come() {
+    let layer = Broadcast::start().unwrap();
+    let members = [join(&layer), join(&layer)];
+    layer.panic();
+    for member in members.iter().chain(&[join(&layer)]) {
+        assert_eq!(read(member), Err(Error::PeerDead));
+    }
+    common::until(|| layer.failure().is_some());
+    assert!(common::is_readable(layer.news()));
+    assert_eq!(read(&join(&layer)), Err(Error::PeerDead));
 }

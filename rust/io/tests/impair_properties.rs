@@ -1,7 +1,7 @@
 //! Laws of the model of a bad link, for any settings, packets and times.
 #![allow(clippy::unwrap_used)]
 
-use ouroboros_io::impair::{Chance, Counters, HOLD, IN_FLIGHT, Impairment, QUEUE, Settings, seed_of};
+use ouroboros_io::impair::{Chance, Counters, HOLD, IN_FLIGHT, Impairment, PACKETS, QUEUE, Settings, seed_of};
 use proptest::prelude::*;
 
 const MS: u64 = 1_000_000;
@@ -200,6 +200,12 @@ fn what_is_under_way_is_bounded() {
     let outcome = run(Settings { delay: 1, ..Settings::default() }, 0, &packets);
     assert_eq!(outcome.arrived.len(), IN_FLIGHT >> 20);
     assert_eq!(outcome.counters.lost, 4);
+}
+
+#[test]
+fn packets_without_bytes_under_way_are_bounded() {
+    let outcome = run(Settings { delay: 1, ..Settings::default() }, 0, &vec![(0, 0); PACKETS + 3]);
+    assert_eq!((outcome.arrived.len(), outcome.counters.lost), (PACKETS, 3));
 }
 
 #[test]

@@ -170,3 +170,12 @@ fn a_link_that_stopped_lets_go_of_its_ends() {
     link.stop();
     assert_eq!(one.send(b"hello?").unwrap_err().kind(), ErrorKind::ConnectionRefused);
 }
+
+#[test]
+fn a_link_whose_thread_panics_lets_go_of_its_ends_and_says_why() {
+    let (link, [one, _other]) = link(Settings::default());
+    link.panic();
+    until(|| link.failure().is_some());
+    assert!(link.failure().unwrap().starts_with("provoked by a test"));
+    assert_eq!(one.send(b"hello?").unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}

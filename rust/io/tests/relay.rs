@@ -1,11 +1,13 @@
 //! Two programs with a relay between them.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::os::fd::OwnedFd;
 use std::thread::yield_now;
 
+use common::layers::Relay;
 use ouroboros_io::impair::{Chance, Counters, Settings};
-use ouroboros_io::relay::Relay;
 use ouroboros_shm::channel;
 use ouroboros_shm::endpoint::{Endpoint, Error, Wait, Wish};
 use ouroboros_shm::layout::{CAPACITY, state};
@@ -41,10 +43,8 @@ fn read(endpoint: &Endpoint) -> Result<Vec<u8>, Error> {
         {
             let mut reader = endpoint.reader()?;
             if let Some(length) = reader.available()? {
-                let mut packet = Vec::with_capacity(length);
-                reader.take(length, &mut packet.spare_capacity_mut()[..length]);
-                // SAFETY: `take` wrote all `length` bytes.
-                unsafe { packet.set_len(length) };
+                let mut packet = Vec::new();
+                reader.append_to(&mut packet, length);
                 return Ok(packet);
             }
         }
@@ -159,7 +159,7 @@ fn what_a_slow_reader_has_no_room_for_is_lost_and_counted() {
     for _ in 0..delivered {
         assert_eq!(read(&other), Ok(packet.clone()));
     }
-    assert!(!other.look(Wish::Packet));
+    assert!(!other.spin(Wish::Packet));
 }
 
 #[test]
@@ -188,6 +188,21 @@ fn a_partition_can_be_healed() {
 }
 
 #[test]
+fn flows_of_a_relay_whose_thread_panics_end_as_died_and_so_do_those_to_come() {
+    let relay = relay(Settings::default());
+    let ends = flow(&relay, 1);
+    relay.panic();
+    for program in ends.iter().chain(&flow(&relay, 2)) {
+        assert_eq!(read(program), Err(Error::PeerDead));
+    }
+    until(|| relay.failure().is_some());
+    assert!(common::is_readable(relay.news()));
+    for program in &flow(&relay, 3) {
+        assert_eq!(read(program), Err(Error::PeerDead));
+    }
+}
+
+#[test]
 fn a_layer_that_ends_takes_its_flows_down() {
     let mut relay = relay(Settings { delay: FOR_EVER, ..Settings::default() });
     let ends: Vec<_> = (0..3).flat_map(|id| flow(&relay, id)).collect();
@@ -196,7 +211,23 @@ fn a_layer_that_ends_takes_its_flows_down() {
     assert_eq!(read(&ends[4]), Err(Error::PeerClosed));
     relay.remove(2);
     relay.stop();
-    assert!(ends.iter().all(|end| read(end) == Err(Error::PeerClosed)));
+    assert!(ends[..4].iter().all(|end| read(end) == Err(Error::PeerDead)));
+}
+
+#[test]
+fn a_flow_of_which_one_end_cannot_be_carried_ends_at_both() {
+    let relay = relay(Settings::default());
+    let (one, near) = pair();
+    let (far, other) = pair();
+    relay.add_half([near, far]);
+    for program in [one, other] {
+        assert_eq!(read(&program), Err(Error::PeerClosed));
+    }
+    // Nothing else happened.
+    let [one, other] = flow(&relay, 1);
+    write(&one, b"hello");
+    assert_eq!(read(&other), Ok(b"hello".to_vec()));
+    assert_eq!(relay.failure(), None);
 }
 
 #[test]

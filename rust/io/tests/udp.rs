@@ -7,10 +7,11 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use common::{pair, read, until, write, write_when_possible};
+use common::layers::{Event, Setup, UdpLayer};
+use common::{is_readable, pair, read, until, write, write_when_possible};
 use ouroboros_crypto::{Replay, Role, Session, Suite};
 use ouroboros_io::impair::{Chance, Settings};
-use ouroboros_io::udp::{Event, How, Setup, UdpLayer};
+use ouroboros_io::stack::How;
 use ouroboros_shm::channel;
 use ouroboros_shm::endpoint::{Endpoint, Error};
 
@@ -31,7 +32,7 @@ impl Node {
     }
 
     /// The program's end of a flow to a peer.
-    fn add(&self, eid: u32, peer: SocketAddr, peer_eid: u32, change: impl FnOnce(&mut Setup)) -> Endpoint {
+    fn add(&self, eid: u64, peer: SocketAddr, peer_eid: u64, change: impl FnOnce(&mut Setup)) -> Endpoint {
         let (program, endpoint) = pair();
         let mut setup = Setup {
             eid,
@@ -60,7 +61,7 @@ impl Node {
         events
     }
 
-    fn end_of(&self, eid: u32) -> How {
+    fn end_of(&self, eid: u64) -> How {
         match self.events().first() {
             Some(Event::Ended(id, how, _)) if *id == eid => *how,
             other => panic!("{other:?}"),
@@ -130,6 +131,36 @@ fn a_fast_sender_is_held_back() {
 }
 
 #[test]
+fn a_slow_reader_is_waited_for_again_and_again_and_is_heard_after_that() {
+    let (one, other) = nodes();
+    let (near, far) = flow(&one, &other, |_| {});
+    settle(&other);
+    let writer = std::thread::spawn(move || {
+        (0..20_000u32).for_each(|_| write_when_possible(&near, &[7; 1400]));
+        near
+    });
+    // More than half of its ring is full each time.
+    while !writer.is_finished() {
+        while !writer.is_finished() && far.receive_queue().unwrap() < 800 {
+            std::thread::yield_now();
+        }
+        while far.receive_queue().unwrap() > 0 {
+            read(&far).unwrap();
+        }
+    }
+    let near = writer.join().unwrap();
+    write(&far, b"heard");
+    assert_eq!(read(&near), Ok(b"heard".to_vec()));
+}
+
+#[test]
+fn no_word_of_control_is_lost_while_the_socket_takes_them() {
+    let (one, other) = nodes();
+    (0..50_000).for_each(|_| one.layer.send(&[0; 47], other.address));
+    assert_eq!(one.layer.snapshot().layer.errors, 0);
+}
+
+#[test]
 fn packets_that_came_before_their_flow_wait_for_it() {
     let (one, other) = nodes();
     other.layer.reserve(72, one.address);
@@ -170,6 +201,32 @@ fn management_datagrams_go_to_control_with_their_source() {
         Event::Management(data, from) => assert_eq!((data, from), (datagram, one.address)),
         event => panic!("{event:?}"),
     }
+}
+
+#[test]
+fn what_control_says_comes_behind_the_packets_of_a_flow_that_ended() {
+    let (one, other) = nodes();
+    let (near, far) = flow(&one, &other, |_| {});
+    settle(&other);
+    (0..50u8).for_each(|number| write(&near, &[number]));
+    near.close();
+    assert_eq!(one.end_of(71), How::Closed);
+    one.layer.send(&[0; 47], other.address);
+    assert!(matches!(other.events()[..], [Event::Management(..)]));
+    assert_eq!(other.layer.snapshot().flows[0].1.delivered, 50);
+    drop(far);
+}
+
+#[test]
+fn what_control_said_leaves_before_the_layer_stops() {
+    let (one, other) = nodes();
+    (0..50).for_each(|_| one.layer.send(&[0; 47], other.address));
+    drop(one);
+    let mut count = 0;
+    until(|| {
+        count += other.layer.take_events().len();
+        count == 50
+    });
 }
 
 #[test]
@@ -229,7 +286,7 @@ fn keepalives_hold_a_silent_flow_and_a_dead_peer_is_noticed() {
     assert_eq!(read(&far), Ok(b"still there".to_vec()));
     drop(one);
     assert_eq!(read(&far), Err(Error::PeerDead));
-    assert_eq!(other.end_of(72), How::Peer);
+    assert_eq!(other.end_of(72), How::Silent);
 }
 
 #[test]
@@ -254,7 +311,28 @@ fn a_layer_that_stops_takes_its_flows_down() {
     let (near, _far) = flow(&one, &other, |_| {});
     settle(&one);
     drop(one);
-    assert_eq!(read(&near), Err(Error::PeerClosed));
+    assert_eq!(read(&near), Err(Error::PeerDead));
+}
+
+#[test]
+fn flows_of_a_layer_whose_thread_panics_end_as_died_and_so_do_those_to_come() {
+    let (one, other) = nodes();
+    let (near, _far) = flow(&one, &other, |setup| setup.frcp = Some(frcp()));
+    let (raw, _far) = (one.add(73, other.address, 74, |_| {}), &other);
+    settle(&one);
+    one.layer.panic();
+    // One that the thread may not have seen yet.
+    let late = one.add(75, other.address, 76, |_| {});
+    for program in [&near, &raw, &late] {
+        assert_eq!(read(program), Err(Error::PeerDead));
+    }
+    until(|| one.layer.failure().is_some());
+    let failure = one.layer.failure().unwrap();
+    assert!(failure.starts_with("provoked by a test (") && failure.contains(".rs:"), "{failure}");
+    assert!(is_readable(one.layer.news()));
+    assert_eq!(read(&one.add(77, other.address, 78, |_| {})), Err(Error::PeerDead));
+    assert!(one.layer.snapshot().flows.is_empty());
+    assert_eq!(other.layer.failure(), None);
 }
 
 fn session(suite: Suite, role: Role, replay: Replay) -> Session {
@@ -308,7 +386,7 @@ fn frcp() -> ouroboros_frcp::Config {
         peer: ouroboros_frcp::Peer::Own { sack: true, fragments: true, window: 1 << 16 },
         max_packet: 1400,
         mpl: 5_000_000_000,
-        rtt: None,
+        unsent: ouroboros_frcp::UNSENT,
     }
 }
 
@@ -318,7 +396,7 @@ fn a_window_that_reading_opened_is_told_unasked() {
     let socket = UdpSocket::bind("127.0.0.3:0").unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let program = one.add(71, socket.local_addr().unwrap(), 72, |setup| {
-        setup.frcp = Some(ouroboros_frcp::Config { peer: ouroboros_frcp::Peer::Reference, ..frcp() });
+        setup.frcp = Some(ouroboros_frcp::Config { peer: ouroboros_frcp::Peer::Prototype, ..frcp() });
     });
     settle(&one);
     let send = |flags: u8, seqno: u32| {

@@ -1,11 +1,14 @@
 //! Ends of flows for tests.
 #![allow(clippy::unwrap_used, dead_code)]
 
-use std::os::fd::OwnedFd;
+pub mod layers;
+
+use std::os::fd::{AsFd, OwnedFd};
 use std::thread::yield_now;
 
 use ouroboros_shm::channel;
 use ouroboros_shm::endpoint::{Endpoint, Error, Wait, Wish};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Both ends of a channel.
 pub fn pair() -> (Endpoint, Endpoint) {
@@ -31,7 +34,7 @@ pub fn read(endpoint: &Endpoint) -> Result<Vec<u8>, Error> {
         {
             let mut reader = endpoint.reader()?;
             if let Some(length) = reader.available()? {
-                let packet = reader.look(length).to_vec();
+                let packet = reader.peek(length).to_vec();
                 let mut rest = Vec::with_capacity(length);
                 reader.take(length, &mut rest.spare_capacity_mut()[..length]);
                 return Ok(packet);
@@ -45,4 +48,10 @@ pub fn until(mut condition: impl FnMut() -> bool) {
     while !condition() {
         yield_now();
     }
+}
+
+/// Whether a poller would call the descriptor readable.
+pub fn is_readable(fd: impl AsFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&now)).unwrap() > 0
 }
