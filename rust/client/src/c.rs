@@ -3,9 +3,13 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char, c_int};
+use std::os::unix::process::CommandExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+
+use rustix::process::setsid;
 
 use crate::connection::take_open;
 use crate::error::Error;
@@ -39,6 +43,12 @@ pub fn random_of_exec() -> [u8; 16] {
 pub fn is_privileged() -> bool {
     // SAFETY: it only looks up a number.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// Have the command run in a session without a terminal.
+pub(crate) fn in_session_of_its_own(command: &mut Command) -> &mut Command {
+    // SAFETY: between fork and exec it makes one system call, and touches no memory.
+    unsafe { command.pre_exec(|| setsid().map(drop).map_err(Into::into)) }
 }
 
 const PTHREAD_CANCEL_DISABLE: c_int = 1;

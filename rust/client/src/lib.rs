@@ -1,8 +1,9 @@
 //! The program's side of the control socket, for programs that are not in Python: what `ouroboros.runtime.client` is for
 //! those that are. One connection for each call that waits; hanging up cancels it. There is no thread behind this.
 //!
-//! Read bottom to top: `message` (the bytes), `connection` (one socket), `client` (all of a process), `embedded` (starts a
-//! node). `error` has the numbers that C programs get.
+//! Read bottom to top: `error` (the numbers that C programs get), `time`, `paths` (where a node is), `message` (the bytes),
+//! `connection` (one socket), `c` (what functions for C have in common), `program` and `instance` (what a process is called),
+//! `embedded` (starts a node), `client` (all of a process).
 
 #![deny(unsafe_code)]
 
@@ -15,6 +16,7 @@ mod instance;
 pub mod message;
 mod paths;
 mod program;
+mod time;
 
 pub use client::{Client, Grant, Pending};
 pub use error::Error;

@@ -1,18 +1,21 @@
-//! What goes over the control socket: the messages of `ouroboros.control.messages`, as msgpack behind a 4-byte length.
+//! What goes over the control socket: the messages of `ouroboros.wire.control`, as msgpack behind a 4-byte length.
 //!
 //! A message is an array: the name of its type, then its fields in order. What else comes behind the fields that are known
 //! here is ignored, so that a newer node of the same version may add to them.
 
 use rmp::decode::{read_array_len, read_bin_len, read_int, read_str_from_slice};
-use rmp::encode::{write_array_len, write_bool, write_f64, write_nil, write_sint, write_str, write_uint};
+use rmp::encode::{
+    write_array_len, write_bool, write_f64, write_map_len, write_nil, write_sint, write_str, write_uint,
+};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use zeroize::Zeroizing;
 
 use crate::error::Error;
+use crate::time::PATIENCE;
 
 /// The version of the messages. A node that speaks another one says so.
-pub const VERSION: u64 = 4;
+pub const VERSION: u64 = 7;
 
 /// The largest answer, bytes.
 pub const MESSAGE_LENGTH: usize = 64 << 20;
@@ -59,7 +62,7 @@ pub enum Request<'a> {
     BindProcess { pid: i64, name: &'a str },
     UnbindProcess { pid: i64, name: &'a str },
     CreateIpcp { name: &'a str, kind: &'a str },
-    BootstrapIpcp { ipcp: i64, layer: &'a str, hash: &'a str, udp: Option<UdpOptions<'a>> },
+    BootstrapIpcp { ipcp: i64, layer: &'a str, settings: Settings<'a> },
     DestroyIpcp { ipcp: i64 },
     ListIpcps,
 }
@@ -68,15 +71,26 @@ pub enum Request<'a> {
 /// usual place.
 pub type NameSecurity<'a> = [Option<&'a str>; 6];
 
+/// What an IPC process of one type is told at bootstrap (`ouroboros.settings`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings<'a> {
+    /// "local", "udp4" and so on.
+    pub kind: &'a str,
+    /// Number of the directory hash.
+    pub hash: u64,
+    /// For types over UDP.
+    pub udp: Option<Udp<'a>>,
+}
+
 /// Settings of a layer over UDP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UdpOptions<'a> {
+pub struct Udp<'a> {
     /// Our address.
     pub ip: &'a str,
+    /// A name server; the unspecified address stands for none.
+    pub dns: &'a str,
     /// UDP port.
     pub port: u16,
-    /// A name server, "" for none.
-    pub dns: &'a str,
 }
 
 /// What the node says to a request.
@@ -147,7 +161,7 @@ enum Field<'a> {
     Seconds(Option<f64>),
     Qos(Qos),
     Texts(&'a [&'a str]),
-    Udp(Option<UdpOptions<'a>>),
+    Settings(Settings<'a>),
     Security(Option<NameSecurity<'a>>),
     Nothing,
 }
@@ -168,13 +182,36 @@ impl Request<'_> {
         out
     }
 
+    /// Seconds that the node may take for it; None when it may wait for ever.
+    pub(crate) fn limit(&self) -> Option<f64> {
+        match *self {
+            Request::Alloc { timeout, .. } | Request::Accept { timeout } | Request::Join { timeout, .. } => timeout,
+            _ => Some(PATIENCE.as_secs_f64()),
+        }
+    }
+
+    /// The same with what is left of its time.
+    pub(crate) fn within(&self, seconds: f64) -> Self {
+        let mut request = self.clone();
+        if let Request::Alloc { timeout: Some(limit), .. }
+        | Request::Accept { timeout: Some(limit) }
+        | Request::Join { timeout: Some(limit), .. } = &mut request
+        {
+            *limit = limit.min(seconds).max(0.0);
+        }
+        request
+    }
+
     fn parts(&self) -> (&'static str, Vec<Field<'_>>) {
-        use Field::{Flag, Nothing, Seconds, Security, Signed, Text, Texts, Udp, Unsigned};
+        use Field::{Flag, Nothing, Seconds, Security, Signed, Text, Texts, Unsigned};
         match *self {
             Request::Hello { program, instance } => {
                 ("Hello", vec![Unsigned(VERSION), Text(program), Unsigned(instance)])
             }
-            Request::Alloc { name, qos, timeout } => ("Alloc", vec![Text(name), Field::Qos(qos), Seconds(timeout)]),
+            Request::Alloc { name, qos, timeout } => {
+                // Last: whether to wait until somebody serves the name, which C programs cannot ask for.
+                ("Alloc", vec![Text(name), Field::Qos(qos), Seconds(timeout), Flag(false)])
+            }
             Request::Accept { timeout } => ("Accept", vec![Nothing, Seconds(timeout)]),
             Request::Join { layer, qos, timeout } => ("Join", vec![Text(layer), Field::Qos(qos), Seconds(timeout)]),
             Request::Dealloc { flow_id, side } => ("Dealloc", vec![Unsigned(flow_id), Unsigned(side)]),
@@ -192,8 +229,8 @@ impl Request<'_> {
             Request::BindProcess { pid, name } => ("BindProcess", vec![Signed(pid), Text(name)]),
             Request::UnbindProcess { pid, name } => ("UnbindProcess", vec![Signed(pid), Text(name)]),
             Request::CreateIpcp { name, kind } => ("CreateIpcp", vec![Text(name), Text(kind)]),
-            Request::BootstrapIpcp { ipcp, layer, hash, udp } => {
-                ("BootstrapIpcp", vec![Signed(ipcp), Text(layer), Text(hash), Nothing, Udp(udp)])
+            Request::BootstrapIpcp { ipcp, layer, settings } => {
+                ("BootstrapIpcp", vec![Signed(ipcp), Text(layer), Field::Settings(settings)])
             }
             Request::DestroyIpcp { ipcp } => ("DestroyIpcp", vec![Signed(ipcp)]),
             Request::ListIpcps => ("ListIpcps", vec![]),
@@ -214,13 +251,7 @@ impl Field<'_> {
                 array(out, texts.len());
                 texts.iter().for_each(|text| string(out, text));
             }
-            Field::Udp(Some(udp)) => {
-                array(out, 4);
-                string(out, udp.ip);
-                done(write_uint(out, udp.port.into()));
-                string(out, udp.dns);
-                array(out, 0);
-            }
+            Field::Settings(settings) => settings.encode(out),
             Field::Security(Some(paths)) => {
                 array(out, paths.len());
                 for path in paths {
@@ -230,7 +261,28 @@ impl Field<'_> {
                     }
                 }
             }
-            Field::Seconds(None) | Field::Udp(None) | Field::Security(None) | Field::Nothing => done(write_nil(out)),
+            Field::Seconds(None) | Field::Security(None) | Field::Nothing => done(write_nil(out)),
+        }
+    }
+}
+
+impl Settings<'_> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        array(out, 3 + usize::from(self.udp.is_some()));
+        string(out, self.kind);
+        done(write_uint(out, self.hash));
+        // No impairment, which C programs cannot ask for.
+        done(write_nil(out));
+        if let Some(udp) = self.udp {
+            done(write_map_len(out, 4));
+            for (field, text) in [("ip_addr", udp.ip), ("dns_addr", udp.dns)] {
+                string(out, field);
+                string(out, text);
+            }
+            string(out, "port");
+            done(write_uint(out, udp.port.into()));
+            string(out, "peers");
+            array(out, 0);
         }
     }
 }

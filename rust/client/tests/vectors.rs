@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use ouroboros_client::message::{
-    Answer, Granted, IpcpEntry, Key, NameEntry, Qos, Request, UdpOptions, decode_answer, decode_value,
+    Answer, Granted, IpcpEntry, Key, NameEntry, Qos, Request, Settings, Udp, decode_answer, decode_value,
 };
 
 const IPCP: i64 = (1 << 22) + 1;
@@ -34,7 +34,9 @@ fn bytes(hex: &str) -> Vec<u8> {
 #[test]
 fn every_request_is_written_as_recorded() {
     let long = "n".repeat(200);
-    let udp = UdpOptions { ip: "192.0.2.1", port: 3435, dns: "" };
+    let local = Settings { kind: "local", hash: 3, udp: None };
+    let udp = Udp { ip: "192.0.2.1", dns: "0.0.0.0", port: 3435 };
+    let udp = Settings { kind: "udp4", hash: 1, udp: Some(udp) };
     let paths = [Some("/enc"), None, Some("/key"), None, Some("/crt"), None];
     let requests = [
         ("hello", Request::Hello { program: "oecho", instance: (1 << 48) - 1 }),
@@ -55,8 +57,8 @@ fn every_request_is_written_as_recorded() {
         ("bind process", Request::BindProcess { pid: 4711, name: "x" }),
         ("unbind process", Request::UnbindProcess { pid: 4711, name: "x" }),
         ("create ipcp", Request::CreateIpcp { name: "lab0", kind: "broadcast" }),
-        ("bootstrap ipcp", Request::BootstrapIpcp { ipcp: IPCP, layer: "lab", hash: "SHA3_256", udp: None }),
-        ("bootstrap udp ipcp", Request::BootstrapIpcp { ipcp: 1, layer: "lab", hash: "SHA3_256", udp: Some(udp) }),
+        ("bootstrap ipcp", Request::BootstrapIpcp { ipcp: IPCP, layer: "lab", settings: local }),
+        ("bootstrap udp ipcp", Request::BootstrapIpcp { ipcp: 1, layer: "lab", settings: udp }),
         ("destroy ipcp", Request::DestroyIpcp { ipcp: 1 }),
         ("list ipcps", Request::ListIpcps),
     ];

@@ -3,30 +3,20 @@
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicI64, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ouroboros_client::client::Grant;
 use ouroboros_client::connection::Node;
 use ouroboros_client::error::{EFLOWDOWN, EFLOWPEER, ENOTALLOC};
 use ouroboros_client::message::Qos;
+use ouroboros_crypto::{Replay, Suite};
+use ouroboros_flow::{Limit, Properties, Timeout, Unfit, guard, session, stage};
 use ouroboros_shm::endpoint::{Endpoint, Error, Wait, Wish};
-use ouroboros_shm::layout::state;
 
-use crate::guard;
-use crate::set::Set;
-use crate::sleep::{Bells, park_flow};
+use crate::sleep::{Bells, Sleeper, park, park_news};
 
-const ACCESS: u32 = 0o3;
-const READ_ONLY: u32 = 0o0;
-const WRITE_ONLY: u32 = 0o1;
-const DOWN: u32 = 0o4;
-const NON_BLOCKING_READ: u32 = 0o1000;
-const NON_BLOCKING_WRITE: u32 = 0o2000;
-const NO_PARTIAL_READ: u32 = 0o10000;
-/// Read and write, no partial writes: the start of every flow.
-const DEFAULT_FLAGS: u32 = 0o20002;
 /// Flags are a number of 16 bits.
 const FLAGS: u32 = 0xffff;
 
@@ -38,14 +28,14 @@ const FRCT_FLAGS: u16 = FRCT_RETRANSMIT | FRCT_RESCNTL | FRCT_LINGER;
 /// The number of the newest flow.
 static LAST: AtomicU64 = AtomicU64::new(0);
 
-/// How one look at a flow or a set ended.
+/// How one step of a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// The call returns that.
     Done(isize),
-    /// Sleep until a descriptor is readable, or the deadline is over; then look again.
+    /// Sleep until a descriptor is readable, or the deadline is over; then take another step.
     Sleep(Bells, Option<Instant>),
-    /// Look again.
+    /// Take another step.
     Again,
 }
 
@@ -62,14 +52,13 @@ impl From<c_int> for Step {
     }
 }
 
-/// What one call of `flow_read` or `flow_write` remembers from look to look.
+/// What one call of `flow_read` or `flow_write` remembers from step to step.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Call {
-    /// Its flow, 0 before the first look: while it waits the descriptor may become that of another one.
+    /// Its flow, 0 before the first step: while it waits the descriptor may become that of another one.
     flow: u64,
-    /// A clock is read only when it has to wait.
-    started: bool,
-    deadline: Option<Instant>,
+    /// From the time on that it has to wait.
+    limit: Option<Limit>,
 }
 
 impl Call {
@@ -81,36 +70,21 @@ impl Call {
         self.flow == flow.number
     }
 
-    fn start(&mut self, timeout: &Timeout) -> Option<Instant> {
-        if !self.started {
-            self.started = true;
-            self.deadline = timeout.get().and_then(|time| Instant::now().checked_add(time));
-        }
-        self.deadline
+    /// It has to wait: fails when it has done so for long enough.
+    fn goes_on(&mut self, timeout: &Timeout) -> Result<(), c_int> {
+        let limit = self.limit.get_or_insert_with(|| Limit::new(timeout));
+        if limit.is_over() { Err(libc::ETIMEDOUT) } else { Ok(()) }
     }
 
-    fn is_over(&self) -> bool {
-        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    fn deadline(&mut self) -> Option<Instant> {
+        self.limit.as_mut().and_then(Limit::deadline)
     }
 }
 
-/// A time limit that a program sets: nanoseconds, negative for none.
-#[derive(Debug)]
-pub struct Timeout(AtomicI64);
-
-impl Timeout {
-    fn new() -> Self {
-        Timeout(AtomicI64::new(-1))
-    }
-
-    pub fn set(&self, time: Option<Duration>) {
-        let nanoseconds = time.map_or(-1, |time| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX));
-        self.0.store(nanoseconds, Ordering::Relaxed);
-    }
-
-    pub fn get(&self) -> Option<Duration> {
-        u64::try_from(self.0.load(Ordering::Relaxed)).ok().map(Duration::from_nanos)
-    }
+/// What watches a flow for events.
+pub trait Watcher: std::fmt::Debug + Send + Sync {
+    /// The flow is given back: watch it no more.
+    fn forget(&self, fd: c_int);
 }
 
 /// A flow and what is set about it.
@@ -123,11 +97,9 @@ pub struct Flow {
     pub flow_id: u64,
     pub side: u64,
     pub node: Arc<Node>,
-    pub receive_timeout: Timeout,
-    pub send_timeout: Timeout,
-    flags: AtomicU32,
+    pub properties: Properties,
     frct_flags: AtomicU16,
-    set: Mutex<Weak<Set>>,
+    watcher: Mutex<Option<Weak<dyn Watcher>>>,
 }
 
 impl Flow {
@@ -138,7 +110,8 @@ impl Flow {
         let side = usize::try_from(granted.side).unwrap_or(usize::MAX);
         let mut endpoint = Endpoint::attach(grant.memory, grant.bell, side)?.with_longest(longest);
         if let Some((suite, key)) = &granted.cipher {
-            endpoint = endpoint.with_guard(guard::new(*suite, key, side)?);
+            let suite = Suite::from_nid(*suite).ok_or_else(|| unknown(*suite))?;
+            endpoint = endpoint.with_guard(guard(session(suite, &key.0, side, Replay::Reject)?));
         }
         Ok(Flow {
             number: LAST.fetch_add(1, Ordering::Relaxed) + 1,
@@ -148,45 +121,46 @@ impl Flow {
             flow_id: granted.flow_id,
             side: granted.side,
             node: grant.node,
-            receive_timeout: Timeout::new(),
-            send_timeout: Timeout::new(),
-            flags: AtomicU32::new(DEFAULT_FLAGS),
-            set: Mutex::default(),
+            properties: Properties::default(),
+            watcher: Mutex::default(),
         })
     }
 
-    /// The set that it is in.
-    pub fn set(&self) -> MutexGuard<'_, Weak<Set>> {
-        self.set.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What watches it.
+    pub fn watcher(&self) -> Option<Arc<dyn Watcher>> {
+        self.lock_watcher().as_ref()?.upgrade()
     }
 
-    fn flag(&self, mask: u32) -> bool {
-        self.flags.load(Ordering::Relaxed) & mask != 0
+    /// Give it a watcher; false when it has one.
+    pub fn begin_watch(&self, by: Weak<dyn Watcher>) -> bool {
+        let mut watcher = self.lock_watcher();
+        let free = watcher.as_ref().is_none_or(|other| other.strong_count() == 0);
+        if free {
+            *watcher = Some(by);
+        }
+        free
     }
 
-    fn access(&self) -> u32 {
-        self.flags.load(Ordering::Relaxed) & ACCESS
+    pub fn end_watch(&self) {
+        *self.lock_watcher() = None;
+    }
+
+    fn lock_watcher(&self) -> MutexGuard<'_, Option<Weak<dyn Watcher>>> {
+        self.watcher.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     // --- reading
 
     /// Read what is there; None when there is nothing.
     pub fn try_read(&self, target: &mut [MaybeUninit<u8>]) -> Result<Option<usize>, c_int> {
-        if self.access() == WRITE_ONLY {
+        if !self.properties.may_read() {
             return Err(libc::EPERM);
         }
         let mut reader = self.endpoint.reader().map_err(number)?;
         let Some(length) = reader.available().map_err(number)? else { return Ok(None) };
-        let partial = !self.flag(NO_PARTIAL_READ);
-        if target.len() < length && !partial {
-            return Err(libc::EMSGSIZE);
-        }
-        let taken = length.min(target.len());
+        let taken = self.properties.portion(length, target.len()).ok_or(libc::EMSGSIZE)?;
         reader.take(length, &mut target[..taken]);
-        if partial && taken == length && length > 0 && target.len() == length {
-            // The next read is empty, and tells by that that nothing is left of the packet.
-            reader.mark_end();
-        }
+        self.properties.mark_end(&mut reader, length, target.len());
         Ok(Some(taken))
     }
 
@@ -195,28 +169,25 @@ impl Flow {
         self.endpoint.reader().is_ok_and(|mut reader| reader.available().is_ok_and(|length| length.is_some()))
     }
 
-    /// There is nothing to read: go on waiting, if the call may. `Again` after a short look that found something.
+    /// There is nothing to read: go on waiting, if the call may. Returns whether a packet came within about a microsecond.
     pub fn glance_for_packet(&self, call: &mut Call) -> Result<bool, c_int> {
-        if self.flag(NON_BLOCKING_READ) {
+        if !self.properties.read_waits() {
             return Err(libc::EAGAIN);
         }
-        call.start(&self.receive_timeout);
-        if call.is_over() {
-            return Err(libc::ETIMEDOUT);
-        }
+        call.goes_on(&self.properties.receive_timeout)?;
         Ok(self.endpoint.glance(Wish::Packet))
     }
 
     /// Get ready to sleep until there is a packet.
-    pub fn before_sleep(self: Arc<Self>, call: &Call) -> Step {
+    pub fn before_sleep(self: Arc<Self>, call: &mut Call) -> Step {
         let Some(sleep) = self.endpoint.before_sleep() else { return Step::Again };
         let news = sleep.news.as_ref().map_or(-1, |news| news.as_raw_fd());
         let bells = Bells { first: sleep.bell.as_raw_fd(), second: news };
-        if park_flow(Arc::clone(&self), sleep.news) {
-            return Step::Sleep(bells, call.deadline);
+        if park_news(sleep.news) && park(Arc::clone(&self) as Arc<dyn Sleeper>) {
+            return Step::Sleep(bells, call.deadline());
         }
         // This thread is ending, and nobody cancels it any more.
-        self.endpoint.wait(Wish::Packet, call.deadline);
+        self.endpoint.wait(Wish::Packet, call.deadline());
         Step::Again
     }
 
@@ -224,48 +195,36 @@ impl Flow {
 
     /// Write a packet if there is room for it.
     pub fn try_write(&self, packet: &[u8]) -> Result<bool, c_int> {
-        if self.access() == READ_ONLY {
+        if !self.properties.may_write() {
             return Err(libc::EPERM);
         }
         let mut writer = self.endpoint.writer().map_err(number)?;
-        // An empty packet is a keepalive on every layer.
-        if packet.is_empty() { Ok(true) } else { writer.stage(packet).map_err(number) }
+        stage(&mut writer, packet).map_err(number)
     }
 
     /// There is no room: as `glance_for_packet`.
     pub fn glance_for_room(&self, length: usize, call: &mut Call) -> Result<bool, c_int> {
-        if self.flag(NON_BLOCKING_WRITE) {
+        if !self.properties.write_waits() {
             return Err(libc::EAGAIN);
         }
-        call.start(&self.send_timeout);
-        if call.is_over() {
-            return Err(libc::ETIMEDOUT);
-        }
+        call.goes_on(&self.properties.send_timeout)?;
         Ok(self.endpoint.glance(Wish::Room(length)))
     }
 
     /// Sleep until there is room, or for a moment.
-    pub fn wait_for_room(&self, length: usize, call: &Call) {
+    pub fn wait_for_room(&self, length: usize, call: &mut Call) {
         // What came of it is for the next try to see; one that is over finds that, too.
-        let (Wait::Ready | Wait::Interrupted | Wait::TimedOut) = self.endpoint.wait(Wish::Room(length), call.deadline);
+        let (Wait::Ready | Wait::Interrupted | Wait::TimedOut) =
+            self.endpoint.wait(Wish::Room(length), call.deadline());
     }
 
     // --- settings
 
-    pub fn flags(&self) -> u32 {
-        self.flags.load(Ordering::Relaxed)
-    }
-
     pub fn set_flags(&self, flags: u32) -> Result<(), c_int> {
-        let flags = flags & FLAGS;
-        if flags & ACCESS == ACCESS {
-            return Err(libc::EINVAL);
-        }
-        let down = if flags & DOWN != 0 { state::DOWN } else { 0 };
-        let refuses = if flags & ACCESS == WRITE_ONLY { state::REFUSES } else { 0 };
-        self.endpoint.set_state(down | refuses).map_err(number)?;
-        self.flags.store(flags, Ordering::Relaxed);
-        Ok(())
+        self.properties.set_flags(flags & FLAGS, &self.endpoint).map_err(|unfit| match unfit {
+            Unfit::Access => libc::EINVAL,
+            Unfit::Flow(error) => number(error),
+        })
     }
 
     pub fn receive_queue(&self) -> Result<usize, c_int> {
@@ -294,6 +253,16 @@ impl Flow {
     }
 }
 
+impl Sleeper for Flow {
+    fn on_hang_up(&self) {
+        self.endpoint.note_hang_up();
+    }
+}
+
+fn unknown(suite: u16) -> std::io::Error {
+    std::io::Error::other(format!("it is encrypted with cipher {suite}, which this library does not know"))
+}
+
 fn first_frct_flags(qos: Qos) -> u16 {
     match (qos.loss, qos.in_order) {
         (0, _) => FRCT_FLAGS,
@@ -305,7 +274,7 @@ fn first_frct_flags(qos: Qos) -> u16 {
 /// The number that C programs know for what an endpoint says.
 pub fn number(error: Error) -> c_int {
     match error {
-        Error::Closed | Error::Forked => ENOTALLOC,
+        Error::Closed | Error::Abandoned | Error::Forked => ENOTALLOC,
         Error::PeerClosed | Error::Down | Error::Corrupt => EFLOWDOWN,
         Error::PeerDead => EFLOWPEER,
         Error::Refused => libc::EPERM,

@@ -1,8 +1,8 @@
 //! `libouroboros-dev` for C programs, on our node: the names, numbers and layouts of version 0.23 of the prototype.
 //!
-//! Read bottom to top: `sleep` (where a thread may be cancelled), `types` (what C passes), `flow` (one flow), `table` (the
-//! descriptors of the process), `set` (flow sets and event queues), `process` (fork and exit), `request` (alloc, accept,
-//! join). This file has the functions themselves.
+//! Read bottom to top: `sleep` (where a thread may be cancelled), `flow` (one flow), `types` (what C
+//! passes), `table` (the descriptors of the process), `set` (flow sets and event queues), `process` (fork and exit), `request`
+//! (alloc, accept, join). This file has the functions themselves.
 //!
 //! # Unsafe code
 //!
@@ -15,7 +15,6 @@
 //! cancellation is switched off.
 
 mod flow;
-mod guard;
 mod process;
 mod request;
 mod set;
@@ -33,6 +32,8 @@ use ouroboros_client::error::ENAME;
 use ouroboros_client::message::Request;
 
 use crate::flow::{Call, Step};
+use crate::process::process;
+use crate::request::Progress;
 use crate::types::{QosSpec, limit};
 
 /// Seconds that `flow_alloc` and `flow_join` wait when they are not told how long.
@@ -115,8 +116,16 @@ unsafe fn wait_for_flow(begun: c_int, qos: *mut QosSpec) -> c_int {
     if begun < 0 {
         return begun;
     }
-    // SAFETY: the socket is that of the parked request.
-    let interrupted = unsafe { sleep::until_answered(begun) };
+    let mut interrupted = false;
+    // Unless a handler of a signal was not made for calls to go on, until there is an answer.
+    while !interrupted {
+        match contained(request::step) {
+            Progress::Answered => break,
+            Progress::Failed(error) => return error,
+            // SAFETY: the socket is that of the parked request.
+            Progress::Sleep(end) => interrupted = unsafe { sleep::until_answered(begun, end) },
+        }
+    }
     let finish = || {
         if interrupted {
             request::withdraw();
@@ -157,7 +166,7 @@ pub unsafe extern "C-unwind" fn flow_read(fd: c_int, buffer: *mut c_void, count:
                 return Step::failed(libc::EINVAL);
             }
             let target = if count == 0 { &mut [] } else { slice_of_room(buffer, count) };
-            table::read(fd, target, &mut call)
+            process().table.read(fd, target, &mut call)
         };
         match guarded(read) {
             Step::Done(result) => return result,
@@ -196,7 +205,7 @@ pub unsafe extern "C-unwind" fn flow_write(fd: c_int, buffer: *const c_void, cou
             }
             let packet =
                 if count == 0 { &[][..] } else { slice::from_raw_parts(buffer.cast(), count.min(isize::MAX as usize)) };
-            table::write(fd, packet, &mut call)
+            process().table.write(fd, packet, &mut call)
         };
         match guarded(write) {
             Step::Done(result) => return result,
@@ -213,8 +222,11 @@ pub unsafe extern "C-unwind" fn flow_write(fd: c_int, buffer: *const c_void, cou
 /// The argument is what the header says for the command.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn fccntl(fd: c_int, command: c_int, argument: usize) -> c_int {
-    // SAFETY: as the caller says.
-    contained(|| unsafe { types::control(fd, command, argument) })
+    contained(|| match process().table.get(fd) {
+        // SAFETY: as the caller says.
+        Some(flow) => unsafe { types::control(&flow, command, argument) },
+        None => -table::why_not(fd),
+    })
 }
 
 // --- events
@@ -222,61 +234,64 @@ pub unsafe extern "C-unwind" fn fccntl(fd: c_int, command: c_int, argument: usiz
 /// Make a flow set; NULL when there are no descriptors left for one.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn fset_create() -> *mut c_void {
-    contained(|| set::Handle(set::create())).0
+    contained(|| set::Handle(process().sets.create())).0
 }
 
 /// Take all flows out of a set and give it back.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn fset_destroy(set: *mut c_void) {
-    contained(|| set::destroy(set));
+    contained(|| process().sets.destroy(set));
 }
 
 /// Take all flows out of a set.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn fset_zero(set: *mut c_void) {
-    contained(|| set::zero(set));
+    contained(|| process().sets.zero(set));
 }
 
 /// Put a flow into a set.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn fset_add(set: *mut c_void, fd: c_int) -> c_int {
-    contained(|| set::add(set, fd))
+    contained(|| match process().table.get(fd) {
+        Some(flow) => process().sets.add(set, fd, flow),
+        None => -libc::EINVAL,
+    })
 }
 
 /// Take a flow out of a set, if it is in.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn fset_del(set: *mut c_void, fd: c_int) {
-    contained(|| set::remove(set, fd));
+    contained(|| process().sets.remove(set, fd));
 }
 
 /// Whether a flow is in a set.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn fset_has(set: *const c_void, fd: c_int) -> bool {
-    contained(|| c_int::from(set::has(set, fd))) == 1
+    contained(|| c_int::from(process().sets.has(set, fd))) == 1
 }
 
 /// Make an event queue.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn fqueue_create() -> *mut c_void {
-    contained(|| set::Handle(set::create_queue())).0
+    contained(|| set::Handle(process().sets.create_queue())).0
 }
 
 /// Give an event queue back.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn fqueue_destroy(queue: *mut c_void) {
-    contained(|| set::destroy_queue(queue));
+    contained(|| process().sets.destroy_queue(queue));
 }
 
 /// Take the next event out of a queue: the flow that it is about, `-EPERM` when there is none.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn fqueue_next(queue: *mut c_void) -> c_int {
-    contained(|| set::next(queue))
+    contained(|| process().sets.next(queue))
 }
 
 /// What happened, by the event that was taken last.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn fqueue_type(queue: *mut c_void) -> c_int {
-    contained(|| set::kind(queue))
+    contained(|| process().sets.kind(queue))
 }
 
 /// Wait until something happened to a flow of a set.
@@ -290,7 +305,7 @@ pub unsafe extern "C-unwind" fn fevent(set: *mut c_void, queue: *mut c_void, tim
     let mut started = false;
     let mut slept = false;
     loop {
-        let look = || {
+        let step = || {
             if !started {
                 // SAFETY: as the caller says.
                 match unsafe { limit(timeout) } {
@@ -299,9 +314,9 @@ pub unsafe extern "C-unwind" fn fevent(set: *mut c_void, queue: *mut c_void, tim
                 }
                 started = true;
             }
-            set::look(set, queue, deadline, slept)
+            process().sets.step(set, queue, deadline, slept)
         };
-        match contained(look) {
+        match contained(step) {
             Step::Done(result) => return result,
             // SAFETY: the descriptor is that of the parked set.
             Step::Sleep(epoll, deadline) => unsafe { sleep::until_readable(epoll, deadline) },

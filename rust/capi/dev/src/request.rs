@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::os::fd::AsRawFd;
+use std::time::Instant;
 
 use ouroboros_client::c::failed;
 use ouroboros_client::message::{Qos, Request};
@@ -39,7 +40,36 @@ pub fn withdraw() {
     }
 }
 
-/// Take the answer to the request of this thread: the descriptor of the flow and its QoS.
+/// Where the request of this thread stands.
+#[derive(Debug, Clone, Copy)]
+pub enum Progress {
+    /// Its answer is on the way: sleep until then, or that time, and take another step.
+    Sleep(Option<Instant>),
+    /// Its answer is there.
+    Answered,
+    /// It failed with that number.
+    Failed(c_int),
+}
+
+impl From<c_int> for Progress {
+    fn from(error: c_int) -> Self {
+        Progress::Failed(error)
+    }
+}
+
+/// One step of the request of this thread: see whether it is answered.
+pub fn step() -> Progress {
+    let Some(mut pending) = take() else { return Progress::Failed(-libc::EAGAIN) };
+    let progress = match pending.is_answered() {
+        Ok(true) => Progress::Answered,
+        Ok(false) => Progress::Sleep(pending.deadline()),
+        // It is not to be waited for any more.
+        Err(error) => return Progress::Failed(failed(&error)),
+    };
+    if PENDING.try_with(|slot| slot.set(Some(pending))).is_ok() { progress } else { Progress::Failed(-libc::EAGAIN) }
+}
+
+/// Take the answer to the request of this thread, which is there: the descriptor of the flow and its QoS.
 pub fn finish() -> Result<(c_int, Qos), c_int> {
     let pending = take().ok_or(-libc::EAGAIN)?;
     let client = &process().client;
@@ -54,17 +84,16 @@ pub fn finish() -> Result<(c_int, Qos), c_int> {
         release(failed(&error))
     })?;
     // As many as fit are in use.
-    let fd = table::add(flow).ok_or_else(|| release(-libc::EBADF))?;
+    let fd = process().table.add(flow).ok_or_else(|| release(-libc::EBADF))?;
     Ok((fd, granted.qos))
 }
 
 /// `flow_dealloc`.
 pub fn dealloc(fd: c_int) -> c_int {
-    let found = table::remove(fd, |flow| {
+    let found = process().table.remove(fd, |flow| {
         flow.endpoint.close();
-        let set = flow.set().upgrade();
-        if let Some(set) = set {
-            set.remove(fd);
+        if let Some(watcher) = flow.watcher() {
+            watcher.forget(fd);
         }
         process().client.release(flow.flow_id, flow.side, &flow.node);
     });

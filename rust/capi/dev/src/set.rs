@@ -1,7 +1,7 @@
 //! Flow sets and event queues. `ouroboros.event` is the same for Python: the meaning of each event is explained there.
 //!
 //! The cost of a wait depends on what happened, not on how many flows there are: a set waits with epoll for doorbells. A small
-//! set looks at its flows itself first, because for packets that come and go no system call is needed then.
+//! set checks its flows itself first, because for packets that come and go no system call is needed then.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::{c_int, c_void};
@@ -10,15 +10,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Instant;
 
+use ouroboros_shm::descriptors::above_standard;
 use ouroboros_shm::layout::state;
 use ouroboros_shm::spin::{Pauses, Spinner};
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::io::write;
 
-use crate::flow::{Flow, Step};
-use crate::process::process;
-use crate::sleep::{Bells, park_set};
-use crate::table;
+use crate::flow::{Flow, Step, Watcher};
+use crate::sleep::{Bells, Sleeper, park};
 
 const FLOW_PKT: c_int = 1;
 const FLOW_DOWN: c_int = 2;
@@ -28,9 +27,9 @@ const FLOW_PEER: c_int = 32;
 
 /// Packets of one flow that one wait tells of.
 const PACKETS_AT_ONCE: u64 = 1024;
-/// A set of so many flows looks at them one by one.
+/// A set of at most this many flows checks them one by one.
 const FEW: usize = 8;
-/// Flows with news that are looked at in one go.
+/// Flows with news whose events are collected in one go.
 const EVENTS_AT_ONCE: usize = 64;
 /// What the kernel says about the eventfd of a set; no descriptor of a flow is that large.
 const KICK: u64 = u64::MAX;
@@ -51,6 +50,106 @@ pub struct Registry {
     queues: RwLock<HashMap<usize, Arc<Mutex<Queue>>>>,
 }
 
+impl Registry {
+    /// `fset_create`.
+    pub fn create(&self) -> *mut c_void {
+        Set::new().map_or(std::ptr::null_mut(), |set| enter(&self.sets, set))
+    }
+
+    /// `fset_destroy`.
+    pub fn destroy(&self, set: *mut c_void) -> c_int {
+        if let Some(set) = leave(&self.sets, set) {
+            set.zero();
+            *lock(&set.members) = None;
+            // Whoever waits looks and finds that it is gone.
+            let _ = write(&set.kick, &1u64.to_ne_bytes());
+        }
+        0
+    }
+
+    /// `fset_zero`.
+    pub fn zero(&self, set: *mut c_void) -> c_int {
+        if let Some(set) = self.set(set) {
+            set.zero();
+        }
+        0
+    }
+
+    /// `fset_add`.
+    pub fn add(&self, set: *mut c_void, fd: c_int, flow: Arc<Flow>) -> c_int {
+        self.set(set).map_or(-libc::EINVAL, |set| set.add(fd, flow))
+    }
+
+    /// `fset_del`.
+    pub fn remove(&self, set: *mut c_void, fd: c_int) -> c_int {
+        if let Some(set) = self.set(set) {
+            set.remove(fd);
+        }
+        0
+    }
+
+    /// `fset_has`.
+    pub fn has(&self, set: *const c_void, fd: c_int) -> bool {
+        self.set(set).is_some_and(|set| lock(&set.members).as_ref().is_some_and(|members| members.contains_key(&fd)))
+    }
+
+    /// One step of `fevent`. `slept`: something woke the thread.
+    pub fn step(&self, set: *mut c_void, queue: *mut c_void, deadline: Option<Instant>, slept: bool) -> Step {
+        let (Some(set), Some(queue)) = (self.set(set), self.queue(queue)) else { return Step::failed(libc::EINVAL) };
+        {
+            let mut queue = lock(&queue);
+            queue.drop_stale();
+            if !queue.events.is_empty() {
+                return Step::Done(1);
+            }
+        }
+        let events = match set.collect(slept) {
+            Some(events) => events,
+            None => return Step::failed(libc::EINVAL),
+        };
+        {
+            let mut queue = lock(&queue);
+            queue.events.extend(events);
+            if !queue.events.is_empty() {
+                return Step::Done(1);
+            }
+        }
+        if deadline.is_some_and(|end| end <= Instant::now()) {
+            return Step::failed(libc::ETIMEDOUT);
+        }
+        set.sleep(deadline)
+    }
+
+    /// `fqueue_create`.
+    pub fn create_queue(&self) -> *mut c_void {
+        enter(&self.queues, Mutex::new(Queue { events: VecDeque::new(), last: -libc::EPERM }))
+    }
+
+    /// `fqueue_destroy`.
+    pub fn destroy_queue(&self, queue: *mut c_void) -> c_int {
+        leave(&self.queues, queue);
+        0
+    }
+
+    /// `fqueue_next`.
+    pub fn next(&self, queue: *mut c_void) -> c_int {
+        self.queue(queue).map_or(-libc::EINVAL, |queue| lock(&queue).next().unwrap_or(-libc::EPERM))
+    }
+
+    /// `fqueue_type`.
+    pub fn kind(&self, queue: *mut c_void) -> c_int {
+        self.queue(queue).map_or(-libc::EINVAL, |queue| lock(&queue).last)
+    }
+
+    fn set(&self, handle: *const c_void) -> Option<Arc<Set>> {
+        find(&self.sets, handle)
+    }
+
+    fn queue(&self, handle: *const c_void) -> Option<Arc<Mutex<Queue>>> {
+        find(&self.queues, handle)
+    }
+}
+
 fn handle() -> usize {
     /// Never given out twice, so that what is stale is known to be.
     static NEXT: AtomicUsize = AtomicUsize::new(1);
@@ -69,14 +168,6 @@ fn enter<T>(registry: &RwLock<HashMap<usize, Arc<T>>>, entry: T) -> *mut c_void 
 
 fn leave<T>(registry: &RwLock<HashMap<usize, Arc<T>>>, handle: *const c_void) -> Option<Arc<T>> {
     registry.write().unwrap_or_else(PoisonError::into_inner).remove(&(handle as usize))
-}
-
-fn find_set(handle: *const c_void) -> Option<Arc<Set>> {
-    find(&process().sets.sets, handle)
-}
-
-fn find_queue(handle: *const c_void) -> Option<Arc<Mutex<Queue>>> {
-    find(&process().sets.queues, handle)
 }
 
 // --- queues
@@ -131,27 +222,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// `fqueue_create`.
-pub fn create_queue() -> *mut c_void {
-    enter(&process().sets.queues, Mutex::new(Queue { events: VecDeque::new(), last: -libc::EPERM }))
-}
-
-/// `fqueue_destroy`.
-pub fn destroy_queue(queue: *mut c_void) -> c_int {
-    leave(&process().sets.queues, queue);
-    0
-}
-
-/// `fqueue_next`.
-pub fn next(queue: *mut c_void) -> c_int {
-    find_queue(queue).map_or(-libc::EINVAL, |queue| lock(&queue).next().unwrap_or(-libc::EPERM))
-}
-
-/// `fqueue_type`.
-pub fn kind(queue: *mut c_void) -> c_int {
-    find_queue(queue).map_or(-libc::EINVAL, |queue| lock(&queue).last)
-}
-
 // --- sets
 
 /// A flow in a set.
@@ -174,82 +244,10 @@ pub struct Set {
     members: Mutex<Option<BTreeMap<c_int, Member>>>,
 }
 
-/// `fset_create`.
-pub fn create() -> *mut c_void {
-    Set::new().map_or(std::ptr::null_mut(), |set| enter(&process().sets.sets, set))
-}
-
-/// `fset_destroy`.
-pub fn destroy(set: *mut c_void) -> c_int {
-    if let Some(set) = leave(&process().sets.sets, set) {
-        set.zero();
-        *lock(&set.members) = None;
-        // Whoever waits looks and finds that it is gone.
-        let _ = write(&set.kick, &1u64.to_ne_bytes());
-    }
-    0
-}
-
-/// `fset_zero`.
-pub fn zero(set: *mut c_void) -> c_int {
-    if let Some(set) = find_set(set) {
-        set.zero();
-    }
-    0
-}
-
-/// `fset_add`.
-pub fn add(set: *mut c_void, fd: c_int) -> c_int {
-    match (find_set(set), table::get(fd)) {
-        (Some(set), Some(flow)) => set.add(fd, flow),
-        _ => -libc::EINVAL,
-    }
-}
-
-/// `fset_del`.
-pub fn remove(set: *mut c_void, fd: c_int) -> c_int {
-    if let Some(set) = find_set(set) {
-        set.remove(fd);
-    }
-    0
-}
-
-/// `fset_has`.
-pub fn has(set: *const c_void, fd: c_int) -> bool {
-    find_set(set).is_some_and(|set| lock(&set.members).as_ref().is_some_and(|members| members.contains_key(&fd)))
-}
-
-/// One look of `fevent`. `slept`: something woke the thread.
-pub fn look(set: *mut c_void, queue: *mut c_void, deadline: Option<Instant>, slept: bool) -> Step {
-    let (Some(set), Some(queue)) = (find_set(set), find_queue(queue)) else { return Step::failed(libc::EINVAL) };
-    {
-        let mut queue = lock(&queue);
-        queue.drop_stale();
-        if !queue.events.is_empty() {
-            return Step::Done(1);
-        }
-    }
-    let events = match set.look(slept) {
-        Some(events) => events,
-        None => return Step::failed(libc::EINVAL),
-    };
-    {
-        let mut queue = lock(&queue);
-        queue.events.extend(events);
-        if !queue.events.is_empty() {
-            return Step::Done(1);
-        }
-    }
-    if deadline.is_some_and(|end| end <= Instant::now()) {
-        return Step::failed(libc::ETIMEDOUT);
-    }
-    set.sleep(deadline)
-}
-
 impl Set {
-    fn new() -> rustix::io::Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let kick = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    fn new() -> std::io::Result<Self> {
+        let epoll = above_standard(epoll::create(epoll::CreateFlags::CLOEXEC)?)?;
+        let kick = above_standard(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)?;
         epoll::add(&epoll, &kick, epoll::EventData::new_u64(KICK), epoll::EventFlags::IN)?;
         Ok(Set { epoll, kick, spinner: Spinner::new(), members: Mutex::new(Some(BTreeMap::new())) })
     }
@@ -257,17 +255,14 @@ impl Set {
     fn add(self: &Arc<Self>, fd: c_int, flow: Arc<Flow>) -> c_int {
         let mut members = lock(&self.members);
         let Some(members) = members.as_mut() else { return -libc::EINVAL };
-        {
-            let mut set = flow.set();
-            if set.upgrade().is_some() {
-                return -libc::EPERM;
-            }
-            *set = Arc::downgrade(self);
+        let watcher: Weak<Self> = Arc::downgrade(self);
+        if !flow.begin_watch(watcher) {
+            return -libc::EPERM;
         }
         // In this order: whoever deallocates closes first, and then looks for the set.
         let closed = flow.endpoint.is_closed();
         if closed || !self.watch(fd, &flow) {
-            *flow.set() = Weak::new();
+            flow.end_watch();
             return if closed { -libc::EINVAL } else { -libc::ENOMEM };
         }
         members.insert(fd, Member { flow, watched: true, down: false });
@@ -280,16 +275,16 @@ impl Set {
     }
 
     fn unwatch(&self, member: &mut Member) {
-        if std::mem::take(&mut member.watched) {
-            if let Some(bell) = member.flow.endpoint.bell() {
-                // It is in there, unless memory is corrupted.
-                let _ = epoll::delete(&self.epoll, bell);
-            }
+        if std::mem::take(&mut member.watched)
+            && let Some(bell) = member.flow.endpoint.bell()
+        {
+            // It is in there, unless memory is corrupted.
+            let _ = epoll::delete(&self.epoll, bell);
         }
     }
 
     /// Take a flow out, if it is in.
-    pub fn remove(&self, fd: c_int) {
+    fn remove(&self, fd: c_int) {
         let mut members = lock(&self.members);
         if let Some(member) = members.as_mut().and_then(|members| members.remove(&fd)) {
             self.let_go(member);
@@ -298,7 +293,7 @@ impl Set {
 
     fn let_go(&self, mut member: Member) {
         self.unwatch(&mut member);
-        *member.flow.set() = Weak::new();
+        member.flow.end_watch();
     }
 
     fn zero(&self) {
@@ -308,24 +303,24 @@ impl Set {
     }
 
     /// What happened, without waiting longer than a moment. None: the set was destroyed. `slept`: something woke us, so that
-    /// there is a reason to look for, if need be with the help of the system.
-    fn look(&self, slept: bool) -> Option<Vec<Event>> {
+    /// there is something to find, if need be with the help of the system.
+    fn collect(&self, slept: bool) -> Option<Vec<Event>> {
         let mut members = lock(&self.members);
         let members = members.as_mut()?;
         if members.len() > FEW {
-            return Some(self.look_at_ready(members));
+            return Some(self.collect_from_ready(members));
         }
-        let mut events = self.look_at_all(members, false);
+        let mut events = self.collect_from_all(members, false);
         if events.is_empty() && slept {
-            events = self.look_at_all(members, true);
+            events = self.collect_from_all(members, true);
         }
         if events.is_empty() && self.spin(members) {
-            events = self.look_at_all(members, false);
+            events = self.collect_from_all(members, false);
         }
         Some(events)
     }
 
-    /// Look for a short time whether anything happens.
+    /// Spin for a short time until anything happens. Returns whether it did.
     fn spin(&self, members: &BTreeMap<c_int, Member>) -> bool {
         let live: Vec<&Flow> =
             members.values().filter(|each| each.watched && !each.down).map(|each| &*each.flow).collect();
@@ -333,16 +328,16 @@ impl Set {
         !live.is_empty() && self.spinner.spin(Pauses::ANSWER, news)
     }
 
-    fn look_at_all(&self, members: &mut BTreeMap<c_int, Member>, thoroughly: bool) -> Vec<Event> {
+    fn collect_from_all(&self, members: &mut BTreeMap<c_int, Member>, thoroughly: bool) -> Vec<Event> {
         let mut events = Vec::new();
         for (fd, member) in members.iter_mut().filter(|(_, member)| member.watched) {
-            self.look_at(*fd, member, thoroughly, &mut events);
+            self.collect_from(*fd, member, thoroughly, &mut events);
         }
         events
     }
 
-    /// Look at the flows whose doorbell rang.
-    fn look_at_ready(&self, members: &mut BTreeMap<c_int, Member>) -> Vec<Event> {
+    /// Collect from the flows whose doorbell rang.
+    fn collect_from_ready(&self, members: &mut BTreeMap<c_int, Member>) -> Vec<Event> {
         let mut events = Vec::new();
         let mut ready = [libc::epoll_event { events: 0, u64: 0 }; EVENTS_AT_ONCE];
         // Not by `epoll_pwait2`, which debuggers and sandboxes do not all know.
@@ -350,17 +345,17 @@ impl Set {
         let count = unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), ready.as_mut_ptr(), EVENTS_AT_ONCE as c_int, 0) };
         for event in &ready[..usize::try_from(count).unwrap_or_default()] {
             let fd = event.u64 as c_int;
-            if let Some(member) = members.get_mut(&fd).filter(|member| member.watched) {
-                if !self.look_at(fd, member, true, &mut events) {
-                    quiet(member);
-                }
+            if let Some(member) = members.get_mut(&fd).filter(|member| member.watched)
+                && !self.collect_from(fd, member, true, &mut events)
+            {
+                quiet(member);
             }
         }
         events
     }
 
     /// What is to be told of a flow; whether there is anything. `thoroughly`: ask the system whether the peer is there.
-    fn look_at(&self, fd: c_int, member: &mut Member, thoroughly: bool, events: &mut Vec<Event>) -> bool {
+    fn collect_from(&self, fd: c_int, member: &mut Member, thoroughly: bool, events: &mut Vec<Event>) -> bool {
         let before = events.len();
         let flow = &member.flow;
         let mut tell = |kind, count| events.push(Event { fd, flow: Arc::downgrade(flow), kind, count });
@@ -394,7 +389,7 @@ impl Set {
             }
         }
         let epoll = self.epoll.as_fd().as_raw_fd();
-        if park_set(self) {
+        if park(self) {
             return Step::Sleep(Bells { first: epoll, second: -1 }, deadline);
         }
         // This thread is ending, and has no place to keep it: short steps will do.
@@ -402,6 +397,14 @@ impl Set {
         Step::Again
     }
 }
+
+impl Watcher for Set {
+    fn forget(&self, fd: c_int) {
+        self.remove(fd);
+    }
+}
+
+impl Sleeper for Set {}
 
 /// From now on the doorbell is silent until there is something to tell.
 fn quiet(member: &Member) {

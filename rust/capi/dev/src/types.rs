@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use libc::timespec;
 use ouroboros_client::message::Qos;
 
-use crate::table;
+use crate::flow::Flow;
 
 /// `qosspec_t`.
 #[repr(C)]
@@ -124,19 +124,22 @@ const GET_FRCT_FLAGS: c_int = 0o2000;
 /// # Safety
 ///
 /// The argument is what the header says for the command, or NULL where it says a pointer.
-pub unsafe fn control(fd: c_int, command: c_int, argument: usize) -> c_int {
-    let Some(flow) = table::get(fd) else { return -table::why_not(fd) };
+pub unsafe fn control(flow: &Flow, command: c_int, argument: usize) -> c_int {
     // SAFETY: as the caller says.
     let result = unsafe {
         match command {
-            SET_READ_TIMEOUT => duration(argument as *const timespec).map(|time| flow.receive_timeout.set(time)),
-            GET_READ_TIMEOUT => give_time(argument, flow.receive_timeout.get()),
-            SET_SEND_TIMEOUT => duration(argument as *const timespec).map(|time| flow.send_timeout.set(time)),
-            GET_SEND_TIMEOUT => give_time(argument, flow.send_timeout.get()),
+            SET_READ_TIMEOUT => {
+                duration(argument as *const timespec).map(|time| flow.properties.receive_timeout.set(time))
+            }
+            GET_READ_TIMEOUT => give_time(argument, flow.properties.receive_timeout.get()),
+            SET_SEND_TIMEOUT => {
+                duration(argument as *const timespec).map(|time| flow.properties.send_timeout.set(time))
+            }
+            GET_SEND_TIMEOUT => give_time(argument, flow.properties.send_timeout.get()),
             GET_QOS => give(argument, QosSpec::from_message(flow.qos)),
             // An int is passed with garbage in its upper half.
             SET_FLAGS => flow.set_flags(argument as u32),
-            GET_FLAGS => give(argument, flow.flags()),
+            GET_FLAGS => give(argument, flow.properties.flags()),
             GET_READ_QUEUE => flow.receive_queue().and_then(|length| give(argument, length)),
             GET_SEND_QUEUE => flow.transmit_queue().and_then(|length| give(argument, length)),
             SET_FRCT_FLAGS => flow.set_frct_flags(argument as u16),

@@ -15,7 +15,7 @@ use std::ptr;
 use libc::{pid_t, ssize_t};
 use ouroboros_client::c::{PerProcess, call_failed, contained, failed, text};
 use ouroboros_client::error::{EIPCP, ENAME};
-use ouroboros_client::message::{IpcpEntry, NameEntry, Request, UdpOptions};
+use ouroboros_client::message::{IpcpEntry, NameEntry, Request, Settings, Udp};
 use ouroboros_client::{Client, Error};
 use serde::de::{DeserializeOwned, IgnoredAny};
 
@@ -140,17 +140,17 @@ pub unsafe extern "C" fn irm_bootstrap_ipcp(pid: pid_t, conf: *const IpcpConfig)
         let udp = match conf.udp() {
             None => None,
             Some((our, server, port)) => {
-                (ip, dns) = (our.to_string(), if server.is_unspecified() { String::new() } else { server.to_string() });
-                Some(UdpOptions { ip: &ip, port, dns: &dns })
+                (ip, dns) = (our.to_string(), server.to_string());
+                Some(Udp { ip: &ip, dns: &dns, port })
             }
         };
         // The settings of other types cannot be passed on, and names are hashed in their own way over UDP.
         let hash = match kind {
-            "local" | "broadcast" => types::hash_word(conf.hash).ok_or(-libc::EINVAL)?,
-            "udp4" | "udp6" => "SHA3_256",
+            "local" | "broadcast" => types::hash(conf.hash).ok_or(-libc::EINVAL)?,
+            "udp4" | "udp6" => types::DEFAULT_HASH,
             _ => return Err(-libc::ENOTSUP),
         };
-        tell(&Request::BootstrapIpcp { ipcp: pid.into(), layer, hash, udp }, EIPCP)
+        tell(&Request::BootstrapIpcp { ipcp: pid.into(), layer, settings: Settings { kind, hash, udp } }, EIPCP)
     })
 }
 

@@ -11,7 +11,11 @@ const TYPES: [&str; 7] = ["local", "unicast", "broadcast", "eth-llc", "eth-dix",
 const UDP4: c_int = 5;
 const UDP6: c_int = 6;
 
-const HASHES: [&str; 4] = ["SHA3_224", "SHA3_256", "SHA3_384", "SHA3_512"];
+/// Directory hashes, by number: SHA3-224, SHA3-256, SHA3-384, SHA3-512.
+const HASHES: std::ops::Range<u64> = 0..4;
+
+/// SHA3-256.
+pub const DEFAULT_HASH: u64 = 1;
 
 const POLICIES: [&str; 2] = ["round-robin", "spillover"];
 
@@ -22,8 +26,9 @@ pub fn type_word(number: c_int) -> Option<&'static str> {
     TYPES.get(usize::try_from(number).ok()?).copied()
 }
 
-pub fn hash_word(number: c_int) -> Option<&'static str> {
-    HASHES.get(usize::try_from(number).ok()?).copied()
+/// The number of a directory hash.
+pub fn hash(number: c_int) -> Option<u64> {
+    u64::try_from(number).ok().filter(|number| HASHES.contains(number))
 }
 
 pub fn policy_word(number: c_int) -> Option<&'static str> {

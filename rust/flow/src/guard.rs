@@ -2,8 +2,7 @@
 
 use std::io;
 
-use ouroboros_client::message::Key;
-use ouroboros_crypto::{Role, Session, Settings, Suite};
+use ouroboros_crypto::{Replay, Role, Session, Settings, Suite};
 use ouroboros_shm::endpoint::Guard;
 
 #[derive(Debug)]
@@ -23,10 +22,14 @@ impl Guard for SessionGuard {
     }
 }
 
-/// The guard of one side: 0 allocated the flow, 1 accepted it. The suite is the number of a cipher.
-pub fn new(suite: u16, key: &Key, side: usize) -> io::Result<Box<dyn Guard>> {
-    let unknown = || io::Error::other(format!("it is encrypted with cipher {suite}, which this library does not know"));
-    let suite = Suite::from_nid(suite).ok_or_else(unknown)?;
+/// The encryption of one side, with a key that no other flow has: 0 allocated the flow, 1 accepted it. Fails when the system
+/// gives no memory that is kept from disks, or nothing random.
+pub fn session(suite: Suite, key: &[u8; 32], side: usize, replay: Replay) -> io::Result<Session> {
     let role = if side == 0 { Role::Allocator } else { Role::Acceptor };
-    Ok(Box::new(SessionGuard(Session::new(Settings::new(suite, role), &key.0)?)))
+    Session::new(Settings { replay, ..Settings::new(suite, role) }, key)
+}
+
+/// What encrypts the packets of an end.
+pub fn guard(session: Session) -> Box<dyn Guard> {
+    Box::new(SessionGuard(session))
 }
