@@ -1,32 +1,32 @@
-//! The ways by which the interpreter comes to a `Call`, without the wrappers of PyO3: they would cost as much as all the
-//! rest of an awaited call. Everything else is in `awaited`.
+//! The entries of the interpreter into a `Call`, without the wrappers of PyO3: those would cost more than all the rest of an
+//! awaited call (ARCHITECTURE.md has the numbers). Everything else is in `awaited`.
 
-use std::ffi::{CStr, CString, c_int, c_uint, c_void};
+use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::ptr::null_mut;
-use std::slice;
 
-use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi::PySendResult::{PYGEN_ERROR, PYGEN_NEXT, PYGEN_RETURN};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::types::{PyTuple, PyType};
 use pyo3::{Borrowed, ffi};
 
-use crate::awaited::{AwaitedFlow, Call, Step, Verb};
+use crate::awaited::{AwaitedFlow, Call, NEW_CALL, Step, Verb};
+use crate::fastcall::{self, Arguments, FastMethod};
+use crate::stay;
+
+/// Make calls of the type below, and put `read` and `write` in the place of the methods of that name.
+pub fn install(py: Python<'_>) -> PyResult<()> {
+    NEW_CALL.get_or_init(|| new_call);
+    fastcall::install::<Read>(py)?;
+    fastcall::install::<Write>(py)
+}
 
 // --- a subtype of `Call` with slots of its own for `await`
 
-/// A call that is through, to be prepared for what it is to do.
-pub fn new_call(py: Python<'_>) -> PyResult<Bound<'_, Call>> {
+fn new_call(py: Python<'_>) -> PyResult<Bound<'_, Call>> {
     let made = call_type(py)?.call0()?;
     // SAFETY: the type is a subtype of `Call`.
     Ok(unsafe { made.cast_into_unchecked() })
-}
-
-/// Whether nobody else has a reference to it.
-pub fn is_only_ours(call: &Bound<'_, Call>) -> bool {
-    // SAFETY: it is an object, and the interpreter lock is held.
-    unsafe { ffi::Py_REFCNT(call.as_ptr()) == 1 }
 }
 
 fn call_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
@@ -44,7 +44,7 @@ fn make_type(py: Python<'_>) -> PyResult<Py<PyType>> {
     ];
     let mut spec = ffi::PyType_Spec {
         name: c"ouroboros.dataplane._engine.AwaitedCall".as_ptr(),
-        // That of the base.
+        // 0 takes the size of the base.
         basicsize: 0,
         itemsize: 0,
         flags: ffi::Py_TPFLAGS_DEFAULT as c_uint,
@@ -79,7 +79,7 @@ unsafe extern "C" fn send(
                 *result = done.into_ptr();
                 PYGEN_RETURN
             }
-            Ok(Step::Wait(coroutine)) => ffi::PyIter_Send(coroutine.as_ptr(), value, result),
+            Ok(Step::Wait(coroutine)) => stay::send(coroutine.as_ptr(), value, result),
             Err(error) => {
                 error.restore(py);
                 *result = null_mut();
@@ -109,91 +109,41 @@ unsafe extern "C" fn next(call: *mut ffi::PyObject) -> *mut ffi::PyObject {
 
 // --- `read` and `write` of `AwaitedFlow`
 
-/// What PyO3 made of the methods, for calls with names.
-static READ: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-static WRITE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+struct Read;
 
-/// Put `read` and `write` in the place of the methods of that name.
-pub fn replace_methods(py: Python<'_>) -> PyResult<()> {
-    replace(py, c"read", "read", &READ, method::<false>)?;
-    replace(py, c"write", "write", &WRITE, method::<true>)
-}
+impl FastMethod for Read {
+    type Owner = AwaitedFlow;
+    const NAME: &'static CStr = c"read";
 
-fn replace(
-    py: Python<'_>,
-    c_name: &'static CStr,
-    name: &str,
-    before: &PyOnceLock<Py<PyAny>>,
-    function: ffi::PyCFunctionFastWithKeywords,
-) -> PyResult<()> {
-    let flow = py.get_type::<AwaitedFlow>();
-    let old = before.get_or_try_init(py, || flow.getattr(name).map(Bound::unbind))?.bind(py);
-    let doc = format!("{name}{}\n--\n\n{}", old.getattr("__text_signature__")?, old.getattr("__doc__")?);
-    // As long as the type, that is for ever.
-    let definition = Box::leak(Box::new(ffi::PyMethodDef {
-        ml_name: c_name.as_ptr(),
-        ml_meth: ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: function },
-        ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
-        ml_doc: CString::new(doc)?.into_raw(),
-    }));
-    // SAFETY: the definition lives for ever, and its flags say what kind of function it has.
-    let new = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyDescr_NewMethod(flow.as_type_ptr(), definition))? };
-    flow.setattr(name, new)
-}
+    fn before() -> &'static PyOnceLock<Py<PyAny>> {
+        static BEFORE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        &BEFORE
+    }
 
-unsafe extern "C" fn method<const IS_WRITE: bool>(
-    flow: *mut ffi::PyObject,
-    arguments: *const *mut ffi::PyObject,
-    count: ffi::Py_ssize_t,
-    names: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter calls methods under its lock, with an object of the type, `count` arguments, and after them
-    // one for each of the names, which are none or a tuple.
-    let (py, flow, given, names) = unsafe {
-        let py = Python::assume_attached();
-        let names = Bound::from_borrowed_ptr_or_opt(py, names).map(|names| names.cast_into_unchecked::<PyTuple>());
-        let given = count as usize + names.as_ref().map_or(0, |names| names.len());
-        let arguments: &[*mut ffi::PyObject] = if given == 0 { &[] } else { slice::from_raw_parts(arguments, given) };
-        (py, Borrowed::from_ptr(py, flow).cast_unchecked::<AwaitedFlow>(), arguments, names)
-    };
-    // SAFETY: as above; they live as long as this call.
-    let argument = |at: usize| unsafe { Borrowed::<PyAny>::from_ptr(py, given[at]) };
-    let made = match (IS_WRITE, given.len(), &names) {
-        (false, 0, None) => Call::prepare(flow, Verb::Read, None, None),
-        (false, 1, None) => argument(0).extract().and_then(|count| Call::prepare(flow, Verb::Read, count, None)),
-        (true, 1, None) => Call::prepare(flow, Verb::Write, None, Some(argument(0).to_owned())),
-        (true, 2, None) => argument(1)
-            .extract()
-            .and_then(|count| Call::prepare(flow, Verb::Write, count, Some(argument(0).to_owned()))),
-        _ => {
-            let given: Vec<_> = (0..given.len()).map(argument).collect();
-            call_with_names(if IS_WRITE { &WRITE } else { &READ }, flow, &given, count as usize, names)
-        }
-    };
-    match made {
-        Ok(call) => call.into_ptr(),
-        Err(error) => {
-            error.restore(py);
-            null_mut()
-        }
+    fn run<'py>(
+        flow: Borrowed<'_, 'py, AwaitedFlow>,
+        given: Arguments<'_, 'py>,
+    ) -> Option<PyResult<Bound<'py, PyAny>>> {
+        Some(Call::prepare(flow, Verb::Read, given.count(0)?, None).map(Bound::into_any))
     }
 }
 
-fn call_with_names<'py>(
-    method: &PyOnceLock<Py<PyAny>>,
-    flow: Borrowed<'_, 'py, AwaitedFlow>,
-    given: &[Borrowed<'_, 'py, PyAny>],
-    count: usize,
-    names: Option<Bound<'py, PyTuple>>,
-) -> PyResult<Bound<'py, Call>> {
-    let py = flow.py();
-    let (positional, named) = given.split_at(count);
-    let mut all = vec![flow.to_owned().into_any()];
-    all.extend(positional.iter().map(|each| (*each).to_owned()));
-    let keywords = PyDict::new(py);
-    for (name, value) in names.iter().flatten().zip(named) {
-        keywords.set_item(name, value)?;
+struct Write;
+
+impl FastMethod for Write {
+    type Owner = AwaitedFlow;
+    const NAME: &'static CStr = c"write";
+
+    fn before() -> &'static PyOnceLock<Py<PyAny>> {
+        static BEFORE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        &BEFORE
     }
-    let method = method.get(py).ok_or_else(|| PyRuntimeError::new_err("the engine is not set up"))?;
-    Ok(method.bind(py).call(PyTuple::new(py, all)?, Some(&keywords))?.cast_into()?)
+
+    fn run<'py>(
+        flow: Borrowed<'_, 'py, AwaitedFlow>,
+        given: Arguments<'_, 'py>,
+    ) -> Option<PyResult<Bound<'py, PyAny>>> {
+        let count = given.count(1)?;
+        Some(Call::prepare(flow, Verb::Write, count, Some(given.get(0).to_owned())).map(Bound::into_any))
+    }
 }

@@ -1,30 +1,32 @@
-//! Calls of `ouroboros.aio` that need not wait, without a coroutine: `await` looks at the ring and is through.
+//! Calls of `ouroboros.aio` that need not wait, without a coroutine: `await` asks the ring and is done.
 //!
-//! What is awaited is a `Call`. It asks the ring when it is driven, not before, so that a call that is cancelled or dropped
-//! has done nothing. If there is nothing in the ring it becomes the coroutine that the Python half has for it.
+//! `await` gets a `Call`. It asks the ring when it is driven, not before, so that a call that is cancelled or dropped has
+//! done nothing. If there is nothing in the ring it becomes a coroutine of the Python half.
 
 use std::ffi::CString;
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyRuntimeWarning, PyStopIteration, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use pyo3::{Borrowed, IntoPyObjectExt, PyTraverseError, PyVisit, intern};
 
-use crate::awaitable;
+use crate::buffer::Count;
 use crate::endpoint::Endpoint;
 use crate::slot::Slot;
+use crate::stay;
 
-/// Calls that found what they wanted at once, after which one lets other tasks run: a fair share at little cost.
+/// After this many calls without a wait, the next one lets other tasks run: a fair share at little cost.
 const TURN: u32 = 256;
 
-/// What `ouroboros.aio.Flow` is made of: its calls, as far as they need not wait. The subclass has a coroutine for each of
-/// them, for when they do (`_read_slowly` and so on).
-#[pyclass(frozen, subclass, module = "ouroboros.dataplane._engine")]
+/// Base of `ouroboros.aio.Flow`: its calls, as far as they need not wait. The subclass has a coroutine for each call that
+/// has to wait (`_read_slowly` and so on).
+#[pyclass(frozen, subclass, name = "Flow", module = "ouroboros.dataplane._engine")]
 pub struct AwaitedFlow {
     endpoint: Slot<Endpoint>,
     calls: AtomicU32,
-    /// A call that is through, for the next one.
+    /// A finished call, to be used again.
     spare: Slot<Call>,
 }
 
@@ -58,20 +60,20 @@ impl AwaitedFlow {
 
     /// Return the next packet, or up to `count` bytes of it. As `ouroboros.dev.Flow.read`, without a time limit.
     #[pyo3(signature = (count=None))]
-    fn read<'py>(slf: &Bound<'py, Self>, count: Option<i64>) -> PyResult<Bound<'py, Call>> {
+    fn read<'py>(slf: &Bound<'py, Self>, count: Option<Count>) -> PyResult<Bound<'py, Call>> {
         Call::prepare(slf.as_borrowed(), Verb::Read, count, None)
     }
 
     /// Return the next packet as text, or up to `count` characters of it. As `ouroboros.dev.Flow.readline`.
     #[pyo3(signature = (count=None))]
-    fn readline<'py>(slf: &Bound<'py, Self>, count: Option<i64>) -> PyResult<Bound<'py, Call>> {
+    fn readline<'py>(slf: &Bound<'py, Self>, count: Option<Count>) -> PyResult<Bound<'py, Call>> {
         Call::prepare(slf.as_borrowed(), Verb::ReadLine, count, None)
     }
 
     /// Write the buffer, or its first `count` bytes, as one packet, once there is room for it; return the number of bytes.
     /// As `ouroboros.dev.Flow.write`, without a time limit.
     #[pyo3(signature = (buf, count=None))]
-    fn write<'py>(slf: &Bound<'py, Self>, buf: Bound<'py, PyAny>, count: Option<i64>) -> PyResult<Bound<'py, Call>> {
+    fn write<'py>(slf: &Bound<'py, Self>, buf: Bound<'py, PyAny>, count: Option<Count>) -> PyResult<Bound<'py, Call>> {
         Call::prepare(slf.as_borrowed(), Verb::Write, count, Some(buf))
     }
 
@@ -85,7 +87,7 @@ impl AwaitedFlow {
     }
 }
 
-/// What a call does.
+/// Kinds of calls.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Verb {
@@ -116,19 +118,25 @@ const SLOW: u8 = 1;
 const DONE: u8 = 2;
 
 /// No count was given.
-const ALL: i64 = i64::MIN;
+const ALL: usize = usize::MAX;
 
 /// A call that can be awaited: a coroutine, but for the frame.
 #[pyclass(frozen, subclass, module = "ouroboros.dataplane._engine")]
 pub struct Call {
     state: AtomicU8,
     verb: AtomicU8,
-    count: AtomicI64,
+    count: AtomicUsize,
     /// None when it is through.
     flow: Slot<AwaitedFlow>,
     buffer: Slot<PyAny>,
     coroutine: Slot<PyAny>,
 }
+
+/// Makes a finished call, for `prepare`.
+pub type NewCall = for<'py> fn(Python<'py>) -> PyResult<Bound<'py, Call>>;
+
+/// Set when the engine is loaded; without it PyO3 makes the calls.
+pub static NEW_CALL: OnceLock<NewCall> = OnceLock::new();
 
 /// A step of a call.
 pub enum Step<'py> {
@@ -143,16 +151,16 @@ impl Call {
     pub fn prepare<'py>(
         flow: Borrowed<'_, 'py, AwaitedFlow>,
         verb: Verb,
-        count: Option<i64>,
+        count: Option<Count>,
         buffer: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, Self>> {
         let py = flow.py();
-        // One that somebody still has is not to come to life again.
-        let spare = flow.get().spare.take(py).filter(awaitable::is_only_ours);
-        let bound = spare.map_or_else(|| awaitable::new_call(py), Ok)?;
+        // A call with other references must not come to life again.
+        let spare = flow.get().spare.take_unshared(py);
+        let bound = spare.map_or_else(|| new_call(py), Ok)?;
         let call = bound.get();
         call.verb.store(verb as u8, Relaxed);
-        call.count.store(count.unwrap_or(ALL), Relaxed);
+        call.count.store(count.map_or(ALL, |count| count.0), Relaxed);
         call.flow.put(py, Some(flow.to_owned()));
         if buffer.is_some() {
             call.buffer.put(py, buffer);
@@ -165,16 +173,21 @@ impl Call {
         Verb::ALL[usize::from(self.verb.load(Relaxed))]
     }
 
-    fn count(&self) -> Option<isize> {
+    fn count(&self) -> Option<Count> {
         let count = self.count.load(Relaxed);
-        (count != ALL).then_some(count as isize)
+        (count != ALL).then_some(Count(count))
+    }
+
+    /// The count for the Python half.
+    fn plain_count(&self) -> Option<usize> {
+        self.count().map(|count| count.0)
     }
 
     fn is_fresh(&self) -> bool {
         self.state.load(Relaxed) == FRESH
     }
 
-    /// Do what can be done without a coroutine.
+    /// Finish the call if it need not wait, else make its coroutine.
     #[inline]
     pub fn step<'py>(slf: Borrowed<'_, 'py, Self>) -> PyResult<Step<'py>> {
         let (py, call) = (slf.py(), slf.get());
@@ -186,16 +199,16 @@ impl Call {
         call.state.store(DONE, Relaxed);
         let turn_is_over = flow.get().turn_is_over();
         let endpoint = if turn_is_over { None } else { flow.get().endpoint.get(py) };
-        if let Some(endpoint) = endpoint {
-            if let Some(result) = call.try_now(py, endpoint.get(), buffer.as_ref())? {
-                flow.get().spare.put(py, Some(slf.to_owned()));
-                return Ok(Step::Done(result));
-            }
+        if let Some(endpoint) = endpoint
+            && let Some(result) = call.try_now(py, endpoint.get(), buffer.as_ref())?
+        {
+            flow.get().spare.put(py, Some(slf.to_owned()));
+            return Ok(Step::Done(result));
         }
         call.begin(flow, buffer, turn_is_over).map(Step::Wait)
     }
 
-    /// What the call is for, if that needs no waiting.
+    /// The result of the call, unless it has to wait.
     fn try_now<'py>(
         &self,
         py: Python<'py>,
@@ -208,7 +221,7 @@ impl Call {
                 written.map(|count| count.into_bound_py_any(py)).transpose()?
             }
             (Verb::ReadLine, _) => endpoint.read_text_soon(py, self.count())?.map(Bound::into_any),
-            // What ends the flow takes no packet; the coroutine finds it again, and knows what it means.
+            // The end of a flow takes no packet: the coroutine finds it again, and knows its meaning.
             (Verb::Next, _) => endpoint.read_soon(py, None).unwrap_or(None).map(Bound::into_any),
             _ => endpoint.read_soon(py, self.count())?.map(Bound::into_any),
         })
@@ -223,10 +236,14 @@ impl Call {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = flow.py();
         let coroutine = match self.verb() {
-            Verb::Read => flow.call_method1(intern!(py, "_read_slowly"), (turn_is_over, self.count())),
-            Verb::ReadLine => flow.call_method1(intern!(py, "_readline_slowly"), (turn_is_over, self.count())),
-            Verb::Write => flow.call_method1(intern!(py, "_write_slowly"), (turn_is_over, buffer, self.count())),
-            Verb::Next => flow.call_method1(intern!(py, "_next_slowly"), (turn_is_over,)),
+            Verb::Read => stay::call_method(&flow, intern!(py, "_read_slowly"), (turn_is_over, self.plain_count())),
+            Verb::ReadLine => {
+                stay::call_method(&flow, intern!(py, "_readline_slowly"), (turn_is_over, self.plain_count()))
+            }
+            Verb::Write => {
+                stay::call_method(&flow, intern!(py, "_write_slowly"), (turn_is_over, buffer, self.plain_count()))
+            }
+            Verb::Next => stay::call_method(&flow, intern!(py, "_next_slowly"), (turn_is_over,)),
         }?;
         self.coroutine.put(py, Some(coroutine.clone()));
         self.state.store(SLOW, Relaxed);
@@ -246,6 +263,10 @@ impl Call {
     }
 }
 
+fn new_call(py: Python<'_>) -> PyResult<Bound<'_, Call>> {
+    NEW_CALL.get().map_or_else(|| Bound::new(py, Call::new()), |new_call| new_call(py))
+}
+
 fn used_up() -> PyErr {
     PyRuntimeError::new_err("cannot reuse already awaited coroutine")
 }
@@ -257,7 +278,7 @@ impl Call {
         Call {
             state: AtomicU8::new(DONE),
             verb: AtomicU8::new(Verb::Read as u8),
-            count: AtomicI64::new(ALL),
+            count: AtomicUsize::new(ALL),
             flow: Slot::new(),
             buffer: Slot::new(),
             coroutine: Slot::new(),
@@ -271,7 +292,7 @@ impl Call {
     fn __next__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         match Self::step(slf.as_borrowed())? {
             Step::Done(result) => Err(PyStopIteration::new_err(result.unbind())),
-            Step::Wait(coroutine) => coroutine.call_method1(intern!(slf.py(), "send"), (slf.py().None(),)),
+            Step::Wait(coroutine) => stay::call_method(&coroutine, intern!(slf.py(), "send"), (slf.py().None(),)),
         }
     }
 
@@ -284,13 +305,13 @@ impl Call {
             return Err(PyTypeError::new_err("can't send non-None value to a just-started coroutine"));
         }
         let coroutine = slf.get().coroutine.get(slf.py()).ok_or_else(used_up)?;
-        coroutine.call_method1(intern!(slf.py(), "send"), (value,))
+        stay::call_method(&coroutine, intern!(slf.py(), "send"), (value,))
     }
 
     #[pyo3(signature = (*exception))]
     fn throw<'py>(&self, py: Python<'py>, exception: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
         let coroutine = self.coroutine(py)?.ok_or_else(used_up)?;
-        coroutine.call_method1(intern!(py, "throw"), exception)
+        stay::call(&coroutine.getattr(intern!(py, "throw"))?, exception)
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
@@ -300,12 +321,12 @@ impl Call {
             self.buffer.put(py, None);
         }
         if let Some(coroutine) = self.coroutine.get(py) {
-            coroutine.call_method0(intern!(py, "close"))?;
+            stay::call_method(&coroutine, intern!(py, "close"), ())?;
         }
         Ok(())
     }
 
-    /// What loops ask of a coroutine: `cr_frame`, `cr_running` and so on, and its name.
+    /// Attributes of coroutines that event loops read: `cr_frame`, `cr_running` and so on, and its name.
     fn __getattr__<'py>(&self, py: Python<'py>, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
         match name.to_str()? {
             "__name__" => self.verb().name().into_bound_py_any(py),
@@ -333,7 +354,8 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         if self.is_fresh() {
-            Python::attach(|py| warn_never_awaited(py, self.verb()));
+            // An interpreter that ends takes no warning any more.
+            Python::try_attach(|py| warn_never_awaited(py, self.verb()));
         }
     }
 }

@@ -1,92 +1,72 @@
 //! One side of a flow as a Python object.
 
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
 
-use ouroboros_shm::endpoint::{self as shm, Error, Reader, Wait, Wish};
-use ouroboros_shm::layout::{MAX_PACKET, state};
+use ouroboros_flow::{Limit, Properties, Timeout, Unfit, stage};
+use ouroboros_shm::endpoint::{self as shm, Error, GLANCES, Reader, Wait, Wish};
+use ouroboros_shm::layout::MAX_PACKET;
 use pyo3::exceptions::{PyUnicodeDecodeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString};
 
-use crate::buffer::{Source, Target, new_bytes};
+use crate::buffer::{Count, Source, Target, new_bytes};
+use crate::descriptors::take_over;
 use crate::errors::{FlowException, flow_error, forbidden, timed_out, would_block, would_cut};
 use crate::guard::new_guard;
-
-const ACCESS: u32 = 0o3;
-const READ_ONLY: u32 = 0o0;
-const WRITE_ONLY: u32 = 0o1;
-const DOWN: u32 = 0o4;
-const NON_BLOCKING_READ: u32 = 0o1000;
-const NON_BLOCKING_WRITE: u32 = 0o2000;
-const NO_PARTIAL_READ: u32 = 0o10000;
-/// ReadWrite and NoPartialWrite, the start of every flow (`flows.md` 6.2).
-const DEFAULT_FLAGS: u32 = 0o20002;
 
 /// One side of a flow. `docs/api.md` documents `ouroboros.dev.Flow`, its public face.
 #[pyclass(frozen, module = "ouroboros.dataplane._engine")]
 pub struct Endpoint {
     inner: shm::Endpoint,
-    flags: AtomicU32,
-    receive_timeout: AtomicI64,
-    send_timeout: AtomicI64,
+    properties: Properties,
 }
 
-/// The time limit of one call. A clock is read only when the call has to wait.
-struct Limit {
-    nanoseconds: i64,
-    blocking: bool,
-    deadline: Option<Instant>,
+/// How long one call may wait.
+struct Patience {
+    limit: Limit,
+    waits: bool,
+    /// Waits in a row after which nothing was there.
+    rounds: u32,
 }
 
-impl Limit {
-    fn new(timeout: &AtomicI64, blocking: bool) -> Self {
-        Limit { nanoseconds: timeout.load(Ordering::Relaxed), blocking, deadline: None }
-    }
-
-    fn deadline(&mut self) -> Option<Instant> {
-        if self.deadline.is_none() && self.nanoseconds >= 0 {
-            self.deadline = Some(Instant::now() + Duration::from_nanos(self.nanoseconds.unsigned_abs()));
-        }
-        self.deadline
+impl Patience {
+    fn new(timeout: &Timeout, waits: bool) -> Self {
+        Patience { limit: Limit::new(timeout), waits, rounds: 0 }
     }
 }
 
 impl Endpoint {
-    fn flag(&self, mask: u32) -> bool {
-        self.flags.load(Ordering::Relaxed) & mask != 0
-    }
-
-    fn access(&self) -> u32 {
-        self.flags.load(Ordering::Relaxed) & ACCESS
-    }
-
-    fn check_readable(&self) -> PyResult<Limit> {
-        if self.access() == WRITE_ONLY {
+    fn check_readable(&self) -> PyResult<Patience> {
+        if !self.properties.may_read() {
             return Err(forbidden("the flow is set write-only; set_flags() with FlowProperties.ReadWrite to read"));
         }
-        Ok(Limit::new(&self.receive_timeout, !self.flag(NON_BLOCKING_READ)))
+        Ok(Patience::new(&self.properties.receive_timeout, self.properties.read_waits()))
     }
 
-    fn check_writable(&self) -> PyResult<Limit> {
-        if self.access() == READ_ONLY {
+    fn check_writable(&self) -> PyResult<Patience> {
+        if !self.properties.may_write() {
             return Err(forbidden("the flow is set read-only; set_flags() with FlowProperties.ReadWrite to write"));
         }
-        Ok(Limit::new(&self.send_timeout, !self.flag(NON_BLOCKING_WRITE)))
+        Ok(Patience::new(&self.properties.send_timeout, self.properties.write_waits()))
     }
 
     /// Wait for the wish, without the interpreter lock; raise when the limit is over.
-    fn wait(&self, py: Python<'_>, wish: Wish, limit: &mut Limit) -> PyResult<()> {
+    fn wait(&self, py: Python<'_>, wish: Wish, patience: &mut Patience) -> PyResult<()> {
         let what = if wish == Wish::Packet { "packet to read" } else { "room to write" };
-        if !limit.blocking {
+        if !patience.waits {
             return Err(would_block(what));
         }
-        if self.inner.glance(wish) {
+        patience.rounds = patience.rounds.saturating_add(1);
+        let vain = patience.rounds > GLANCES;
+        if !vain && self.inner.glance(wish) {
             return Ok(());
         }
-        let deadline = limit.deadline();
+        let deadline = patience.limit.deadline();
+        if vain && patience.limit.is_over() {
+            return Err(timed_out(what));
+        }
         match py.detach(|| self.inner.wait(wish, deadline)) {
             Wait::Ready => py.check_signals(),
             Wait::Interrupted => py.check_signals(),
@@ -103,20 +83,20 @@ impl Endpoint {
 
     /// As `receive_now`, after waiting for a packet.
     fn receive<T>(&self, py: Python<'_>, mut use_it: impl FnMut(&mut Reader<'_>, usize) -> PyResult<T>) -> PyResult<T> {
-        let mut limit = self.check_readable()?;
+        let mut patience = self.check_readable()?;
         loop {
             if let Some(result) = self.receive_now(&mut use_it)? {
                 return Ok(result);
             }
-            self.wait(py, Wish::Packet, &mut limit)?;
+            self.wait(py, Wish::Packet, &mut patience)?;
         }
     }
 
-    /// As `receive_now`, after looking for a packet for as long as that pays.
+    /// As `receive_now`, after spinning for a packet for as long as that pays.
     fn receive_soon<T>(&self, mut use_it: impl FnMut(&mut Reader<'_>, usize) -> PyResult<T>) -> PyResult<Option<T>> {
         self.check_readable()?;
         match self.receive_now(&mut use_it)? {
-            None if self.inner.look(Wish::Packet) => self.receive_now(&mut use_it),
+            None if self.inner.spin(Wish::Packet) => self.receive_now(&mut use_it),
             result => Ok(result),
         }
     }
@@ -132,7 +112,7 @@ impl Endpoint {
         let taken = count.map_or(Ok(length), |count| self.portion(length, count))?;
         let bytes = new_bytes(py, taken, |target| reader.take(length, target))?;
         if let Some(count) = count {
-            self.mark_end(reader, length, count);
+            self.properties.mark_end(reader, length, count);
         }
         Ok(bytes)
     }
@@ -145,10 +125,10 @@ impl Endpoint {
         length: usize,
         count: Option<usize>,
     ) -> PyResult<Line<'py>> {
-        let text = match std::str::from_utf8(reader.look(length)) {
+        let text = match std::str::from_utf8(reader.peek(length)) {
             Ok(text) => text,
             // The exception is made after the lock is released: making one may run the garbage collector.
-            Err(error) => return Ok(Err((reader.look(length).to_vec(), error))),
+            Err(error) => return Ok(Err((reader.peek(length).to_vec(), error))),
         };
         let taken = count.map_or(text.len(), |count| end_of_characters(text, count));
         let exactly = taken == length && count.is_some_and(|count| text.chars().count() == count);
@@ -156,7 +136,7 @@ impl Endpoint {
         let line = PyString::new(py, &text[..taken]);
         reader.take(length, &mut vec![MaybeUninit::uninit(); taken]);
         if exactly {
-            self.mark_end(reader, length, taken);
+            self.properties.mark_end(reader, length, taken);
         }
         Ok(Ok(line))
     }
@@ -167,35 +147,29 @@ impl Endpoint {
         let bytes = source.as_slice(py);
         let packet = &bytes[..count.min(bytes.len())];
         let failed = |error| flow_error(error, packet.len());
-        let mut writer = self.inner.writer().map_err(failed)?;
-        let written = packet.is_empty() || writer.stage(packet).map_err(failed)?;
+        let mut writer = match self.inner.writer() {
+            Err(Error::Abandoned) => return Ok(None),
+            writer => writer.map_err(failed)?,
+        };
+        let written = stage(&mut writer, packet).map_err(failed)?;
         Ok(written.then_some(packet.len()))
     }
 
     /// How many bytes a read of `count` takes of a packet of `length`.
     fn portion(&self, length: usize, count: usize) -> PyResult<usize> {
-        if count < length && self.flag(NO_PARTIAL_READ) {
-            return Err(would_cut(length, count));
-        }
-        Ok(length.min(count))
-    }
-
-    /// A read of exactly the packet's length is followed by an empty one, which tells that nothing is left of it.
-    fn mark_end(&self, reader: &mut Reader<'_>, length: usize, count: usize) {
-        if length == count && length > 0 && !self.flag(NO_PARTIAL_READ) {
-            reader.mark_end();
-        }
+        self.properties.portion(length, count).ok_or_else(|| would_cut(length, count))
     }
 
     /// Write the packets until one does not fit; returns how many were written, and what ended it unless it was the room.
     fn send_now(&self, py: Python<'_>, packets: &[Source<'_>]) -> (usize, Option<Error>) {
         let mut writer = match self.inner.writer() {
             Ok(writer) => writer,
+            Err(Error::Abandoned) => return (0, None),
             Err(error) => return (0, Some(error)),
         };
         for (index, packet) in packets.iter().enumerate() {
             let bytes = packet.as_slice(py);
-            match if bytes.is_empty() { Ok(true) } else { writer.stage(bytes) } {
+            match stage(&mut writer, bytes) {
                 Ok(true) => {}
                 Ok(false) => return (index, None),
                 Err(error) => return (index, Some(error)),
@@ -205,24 +179,17 @@ impl Endpoint {
     }
 }
 
-fn to_count(count: Option<isize>) -> PyResult<Option<usize>> {
-    count
-        .map(|count| usize::try_from(count).map_err(|_| PyValueError::new_err("count must not be negative")))
-        .transpose()
-}
-
-fn to_nanoseconds(seconds: Option<f64>) -> PyResult<i64> {
+fn to_time(seconds: Option<f64>) -> PyResult<Option<Duration>> {
     match seconds {
-        None => Ok(-1),
-        Some(value) if value.is_nan() => Err(PyValueError::new_err("a timeout is a number of seconds, or None")),
+        None => Ok(None),
         // About 290 years fit; more is "for ever" to any caller.
-        Some(value) => Ok((value.max(0.0) * 1e9).min(9e18) as i64),
+        Some(value) if value >= 0.0 => Ok(Some(Duration::from_nanos((value * 1e9).min(9e18) as u64))),
+        Some(_) => Err(PyValueError::new_err("a timeout is a number of seconds from 0, or None")),
     }
 }
 
-fn to_seconds(timeout: &AtomicI64) -> Option<f64> {
-    let nanoseconds = timeout.load(Ordering::Relaxed);
-    (nanoseconds >= 0).then_some(nanoseconds as f64 / 1e9)
+fn to_seconds(timeout: &Timeout) -> Option<f64> {
+    timeout.get().map(|time| time.as_nanos() as f64 / 1e9)
 }
 
 /// A line, or the packet that is none and why.
@@ -253,28 +220,19 @@ impl Endpoint {
         suite: u16,
         key: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        if memory < 0 || bell < 0 {
-            return Err(PyValueError::new_err("not a descriptor"));
-        }
-        // SAFETY: the caller gives up both descriptors.
-        let (memory, bell) = unsafe { (OwnedFd::from_raw_fd(memory), OwnedFd::from_raw_fd(bell)) };
+        let [memory, bell] = take_over([memory, bell])?;
         let mut inner = shm::Endpoint::attach(memory, bell, side)?.with_longest(max_packet);
         if let Some(key) = key {
             inner = inner.with_guard(new_guard(suite, key, side)?);
         } else if suite != 0 {
             return Err(PyValueError::new_err("a suite needs a key of 32 bytes"));
         }
-        Ok(Endpoint {
-            inner,
-            flags: AtomicU32::new(DEFAULT_FLAGS),
-            receive_timeout: AtomicI64::new(-1),
-            send_timeout: AtomicI64::new(-1),
-        })
+        Ok(Endpoint { inner, properties: Properties::default() })
     }
 
     #[pyo3(signature = (count=None, /))]
-    fn read<'py>(&self, py: Python<'py>, count: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
-        let count = to_count(count)?;
+    pub(crate) fn read<'py>(&self, py: Python<'py>, count: Option<Count>) -> PyResult<Bound<'py, PyBytes>> {
+        let count = count.map(|count| count.0);
         self.receive(py, |reader, length| self.take_bytes(py, reader, length, count))
     }
 
@@ -282,9 +240,9 @@ impl Endpoint {
     pub(crate) fn read_soon<'py>(
         &self,
         py: Python<'py>,
-        count: Option<isize>,
+        count: Option<Count>,
     ) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let count = to_count(count)?;
+        let count = count.map(|count| count.0);
         self.receive_soon(|reader, length| self.take_bytes(py, reader, length, count))
     }
 
@@ -292,9 +250,9 @@ impl Endpoint {
     pub(crate) fn read_text_soon<'py>(
         &self,
         py: Python<'py>,
-        count: Option<isize>,
+        count: Option<Count>,
     ) -> PyResult<Option<Bound<'py, PyString>>> {
-        let count = to_count(count)?;
+        let count = count.map(|count| count.0);
         let line = self.receive_soon(|reader, length| self.take_text(py, reader, length, count))?;
         line.map(|line| to_text(py, line)).transpose()
     }
@@ -304,13 +262,13 @@ impl Endpoint {
         &self,
         py: Python<'_>,
         buffer: &Bound<'_, PyAny>,
-        count: Option<isize>,
+        count: Option<Count>,
     ) -> PyResult<Option<usize>> {
         let source = Source::new(buffer)?;
-        let count = to_count(count)?.unwrap_or(usize::MAX);
+        let count = count.map_or(usize::MAX, |count| count.0);
         self.check_writable()?;
         match self.send_packet(py, &source, count)? {
-            None if self.inner.look(Wish::Room(source.as_slice(py).len().min(count))) => {
+            None if self.inner.spin(Wish::Room(source.as_slice(py).len().min(count))) => {
                 self.send_packet(py, &source, count)
             }
             written => Ok(written),
@@ -325,25 +283,26 @@ impl Endpoint {
         self.inner.forget_room().map_err(|error| flow_error(error, 0))
     }
 
-    fn read_into(&self, py: Python<'_>, buffer: &Bound<'_, PyAny>) -> PyResult<usize> {
+    pub(crate) fn read_into(&self, py: Python<'_>, buffer: &Bound<'_, PyAny>) -> PyResult<usize> {
         let mut target = Target::new(buffer)?;
         let count = target.length();
         self.receive(py, |reader, length| {
             let taken = self.portion(length, count)?;
             reader.take(length, target.as_mut_slice(py, taken));
-            self.mark_end(reader, length, count);
+            self.properties.mark_end(reader, length, count);
             Ok(taken)
         })
     }
 
     #[pyo3(signature = (count=None, /))]
-    fn read_text<'py>(&self, py: Python<'py>, count: Option<isize>) -> PyResult<Bound<'py, PyString>> {
-        let count = to_count(count)?;
+    pub(crate) fn read_text<'py>(&self, py: Python<'py>, count: Option<Count>) -> PyResult<Bound<'py, PyString>> {
+        let count = count.map(|count| count.0);
         let line = self.receive(py, |reader, length| self.take_text(py, reader, length, count))?;
         to_text(py, line)
     }
 
-    fn read_many<'py>(&self, py: Python<'py>, limit: usize) -> PyResult<Bound<'py, PyList>> {
+    fn read_many<'py>(&self, py: Python<'py>, limit: Count) -> PyResult<Bound<'py, PyList>> {
+        let limit = limit.0;
         if limit == 0 {
             return Err(PyValueError::new_err("read_many: the limit must be at least 1 packet"));
         }
@@ -353,7 +312,7 @@ impl Endpoint {
             let mut next = Some(length);
             while let Some(length) = next {
                 packets.append(new_bytes(py, length, |target| reader.take(length, target))?)?;
-                // What ends the flow shows at the next call: the packets before it are not lost.
+                // The end of the flow shows at the next call: the packets before it are not lost.
                 next = if packets.len() < limit { reader.available().unwrap_or(None) } else { None };
             }
             Ok(())
@@ -362,26 +321,29 @@ impl Endpoint {
     }
 
     #[pyo3(signature = (buffer, count=None, /))]
-    fn write(&self, py: Python<'_>, buffer: &Bound<'_, PyAny>, count: Option<isize>) -> PyResult<usize> {
+    pub(crate) fn write(&self, py: Python<'_>, buffer: &Bound<'_, PyAny>, count: Option<Count>) -> PyResult<usize> {
         let source = Source::new(buffer)?;
-        let count = to_count(count)?.unwrap_or(usize::MAX);
-        let mut limit = self.check_writable()?;
+        let count = count.map_or(usize::MAX, |count| count.0);
+        let mut patience = self.check_writable()?;
         loop {
             if let Some(written) = self.send_packet(py, &source, count)? {
                 return Ok(written);
             }
             let room = Wish::Room(source.as_slice(py).len().min(count));
-            self.wait(py, room, &mut limit)?;
+            self.wait(py, room, &mut patience)?;
         }
     }
 
     fn write_many(&self, py: Python<'_>, packets: Vec<Bound<'_, PyAny>>) -> PyResult<usize> {
         let sources = packets.iter().map(Source::new).collect::<PyResult<Vec<_>>>()?;
-        let mut limit = self.check_writable()?;
+        let mut patience = self.check_writable()?;
         let mut written = 0;
         loop {
             let (count, end) = self.send_now(py, &sources[written..]);
             written += count;
+            if count > 0 {
+                patience.rounds = 0;
+            }
             if let Some(error) = end.filter(|_| written == 0) {
                 return Err(flow_error(error, sources[0].as_slice(py).len()));
             }
@@ -389,7 +351,7 @@ impl Endpoint {
                 return Ok(written);
             }
             let room = Wish::Room(sources[written].as_slice(py).len());
-            match self.wait(py, room, &mut limit) {
+            match self.wait(py, room, &mut patience) {
                 Err(error) if written > 0 && error.is_instance_of::<FlowException>(py) => return Ok(written),
                 result => result?,
             }
@@ -425,6 +387,15 @@ impl Endpoint {
         self.inner.close();
     }
 
+    fn abandon(&self) {
+        self.inner.abandon();
+    }
+
+    #[getter]
+    fn abandoned(&self) -> bool {
+        self.inner.is_abandoned()
+    }
+
     fn disown(&self) -> PyResult<()> {
         Ok(self.inner.disown()?)
     }
@@ -451,45 +422,36 @@ impl Endpoint {
 
     #[getter]
     fn flags(&self) -> u32 {
-        self.flags.load(Ordering::Relaxed)
+        self.properties.flags()
     }
 
     #[setter]
     fn set_flags(&self, flags: u32) -> PyResult<()> {
-        if flags & ACCESS == ACCESS {
-            return Err(PyValueError::new_err("flags: WriteOnly and ReadWrite exclude each other"));
-        }
-        let mut bits = 0;
-        if flags & DOWN != 0 {
-            bits |= state::DOWN;
-        }
-        if flags & ACCESS == WRITE_ONLY {
-            bits |= state::REFUSES;
-        }
-        self.inner.set_state(bits).map_err(|error| flow_error(error, 0))?;
-        self.flags.store(flags, Ordering::Relaxed);
-        Ok(())
+        self.properties.set_flags(flags, &self.inner).map_err(|unfit| match unfit {
+            Unfit::Access => PyValueError::new_err("flags: WriteOnly and ReadWrite exclude each other"),
+            Unfit::Flow(error) => flow_error(error, 0),
+        })
     }
 
     #[getter]
     fn receive_timeout(&self) -> Option<f64> {
-        to_seconds(&self.receive_timeout)
+        to_seconds(&self.properties.receive_timeout)
     }
 
     #[setter]
     fn set_receive_timeout(&self, seconds: Option<f64>) -> PyResult<()> {
-        self.receive_timeout.store(to_nanoseconds(seconds)?, Ordering::Relaxed);
+        self.properties.receive_timeout.set(to_time(seconds)?);
         Ok(())
     }
 
     #[getter]
     fn send_timeout(&self) -> Option<f64> {
-        to_seconds(&self.send_timeout)
+        to_seconds(&self.properties.send_timeout)
     }
 
     #[setter]
     fn set_send_timeout(&self, seconds: Option<f64>) -> PyResult<()> {
-        self.send_timeout.store(to_nanoseconds(seconds)?, Ordering::Relaxed);
+        self.properties.send_timeout.set(to_time(seconds)?);
         Ok(())
     }
 }

@@ -1,14 +1,13 @@
 //! The worker of a bad link between two descriptors as a Python object.
 
-use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ouroboros_io::impair::Counters;
 use ouroboros_io::link::Link;
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::relay::settings;
+use crate::descriptors::take_over;
+use crate::impairment::LinkSettings;
 
 /// A thread that passes packets between two descriptors through a bad link, in both directions.
 #[pyclass(frozen, module = "ouroboros.dataplane._engine")]
@@ -22,46 +21,15 @@ impl LinkWorker {
 
 #[pymethods]
 impl LinkWorker {
-    /// Start the thread, which takes over both descriptors. Settings are those of `RelayWorker`.
+    /// Start the thread, which takes over both descriptors.
     #[new]
-    #[pyo3(signature = (one, other, *, loss, duplicate, reorder, delay, jitter, rate, partition, seed))]
-    #[allow(clippy::too_many_arguments)]
-    fn new(
-        one: i32,
-        other: i32,
-        loss: f64,
-        duplicate: f64,
-        reorder: f64,
-        delay: u64,
-        jitter: u64,
-        rate: u64,
-        partition: bool,
-        seed: u64,
-    ) -> PyResult<Self> {
-        if one < 0 || other < 0 || one == other {
-            return Err(PyValueError::new_err("not two descriptors"));
-        }
-        // SAFETY: the caller gives up both descriptors.
-        let ends = [one, other].map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) });
-        let settings = settings([loss, duplicate, reorder], delay, jitter, rate, partition)?;
-        Ok(LinkWorker(Mutex::new(Link::start(ends, settings, seed)?)))
+    fn new(one: i32, other: i32, link: &LinkSettings) -> PyResult<Self> {
+        Ok(LinkWorker(Mutex::new(Link::start(take_over([one, other])?, link.settings, link.seed)?)))
     }
 
-    /// Change what happens to packets from now on.
-    #[pyo3(signature = (*, loss, duplicate, reorder, delay, jitter, rate, partition))]
-    #[allow(clippy::too_many_arguments)]
-    fn set_impairment(
-        &self,
-        loss: f64,
-        duplicate: f64,
-        reorder: f64,
-        delay: u64,
-        jitter: u64,
-        rate: u64,
-        partition: bool,
-    ) -> PyResult<()> {
-        self.lock().set(settings([loss, duplicate, reorder], delay, jitter, rate, partition)?);
-        Ok(())
+    /// Change what happens to packets from now on. Its seed stays.
+    fn impair(&self, link: &LinkSettings) {
+        self.lock().set(link.settings);
     }
 
     /// Packets delivered, lost, duplicated and reordered so far, in both directions together.
@@ -69,6 +37,17 @@ impl LinkWorker {
     fn counters(&self) -> (u64, u64, u64, u64) {
         let Counters { delivered, lost, duplicated, reordered } = self.lock().counters();
         (delivered, lost, duplicated, reordered)
+    }
+
+    /// Why the thread ended by itself, None while all is well.
+    #[getter]
+    fn failure(&self) -> Option<String> {
+        self.lock().failure().map(str::to_owned)
+    }
+
+    /// Let the thread panic, for tests.
+    fn _panic(&self) {
+        self.lock().panic();
     }
 
     /// End the thread and close the descriptors. What is under way is lost.

@@ -3,9 +3,9 @@
 use std::cell::UnsafeCell;
 
 use pyo3::prelude::*;
-use pyo3::{PyTraverseError, PyVisit};
+use pyo3::{PyTraverseError, PyVisit, ffi};
 
-/// Like `Mutex<Option<Py<T>>>`, but what locks is the interpreter lock: the packet path has no time for two locks.
+/// Like `Mutex<Option<Py<T>>>`, but under the interpreter lock: the packet path has no time for a second lock.
 pub struct Slot<T>(UnsafeCell<Option<Py<T>>>);
 
 // SAFETY: the content is touched by the methods below only. Each of them is called under the interpreter lock (there are no
@@ -18,19 +18,25 @@ impl<T> Slot<T> {
         Slot(UnsafeCell::new(None))
     }
 
-    /// What is in it.
+    /// The content.
     pub fn get<'py>(&self, py: Python<'py>) -> Option<Bound<'py, T>> {
         // SAFETY: as above; a clone runs nothing.
         unsafe { (*self.0.get()).as_ref().map(|object| object.bind(py).clone()) }
     }
 
-    /// Take out what is in it.
+    /// Take the content out.
     pub fn take<'py>(&self, py: Python<'py>) -> Option<Bound<'py, T>> {
         // SAFETY: as above; a move runs nothing.
         unsafe { (*self.0.get()).take().map(|object| object.into_bound(py)) }
     }
 
-    /// Put that in, or nothing.
+    /// Take the content out, and return it if nothing else has a reference to it.
+    pub fn take_unshared<'py>(&self, py: Python<'py>) -> Option<Bound<'py, T>> {
+        // SAFETY: it is an object, and the interpreter lock is held.
+        self.take(py).filter(|object| unsafe { ffi::Py_REFCNT(object.as_ptr()) } == 1)
+    }
+
+    /// Replace the content.
     pub fn put(&self, py: Python<'_>, object: Option<Bound<'_, T>>) {
         let before = self.take(py);
         // SAFETY: as above; it replaces nothing that would have to be released.

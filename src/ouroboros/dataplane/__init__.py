@@ -1,4 +1,4 @@
-"""The packet engine: shared-memory rings and their workers, compiled. See `_engine.pyi` for what there is."""
+"""The packet engine, compiled: shared-memory rings, and the thread that carries their packets. See `_engine.pyi`."""
 
 import os
 
@@ -6,14 +6,18 @@ from ouroboros.dataplane._engine import (
     CAPACITY,
     MAX_PACKET,
     AwaitedFlow,
-    BroadcastWorker,
+    BlockingFlow,
     Endpoint,
+    Engine,
     Frcp,
+    LinkSettings,
     LinkWorker,
-    RelayWorker,
-    UdpWorker,
+    Setup,
+    SimulatedEngine,
+    Simulation,
     create_channel,
     mark_dead,
+    note_exit,
     note_fork,
 )
 
@@ -23,12 +27,16 @@ __all__ = [
     "CAPACITY",
     "MAX_PACKET",
     "AwaitedFlow",
-    "BroadcastWorker",
+    "BlockingFlow",
     "Endpoint",
+    "Engine",
     "Frcp",
+    "LinkSettings",
     "LinkWorker",
-    "RelayWorker",
-    "UdpWorker",
+    "Setup",
+    "SimulatedEngine",
+    "Simulation",
     "create_channel",
     "mark_dead",
+    "note_exit",
 ]
