@@ -5,6 +5,8 @@ How to configure it, and from whom it protects: `docs/security.md`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 
@@ -25,6 +27,24 @@ class FlowSecurity(msgspec.Struct, frozen=True, array_like=True):
     strength: int
     peer_name: str | None = None
     peer_certificate: bytes | None = None
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """What `repr` shows: of the certificate, only that there is one."""
+        certificate = None if self.peer_certificate is None else _Certificate(len(self.peer_certificate))
+        return [
+            ("suite", self.suite),
+            ("strength", self.strength),
+            ("peer_name", self.peer_name),
+            ("peer_certificate", certificate),
+        ]
+
+    def __repr__(self) -> str:
+        return f"FlowSecurity({', '.join(f'{field}={value!r}' for field, value in self.__rich_repr__())})"
+
+
+class _Certificate(int):
+    def __repr__(self) -> str:
+        return f"<{int(self)} bytes of DER>"
 
 
 __all__ = ["FlowSecurity"]

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ouroboros.control.oap import negotiation
-from ouroboros.control.oap.budget import Budget
-from ouroboros.control.oap.negotiation import Agreement
-from ouroboros.control.oap.replay import ReplayMemory, check_age
-from ouroboros.control.oap.session import EAUTH, ECRYPT, Encryption, OapError, Random, Session, Settings
 from ouroboros.errors import ProtocolError
+from ouroboros.oap import negotiation
+from ouroboros.oap.budget import SHARE, SHARE_OF_STRANGERS, Budget
+from ouroboros.oap.negotiation import Agreement
+from ouroboros.oap.replay import ReplayMemory, check_age
+from ouroboros.oap.session import EAUTH, ECRYPT, Encryption, OapError, Random, Session, Settings
 from ouroboros.wire.oap import DEFAULT_REQUEST_HASH, ID_SIZE, Header, decode
 from ouroboros.wire.suites import HASH_BY_NAME, HASH_BY_NUMBER
 
 if TYPE_CHECKING:
-    from ouroboros.control.oap.certificates import Certificate
-    from ouroboros.control.oap.derivation import Shared
-    from ouroboros.control.oap.exchange import Offer
+    from ouroboros.oap.certificates import Certificate, Role
+    from ouroboros.oap.derivation import Shared
+    from ouroboros.oap.exchange import Offer
 
 
 class ClientHandshake:
@@ -151,7 +151,7 @@ class Received:
         if self._agreement is None:
             return b"", None
         # Not imported by nodes that encrypt nothing.
-        from ouroboros.control.oap import exchange
+        from ouroboros.oap import exchange
 
         try:
             if self._header.encapsulated:
@@ -170,10 +170,12 @@ class Server:
         # Apart, so that a flood of requests that anybody can make does not touch those that are signed.
         self._anonymous = ReplayMemory(capacity)
         self._signed = ReplayMemory(capacity)
-        self._budget = Budget()
+        #: By whether the address of the client is proven.
+        self._budgets = {True: Budget(SHARE), False: Budget(SHARE_OF_STRANGERS)}
 
-    def receive(self, request: bytes, settings: Settings, wall: int) -> Received:
-        """Check a request against the settings of the name that it is for. Raises `OapError` when it is refused."""
+    def receive(self, request: bytes, settings: Settings, wall: int, *, proven: bool = True) -> Received:
+        """Check a request against the settings of the name that it is for. `proven`: it comes from where it says. Raises
+        `OapError` when it is refused."""
         try:
             header = decode(request)
         except ProtocolError as error:
@@ -188,7 +190,7 @@ class Server:
             name = peer.name if peer is not None else None
             raise OapError(EAUTH, f"the client is {name!r}; allowed are {', '.join(map(repr, policy.peers))}")
         if peer is None and agreement is not None:
-            self._budget.spend(agreement.kex.name, wall)
+            self._budgets[proven].spend(agreement.kex.name, wall)
         memory = self._signed if peer is not None else self._anonymous
         memory.add(header.timestamp, header.id, wall)
         return Received(request, header, settings, agreement, peer)
@@ -207,7 +209,7 @@ class Server:
 
 
 def _make_offer(own: Encryption, settings: Settings, random: Random) -> Offer:
-    from ouroboros.control.oap import exchange
+    from ouroboros.oap import exchange
 
     if own.kex not in negotiation.AVAILABLE:
         raise OapError(ECRYPT, f"this node cannot do {own.kex}; it does {', '.join(negotiation.AVAILABLE)}")
@@ -236,16 +238,16 @@ def _sign(header: Header, settings: Settings) -> bytes:
     return part + settings.credentials.sign(part, header.digest)
 
 
-def _authenticate(header: Header, settings: Settings, side: str, wall: int) -> Certificate | None:
+def _authenticate(header: Header, settings: Settings, side: Role, wall: int) -> Certificate | None:
     """The certificate of the peer, proven to be its own."""
     if not header.certificate:
         return None
     if settings.trust is None or not len(settings.trust):
         raise OapError(EAUTH, f"the {side} has a certificate, but this node trusts nobody: its CA store is empty")
-    from ouroboros.control.oap.certificates import Certificate
+    from ouroboros.oap.certificates import Certificate
 
     certificate = Certificate(header.certificate)
-    settings.trust.verify(certificate, wall)
+    settings.trust.verify(certificate, wall, side)
     certificate.verify_signature(header.signature, header.signed_part, header.digest)
     return certificate
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import NameOID
 
-from ouroboros.control.oap.session import Random
+from ouroboros.oap.session import Random
 
 #: Room of a common name.
 _LONGEST_NAME = 64

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 
-from ouroboros.control.oap.session import EAUTH, OapError
+from ouroboros.oap.session import EAUTH, OapError
 
 _MS = 10**6
 #: A request is remembered for as long as it could be repeated.

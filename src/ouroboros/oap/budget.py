@@ -6,21 +6,23 @@ in a second would leave the node no time for anything else.
 
 from __future__ import annotations
 
-from ouroboros.control.oap.session import ECRYPT, OapError
+from ouroboros.oap.session import ECRYPT, OapError
 
 _SECOND = 10**9
 
 #: Milliseconds that an exchange takes, roughly.
 _COSTS = {"ffdhe2048": 5, "ffdhe3072": 12, "ffdhe4096": 30}
-#: Milliseconds in a second that are there for them.
+#: Milliseconds in a second that are there for them, and for those of clients whose address is not proven.
 SHARE = 300
+SHARE_OF_STRANGERS = 100
 
 
 class Budget:
-    """What is left of the share. It fills up again within a second."""
+    """What is left of a share. It fills up again within a second."""
 
-    def __init__(self) -> None:
-        self._left = float(SHARE)
+    def __init__(self, share: int) -> None:
+        self._share = share
+        self._left = float(share)
         self._seen = 0
 
     def spend(self, kex: str, wall: int) -> None:
@@ -29,7 +31,7 @@ class Budget:
         if cost is None:
             return
         elapsed = max(0, wall - self._seen)
-        self._left = min(SHARE, self._left + SHARE * elapsed / _SECOND)
+        self._left = min(self._share, self._left + self._share * elapsed / _SECOND)
         self._seen = wall
         if cost > self._left:
             raise OapError(ECRYPT, f"too many clients without a certificate want {kex} at once, which is slow")

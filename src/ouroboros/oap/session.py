@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from ouroboros.errors import OuroborosError
+from ouroboros.errors import FlowAuthException, FlowCryptException, FlowRefusedException, OuroborosError
 from ouroboros.wire.suites import CIPHER_BY_NAME, HASH_BY_NAME, KEX_BY_NAME, Cipher, Hash, Kex
 
 if TYPE_CHECKING:
-    from ouroboros.control.oap.certificates import Credentials, TrustStore
-    from ouroboros.control.oap.exchange import PublishedKey, StaticKey
+    from ouroboros.oap.certificates import Credentials, TrustStore
+    from ouroboros.oap.exchange import PublishedKey, StaticKey
 
 #: The codes of a refusal, as they are in the reply to an allocation.
 ECRYPT = -1008
@@ -24,6 +24,12 @@ class OapError(OuroborosError):
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
         self.code = code
+
+
+def refusal(error: OapError, text: str) -> FlowRefusedException:
+    """What a program gets for a handshake that failed: `text`, and why."""
+    kind = FlowAuthException if error.code == EAUTH else FlowCryptException
+    return kind(f"{text}: {error}")
 
 
 class Random(Protocol):

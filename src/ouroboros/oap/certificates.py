@@ -11,6 +11,7 @@ import hashlib
 import warnings
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from typing import Literal
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -28,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
-from ouroboros.control.oap.session import EAUTH, OapError
+from ouroboros.oap.session import EAUTH, OapError
 from ouroboros.wire.suites import HASH_BY_NUMBER
 
 #: Certificates between that of a peer and a trusted one.
@@ -48,7 +49,13 @@ _UNDERSTOOD = (
     ExtensionOID.EXTENDED_KEY_USAGE,
     ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
 )
-_USES = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE)
+
+#: What a certificate may be used for: that of an acceptor, and that of an allocator.
+Role = Literal["server", "client"]
+_USES = {
+    "server": ("serverAuth", ExtendedKeyUsageOID.SERVER_AUTH),
+    "client": ("clientAuth", ExtendedKeyUsageOID.CLIENT_AUTH),
+}
 
 _PREHASHED: dict[int, hashes.HashAlgorithm] = {32: hashes.SHA256(), 48: hashes.SHA384(), 64: hashes.SHA512()}
 _RSA_HASHES: dict[str, hashes.HashAlgorithm] = {
@@ -112,6 +119,7 @@ class Credentials:
             raise ValueError("the key is none of EC, RSA and Ed25519")
         if _spki(private.public_key()) != _spki(parsed.public_key()):
             raise ValueError("the key is not that of the certificate")
+        self._parsed = parsed
         self.certificate = parsed.public_bytes(Encoding.DER)
         self._key = private
 
@@ -119,6 +127,14 @@ class Credentials:
     def has_own_digest(self) -> bool:
         """Whether the key signs in one way only; a header that names a hash is then refused by the prototype."""
         return isinstance(self._key, Ed25519PrivateKey)
+
+    def check_use(self, role: Role) -> None:
+        """Raise `ValueError` when the certificate says that it is not for that: peers of ours would refuse it."""
+        try:
+            with _reading():
+                _check_use(self._parsed, role)
+        except OapError as error:
+            raise ValueError(str(error).removeprefix(_REFUSED)) from None
 
     def sign(self, message: bytes, digest: int) -> bytes:
         key = self._key
@@ -147,17 +163,20 @@ class TrustStore:
     def __len__(self) -> int:
         return len(self._anchors)
 
-    def verify(self, certificate: Certificate, wall: int) -> None:
-        """Raise `OapError` unless there is a chain from somebody trusted to this certificate, valid at that time."""
+    def verify(self, certificate: Certificate, wall: int, role: Role | None = None) -> None:
+        """Raise `OapError` unless there is a chain from somebody trusted to this certificate, valid at that time and for
+        that role, by default for either."""
         now = datetime.fromtimestamp(wall // 10**9, UTC)
         with _reading():
+            _check_use(certificate.x509, role)
             if certificate.x509 in self._anchors:
                 _check_dates(certificate.x509, now)
                 return
-            _check_leaf(certificate.x509)
-            self._climb(certificate.x509, now, 0)
+            _check_strength(certificate.x509)
+            _critical(certificate.x509)
+            self._climb(certificate.x509, now, 0, role)
 
-    def _climb(self, child: x509.Certificate, now: datetime, below: int) -> None:
+    def _climb(self, child: x509.Certificate, now: datetime, below: int, role: Role | None) -> None:
         """Find an issuer that is good, and one for that, up to an anchor. `below`: issuers up to here."""
         _check_dates(child, now)
         wrong = _refused(f"nobody in the CA store issued it: its issuer is {_text(child.issuer)}")
@@ -167,12 +186,13 @@ class TrustStore:
                 continue
             try:
                 _check_issuer(issuer, below)
+                _check_extended_use(issuer, role, f"its issuer, {_text(issuer.subject)},")
                 if issuer in self._anchors:
                     _check_dates(issuer, now)
                     return
                 if below >= _DEEPEST:
                     raise _refused("the chain is too long")
-                self._climb(issuer, now, below + 1)
+                self._climb(issuer, now, below + 1, role)
                 return
             except OapError as error:
                 wrong = error
@@ -211,11 +231,24 @@ def _check_dates(certificate: x509.Certificate, now: datetime) -> None:
         raise OapError(EAUTH, f"{of} expired on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
 
 
-def _check_leaf(certificate: x509.Certificate) -> None:
-    _check_strength(certificate)
-    for extension in _critical(certificate):
-        if isinstance(extension.value, x509.ExtendedKeyUsage) and not any(use in extension.value for use in _USES):
-            raise _refused("it is for other uses only")
+def _check_use(certificate: x509.Certificate, role: Role | None) -> None:
+    """What a certificate says that its key is for counts, whether it insists on it or not. Most say nothing."""
+    for extension in certificate.extensions:
+        if isinstance(extension.value, x509.KeyUsage) and not extension.value.digital_signature:
+            raise _refused("its key is not for signatures (key usage)")
+    _check_extended_use(certificate, role, "it")
+
+
+def _check_extended_use(certificate: x509.Certificate, role: Role | None, what: str) -> None:
+    """The same of an issuer means what those are for that it issues."""
+    wanted = [_USES[role]] if role is not None else list(_USES.values())
+    for extension in certificate.extensions:
+        uses = extension.value
+        if not isinstance(uses, x509.ExtendedKeyUsage) or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in uses:
+            continue
+        if not any(oid in uses for _, oid in wanted):
+            names = " or ".join(name for name, _ in wanted)
+            raise _refused(f"{what} is for other uses only: extended key usage without {names}")
 
 
 def _check_issuer(issuer: x509.Certificate, below: int) -> None:
@@ -263,9 +296,11 @@ def _check_strength(certificate: x509.Certificate) -> None:
 
 # --- texts and details
 
+_REFUSED = "the peer's certificate is refused: "
+
 
 def _refused(why: str) -> OapError:
-    return OapError(EAUTH, f"the peer's certificate is refused: {why}")
+    return OapError(EAUTH, f"{_REFUSED}{why}")
 
 
 def _text(name: x509.Name) -> str:
@@ -305,6 +340,8 @@ def _reading() -> Iterator[None]:
     except (
         ValueError,
         TypeError,
+        # Version 48 for a kind of string that it does not know.
+        KeyError,
         UnsupportedAlgorithm,
         x509.InvalidVersion,
         x509.DuplicateExtension,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ouroboros.control.oap.negotiation import AVAILABLE
-from ouroboros.control.oap.session import ECRYPT, Encryption, OapError, Policy
+from ouroboros.oap.negotiation import AVAILABLE
+from ouroboros.oap.session import ECRYPT, Encryption, OapError, Policy
 from ouroboros.wire.suites import CIPHERS, HASHES, KEX_BY_NAME
 
 #: The prototype cuts a line in two here.
@@ -30,11 +30,20 @@ _STRENGTHS = ("128", "192", "256")
 def parse_encryption(path: str, file: bytes) -> Encryption | None:
     """Read an `enc.conf`: None when it says `none`, the defaults when it is empty. Raises `OapError` naming the line."""
     values: dict[str, str] = {}
+    nothing = None
     for where, line in _lines(path, file):
         if line == "none":
-            return None
+            nothing = where
+            continue
         key, value = _pair(where, line, tuple(_VALUES))
         values[key] = _one_of(where, key, value, _VALUES[key])
+    if nothing is not None and values:
+        # The prototype forgets what is before it and ignores what is behind it: a flow in clear that somebody meant to be
+        # encrypted.
+        key, value = next(iter(values.items()))
+        raise _wrong(nothing, f"'none' and {key}={value} contradict each other: have one of them")
+    if nothing is not None:
+        return None
     mode = values.pop("kem_mode", "server")
     encryption = Encryption(**values, client_encapsulates=mode == "client")
     if encryption.client_encapsulates and not encryption.exchange.kem:

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import msgspec
 
-from ouroboros.control.oap.files import parse_encryption, parse_policy
-from ouroboros.control.oap.session import EAUTH, ECRYPT, Encryption, OapError, Policy, Settings
+from ouroboros.oap.files import parse_encryption, parse_policy
+from ouroboros.oap.session import EAUTH, ECRYPT, Encryption, OapError, Policy, Settings
 
 if TYPE_CHECKING:
-    from ouroboros.control.oap.certificates import Credentials, TrustStore
-    from ouroboros.control.oap.exchange import PublishedKey, StaticKey
+    from ouroboros.oap.certificates import Credentials, TrustStore
+    from ouroboros.oap.exchange import PublishedKey, StaticKey
 
 Reader = Callable[[str], bytes | None]
 Side = Literal["server", "client"]
@@ -47,16 +47,24 @@ _IN_DIRECTORY = Paths()
 
 
 def load_settings(
-    read: Reader, side: Side, name: str, trust: TrustStore | None = None, paths: Paths = _IN_DIRECTORY
+    read: Reader,
+    side: Side,
+    name: str,
+    trust: TrustStore | None = None,
+    paths: Paths = _IN_DIRECTORY,
+    root: str = "",
 ) -> Settings:
-    """What protects flows for, or to, a name. Raises `OapError` for the first file that is wrong, naming it."""
-    files = _Files(read, side, name)
+    """What protects flows for, or to, a name. Raises `OapError` for the first file that is wrong, naming it.
+
+    `root`: path of the directory, with a slash behind it, which goes before every path.
+    """
+    files = _Files(read, side, name, root)
     encryption = files.encryption(paths.encryption)
     policy = files.policy()
     if side == "client":
         if policy.peers:
             raise OapError(
-                ECRYPT, f"client/{name}/policy.conf: allow= is for server/{name}; a server has one name only"
+                ECRYPT, f"{root}client/{name}/policy.conf: allow= is for server/{name}; a server has one name only"
             )
         published = files.published() if encryption is not None and encryption.client_encapsulates else None
         return Settings(encryption, policy, files.credentials(paths), trust, published)
@@ -67,7 +75,7 @@ def load_trust(cacert: Mapping[str, bytes], untrusted: Mapping[str, bytes]) -> T
     """The CA store, by the files in its two directories; None when they are empty. Raises `OapError` naming a bad one."""
     if not cacert and not untrusted:
         return None
-    from ouroboros.control.oap.certificates import TrustStore
+    from ouroboros.oap.certificates import TrustStore
 
     try:
         return TrustStore(cacert, untrusted)
@@ -83,9 +91,9 @@ def has_directory(name: str) -> bool:
 class _Files:
     """The files of one name."""
 
-    def __init__(self, read: Reader, side: Side, name: str) -> None:
-        self._read_file = read
-        self._directory = f"{side}/{name}" if has_directory(name) else None
+    def __init__(self, read: Reader, side: Side, name: str, root: str) -> None:
+        self._read_file, self._side = read, side
+        self._directory = f"{root}{side}/{name}" if has_directory(name) else None
 
     def encryption(self, path: str | None) -> Encryption | None:
         found, file = self._read("enc.conf", path, ECRYPT)
@@ -103,12 +111,17 @@ class _Files:
         if certificate is None or key is None:
             here, missing = (key_path, crt_path) if certificate is None else (crt_path, key_path)
             raise OapError(EAUTH, f"there is {here}, but no {missing} that belongs to it")
-        from ouroboros.control.oap.certificates import Credentials
+        from ouroboros.oap.certificates import Credentials
 
         try:
-            return Credentials(certificate, key)
+            credentials = Credentials(certificate, key)
         except ValueError as error:
             raise OapError(EAUTH, f"{crt_path}, {key_path}: {error}") from error
+        try:
+            credentials.check_use(self._side)
+        except ValueError as error:
+            raise OapError(EAUTH, f"{crt_path}: {error}") from error
+        return credentials
 
     def published(self) -> PublishedKey | None:
         return next(iter(self._keys(("kex.srv.pub.pem", "kex.srv.pub.raw"), _published)), None)
@@ -145,12 +158,12 @@ class _Files:
 
 
 def _published(file: bytes) -> PublishedKey:
-    from ouroboros.control.oap.exchange import PublishedKey
+    from ouroboros.oap.exchange import PublishedKey
 
     return PublishedKey(file)
 
 
 def _static(file: bytes) -> StaticKey:
-    from ouroboros.control.oap.exchange import StaticKey
+    from ouroboros.oap.exchange import StaticKey
 
     return StaticKey(file)

@@ -18,9 +18,9 @@ from cryptography.hazmat.primitives.asymmetric.x448 import X448PrivateKey, X448P
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from ouroboros.control.oap import encodings
-from ouroboros.control.oap.derivation import Shared
-from ouroboros.control.oap.session import Random
+from ouroboros.oap import encodings
+from ouroboros.oap.derivation import Shared
+from ouroboros.oap.session import Random
 from ouroboros.wire.suites import KEX_BY_NAME
 
 

@@ -8,9 +8,9 @@ and a source of randomness are arguments; the latter has to be `random.SystemRan
 import than everything else in a node.
 """
 
-from ouroboros.control.oap.handshake import ClientHandshake, Received, Server
-from ouroboros.control.oap.negotiation import asking
-from ouroboros.control.oap.session import (
+from ouroboros.oap.handshake import ClientHandshake, Received, Server
+from ouroboros.oap.negotiation import asking
+from ouroboros.oap.session import (
     EAUTH,
     ECRYPT,
     Encryption,
@@ -18,6 +18,7 @@ from ouroboros.control.oap.session import (
     Policy,
     Session,
     Settings,
+    refusal,
 )
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "Session",
     "Settings",
     "asking",
+    "refusal",
 ]

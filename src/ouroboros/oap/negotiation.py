@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
-from ouroboros.control.oap.encodings import CIPHERTEXT_SIZES, identify
-from ouroboros.control.oap.session import ECRYPT, Encryption, OapError, Policy, Settings
+from ouroboros.oap.encodings import CIPHERTEXT_SIZES, identify
+from ouroboros.oap.session import ECRYPT, Encryption, OapError, Policy, Settings
 from ouroboros.wire.oap import ID_SIZE, Header
 from ouroboros.wire.suites import (
     CIPHER_BY_NUMBER,
@@ -26,6 +26,7 @@ from ouroboros.wire.suites import (
 #: What this node can do. `cryptography` has no ML-KEM-512.
 AVAILABLE = tuple(kex.name for kex in KEXES if kex.name != "ML-KEM-512")
 
+#: What derives the key when neither side names a hash.
 _DEFAULT_KDF = HASH_BY_NAME["sha256"]
 
 # The strongest exchange that every build of the prototype has: a server refuses a weaker one than its own, and gives no

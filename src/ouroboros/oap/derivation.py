@@ -5,13 +5,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 
-from ouroboros.wire.suites import HASH_BY_NAME, Hash
+from ouroboros.wire.suites import Hash
 
 #: Bytes of the key of a flow, whatever its cipher takes of them.
 KEY_SIZE = 32
-
-#: What derives the key when neither side names a hash.
-DEFAULT_KDF = HASH_BY_NAME["sha256"]
 
 _DHE = b"o7s-ossl-dhe"
 _KEM = b"o7s-ossl-encap"
