@@ -9,8 +9,9 @@ bytes   field        meaning
 0–3     magic        `pyO7`
 4       version      1
 5       flags        what the sender of the blob can do: `DEALLOC`, `FRAGMENTS`, `SACK`, `CREDIT`, `CRC`,
-                      `REPLAY`
-6–7     max_packet   the largest packet of the flow, without the endpoint id, that the sender receives whole
+                      `REPLAY`, `RETRY`
+6–7     max_packet   the largest packet of the flow, without the endpoint id, that the sender receives whole; from
+                      `LEAST_PACKET` on
 8–11    window       the most FRCP packets beyond the last one read that the sender takes
 12–27   request      a random number of the allocation, the same in all repetitions of its request
 ======= ============ ==========================================================================================
@@ -39,6 +40,13 @@ CREDIT = 8
 CRC = 16
 #: The IVs of an encrypted flow tell epoch, sender and number, so that the receiver rejects packets that came before.
 REPLAY = 32
+#: A request is sent again with a cookie when it is asked for one. So it comes from where it says, if the engine lets it in.
+RETRY = 64
+
+#: The largest `max_packet` that can be said, and the smallest that is believed: header, checksum, what a cipher adds, and a
+#: bit of a message fit in.
+LONGEST_PACKET = 0xFFFF
+LEAST_PACKET = 128
 
 _LAYOUT = struct.Struct(">4sBBHI16s")
 
@@ -70,6 +78,6 @@ def decode(data: bytes) -> Extension | None:
     if len(data) < LENGTH or data[:4] != MAGIC:
         return None
     _, version, flags, max_packet, window, request = _LAYOUT.unpack_from(data)
-    if version < VERSION or max_packet == 0:
+    if version < VERSION or max_packet < LEAST_PACKET:
         return None
     return Extension(flags, max_packet, window, request)

@@ -7,6 +7,7 @@ its size is settled by the request. Whether a header is true is not decided here
 from __future__ import annotations
 
 import struct
+from typing import NoReturn
 
 import msgspec
 
@@ -50,10 +51,14 @@ class Header(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if len(self.id) != ID_SIZE:
             raise ValueError(f"the id of an allocation has {ID_SIZE} bytes, not {len(self.id)}")
-        for field, largest in (("certificate", _LENGTH), ("kex", _KEX_LENGTH), ("data", _LENGTH)):
-            size = len(getattr(self, field))
-            if size > largest:
-                raise ValueError(f"the {field} has {size} bytes; an allocation takes {largest}")
+        if len(self.certificate) > _LENGTH or len(self.kex) > _KEX_LENGTH or len(self.data) > _LENGTH:
+            self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        """Say which part is too long."""
+        parts = (("certificate", _LENGTH), ("kex", _KEX_LENGTH), ("data", _LENGTH))
+        field, largest = next((field, most) for field, most in parts if len(getattr(self, field)) > most)
+        raise ValueError(f"the {field} has {len(getattr(self, field))} bytes; an allocation takes {largest}")
 
     @property
     def signed_part(self) -> bytes:

@@ -8,14 +8,19 @@ EID 0 is for management: 47 bytes that are the same for all messages, and what t
     EID 0 | s_eid | d_eid | response | bandwidth | delay | loss | ber | max_gap | timeout | code | availability | in_order
     0       4       8       12         16          24      28     32    36        40        44     45             46
 
-Numbers are big-endian. `decode` takes the bytes of a stranger and gives one of the messages below, or raises `ProtocolError`
-naming the field.
+Numbers are big-endian. Between two nodes of ours the eight bytes at 8 are for a cookie, in a request and in the answer that
+asks for it once more, and those at 16 for the checksum of a reply.
+
+`decode` takes the bytes of a stranger and gives one of the messages below, or raises `ProtocolError` naming the field.
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
+import zlib
+from enum import IntEnum
+from functools import lru_cache
 
 import msgspec
 
@@ -32,35 +37,50 @@ EID_LENGTH = 4
 #: No endpoint has one of these: 0 is management, the other is what the C prototype uses for "not set".
 RESERVED_EIDS = (0, 0xFFFFFFFF)
 
-FLOW_REQUEST = 1
-FLOW_REPLY = 2
-#: The prototype ignores these three. The last one is handled where packets are.
-FLOW_DEALLOC = 0x71
-FLOW_DEALLOC_ACK = 0x72
-RAW_CREDIT = 0x73
+
+class Code(IntEnum):
+    """What a management datagram is. The prototype ignores those from 0x71 on."""
+
+    FLOW_REQUEST = 1
+    FLOW_REPLY = 2
+    FLOW_DEALLOC = 0x71
+    FLOW_DEALLOC_ACK = 0x72
+    #: Credit of raw flows is no message for `decode`: the engine sends and takes it.
+    RAW_CREDIT = 0x73
+    #: The engine sends it, to those that have to prove their address.
+    FLOW_RETRY = 0x74
+
 
 #: The `response` of a `FlowDealloc` when the program died (`flows.md` 11: EFLOWPEER).
 _DIED = -1006
 
 _FIXED = struct.Struct(">IIIiQIIIIIBBB")
+_COOKIE = struct.Struct(">Q")
+_COOKIE_AT = 8
+#: What stands in front of the checksum of a reply.
+_CHECKED = int.from_bytes(b"pyO7") << 32
+_CHECK_AT = 16
 _DIGEST_LENGTH = 16
 #: Room that is left for the bytes of OAP.
 REQUEST_OAP_LENGTH = MANAGEMENT_LENGTH - _FIXED.size - _DIGEST_LENGTH
 REPLY_OAP_LENGTH = MANAGEMENT_LENGTH - _FIXED.size
 
 
+@lru_cache(4096)
 def digest_of(name: str) -> bytes:
     """What stands for a name in a request. Its hexadecimal digits are the host name under which the name is looked up."""
     return hashlib.md5(name.encode(), usedforsecurity=False).digest()
 
 
 class FlowRequest(msgspec.Struct, frozen=True):
-    """`eid`: of the requester. `qos` travels without `cypher_s`. `digest`: of the name. `oap`: opaque here."""
+    """`eid`: of the requester. `qos` travels without `cypher_s`. `digest`: of the name. `oap`: opaque here. `cookie`: proves
+    the address of the requester; 0 without one. On the wire it is mixed with the checksum of the rest."""
 
     eid: int
     qos: QoSSpec
     digest: bytes
     oap: bytes
+    cookie: int = 0
 
     def encode(self) -> bytes:
         qos = self.qos
@@ -75,24 +95,29 @@ class FlowRequest(msgspec.Struct, frozen=True):
             qos.ber,
             qos.max_gap,
             qos.timeout,
-            FLOW_REQUEST,
+            Code.FLOW_REQUEST,
             qos.availability,
             qos.in_order,
         )
-        return _checked(fixed + self.digest + self.oap)
+        data = _checked(fixed + self.digest + self.oap)
+        return _with(data, _COOKIE_AT, self.cookie ^ zlib.crc32(data)) if self.cookie else data
 
 
 class FlowReply(msgspec.Struct, frozen=True):
     """`eid`: of the requester. `response`: 0, or the negative code of a refusal, which has neither `peer_eid`, the
-    acceptor's, nor `oap`."""
+    acceptor's, nor `oap`. `timeout`: of the flow, milliseconds, where the acceptor shortened it and tells a node of
+    ours; else 0. `checked`: with a checksum, which is right."""
 
     eid: int
     peer_eid: int
     response: int
     oap: bytes
+    timeout: int = 0
+    checked: bool = False
 
     def encode(self) -> bytes:
-        return _checked(_fixed(FLOW_REPLY, self.eid, self.peer_eid, self.response) + self.oap)
+        data = _checked(_fixed(Code.FLOW_REPLY, self.eid, self.peer_eid, self.response, self.timeout) + self.oap)
+        return _with(data, _CHECK_AT, _CHECKED | zlib.crc32(data)) if self.checked else data
 
 
 class FlowDealloc(msgspec.Struct, frozen=True):
@@ -104,7 +129,7 @@ class FlowDealloc(msgspec.Struct, frozen=True):
     died: bool = False
 
     def encode(self) -> bytes:
-        return _fixed(FLOW_DEALLOC, self.eid, self.peer_eid, _DIED if self.died else 0)
+        return _fixed(Code.FLOW_DEALLOC, self.eid, self.peer_eid, _DIED if self.died else 0)
 
 
 class FlowDeallocAck(msgspec.Struct, frozen=True):
@@ -114,14 +139,30 @@ class FlowDeallocAck(msgspec.Struct, frozen=True):
     peer_eid: int
 
     def encode(self) -> bytes:
-        return _fixed(FLOW_DEALLOC_ACK, self.eid, self.peer_eid)
+        return _fixed(Code.FLOW_DEALLOC_ACK, self.eid, self.peer_eid)
 
 
+class FlowRetry(msgspec.Struct, frozen=True):
+    """A request has to come again, with this cookie. `eid`: of the requester."""
+
+    eid: int
+    cookie: int
+
+    def encode(self) -> bytes:
+        return _with(_fixed(Code.FLOW_RETRY, self.eid, 0), _COOKIE_AT, self.cookie)
+
+
+#: What is said in all layers with flows; a `FlowRetry` only over UDP.
 Message = FlowRequest | FlowReply | FlowDealloc | FlowDeallocAck
 
 
-def _fixed(code: int, s_eid: int, d_eid: int, response: int = 0) -> bytes:
-    return _FIXED.pack(0, s_eid, d_eid, response, 0, 0, 0, 0, 0, 0, code, 0, 0)
+def _fixed(code: int, s_eid: int, d_eid: int, response: int = 0, timeout: int = 0) -> bytes:
+    return _FIXED.pack(0, s_eid, d_eid, response, 0, 0, 0, 0, 0, timeout, code, 0, 0)
+
+
+def _with(data: bytes, at: int, value: int) -> bytes:
+    """The same with a number of eight bytes in that place."""
+    return data[:at] + _COOKIE.pack(value) + data[at + _COOKIE.size :]
 
 
 def _checked(data: bytes) -> bytes:
@@ -133,7 +174,7 @@ def _checked(data: bytes) -> bytes:
 # --- decoding
 
 
-def decode(data: bytes) -> Message:
+def decode(data: bytes) -> Message | FlowRetry:
     """The message in a datagram, its EID included."""
     if len(data) > MANAGEMENT_LENGTH:
         raise ProtocolError(f"length: {len(data)} bytes; a management datagram has at most {MANAGEMENT_LENGTH}")
@@ -144,29 +185,49 @@ def decode(data: bytes) -> Message:
         raise ProtocolError(f"EID: {eid} where a management datagram has 0")
     rest = data[_FIXED.size :]
     match code:
-        case 1:
-            return _decode_request(_eid("s_eid", s_eid), _qos(qos, availability, in_order), rest)
-        case 2:
-            return _decode_reply(_eid("s_eid", s_eid), d_eid, response, rest)
-        case 0x71:
+        case Code.FLOW_REQUEST:
+            cookie = _number(data, _COOKIE_AT)
+            cookie ^= zlib.crc32(_with(data, _COOKIE_AT, 0)) if cookie else 0
+            return _decode_request(_eid("s_eid", s_eid), qos_of(qos, availability, in_order), rest, cookie)
+        case Code.FLOW_REPLY:
+            checked = _check(data)
+            return _decode_reply(_eid("s_eid", s_eid), d_eid, response, rest, qos[-1], checked)
+        case Code.FLOW_DEALLOC:
             # Whatever the reason is: only 0 says that nothing is missing.
             return FlowDealloc(_eid("s_eid", s_eid), _eid("d_eid", d_eid), _response(response) != 0)
-        case 0x72:
+        case Code.FLOW_DEALLOC_ACK:
             return FlowDeallocAck(_eid("s_eid", s_eid), _eid("d_eid", d_eid))
+        case Code.FLOW_RETRY:
+            return FlowRetry(_eid("s_eid", s_eid), _number(data, _COOKIE_AT))
     raise ProtocolError(f"code: {code:#x} is none that is known")
 
 
-def _decode_request(eid: int, qos: QoSSpec, rest: bytes) -> FlowRequest:
+def _number(data: bytes, at: int) -> int:
+    (number,) = _COOKIE.unpack_from(data, at)
+    return int(number)
+
+
+def _check(data: bytes) -> bool:
+    """Whether a reply has a checksum."""
+    check = _number(data, _CHECK_AT)
+    if check >> 32 != _CHECKED >> 32:
+        return False
+    if check != _CHECKED | zlib.crc32(_with(data, _CHECK_AT, 0)):
+        raise ProtocolError("checksum: it is another one, so the reply was damaged")
+    return True
+
+
+def _decode_request(eid: int, qos: QoSSpec, rest: bytes, cookie: int) -> FlowRequest:
     if len(rest) < _DIGEST_LENGTH:
         raise ProtocolError(f"digest: {len(rest)} bytes of {_DIGEST_LENGTH}")
-    return FlowRequest(eid, qos, rest[:_DIGEST_LENGTH], rest[_DIGEST_LENGTH:])
+    return FlowRequest(eid, qos, rest[:_DIGEST_LENGTH], rest[_DIGEST_LENGTH:], cookie)
 
 
-def _decode_reply(eid: int, peer_eid: int, response: int, rest: bytes) -> FlowReply:
+def _decode_reply(eid: int, peer_eid: int, response: int, rest: bytes, timeout: int, checked: bool) -> FlowReply:
     if _response(response) < 0:
         # The prototype puts an EID of its own here that it never uses; bytes behind a refusal mean nothing.
-        return FlowReply(eid, 0, response, b"")
-    return FlowReply(eid, _eid("d_eid", peer_eid), 0, rest)
+        return FlowReply(eid, 0, response, b"", checked=checked)
+    return FlowReply(eid, _eid("d_eid", peer_eid), 0, rest, timeout, checked)
 
 
 def _response(value: int) -> int:
@@ -181,7 +242,8 @@ def _eid(field: str, value: int) -> int:
     return value
 
 
-def _qos(values: list[int], availability: int, in_order: int) -> QoSSpec:
+def qos_of(values: list[int], availability: int, in_order: int) -> QoSSpec:
+    """The QoS of a request: its words in the order bandwidth, delay, loss, ber, max_gap, timeout, and its two bytes."""
     bandwidth, delay, loss, ber, max_gap, timeout = values
     return QoSSpec(
         delay=delay,

@@ -9,20 +9,20 @@ after a `Granted` gives the flow back: nobody took it.
 from __future__ import annotations
 
 import struct
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_args
 
 import msgspec
 
-from ouroboros.errors import ProtocolError
+from ouroboros._values import plain_text, whole_number
+from ouroboros.errors import IpcpBootstrapError, ProtocolError
 from ouroboros.qos import QoSSpec
 from ouroboros.security import FlowSecurity
+from ouroboros.settings import AnySettings
 
 #: Raised by one whenever a message changes; a node answers a client of another version with `Failed`. The client of C
 #: programs, `rust/client/src/message.rs`, has the same number.
-VERSION = 4
-
-#: Names, layers and programs are at most this many bytes of UTF-8 (C prototype: 255).
-NAME_LENGTH = 255
+VERSION = 7
 
 #: The largest answer, bytes. A list of 100 000 names fits.
 MESSAGE_LENGTH = 64 << 20
@@ -51,15 +51,18 @@ class Hello(_Message, frozen=True):
 
 
 class Alloc(_Message, frozen=True):
-    """Ask for a flow to a name. `timeout`: seconds to wait for an acceptor, None for the node's default."""
+    """Ask for a flow to a name. `timeout`: seconds to wait for an acceptor, None for the node's default, infinity for no
+    limit. With `wait`, also for somebody who serves the name at all, here or elsewhere."""
 
     name: str
     qos: QoSSpec
     timeout: float | None
+    wait: bool = False
 
 
 class Accept(_Message, frozen=True):
-    """Wait for a flow to a name bound to this process; with `name`, bind it first. `timeout` None: no limit."""
+    """Wait for a flow to `name`, and bind this process to it first; None for any name that this process is bound to.
+    `timeout` None: no limit."""
 
     name: str | None
     timeout: float | None
@@ -157,40 +160,52 @@ class CreateIpcp(_Message, frozen=True):
     type: str
 
 
-class UdpOptions(msgspec.Struct, frozen=True, array_like=True):
-    """Settings of a UDP layer. `ip`: our address. `dns`: a name server, which is refused unless it stands for none.
-    `peers`: where names are, as `NAME@ADDRESS` or `NAME@ADDRESS:PORT`."""
-
-    ip: str
-    port: int = 3435
-    dns: str = ""
-    peers: list[str] = []
-
-
 class BootstrapIpcp(_Message, frozen=True):
-    """`hash`: directory hash, "SHA3_224" to "SHA3_512". `impair`: what happens to the packets of a local or UDP layer, in
-    the words of `control.impairment`; None for none, ever. `udp`: for the types over UDP. Answered by the id."""
+    """`settings`: of its type; None for the defaults. Answered by the id."""
 
     ipcp: int
     layer: str
-    hash: str
-    impair: str | None = None
-    udp: UdpOptions | None = None
+    settings: AnySettings | None = None
 
 
 class ImpairIpcp(_Message, frozen=True):
-    """Change what happens to the packets of a local or UDP layer, in the words of `control.impairment`."""
+    """Change what happens to the packets of a local or UDP layer, in the words of `layers.impairment`."""
 
     ipcp: int
     impair: str
 
 
 class ChangePeers(_Message, frozen=True):
-    """Change where a UDP layer looks for names: entries as in `UdpOptions.peers`. All of it is done, or nothing."""
+    """Change where a UDP layer looks for names: entries as in `Udp4Config.peers`. All of it is done, or nothing."""
 
     ipcp: int
     add: list[str]
     remove: list[str]
+
+
+class EnrollIpcp(_Message, frozen=True):
+    """Make an IPC process a member of the layer of the member that is asked by `name`. Answered by the id."""
+
+    ipcp: int
+    name: str
+
+
+class ConnectIpcp(_Message, frozen=True):
+    """Connect a part of an IPC process to that of the neighbour which is asked by `name`. `component`: "Data Transfer" or
+    "Management". `qos`: of the flow between the two."""
+
+    ipcp: int
+    component: str
+    name: str
+    qos: QoSSpec
+
+
+class DisconnectIpcp(_Message, frozen=True):
+    """Undo `ConnectIpcp`."""
+
+    ipcp: int
+    component: str
+    name: str
 
 
 class DestroyIpcp(_Message, frozen=True):
@@ -228,7 +243,7 @@ class Granted(_Message, frozen=True):
     longest message that the flow takes, bytes.
 
     `security`: of an encrypted flow. `suite`, `key`: when it is the programs that encrypt, the number of the cipher and its
-    32 bytes.
+    32 bytes. `name`: what the flow was asked for, a name or a broadcast layer.
     """
 
     flow_id: int
@@ -238,6 +253,7 @@ class Granted(_Message, frozen=True):
     security: FlowSecurity | None = None
     suite: int = 0
     key: bytes = b""
+    name: str = ""
 
     def __repr__(self) -> str:
         # A message may end up in a log, and the key must not.
@@ -258,10 +274,73 @@ class NameEntry(msgspec.Struct, frozen=True):
     layers: list[str]
 
 
+class LocalDetails(msgspec.Struct, frozen=True, tag="local"):
+    """`impair`: what happens to packets of an impaired layer, and to how many of them."""
+
+    impair: str = ""
+    delivered: int = 0
+    lost: int = 0
+    duplicated: int = 0
+    reordered: int = 0
+
+
+class BroadcastDetails(msgspec.Struct, frozen=True, tag="broadcast"):
+    """`lost`: packets, by member."""
+
+    members: int = 0
+    lost: int = 0
+
+
+class UdpDetails(msgspec.Struct, frozen=True, tag="udp"):
+    """`impair`: what happens to packets, "" when nothing does."""
+
+    impair: str = ""
+    address: str = ""
+    peers: tuple[str, ...] = ()
+
+
+class ConnectionEntry(msgspec.Struct, frozen=True):
+    """A connection of a member of a unicast layer with a neighbour. `component`: as of `ConnectIpcp`, or "Enrollment".
+    `name`: of the neighbour, or what was asked for. `peer`: as of `FlowEntry`. `state`: "up", "silent" or "missing": it is
+    asked for again. `since`: when it came to be, seconds of the monotonic clock of its host; 0 for one that is missing."""
+
+    component: str
+    name: str
+    address: str
+    peer: str
+    state: str
+    since: float
+
+
+class RouteEntry(msgspec.Struct, frozen=True):
+    """The way to a member of a unicast layer. `via`: addresses of the neighbours that lead there, the first in use first."""
+
+    address: str
+    hops: int
+    via: tuple[str, ...]
+    peer: str
+
+
+class UnicastDetails(msgspec.Struct, frozen=True, tag="unicast"):
+    """`registered`: names of this node in the layer. `kept`: how many names of others the member keeps for the layer."""
+
+    address: str = ""
+    connections: tuple[ConnectionEntry, ...] = ()
+    routes: tuple[RouteEntry, ...] = ()
+    registered: tuple[str, ...] = ()
+    kept: int = 0
+
+
+Details = LocalDetails | BroadcastDetails | UdpDetails | UnicastDetails
+
+#: Fields of details that a type does not have.
+_ABSENT = {field: value for kind in get_args(Details) for field, value in msgspec.structs.asdict(kind()).items()}
+
+
 class IpcpEntry(msgspec.Struct, frozen=True):
-    """`state`: "boot" before it is bootstrapped, then "operational", and "opening" in between; `layer` is empty before.
-    `lost`: packets, by member. `impair`: what happens to packets, "" when they go directly; the counts behind it are of
-    packets of such a layer. `address`, `peers`, `counters`: of a layer over UDP."""
+    """`state`: "boot" before it is bootstrapped, then "operational", and "opening" in between; `layer` is empty before. One
+    that is dead is "failed: " and the reason. `details`: what its type has to say. Their fields can be read here, too; those
+    of another type are at their defaults."""
 
     id: int
     name: str
@@ -269,15 +348,22 @@ class IpcpEntry(msgspec.Struct, frozen=True):
     state: str
     layer: str
     hash: str
-    members: int = 0
-    lost: int = 0
-    impair: str = ""
-    delivered: int = 0
-    duplicated: int = 0
-    reordered: int = 0
-    address: str = ""
-    peers: list[str] = []
+    details: Details | None = None
     counters: dict[str, int] = {}
+
+    def __getattr__(self, field: str) -> Any:  # noqa: ANN401
+        if field not in _ABSENT:
+            raise AttributeError(f"IpcpEntry has no field {field!r}")
+        return getattr(self.details, field, _ABSENT[field])
+
+
+def with_counters(entry: IpcpEntry, counted: Mapping[str, int]) -> IpcpEntry:
+    """The entry with what the engine has counted: where its type shows that, or else among its counters."""
+    details = entry.details
+    if details is not None and (shown := set(details.__struct_fields__) & set(counted)):
+        details = msgspec.structs.replace(details, **{field: counted[field] for field in shown})
+        return msgspec.structs.replace(entry, details=details)
+    return msgspec.structs.replace(entry, counters={**entry.counters, **counted})
 
 
 class FlowEntry(msgspec.Struct, frozen=True):
@@ -297,7 +383,20 @@ class FlowEntry(msgspec.Struct, frozen=True):
     counters: dict[str, int] = {}
 
 
+class ShareEntry(msgspec.Struct, frozen=True):
+    """What a user other than the owner has of a shared node. `kind`: as in `control.shares`. `limit`: its share. `refused`:
+    how often it wanted more."""
+
+    user: int
+    kind: str
+    held: int
+    limit: int
+    refused: int = 0
+
+
 class NodeEntry(msgspec.Struct, frozen=True):
+    """`shares`: of the user who asks; the owner sees those of all."""
+
     version: str
     pid: int
     embedded: bool
@@ -305,6 +404,7 @@ class NodeEntry(msgspec.Struct, frozen=True):
     processes: int
     flows: int
     names: int
+    shares: list[ShareEntry] = []
 
 
 Request = (
@@ -326,6 +426,9 @@ Request = (
     | BootstrapIpcp
     | ImpairIpcp
     | ChangePeers
+    | EnrollIpcp
+    | ConnectIpcp
+    | DisconnectIpcp
     | DestroyIpcp
     | ListIpcps
     | ListFlows
@@ -335,7 +438,16 @@ Answer = Done | Failed | Granted
 
 _T = TypeVar("_T")
 _PREFIX = struct.Struct(">I")
-_encoder = msgspec.msgpack.Encoder()
+#: Bytes in which the type of a message is.
+_KIND = 32
+
+
+def _plain(value: Any) -> str | int:  # noqa: ANN401
+    """What msgspec does not take by itself: text of a subclass of `str`, whole numbers of types that are not Python's."""
+    return plain_text(value) if isinstance(value, str) else whole_number(value)
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
 _request_decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
 _answer_decoder: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
 
@@ -347,8 +459,15 @@ def encode(message: Request | Answer) -> bytes:
 
 
 def decode_request(body: bytes) -> Request:
-    """Parse a request; raise `ProtocolError` when it is none."""
-    return _decode(_request_decoder, body)
+    """Parse a request; raise `ProtocolError` when it is none, `IpcpBootstrapError` for settings that no layer can have."""
+    try:
+        return _decode(_request_decoder, body)
+    except ProtocolError as error:
+        # Settings check themselves, and nothing else in that request does.
+        wrong = error.__cause__ and error.__cause__.__cause__
+        if wrong is not None and BootstrapIpcp.__name__.encode() in body[:_KIND]:
+            raise IpcpBootstrapError(str(wrong)) from error
+        raise
 
 
 def decode_answer(body: bytes) -> Answer:
@@ -371,6 +490,14 @@ class MessageReader:
     def __init__(self, limit: int = MESSAGE_LENGTH) -> None:
         self._buffer = bytearray()
         self._limit = limit
+
+    @property
+    def missing(self) -> int:
+        """Bytes that are missing of the next message, or, before it is known, of its length."""
+        if len(self._buffer) < _PREFIX.size:
+            return _PREFIX.size - len(self._buffer)
+        (length,) = _PREFIX.unpack_from(self._buffer)
+        return max(0, _PREFIX.size + int(length) - len(self._buffer))
 
     def feed(self, data: bytes) -> None:
         self._buffer += data

@@ -1,0 +1,1 @@
+"""Messages between members of a unicast layer, byte by byte. Pure. Source: `unicast-control.md` and `unicast-data.md`."""
