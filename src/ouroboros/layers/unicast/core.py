@@ -1,0 +1,65 @@
+"""What the parts of a member share: who it is, what the layer agreed on, counters, and the ways out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from ouroboros.errors import OuroborosError
+from ouroboros.layers.effects import SendMessage, SendPdu, Warn
+from ouroboros.layers.face import Host, Posts, Task
+from ouroboros.settings import UnicastConfig, UnicastSettings
+
+#: Endpoint ids of the components of a member.
+ALLOCATOR = 0
+DIRECTORY = 1
+#: No address.
+NOWHERE = 0
+
+
+class Core:
+    """Identity and output of one member. `layer`, `settings` and `address` are there from bootstrap or enrollment on."""
+
+    def __init__(self, id: int, name: str, host: Host) -> None:
+        self.id = id
+        #: Of the IPC process.
+        self.name = name
+        self.host = host
+        self.settings = UnicastSettings()
+        self.layer = ""
+        self.address = NOWHERE
+        #: A random number that stands for the member, also after a restart.
+        self.node = 0
+        #: Layers below it, itself counted.
+        self.rank = 1
+        #: What is counted; `docs/unicast.md` says what each means.
+        self.counters: Counter[str] = Counter()
+
+    @property
+    def config(self) -> UnicastConfig:
+        """What the layer agreed on, but for the hash of names."""
+        return self.settings.unicast
+
+    def message(self, fd: int, data: bytes) -> None:
+        """One packet to the other end of a lower flow that was not handed over."""
+        self.host.effects.append(SendMessage(self.id, fd, data))
+
+    def send(self, destination: int, eid: int, data: bytes) -> None:
+        """One packet to a component of the member with that address."""
+        self.host.effects.append(SendPdu(self.id, destination, eid, data))
+
+    def warn(self, text: str, *, error: bool = False) -> None:
+        self.host.effects.append(Warn(text, error))
+
+
+class Then(Task):
+    """A task within a member: its answer is told at once."""
+
+    def __init__(self, answer: Callable[[object], None]) -> None:
+        super().__init__(Posts(), answer)
+
+    def done(self, value: object = None) -> None:
+        self._tell(value)
+
+    def failed(self, error: OuroborosError) -> None:
+        self._tell(error)

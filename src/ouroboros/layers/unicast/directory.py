@@ -1,0 +1,433 @@
+"""The directory of a unicast layer: which members have which names. Each name is kept by the few members next to its digest.
+
+::
+
+    register ──▶ publisher ── STORE ──▶ the members next to the digest ── STORE, as acknowledgement ──▶
+    query ──▶ lookups ── FIND_VALUE ──▶ the same members ── values ──▶
+
+Members of ours know from routing who is in the layer. So each works out by itself which members are next to a digest: those
+whose place, a digest of the address, differs from it in the lower bits only. Nobody has to be asked for contacts, a question
+goes to the right member at once, and a name that none of these has is not in the layer.
+
+Members of the prototype take part in it by the messages that they know (`unicast-control.md` 7). They find their contacts by
+messages, so they are sent one, and asked beside the others, because they keep names elsewhere. A STORE that expires at once
+takes a value back; they refuse such a one, and are told shorter times instead.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import msgspec
+
+from ouroboros.errors import ProtocolError
+from ouroboros.layers.agenda import Agenda
+from ouroboros.layers.base import HASHES
+from ouroboros.layers.bucket import Bucket
+from ouroboros.layers.unicast.core import DIRECTORY, Core
+from ouroboros.layers.unicast.lookups import Lookups
+from ouroboros.layers.unicast.publisher import Publisher
+from ouroboros.layers.unicast.values import Values
+from ouroboros.wire.unicast import dht
+from ouroboros.wire.unicast.dht import MOST_VALUES, Contact, FindNode, FindValue, NodeFound, Store, ValueFound
+
+#: Messages a second that are taken from one lower flow, and at once.
+MESSAGES = (2000.0, 4000.0)
+MOST_BUCKETS = 1024
+#: So long after it can be reached, a member of the prototype is asked for its id, seconds: it has its routes then.
+GREETING = 1.0
+#: Values that are over are dropped at most so often, seconds.
+SWEEP = 10.0
+#: What is known of members to which no path leads is forgotten after so many seconds: when they are back they tell it anew.
+GONE = 300.0
+#: So often room is made, by dropping what is worth less.
+ROOM_PAUSE = 1.0
+
+#: What the place of a member is a digest of, with its address.
+_PLACE = b"member"
+_DISTANCE = 8
+
+Answer = Callable[[int, tuple[int, ...], float], None]
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A name, by its digest, and a member that has it. `left`: seconds until it is forgotten; None: this member has it."""
+
+    digest: bytes
+    address: int
+    left: float | None
+
+
+class Directory:
+    """The part of one member. Its address is there."""
+
+    def __init__(self, core: Core) -> None:
+        dht_config = core.config.dir.dht
+        self._core = core
+        self._k, self._t_refresh, self._t_expire = dht_config.k, float(dht_config.t_refresh), dht_config.t_expire
+        self._t_replicate = float(dht_config.t_replicate)
+        self._hash = HASHES[core.settings.dir_hash_algo.word]
+        self._length = self._hash().digest_size
+        #: Those that can be reached, and whether they are ours. Places are kept with them.
+        self._members: Mapping[int, bool] = {}
+        self._places: dict[int, bytes] = {}
+        #: Ids of members of the prototype, and when they are asked for them.
+        self._ids: dict[int, bytes] = {}
+        self._greetings = Agenda()
+        self._own_address = core.address
+        self._values = Values()
+        #: Since when no path leads to members of which values are kept.
+        self._gone: dict[int, float] = {}
+        self._room_made = float("-inf")
+        self._sweep_at: float | None = None
+        self._replicate_at: float | None = None
+        self._lookups = Lookups(self, dht_config.alpha)
+        self._publisher = Publisher(self, dht_config)
+        self._buckets: dict[int, Bucket] = {}
+
+    # --- what its member wants
+
+    def start(self, peer: int | None, now: float) -> None:
+        """The member is in the layer. `peer`: who let it in; None: it is the first one."""
+        self._lookups.expecting = peer is not None
+
+    def register(self, digest: bytes, now: float) -> None:
+        """This member has that name. No error when it had it before."""
+        self._publisher.register(digest, now)
+
+    def unregister(self, digest: bytes, now: float) -> None:
+        """It has it no more. No error when it had not."""
+        self._publisher.unregister(digest, now)
+
+    def query(self, digest: bytes, token: int, answer: Answer, now: float) -> None:
+        """Find the members that have a name.
+
+        `answer` gets the token, their addresses and the time, once, perhaps at once. No addresses: no member has it. Members
+        to which no path leads are named only when there is no other.
+        """
+
+        known = self._known(digest)
+        alive = tuple(filter(self.alive, known))
+
+        def found(addresses: tuple[int, ...], now: float) -> None:
+            answer(token, tuple(dict.fromkeys(alive + addresses)), now)
+
+        if alive and self._core.address in self.nearest(digest, self._k):
+            found((), now)
+        elif not self._lookups.begin(digest, token, found, now):
+            self._core.counters["lookups_refused"] += 1
+            found((), now)
+
+    def cancel(self, token: int) -> None:
+        """That query is not waited for any more."""
+        self._lookups.cancel(token)
+
+    def forget(self, digest: bytes) -> None:
+        """A member that was found does not have the name: ask anew next time."""
+        self._lookups.forget(digest)
+
+    def disown(self, digest: bytes, now: float) -> None:
+        """A peer takes this member for one that has the name, and it has not: those that keep it are told. That happens with
+        names of an earlier life."""
+        self._publisher.disown(digest, self.keepers(digest), now)
+
+    def members(self, members: Mapping[int, bool], now: float) -> None:
+        """Those to which paths lead now, without ourselves; and whether they are ours."""
+        before, self._members = self._members, dict(members)
+        added = [each for each, ours in members.items() if before.get(each) is not ours]
+        removed = [each for each, ours in before.items() if members.get(each) is not ours]
+        for address in removed:
+            if self._values.has(address):
+                self._miss(address, now)
+            self._places.pop(address, None)
+            self._ids.pop(address, None)
+            self._greetings.cancel(address)
+        for address in added:
+            self._gone.pop(address, None)
+            self._places[address] = self._place(address)
+            if not members[address]:
+                self._greetings.set(address, now + GREETING)
+            if members[address] and self._values.has(address):
+                self._publisher.check(self._values.keys_of(address), address, now)
+        if members:
+            self._lookups.expecting = False
+        if added or removed:
+            self._publisher.members_changed(removed, now)
+            self._lookups.members_changed(now)
+
+    def moved(self, now: float) -> None:
+        """This member has another address now: its names are told anew, and what it kept, for its old place, is not its any
+        more."""
+        before, self._own_address = self._own_address, self._core.address
+        self._values = Values()
+        self._gone.clear()
+        self._publisher.moved(Contact(self._place(before), before), now)
+
+    def entries(self) -> list[Entry]:
+        """What this member knows of names."""
+        wall = self.wall()
+        own = [Entry(key, self._core.address, None) for key in self._publisher.names()]
+        return own + [Entry(key, address, max(0.0, value.expiry - wall)) for key, address, value in self._values]
+
+    def close(self, now: float) -> None:
+        """The member leaves: take its names back, and hand over what it keeps. Call nothing any more."""
+        self._publisher.close(now)
+        wall = self.wall()
+        for key, address, value in list(self._values):
+            others = [each for each in self.nearest(key, self._k + 1) if each != self._core.address]
+            if value.expiry >= wall and self.alive(address) and len(others) == self._k and address != others[-1]:
+                # All but the last of them keep it already.
+                self._replicated(others[-1], key, address, value.expiry)
+
+    # --- messages
+
+    def heard(self, data: bytes, fd: int, now: float) -> None:
+        """A packet came by that lower flow. It is hostile, as all are."""
+        counters = self._core.counters
+        if not self._bucket(fd).take(now):
+            counters["directory_dropped"] += 1
+            return
+        try:
+            message = dht.decode(data, self._length)
+        except ProtocolError:
+            counters["directory_malformed"] += 1
+            return
+        source = message.source
+        if source.address == self._core.address:
+            counters["directory_wrong_source"] += 1
+            return
+        if self._members.get(source.address) is False:
+            self._ids[source.address] = source.id
+        match message:
+            case Store():
+                self._stored(message, now)
+            case FindNode(_, cookie, key):
+                self._answer(NodeFound(self._contact(), cookie, key, self._contacts(source, key)), source)
+            case FindValue():
+                self._asked(message, now)
+            case NodeFound():
+                self._learn(message.contacts)
+            case ValueFound():
+                self._found(message, now)
+
+    def _found(self, answer: ValueFound, now: float) -> None:
+        key, source = answer.key, answer.source.address
+        self._learn(answer.contacts)
+        more = () if self.ours(source) else [each.address for each in answer.contacts if each.address in self._members]
+        if self._core.address in answer.addresses and self.ours(source):
+            # Whether we have it is known here.
+            self._publisher.disown(key, [source], now)
+        others = [each for each in answer.addresses if each != self._core.address]
+        if not self._lookups.answered(answer.cookie, source, key, others, more, now):
+            self._core.counters["directory_unasked"] += 1
+
+    def _stored(self, store: Store, now: float) -> None:
+        key, source, wall = store.key, store.source, self.wall()
+        if store.address == self._core.address:
+            if self._members.get(source.address):
+                self._publisher.confirmed(key, source.address, back=store.expiry == 0, now=now)
+            return
+        replica = source.address != store.address
+        if not replica:
+            self._publisher.checked(key, source.address)
+        if store.expiry == 0 and not replica:
+            self._values.remove(key, store.address)
+            self._lookups.forget(key)
+        elif store.expiry < wall or not self._keep(store, replica=replica, now=now):
+            self._core.counters["stores_refused"] += 1
+            return
+        if self._sweep_at is None and len(self._values):
+            self._sweep_at = now + SWEEP
+        if self._replicate_at is None and self.mixed:
+            self._replicate_at = now + self._t_replicate
+        if not self.alive(store.address):
+            self._miss(store.address, now)
+        if replica and self.ours(store.address):
+            self._publisher.check([key], store.address, now)
+        if not replica and self._members.get(source.address):
+            self._replicated(source.address, key, store.address, store.expiry)
+
+    def _keep(self, store: Store, *, replica: bool, now: float) -> bool:
+        """Whether there is room for that value."""
+        if replica and not self.alive(store.address):
+            return False
+        expiry = min(store.expiry, int(self.wall()) + self._t_expire)
+        if self._values.put(store.key, store.address, expiry, replica=replica):
+            return True
+        if not self._values.full or now - self._room_made < ROOM_PAUSE:
+            return False
+        self._room_made = now
+        self._values.drop(lambda address, value: value.replica or not self.alive(address))
+        return self._values.put(store.key, store.address, expiry, replica=replica)
+
+    def _asked(self, question: FindValue, now: float) -> None:
+        source, key = question.source, question.key
+
+        def found(addresses: tuple[int, ...], now: float) -> None:
+            contacts, values = self._contacts(source, key), addresses[:MOST_VALUES]
+            self._answer(ValueFound(self._contact(), question.cookie, key, contacts, values), source)
+
+        known = self._known(key)
+        lost = not any(map(self.alive, known)) and len(self._members) > self._k
+        # One of the prototype asks only those that it has known for long, who may not keep the name: find out for it.
+        helped = lost and self._members.get(source.address) is False
+        if not (helped and self._lookups.begin(key, -question.cookie - 1, found, now)):
+            found(known, now)
+
+    def _answer(self, message: NodeFound | ValueFound, source: Contact) -> None:
+        self._core.send(source.address, DIRECTORY, message.encode())
+
+    def _contacts(self, asker: Contact, key: bytes) -> tuple[Contact, ...]:
+        """The asker, as all answers have, and for members of the prototype those next to a key whose ids are known."""
+        if self._members.get(asker.address):
+            return (asker,)
+        near = [each for each in self.nearest(key, self._k, own=False) if each != asker.address]
+        ids = ((each, self._places[each] if self._members[each] else self._ids.get(each)) for each in near)
+        return (asker, *(Contact(id, each) for each, id in ids if id is not None))[: self._k]
+
+    def _learn(self, contacts: Iterable[Contact]) -> None:
+        for contact in contacts:
+            if self._members.get(contact.address) is False:
+                self._ids.setdefault(contact.address, contact.id)
+
+    def _bucket(self, fd: int) -> Bucket:
+        if fd not in self._buckets:
+            if len(self._buckets) >= MOST_BUCKETS:
+                del self._buckets[next(iter(self._buckets))]
+            self._buckets[fd] = Bucket(*MESSAGES)
+        return self._buckets[fd]
+
+    # --- what its parts need
+
+    def alive(self, address: int) -> bool:
+        return address in self._members or address == self._core.address
+
+    def ours(self, address: int) -> bool:
+        """Whether that member can be reached and is one of ours."""
+        return self._members.get(address, False)
+
+    @property
+    def mixed(self) -> bool:
+        """Members of the prototype can be reached."""
+        return not all(self._members.values())
+
+    def wall(self) -> float:
+        """Seconds since 1970."""
+        return self._core.host.wall() / 10**9
+
+    def chance(self) -> float:
+        """From 0 to 1."""
+        return self._core.host.random.getrandbits(16) / 65536
+
+    def candidates(self, key: bytes) -> Iterator[int]:
+        """Those that keep a name, and members of the prototype, which keep theirs anywhere."""
+        yield from self.nearest(key, self._k, own=False)
+        yield from self._by_distance(key, [each for each, ours in self._members.items() if not ours])
+
+    def keepers(self, key: bytes) -> dict[int, None]:
+        """Others to whom a name of ours is told: those next to it, and some of the prototype, which ask each other."""
+        near = dict.fromkeys(each for each in self.nearest(key, self._k) if each != self._core.address)
+        strangers = [each for each, ours in self._members.items() if not ours]
+        return near | dict.fromkeys(self._by_distance(key, strangers)[: self._k])
+
+    def nearest(self, key: bytes, count: int, *, own: bool = True) -> list[int]:
+        """Members next to a key, ourselves among them (`own`)."""
+        everybody = [*self._members, self._core.address] if own else list(self._members)
+        return self._by_distance(key, everybody, count)
+
+    def ask(self, address: int, key: bytes) -> int:
+        cookie = self._core.host.random.getrandbits(64) or 1
+        self._core.send(address, DIRECTORY, FindValue(self._contact(), cookie, key).encode())
+        return cookie
+
+    def store(self, receiver: int, key: bytes, expiry: int, source: Contact | None = None) -> None:
+        """Tell a member that we have a name. `source`: we, under another address."""
+        source = source or self._contact()
+        self._core.send(receiver, DIRECTORY, Store(source, key, source.address, expiry).encode())
+
+    def check(self, receiver: int, key: bytes) -> None:
+        """Tell a member that we keep it as one that has a name, if we do."""
+        value = self._values.get(key, receiver)
+        if value is not None:
+            self._replicated(receiver, key, receiver, value.expiry)
+
+    def _replicated(self, receiver: int, key: bytes, address: int, expiry: int) -> None:
+        self._core.send(receiver, DIRECTORY, Store(self._contact(), key, address, expiry).encode())
+
+    def _by_distance(self, key: bytes, addresses: Iterable[int], count: int | None = None) -> list[int]:
+        place = int.from_bytes(key[:_DISTANCE])
+
+        def distance(address: int) -> tuple[int, int]:
+            own = self._places.get(address) or self._place(address)
+            return int.from_bytes(own[:_DISTANCE]) ^ place, address
+
+        return sorted(addresses, key=distance) if count is None else heapq.nsmallest(count, addresses, key=distance)
+
+    def _place(self, address: int) -> bytes:
+        return self._hash(_PLACE + address.to_bytes(8)).digest()
+
+    def _contact(self) -> Contact:
+        return Contact(self._place(self._core.address), self._core.address)
+
+    def _known(self, key: bytes) -> tuple[int, ...]:
+        """Members that have a name, as far as is known here: first those that say so themselves, any of them, as members of
+        the prototype take the first one; last those to which no path leads."""
+        said, repeated = self._values.of(key, self.wall())
+        first = [each for each in said if self.alive(each)]
+        if key in self._publisher:
+            first.append(self._core.address)
+        turn = self._core.host.random.getrandbits(16) % len(first) if len(first) > 1 else 0
+        alive = [*first[turn:], *first[:turn], *filter(self.alive, repeated)]
+        return (*alive, *(each for each in (*said, *repeated) if not self.alive(each)))
+
+    # --- time
+
+    def deadline(self) -> float | None:
+        """When `timeout` wants to be called next."""
+        times = (
+            self._lookups.deadline(),
+            self._publisher.deadline(),
+            self._greetings.next(),
+            self._sweep_at,
+            self._replicate_at,
+        )
+        return min((when for when in times if when is not None), default=None)
+
+    def timeout(self, now: float) -> None:
+        """Do what is due."""
+        self._lookups.timeout(now)
+        self._publisher.timeout(now)
+        for address in list(self._greetings.due(now)):
+            own = self._place(self._core.address)
+            cookie = self._core.host.random.getrandbits(64) or 1
+            self._core.send(address, DIRECTORY, FindNode(self._contact(), cookie, own).encode())
+            self._greetings.set(address, now + self._t_refresh)
+        if self._replicate_at is not None and self._replicate_at <= now:
+            self._replicate(now)
+        if self._sweep_at is not None and self._sweep_at <= now:
+            self._sweep(now)
+
+    def _miss(self, address: int, now: float) -> None:
+        """No path leads to a member of which something is kept."""
+        self._gone.setdefault(address, now)
+        self._sweep_at = min(self._sweep_at or now + GONE, now + GONE)
+
+    def _sweep(self, now: float) -> None:
+        wall = self.wall()
+        over = {address for address, since in self._gone.items() if since + GONE <= now}
+        self._values.drop(lambda address, value: value.expiry < wall or address in over)
+        self._gone = {address: since for address, since in self._gone.items() if address not in over}
+        times = [now + value.expiry - wall + 1 for _, _, value in self._values]
+        times += [since + GONE for since in self._gone.values()]
+        self._sweep_at = max(now + SWEEP, min(times)) if times else None
+
+    def _replicate(self, now: float) -> None:
+        """Members of the prototype tell theirs once, and to a few: let those hear of it that keep the name."""
+        self._replicate_at = now + self._t_replicate if len(self._values) and self.mixed else None
+        wall = self.wall()
+        for key, address, value in self._values:
+            if self._members.get(address) is False and value.expiry >= wall:
+                for each in self.nearest(key, self._k, own=False):
+                    if each != address:
+                        self._replicated(each, key, address, value.expiry)

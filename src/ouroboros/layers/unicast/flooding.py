@@ -1,0 +1,252 @@
+"""What a neighbour is still to be told of the link-state database, over its management flows.
+
+All that is told is an entry, as it is when the packet leaves: what changes twice meanwhile is told once. A neighbour of ours
+acknowledges, and is told again until it does. One of the prototype gets single updates, not too many at once, and relies on
+refreshments (`unicast-control.md` 6.2, 11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Protocol
+
+from ouroboros.layers.bucket import Bucket
+from ouroboros.layers.face import Size
+from ouroboros.layers.unicast.core import Core
+from ouroboros.layers.unicast.database import Database, Life, Pair
+from ouroboros.wire.unicast.lsu import MOST_AGE, MOST_IDS, Acknowledgement, LinkStateUpdate, Updates, fitting
+
+#: A member of the prototype reads a new flow late for ever if it gets several packets before (`unicast-control.md` N45); and
+#: if that happened all the same, another copy pushes the others through.
+QUIET = 0.02
+AGAIN = 2.0
+#: Packets at once, and the pause after them, seconds.
+BURST = 16
+BURST_PAUSE = 0.005
+#: Of ours: messages at once, those without an acknowledgement, the pause between.
+OURS_BURST = 8
+WINDOW = 32
+PAUSE = 0.01
+#: What is not acknowledged within so many round trips is sent again; within so many seconds, before one was measured. The
+#: pause doubles, and stays between these.
+ROUNDS = 3.0
+FIRST_REPETITION = 0.5
+LEAST_REPETITION = 0.05
+LAST_REPETITION = 8.0
+#: Messages a second that are taken from a neighbour, and at once: single updates, and messages of ours.
+SINGLE = (2000.0, 4096.0)
+SEVERAL = (200.0, 512.0)
+
+
+class Flow(Protocol):
+    """What is needed of a management connection."""
+
+    @property
+    def fd(self) -> int: ...
+    @property
+    def address(self) -> int: ...
+    @property
+    def ours(self) -> bool: ...
+    @property
+    def size(self) -> Size: ...
+
+
+class Neighbour:
+    """The other end of management flows."""
+
+    def __init__(
+        self, core: Core, address: int, database: Database, draw: Callable[[], int], exists: Callable[[Pair], bool]
+    ) -> None:
+        """`draw`: gives ids of messages. `exists`: whether both ends of a link announce it."""
+        self._core = core
+        self.address = address
+        self._database = database
+        self._draw = draw
+        self._exists = exists
+        #: Oldest first; the newest that is up is used.
+        self._flows: dict[int, Flow] = {}
+        self._down: dict[int, None] = {}
+        self._used: Flow | None = None
+        #: What is to be told; whether as part of a copy.
+        self._queue: dict[Pair, bool] = {}
+        #: Messages without an acknowledgement, when they were sent, and the last one that told a pair.
+        self._waiting: dict[int, tuple[float, tuple[Pair, ...]]] = {}
+        self._told: dict[Pair, int] = {}
+        self._arrived: list[int] = []
+        self._next = 0.0
+        self._repeat_at: float | None = None
+        self._round_trip: float | None = None
+        self._repetition = FIRST_REPETITION
+        self._copy_at: float | None = None
+        self._single, self._several = Bucket(*SINGLE), Bucket(*SEVERAL)
+
+    # --- flows
+
+    @property
+    def flows(self) -> Iterable[Flow]:
+        return self._flows.values()
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is a member of ours, as it said on its newest flow."""
+        return next(reversed(self._flows.values())).ours
+
+    def add(self, flow: Flow, now: float) -> None:
+        self._flows[flow.fd] = flow
+        self._choose(now)
+
+    def remove(self, flow: Flow, now: float) -> bool:
+        """Whether it was the last one."""
+        self._flows.pop(flow.fd, None)
+        self._down.pop(flow.fd, None)
+        self._choose(now)
+        return not self._flows
+
+    def state(self, flow: Flow, up: bool, now: float) -> None:
+        if up:
+            self._down.pop(flow.fd, None)
+        else:
+            self._down[flow.fd] = None
+        self._choose(now)
+
+    def _choose(self, now: float) -> None:
+        """Use the newest flow that is up. On another one all begins anew, by a copy of the database."""
+        used = next((flow for fd, flow in reversed(self._flows.items()) if fd not in self._down), None)
+        if used is self._used:
+            return
+        self._used = used
+        self._queue.clear()
+        self._waiting.clear()
+        self._told.clear()
+        self._arrived.clear()
+        self._repeat_at = self._copy_at = None
+        self._round_trip, self._repetition = None, FIRST_REPETITION
+        if used is not None:
+            self._next = now if used.ours else now + QUIET
+            self._copy()
+            if not used.ours:
+                self._copy_at = now + AGAIN
+
+    def _copy(self) -> None:
+        assert self._used is not None
+        self._queue.update(dict.fromkeys(self._database.pairs(withdrawn=self._used.ours), True))
+
+    # --- what comes in
+
+    def takes(self, *, single: bool, now: float) -> bool:
+        """Whether it has not sent too much already."""
+        return (self._single if single else self._several).take(now)
+
+    def arrived(self, flow: Flow, id: int) -> None:
+        """It sent a message, which is to be acknowledged."""
+        if flow is self._used and len(self._arrived) < MOST_IDS:
+            self._arrived.append(id)
+
+    def acknowledged(self, ids: Iterable[int], now: float) -> None:
+        for id in ids:
+            if id not in self._waiting:
+                continue
+            sent, pairs = self._waiting.pop(id)
+            for pair in pairs:
+                if self._told.get(pair) == id:
+                    del self._told[pair]
+            smooth = now - sent if self._round_trip is None else 0.875 * self._round_trip + 0.125 * (now - sent)
+            self._round_trip = smooth
+            self._repetition = min(max(ROUNDS * smooth, LEAST_REPETITION), LAST_REPETITION)
+            self._repeat_at = now + self._repetition if self._waiting else None
+
+    def knows(self, pair: Pair) -> None:
+        """It told that itself, as it is now."""
+        self._queue.pop(pair, None)
+        self._told.pop(pair, None)
+
+    # --- what goes out
+
+    def tell(self, pair: Pair) -> None:
+        """An entry is another one now."""
+        if self._used is not None:
+            self._queue.setdefault(pair, False)
+
+    def deadline(self) -> float | None:
+        """When `send` has something to do."""
+        if self._used is None:
+            return None
+        full = self._used.ours and len(self._waiting) >= WINDOW
+        due = self._next if self._arrived or (self._queue and not full) else None
+        return min((each for each in (due, self._repeat_at, self._copy_at) if each is not None), default=None)
+
+    def send(self, now: float, *, at_once: bool = False) -> None:
+        """Send what is due. `at_once`: do not wait for the next time."""
+        if self._used is None:
+            return
+        if at_once:
+            self._next = now
+        if self._copy_at is not None and self._copy_at <= now:
+            self._copy_at = None
+            self._copy()
+        if self._repeat_at is not None and self._repeat_at <= now:
+            self._repeat(now)
+        if self._next > now or not (self._queue or self._arrived):
+            return
+        if self._used.ours:
+            self._send_several(self._used, now)
+        else:
+            self._send_single(self._used, now)
+
+    def _repeat(self, now: float) -> None:
+        """What was not acknowledged is told once more."""
+        self._queue.update((pair, False) for pair in self._told if pair not in self._queue)
+        self._waiting.clear()
+        self._told.clear()
+        self._repeat_at = None
+        self._repetition = min(2 * self._repetition, LAST_REPETITION)
+
+    def _send_several(self, flow: Flow, now: float) -> None:
+        self._next = now + PAUSE
+        if self._arrived:
+            self._core.message(flow.fd, Acknowledgement(tuple(self._arrived)).encode())
+            self._arrived.clear()
+        most = fitting(flow.size.whole)
+        for _ in range(OURS_BURST):
+            if not self._queue or len(self._waiting) >= WINDOW:
+                break
+            pairs = tuple(islice(self._queue, most))
+            updates = tuple(update for pair in pairs if (update := self._update(pair, now)) is not None)
+            for pair in pairs:
+                del self._queue[pair]
+            if updates:
+                id = self._draw()
+                told = tuple((each.source, each.destination) for each in updates)
+                self._waiting[id] = now, told
+                self._told.update(dict.fromkeys(told, id))
+                self._core.message(flow.fd, Updates(id, updates).encode())
+        if self._waiting and self._repeat_at is None:
+            self._repeat_at = now + self._repetition
+
+    def _send_single(self, flow: Flow, now: float) -> None:
+        self._next = now + BURST_PAUSE
+        left = BURST
+        while self._queue and left:
+            pair, copied = next(iter(self._queue.items()))
+            del self._queue[pair]
+            update = self._update(pair, now)
+            if update is not None and not update.withdrawn and self._may_hear(pair, copied=copied):
+                self._core.message(flow.fd, update.encode())
+                left -= 1
+
+    def _may_hear(self, pair: Pair, *, copied: bool) -> bool:
+        """A member of the prototype takes up what it hears of itself, and repeats it for ever (`unicast-control.md` 6.6):
+        only a copy tells it its own links, which goes on with their numbers so."""
+        source, destination = pair
+        if source != self.address:
+            return True
+        return copied and (destination == self._core.address or self._exists(pair))
+
+    def _update(self, pair: Pair, now: float) -> LinkStateUpdate | None:
+        entry = self._database.get(pair)
+        if entry is None or entry.life is Life.AGED:
+            return None
+        source, destination = pair
+        age = min(max(0, int(now - entry.stamp)), MOST_AGE)
+        return LinkStateUpdate(destination, source, entry.number, entry.life is Life.WITHDRAWN, age)

@@ -1,0 +1,378 @@
+"""A member of a unicast layer: its parts, and what each has to know of the others.
+
+::
+
+    Upper ◀──▶ FlowIpcp ── messages, component 0 ──▶ engine ◀── handed over ── Connections ◀──▶ Lower
+                 └─ Names ──▶ Directory, component 1 ──▶ engine                     │
+                                  └── LinkState ◀── Management, Data Transfer ──────┴── Enrollment
+                                         └──▶ Route ──▶ engine
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from ouroboros.errors import IpcpBootstrapError, IpcpEnrollError, OuroborosError, ProtocolError
+from ouroboros.layers.base import State
+from ouroboros.layers.effects import (
+    CloseMember,
+    OpenTransfer,
+    PeerGone,
+    RemoteEnd,
+    Route,
+    SetAddress,
+    Where,
+    written_address,
+)
+from ouroboros.layers.face import Arrival, End, Host, How, LowerFlow, Task
+from ouroboros.layers.flows.incoming import Request
+from ouroboros.layers.flows.ipcp import FlowIpcp
+from ouroboros.layers.unicast.addresses import Address
+from ouroboros.layers.unicast.adjacencies import Adjacencies
+from ouroboros.layers.unicast.allocator import FlowsCore, Names, RepeatedAnswers
+from ouroboros.layers.unicast.connections import Component, Connection, Connections
+from ouroboros.layers.unicast.core import ALLOCATOR, Core, Then
+from ouroboros.layers.unicast.directory import Directory
+from ouroboros.layers.unicast.enrollment import Enrollment
+from ouroboros.layers.unicast.greeting import DATA_TRANSFER, ENROLLMENT, MANAGEMENT
+from ouroboros.layers.unicast.link_state import LinkState
+from ouroboros.layers.unicast.upkeep import Upkeep, Wish
+from ouroboros.qos import QoSSpec
+from ouroboros.settings import CongestionAvoidPolicy, TypeSettings, UnicastSettings
+from ouroboros.wire.control import ConnectionEntry, RouteEntry, UnicastDetails
+from ouroboros.wire.udp import FlowReply, FlowRequest
+from ouroboros.wire.unicast.enrollment import EID_SIZE, Configuration
+
+
+class _Timed(Protocol):
+    def deadline(self) -> float | None: ...
+
+    def timeout(self, now: float) -> None: ...
+
+
+class UnicastIpcp(FlowIpcp):
+    """A member of a unicast layer."""
+
+    type = "unicast"
+    settings = UnicastSettings
+    preference = 1
+    several = True
+    accepts_flows = True
+
+    #: From bootstrap or enrollment on.
+    link_state: LinkState
+    directory: Directory
+
+    def __init__(self, id: int, name: str, host: Host) -> None:
+        self.core = Core(id, name, host)
+        self.adjacencies = Adjacencies(
+            lambda address, now: self.link_state.adjacency_up(address, now),
+            lambda address, now: self.link_state.adjacency_down(address, now),
+        )
+        self._places = Names(self.core, lambda: self.adjacencies.size.most)
+        self._flows_core = FlowsCore(self.core, self._places)
+        super().__init__(id, name, host, self._places, self._flows_core)
+        self.hash = self.core.settings.dir_hash_algo.word
+        self._places.found = self._outgoing.found
+        self._repeated = RepeatedAnswers(self._core)
+        self._address = Address(host, name)
+        self.core.node = self._address.node
+        self.enrollment = Enrollment(self.core, self._enrolled)
+        self._components: dict[str, Component] = {ENROLLMENT: self.enrollment}
+        self.connections = Connections(self.core, self._components, collided=self._move)
+        self.enrollment.connections = self.connections
+        self.upkeep = Upkeep(self._connect)
+        #: The enrollment that goes on.
+        self._enrolling: Task | None = None
+        #: When it is to have another address.
+        self._move_at: float | None = None
+        self._is_closed = False
+
+    # --- a member
+
+    def bootstrap(self, layer: str, settings: TypeSettings, task: Task, now: float) -> None:
+        assert isinstance(settings, UnicastSettings)
+        self._check_new()
+        self._address.choose(layer)
+        self._begin(layer, settings)
+        self._open()
+        self.state = State.OPERATIONAL
+        self.directory.start(None, now)
+        task.done(self.id)
+
+    def enroll(self, member: str, task: Task, now: float) -> None:
+        self._check_new()
+        self.state, self._enrolling = State.OPENING, task
+        # Lower flows have to lead to something in the engine.
+        self._open()
+        self.enrollment.enroll(member, Then(self._enrollment_over), now)
+
+    def _check_new(self) -> None:
+        if self._enrolling is not None:
+            raise IpcpBootstrapError(f"IPC process {self.name!r} is being enrolled: wait for the end of that")
+        super()._check_new()
+
+    def _enrolled(self, told: Configuration, peer: int, now: float) -> None:
+        """A member has said what the layer is."""
+        task, self._enrolling = self._enrolling, None
+        assert task is not None
+        assert isinstance(told.settings, UnicastSettings)
+        self._address.choose(told.layer)
+        self._begin(told.layer, told.settings)
+        opened = self._transfer()
+        self.host.effects.append(SetAddress(self.id, opened.address, opened.max_ttl, opened.ecn))
+        self.state = State.OPERATIONAL
+        self.directory.start(peer, now)
+        self.connections.opened(now)
+        task.done(self.id)
+
+    def _enrollment_over(self, outcome: object) -> None:
+        if isinstance(outcome, OuroborosError) and self._enrolling is not None:
+            task, self._enrolling = self._enrolling, None
+            self.state = State.BOOT
+            self.host.effects.append(CloseMember(self.id))
+            task.failed(outcome)
+
+    def _begin(self, layer: str, settings: UnicastSettings) -> None:
+        """It is in a layer, and has an address there."""
+        core = self.core
+        self.layer = core.layer = layer
+        core.settings, core.address = settings, self._address.value
+        self.hash = settings.dir_hash_algo.word
+        if settings.unicast.dt.eid_size != EID_SIZE:
+            core.warn(f"layer {layer!r}: eid is {EID_SIZE}, as no member has other endpoint ids")
+        self.link_state = LinkState(core, self._routes_changed, self._collided)
+        self.directory = Directory(core)
+        self._places.begin(self.directory, self.link_state)
+        for name, component in ((MANAGEMENT, self.link_state), (DATA_TRANSFER, self.adjacencies)):
+            self._components[name] = _Watched(component, self)
+
+    def _transfer(self) -> OpenTransfer:
+        config = self.core.config
+        ecn = config.cong_avoid is CongestionAvoidPolicy.MB_ECN
+        return OpenTransfer(self.id, self.core.address, config.dt.max_ttl, ecn)
+
+    def _open(self) -> None:
+        self.host.effects.append(self._transfer())
+
+    def _close(self, now: float) -> None:
+        if self._enrolling is not None:
+            self._enrolling.failed(IpcpEnrollError(f"IPC process {self.name!r} was destroyed"))
+            self._enrolling = None
+        if self._is_member:
+            self.directory.close(now)
+            self.link_state.close(now)
+            self._is_closed = True
+        self.connections.close(now)
+
+    @property
+    def _is_member(self) -> bool:
+        return bool(self.core.address)
+
+    def details(self) -> UnicastDetails:
+        if not self._is_member:
+            return UnicastDetails()
+        return UnicastDetails(
+            address=written_address(self.core.address),
+            connections=tuple(self._connection_entries()),
+            routes=tuple(self._route_entries()),
+            registered=tuple(sorted(self._incoming.names.values())),
+            kept=len(self.directory.entries()),
+        )
+
+    def _connection_entries(self) -> Iterator[ConnectionEntry]:
+        for each in sorted(self.connections.rows(), key=lambda each: each.fd):
+            state = "up" if each.up else "silent"
+            address = written_address(each.address) if each.address else ""
+            peer = _kind(ours=each.ours)
+            yield ConnectionEntry(each.component, each.peer or each.name, address, peer, state, each.since)
+        for wish in self.upkeep.missing:
+            yield ConnectionEntry(wish.component, wish.name, "", "", "missing", 0.0)
+
+    def _route_entries(self) -> Iterator[RouteEntry]:
+        table = self.link_state.table()
+        for address in sorted(table, key=lambda each: (self.link_state.distance(each) or 0, each)):
+            ours = address in self._flows_core.ours or self.link_state.ours(address)
+            hops, via = self.link_state.distance(address), tuple(map(written_address, table[address]))
+            if hops:
+                yield RouteEntry(written_address(address), hops, via, _kind(ours=ours))
+
+    # --- connections
+
+    def connect(self, component: str, name: str, qos: QoSSpec, task: Task, now: float) -> None:
+        self._check_operational()
+        wish = Wish(component, name)
+
+        def answer(outcome: object) -> None:
+            if isinstance(outcome, OuroborosError):
+                task.failed(outcome)
+            else:
+                self.upkeep.want(wish, qos)
+                task.done(outcome)
+
+        self._connect(wish, qos, Then(answer), now)
+
+    def _connect(self, wish: Wish, qos: QoSSpec, task: Task, now: float) -> None:
+        self.connections.connect(wish.component, wish.name, qos, task, now)
+
+    def disconnect(self, component: str, name: str, task: Task, now: float) -> None:
+        self._check_operational()
+        was_missing = Wish(component, name) in self.upkeep.missing
+        self.upkeep.drop(Wish(component, name))
+        if was_missing:
+            # It is not there, and is not asked for any more.
+            task.done()
+        else:
+            self.connections.disconnect(component, name, task, now)
+
+    def _connected(self, connection: Connection) -> None:
+        if connection.ours:
+            self._flows_core.ours.note(connection.address)
+
+    def _disconnected(self, connection: Connection, now: float) -> None:
+        if connection.side != 0:
+            return
+        wish = Wish(connection.component, connection.name)
+        if connection.left:
+            self.upkeep.drop(wish)
+        else:
+            self.upkeep.lost(wish, now)
+
+    def _routes_changed(self, table: dict[int, tuple[int, ...]], spread: bool, now: float) -> None:
+        self.host.effects.append(Route(self.id, table, spread))
+        self.directory.members(self.link_state.members(), now)
+
+    def _collided(self, now: float) -> None:
+        """Routing found that another member has our address: soon we have another one. It is in the middle of something."""
+        self._move_at = now
+
+    def _move(self, now: float) -> None:
+        """Begin again with another address: neighbours are connected anew, names are known to be there, and flows end, whose
+        peers send to the one before."""
+        self._move_at = None
+        core = self.core
+        core.address = self._address.renew(self.link_state.members())
+        core.warn(f"{core.name!r} has the address {written_address(core.address)} in layer {core.layer!r} from now on")
+        opened = self._transfer()
+        self.host.effects.append(SetAddress(self.id, opened.address, opened.max_ttl, opened.ecn))
+        self.link_state.moved(now)
+        self.directory.moved(now)
+        self.connections.moved(now)
+        for eid in self._ends:
+            if eid not in self._gone:
+                self._gone.add(eid)
+                self.host.effects.append(PeerGone(self.id, eid, died=True))
+
+    def lower_up(self, number: int | None, flow: LowerFlow, now: float) -> None:
+        self.core.rank = max(1, self.host.lower.rank(self.id))
+        self.connections.lower_up(number, flow, now)
+
+    def lower_failed(self, number: int, error: OuroborosError, now: float) -> None:
+        self.connections.lower_failed(number, error, now)
+
+    def lower_down(self, fd: int, how: How, now: float) -> None:
+        self.connections.lower_down(fd, how, now)
+
+    def lower_state(self, fd: int, up: bool, now: float) -> None:
+        self.connections.lower_state(fd, up, now)
+
+    # --- names
+
+    def register(self, name: str, now: float) -> None:
+        super().register(name, now)
+        self.directory.register(self.digest(name), now)
+
+    def unregister(self, name: str, now: float) -> None:
+        if self.query(self.digest(name)):
+            self.directory.unregister(self.digest(name), now)
+        super().unregister(name, now)
+
+    # --- flows
+
+    def accept(self, arrival: Arrival, now: float) -> End | None:
+        assert isinstance(arrival, Request)
+        end = super().accept(arrival, now)
+        if arrival.extension is not None:
+            self._flows_core.ours.note(_address(arrival.address))
+        return end
+
+    def confirm(self, arrival: Arrival, now: float) -> None:
+        assert isinstance(arrival, Request)
+        super().confirm(arrival, now)
+        if arrival.extension is None:
+            self._repeated.add(arrival, now)
+
+    def _hold(self, token: int, end: RemoteEnd, now: float) -> None:
+        if end.extension is not None:
+            self._flows_core.ours.note(_address(end.address))
+        super()._hold(token, end, now)
+
+    # --- what the engine tells
+
+    def message(self, fd: int, data: bytes, now: float) -> None:
+        self.connections.message(fd, data, now)
+
+    def heard(self, eid: int, data: bytes, fd: int, now: float) -> None:
+        if eid != ALLOCATOR:
+            self.directory.heard(data, fd, now)
+            return
+        try:
+            message, address = self._flows_core.decode(data)
+        except ProtocolError:
+            self._core.counters["messages_malformed"] += 1
+            return
+        source: Where = address
+        if isinstance(message, FlowRequest) and not self.query(message.digest):
+            # It was here once, and is still said to be.
+            self.directory.disown(message.digest, now)
+        if isinstance(message, FlowReply):
+            # It does not say where it comes from. Who knows the endpoint id was asked, or is on the way there.
+            source = self._outgoing.asked(message.eid)
+        self._heard(message, data, source, now)
+
+    # --- time
+
+    def _parts(self) -> Iterator[_Timed]:
+        yield from (self.connections, self.enrollment, self.upkeep, self._repeated)
+        if self._is_member:
+            yield from (self.link_state, self.directory)
+
+    def deadline(self) -> float | None:
+        times = (super().deadline(), self._move_at, *(part.deadline() for part in self._parts()))
+        return min((when for when in times if when is not None), default=None)
+
+    def timeout(self, now: float) -> None:
+        super().timeout(now)
+        if self._move_at is not None and self._move_at <= now:
+            self._move(now)
+        for part in self._parts():
+            part.timeout(now)
+
+
+class _Watched:
+    """A component, of whose connections the member hears as well."""
+
+    def __init__(self, component: Component, member: UnicastIpcp) -> None:
+        self._component = component
+        self._member = member
+        self.heard = component.heard
+        self.state = component.state
+
+    def connected(self, connection: Connection, now: float) -> None:
+        self._member._connected(connection)
+        self._component.connected(connection, now)
+
+    def disconnected(self, connection: Connection, now: float) -> None:
+        if not self._member._is_closed:
+            self._component.disconnected(connection, now)
+            self._member._disconnected(connection, now)
+
+
+def _kind(*, ours: bool) -> str:
+    return "node" if ours else "prototype"
+
+
+def _address(where: Where) -> int:
+    assert isinstance(where, int), "members of a unicast layer are at addresses of the layer"
+    return where
