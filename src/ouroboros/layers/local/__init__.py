@@ -3,27 +3,36 @@ is impaired: then its flows go through a relay of the engine."""
 
 from __future__ import annotations
 
-from ouroboros.control.messages import IpcpEntry
 from ouroboros.layers.base import Ipcp
+from ouroboros.layers.face import Host
+from ouroboros.settings import LocalSettings
+from ouroboros.wire.control import LocalDetails
 
 
 class LocalIpcp(Ipcp):
     """A layer that spans one node."""
 
     type = "local"
+    settings = LocalSettings
     preference = 0
+    registers = True
+    within_node = True
 
-    def __init__(self, id: int, name: str) -> None:
-        super().__init__(id, name)
+    def __init__(self, id: int, name: str, host: Host) -> None:
+        super().__init__(id, name, host)
         self._directory: set[bytes] = set()
-        #: Packets delivered, lost, duplicated and reordered by the relay, as the engine counts them.
-        self.counts = (0, 0, 0, 0)
 
-    def register(self, name: str) -> None:
+    def broke(self, reason: str, now: float) -> bool:
+        begins_again = super().broke(reason, now)
+        if begins_again and self.impairment is not None:
+            self.impair(self.impairment)
+        return begins_again
+
+    def register(self, name: str, now: float) -> None:
         self._check_operational()
         self._directory.add(self.digest(name))
 
-    def unregister(self, name: str) -> None:
+    def unregister(self, name: str, now: float) -> None:
         self._directory.discard(self.digest(name))
 
     def query(self, digest: bytes) -> bool:
@@ -32,20 +41,8 @@ class LocalIpcp(Ipcp):
     def check_impairable(self) -> None:
         pass
 
-    def entry(self) -> IpcpEntry:
+    def details(self) -> LocalDetails | None:
         if self.impairment is None:
-            return super().entry()
-        delivered, lost, duplicated, reordered = self.counts
-        return IpcpEntry(
-            self.id,
-            self.name,
-            self.type,
-            self.state,
-            self.layer,
-            self.hash,
-            lost=lost,
-            impair=self.impairment.text,
-            delivered=delivered,
-            duplicated=duplicated,
-            reordered=reordered,
-        )
+            return None
+        counted = LocalDetails.__struct_fields__[1:]
+        return LocalDetails(self.impairment.text, *(self.engine_counters.get(field, 0) for field in counted))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from ouroboros.control.effects import Address, Resolve
+from ouroboros._hosts import PEERS, Peer, usable, written
 from ouroboros.errors import IpcpBootstrapError
-from ouroboros.layers.udp.core import Core
-from ouroboros.layers.udp.options import PEERS, Peer, usable
-from ouroboros.wire.udp import digest_of
+from ouroboros.layers.effects import Address, Effect, RemoteEnd, Resolve, Where
+from ouroboros.wire.udp import PACKET_LENGTH, digest_of
 
 #: How long an answer of the resolver is good, seconds.
 CACHE_TIME = 60.0
@@ -18,12 +17,31 @@ CACHE_SIZE = 1024
 #: How many addresses of a name are tried.
 ADDRESSES = 8
 
+#: How a layer comes to know where a name is.
+_ADVICE = "add it to the peers of one with `irm ipcp peer`, or its MD5 {} to /etc/hosts or the DNS"
+
+
+class UdpEnd(RemoteEnd, frozen=True, kw_only=True):
+    """Our end of a flow with another node."""
+
+    address: Address
+
+    def peer(self) -> tuple[str, str]:
+        return written(self.address), "prototype" if self.extension is None else "node"
+
 
 class Directory:
     """Names and the addresses where they are."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    guesses = False
+    end = UdpEnd
+
+    def __init__(self, ipcp: int, family: str, effects: list[Effect]) -> None:
+        self._ipcp = ipcp
+        self._family = family
+        self._effects = effects
+        #: Of nodes, where nothing else is said.
+        self.port = 0
         self._peers: dict[str, list[Peer]] = {}
         self._cache: dict[str, tuple[float, tuple[Address, ...]]] = {}
         self._last = 0
@@ -52,7 +70,7 @@ class Directory:
     def find(self, name: str, token: int, now: float) -> tuple[Address, ...] | None:
         """Where the name is; None when it has to be looked up, and `resolved` will tell."""
         if peers := self._peers.get(name):
-            return tuple(peer.address(self._core.port) for peer in peers)
+            return tuple(peer.address(self.port) for peer in peers)
         expiry, addresses = self._cache.get(name, (now, ()))
         if expiry > now:
             return addresses
@@ -61,19 +79,18 @@ class Directory:
             self._last += 1
             self._lookups[self._last] = name
             self._waiting[name] = (self._last, {})
-            self._core.effects.append(Resolve(self._core.id, self._last, digest_of(name).hex(), self._core.family))
+            self._effects.append(Resolve(self._ipcp, self._last, digest_of(name).hex(), self._family, token))
         self._waiting[name][1][token] = None
         return None
 
     def resolved(self, number: int, hosts: Iterable[str], now: float) -> tuple[list[int], tuple[Address, ...]]:
-        """A lookup is over: who waits for it, and the addresses."""
+        """A lookup is over: the requests that wait for it, and the addresses."""
         name = self._lookups.pop(number, None)
         if name is None:
             return [], ()
         _, tokens = self._waiting.pop(name)
-        family, port = self._core.family, self._core.port
-        good = (host for host in dict.fromkeys(hosts) if usable(family, host))
-        addresses = tuple((host, port) for host in islice(good, ADDRESSES))
+        good = (host for host in dict.fromkeys(hosts) if usable(self._family, host))
+        addresses = tuple((host, self.port) for host in islice(good, ADDRESSES))
         if addresses:
             while len(self._cache) >= CACHE_SIZE:
                 del self._cache[next(iter(self._cache))]
@@ -88,3 +105,22 @@ class Directory:
     def forget(self, name: str) -> None:
         """Nobody answered there: look the name up anew next time."""
         self._cache.pop(name, None)
+
+    def advice(self, name: str, refused: Sequence[Where]) -> str:
+        return _ADVICE.format(digest_of(name).hex())
+
+    # --- what an address is
+
+    def written(self, address: Where) -> str:
+        return written(_ip_of(address))
+
+    def origin(self, address: Where) -> str:
+        return _ip_of(address)[0]
+
+    def longest(self, address: Where) -> int:
+        return PACKET_LENGTH[self._family]
+
+
+def _ip_of(address: Where) -> Address:
+    assert not isinstance(address, int), "members of layers over UDP have no lower flows"
+    return address

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ouroboros.control.effects import Address
-from ouroboros.layers.udp.core import Agenda, Core
+from ouroboros.layers.agenda import Agenda
+from ouroboros.layers.effects import Where
+from ouroboros.layers.flows.core import Core
 from ouroboros.wire.udp import FlowDealloc, FlowDeallocAck
 
 #: Seconds until the first repetition; the pauses then double.
@@ -21,7 +22,7 @@ SIZE = 4096
 @dataclass(slots=True)
 class Notice:
     message: FlowDealloc
-    address: Address
+    address: Where
     sent: int = 1
 
 
@@ -33,16 +34,16 @@ class Notices:
         self._waiting: dict[int, Notice] = {}
         self._agenda = Agenda()
 
-    def tell(self, message: FlowDealloc, address: Address, now: float) -> None:
+    def tell(self, message: FlowDealloc, address: Where, now: float, *, repeat: bool = True) -> None:
         """Send, and go on until it is acknowledged. The caller does not hold the endpoint id any longer."""
-        self._core.send(address, message.encode())
-        if len(self._waiting) >= SIZE:
+        self._core.send(address, self._core.encode(message))
+        if not repeat or len(self._waiting) >= SIZE:
             self._core.eids.discard(message.eid)
             return
         self._waiting[message.eid] = Notice(message, address)
         self._agenda.set(message.eid, now + FIRST_PAUSE)
 
-    def acknowledged(self, message: FlowDeallocAck, address: Address) -> None:
+    def acknowledged(self, message: FlowDeallocAck, address: Where) -> None:
         notice = self._waiting.get(message.peer_eid)
         if notice is None or notice.message.peer_eid != message.eid:
             self._core.counters["messages_unknown"] += 1
@@ -50,6 +51,11 @@ class Notices:
             self._core.counters["messages_wrong_source"] += 1
         else:
             self._forget(message.peer_eid)
+
+    def lost(self, address: Where) -> None:
+        """Nobody is there any more."""
+        for eid in [eid for eid, notice in self._waiting.items() if notice.address == address]:
+            self._forget(eid)
 
     def deadline(self) -> float | None:
         return self._agenda.next()
@@ -61,7 +67,7 @@ class Notices:
                 self._core.counters["notices_unanswered"] += 1
                 self._forget(eid)
                 continue
-            self._core.send(notice.address, notice.message.encode())
+            self._core.send(notice.address, self._core.encode(notice.message))
             self._agenda.set(eid, now + FIRST_PAUSE * 2**notice.sent)
             notice.sent += 1
 

@@ -1,0 +1,57 @@
+"""Times at which things are due."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+
+
+def earliest(*times: float | None) -> float | None:
+    """The earliest of the times that there are."""
+    first = None
+    for when in times:
+        if when is not None and (first is None or when < first):
+            first = when
+    return first
+
+
+class Agenda:
+    """Keys by the time at which each is due. A key has one time; setting it again moves it."""
+
+    def __init__(self) -> None:
+        self._times: dict[int, float] = {}
+        self._heap: list[tuple[float, int]] = []
+
+    def __contains__(self, key: int) -> bool:
+        return key in self._times
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+    def set(self, key: int, when: float) -> None:
+        self._times[key] = when
+        heapq.heappush(self._heap, (when, key))
+        if len(self._heap) > 64 + 4 * len(self._times):
+            # Most entries are of things that were over before their time.
+            self._heap = [(when, key) for key, when in self._times.items()]
+            heapq.heapify(self._heap)
+
+    def cancel(self, key: int) -> None:
+        self._times.pop(key, None)
+
+    def next(self) -> float | None:
+        """The earliest time."""
+        heap, times = self._heap, self._times
+        while heap:
+            when, key = heap[0]
+            if times.get(key) == when:
+                return when
+            heapq.heappop(heap)
+        return None
+
+    def due(self, now: float) -> Iterator[int]:
+        """Take the keys whose time has come, the earliest first."""
+        while (when := self.next()) is not None and when <= now:
+            _, key = heapq.heappop(self._heap)
+            del self._times[key]
+            yield key
