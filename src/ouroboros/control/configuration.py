@@ -3,26 +3,37 @@
 `parse` turns the text (TOML) into a `Configuration`; each of its entries turns itself into the requests that the `irm`
 command would send. The grammar is that of the C prototype (`irm.md` 12.2), with these differences: unknown keys are errors,
 names come before IPC processes whatever the order in the file, `autobind = false` binds nothing, and "spillover", the
-command's word, is as good as "spill".
+command's word, is as good as "spill". A member that enrolls connects to whom it enrolled with: `conn` means other members
+in the place of that one, and `connect = false` none. `[strangers]` says what other nodes may have of this one.
+
+What needs a neighbour may have to wait for it. Such steps of a table are for the node to carry out later, and to try again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, Protocol
 
 import msgspec
 
-from ouroboros.control.impairment import parse as parse_impairment
-from ouroboros.control.irm import IPCP_TYPES
-from ouroboros.control.messages import (
+from ouroboros._checks import Checked, Setting, assembled, described
+from ouroboros.control.names import check_name, check_path
+from ouroboros.control.shares import Kind
+from ouroboros.errors import IpcpBootstrapError, IrmError, OuroborosError, UnsupportedError
+from ouroboros.layers.impairment import parse as parse_impairment
+from ouroboros.qos import QOS_RAW
+from ouroboros.settings import TYPES, AnySettings, Strangers
+from ouroboros.wire.control import (
     BindProcess,
     BindProgram,
     BootstrapIpcp,
+    ConnectIpcp,
     CreateIpcp,
     CreateName,
     DestroyIpcp,
+    EnrollIpcp,
     IpcpEntry,
     ListIpcps,
     ListNames,
@@ -30,12 +41,7 @@ from ouroboros.control.messages import (
     NameSecurity,
     RegisterName,
     Request,
-    UdpOptions,
 )
-from ouroboros.control.names import check_name, check_path
-from ouroboros.errors import IpcpBootstrapError, IrmError, OuroborosError, UnsupportedError
-from ouroboros.layers.base import DEFAULT_HASH, HASHES
-from ouroboros.layers.udp.options import read_options
 
 
 class ConfigurationError(IrmError):
@@ -46,6 +52,13 @@ class ConfigurationError(IrmError):
 Ask = Callable[[Request], Any]
 #: The absolute path of a program that is called by its base name, None when there is none such.
 Find = Callable[[str], str | None]
+#: Requests one after the other; each is answered by the value of its answer.
+Steps = Generator[Request, Any, None]
+#: Carries steps out in its own time, and from the beginning again while one of them fails. The text: what they are for.
+Later = Callable[[str, Callable[[], Steps]], None]
+
+#: What members connect, in this order: routes go by the first, packets by the second.
+_COMPONENTS = ("Management", "Data Transfer")
 
 
 class Entry(Protocol):
@@ -55,7 +68,7 @@ class Entry(Protocol):
     def title(self) -> str:
         """The table as the file has it, such as `[name.clock]`."""
 
-    def apply(self, ask: Ask, find: Find) -> None:
+    def apply(self, ask: Ask, find: Find, later: Later) -> None:
         """Bring about what the table says. What is there already stays as it is."""
 
 
@@ -82,7 +95,7 @@ class NameTable(msgspec.Struct, frozen=True):
     def title(self) -> str:
         return f"[name.{_key(self.name)}]"
 
-    def apply(self, ask: Ask, find: Find) -> None:
+    def apply(self, ask: Ask, find: Find, later: Later) -> None:
         ask(CreateName(self.name, self.policy, self.security))
         entries: list[NameEntry] = ask(ListNames())
         bound = next(entry.programs for entry in entries if entry.name == self.name)
@@ -100,30 +113,63 @@ class NameTable(msgspec.Struct, frozen=True):
 
 
 class IpcpTable(msgspec.Struct, frozen=True):
-    """`[<type>.<ipcp>]`. `layer` is empty when the IPC process is only created."""
+    """`[<type>.<ipcp>]`. `layer` is empty when the IPC process is not bootstrapped. `enrol`: the member to enroll with, if
+    any. `neighbours`: to connect to."""
 
     type: str
     name: str
     layer: str = ""
-    hash: str = DEFAULT_HASH
-    impair: str | None = None
-    bind: tuple[str, ...] = ()
+    settings: AnySettings | None = None
+    autobind: bool = False
     register: tuple[str, ...] = ()
-    udp: UdpOptions | None = None
+    enrol: str = ""
+    neighbours: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
         return f"[{self.type}.{_key(self.name)}]"
 
-    def apply(self, ask: Ask, find: Find) -> None:
-        id = self._bring_up(ask)
-        for name in self.bind:
-            ask(BindProcess(id, name))
-        for name in self.register:
-            ask(CreateName(name, "spillover"))
-            ask(RegisterName(name, id))
+    def apply(self, ask: Ask, find: Find, later: Later) -> None:
+        self._bring_up(ask)
+        if not self.enrol:
+            _follow(self._be_known(), ask)
+        if self.enrol or self.neighbours:
+            later(self.title, self._be_member)
 
-    def _bring_up(self, ask: Ask) -> int:
+    def _be_member(self) -> Steps:
+        """Enroll, if it is in no layer, and connect."""
+        mine, _ = yield from self._found()
+        if self.enrol:
+            if not mine.layer:
+                yield EnrollIpcp(mine.id, self.enrol)
+            yield from self._be_known()
+        for name in self.neighbours:
+            for component in _COMPONENTS:
+                yield ConnectIpcp(mine.id, component, name, QOS_RAW)
+
+    def _be_known(self) -> Steps:
+        """Bind it to its own name and that of its layer, with which others enroll, and register names."""
+        mine, others = yield from self._found()
+        for name in dict.fromkeys((self.name, mine.layer)) if self.autobind else ():
+            if name:
+                yield BindProcess(mine.id, name)
+            if name and self.type == "unicast":
+                for other in others:
+                    yield RegisterName(name, other.id)
+        for name in self.register:
+            yield CreateName(name, "spillover")
+            yield RegisterName(name, mine.id)
+
+    def _found(self) -> Generator[Request, Any, tuple[IpcpEntry, list[IpcpEntry]]]:
+        """Its entry, and those by which members of its layer may be reached."""
+        entries: list[IpcpEntry] = yield ListIpcps()
+        mine = next((entry for entry in entries if entry.name == self.name), None)
+        if mine is None:
+            raise ConfigurationError("its IPC process was destroyed")
+        holders = (each for each in entries if each.type != "broadcast" and each.state == "operational")
+        return mine, [each for each in holders if each.layer != mine.layer]
+
+    def _bring_up(self, ask: Ask) -> None:
         entries: list[IpcpEntry] = ask(ListIpcps())
         known = next((entry for entry in entries if entry.name == self.name), None)
         if known is not None and (known.type != self.type or (self.layer and known.layer not in ("", self.layer))):
@@ -134,33 +180,50 @@ class IpcpTable(msgspec.Struct, frozen=True):
         id: int = ask(CreateIpcp(self.name, self.type)) if known is None else known.id
         if self.layer and (known is None or not known.layer):
             self._bootstrap(ask, id, created=known is None)
-        return id
 
     def _bootstrap(self, ask: Ask, id: int, *, created: bool) -> None:
         try:
-            ask(BootstrapIpcp(id, self.layer, self.hash, self.impair, self.udp))
+            ask(BootstrapIpcp(id, self.layer, self.settings))
         except OuroborosError:
             if created:
                 ask(DestroyIpcp(id))
             raise
 
 
+class ShareTable(msgspec.Struct, frozen=True):
+    """`[share.<kind>]`: of users other than the owner. None: as it is."""
+
+    kind: Kind
+    user: int | None = None
+    users: int | None = None
+
+
 class Configuration(msgspec.Struct, frozen=True):
-    """All that a file says, in the order in which it is brought about."""
+    """All that a file says, in the order in which it is brought about. `shares` are for the node itself."""
 
     names: tuple[NameTable, ...] = ()
     ipcps: tuple[IpcpTable, ...] = ()
+    shares: tuple[ShareTable, ...] = ()
+    #: What the node has for others, be it in the file or not.
+    strangers: Strangers = msgspec.field(default_factory=Strangers)
 
-    def apply(self, ask: Ask, find: Find) -> Iterator[ConfigurationError | None]:
+    def apply(self, ask: Ask, find: Find, later: Later) -> Iterator[ConfigurationError | None]:
         """Bring the tables about, one for each step; gives the error of a table that failed, naming the table."""
         entries: tuple[Entry, ...] = (*self.names, *self.ipcps)
         for entry in entries:
             try:
-                entry.apply(ask, find)
+                entry.apply(ask, find, later)
             except OuroborosError as error:
                 yield ConfigurationError(f"{entry.title} {error}")
             else:
                 yield None
+
+
+def _follow(steps: Steps, ask: Ask) -> None:
+    answer = None
+    with contextlib.suppress(StopIteration):
+        while True:
+            answer = ask(steps.send(answer))
 
 
 # --- parsing
@@ -174,17 +237,24 @@ def parse(text: str) -> Configuration:
         raise ConfigurationError(f"no TOML: {error}") from error
     names: list[NameTable] = []
     ipcps: list[IpcpTable] = []
+    shares: list[ShareTable] = []
+    strangers = Strangers()
     for top, tables in document.items():
         _check_top(top, tables)
+        if top == "strangers":
+            strangers = _parse_strangers(tables)
+            continue
         for name, table in tables.items():
             if not isinstance(table, dict):
                 raise ConfigurationError(f"[{top}] {_key(name)}: a key without a table; write [{top}.<name>] above it")
             if top == "name":
                 names.append(_parse_name(_Table(f"[name.{_key(name)}]", table, _NAME_KEYS), name))
+            elif top == "share":
+                shares.append(_parse_share(name, table))
             else:
                 ipcps.append(_parse_ipcp(top, name, table))
     _check_together(ipcps)
-    return Configuration(tuple(names), tuple(ipcps))
+    return Configuration(tuple(names), tuple(ipcps), tuple(shares), strangers)
 
 
 def _key(name: str) -> str:
@@ -194,17 +264,15 @@ def _key(name: str) -> str:
 
 
 def _check_top(top: str, tables: object) -> None:
-    known = ("name", *IPCP_TYPES)
+    known = {each: f"[{each}.<name>]" for each in ("name", *TYPES, "share")} | {"strangers": "[strangers]"}
     if top not in known:
-        raise ConfigurationError(
-            f"[{_key(top)}] unknown table: known are {', '.join(f'[{each}.<name>]' for each in known)}"
-        )
+        raise ConfigurationError(f"[{_key(top)}] unknown table: known are {', '.join(known.values())}")
     if not isinstance(tables, dict):
-        raise ConfigurationError(f"{top}: not a table; write [{top}.<name>]")
+        raise ConfigurationError(f"{top}: not a table; write {known[top]}")
 
 
 class _Key(msgspec.Struct, frozen=True):
-    """A key of a table. `built` False: the reference has it, and this version does not."""
+    """A key of a table. `built` False: the prototype has it, and this version does not."""
 
     type: Any
     what: str
@@ -221,34 +289,23 @@ _NAME_KEYS = {
     for side in ("server", "client")
     for kind in ("enc", "crt", "key")
 }
-_LAYER = _Key(str, "the name of a layer")
-_IMPAIR = _Key(str, 'text as "loss=1%,delay=10ms"')
-_UDP_TYPES = ("udp4", "udp6")
-_IPCP_KEYS: dict[str, dict[str, _Key]] = {
-    "local": {
-        "bootstrap": _LAYER,
-        "reg": _STRINGS,
-        "hash": _Key(str, f"one of {', '.join(HASHES)}"),
-        "impair": _IMPAIR,
-    },
-    "broadcast": {
-        "bootstrap": _LAYER,
-        "autobind": _Key(bool, "true or false"),
-        "enrol": _Key(str, "a name", built=False),
-        "conn": _Key(list[str], "an array of strings", built=False),
-    },
-} | {
-    type: {
-        "bootstrap": _LAYER,
-        "ip": _Key(str, "the address of this host"),
-        "port": _Key(int, "a whole number"),
-        "dns": _Key(str, "an address"),
-        "peers": _Key(list[str], 'an array of strings such as "clock@192.0.2.7"'),
-        "reg": _STRINGS,
-        "impair": _IMPAIR,
-    }
-    for type in _UDP_TYPES
+#: Keys of an IPC process beside the settings of its type.
+_LAYER = {"bootstrap": _Key(str, "the name of a layer")}
+_NAMES = {"reg": _STRINGS}
+_AUTOBIND = {"autobind": _Key(bool, "true or false")}
+_MEMBERS = {
+    **_AUTOBIND,
+    "enrol": _Key(str, "a name"),
+    "conn": _STRINGS,
+    "connect": _Key(bool, "true or false"),
 }
+#: Keys beside the settings, by type.
+_OTHERS = {
+    "broadcast": _AUTOBIND
+    | {key: msgspec.structs.replace(_MEMBERS[key], built=False) for key in ("enrol", "conn", "connect")},
+    "unicast": _NAMES | _MEMBERS,
+}
+_SHARE_KEYS = dict.fromkeys(("user", "users"), _Key(int, "a whole number from 0 on"))
 _POLICIES = {"spill": "spillover", "spillover": "spillover", "round-robin": "round-robin"}
 
 
@@ -329,6 +386,24 @@ def _parse_name(table: _Table, name: str) -> NameTable:
     return NameTable(name, policy, _parse_programs(table), _parse_security(table))
 
 
+def _parse_share(name: str, values: Mapping[str, object]) -> ShareTable:
+    title = f"[share.{_key(name)}]"
+    if name not in list(Kind):
+        raise ConfigurationError(f"{title} unknown share: known are {', '.join(Kind)}")
+    table = _Table(title, values, _SHARE_KEYS)
+    user, users = (_parse_count(table, key) for key in _SHARE_KEYS)
+    if user is not None and users is not None and user > users:
+        raise table.error("user", f"one user cannot have more ({user}) than all of them ({users})")
+    return ShareTable(Kind(name), user, users)
+
+
+def _parse_count(table: _Table, key: str) -> int | None:
+    value: int | None = table.get(key, None)
+    if value is not None and value < 0:
+        raise table.wrong(key)
+    return value
+
+
 def _parse_security(table: _Table) -> NameSecurity | None:
     keys = [f"{side}_{kind}_file" for side in ("server", "client") for kind in ("enc", "crt", "key")]
     if not any(table.has(key) for key in keys):
@@ -366,47 +441,91 @@ def _parse_programs(table: _Table) -> tuple[Program, ...]:
     return programs
 
 
-def _parse_impairment(table: _Table) -> str:
-    try:
-        return parse_impairment(table.get("impair", "")).text
-    except IpcpBootstrapError as error:
-        raise table.error("impair", str(error)) from error
-
-
 def _parse_ipcp(type: str, name: str, values: Mapping[str, object]) -> IpcpTable:
     title = f"[{type}.{_key(name)}]"
     _check_title(title, name, "name of an IPC process")
-    if type not in _IPCP_KEYS:
-        built = ", ".join(_IPCP_KEYS)
+    if not TYPES[type].built:
+        built = ", ".join(word for word, kind in TYPES.items() if kind.built)
         raise ConfigurationError(f"{title} IPC processes of type {type} are not built yet; there are {built}")
     if type == "broadcast" and "reg" in values:
         raise ConfigurationError(f"{title} reg: a broadcast layer holds no names; leave it out")
-    table = _Table(title, values, _IPCP_KEYS[type])
+    told = setting_keys(TYPES[type])
+    others = _OTHERS.get(type, _NAMES)
+    keys = {key: _Key(each.check.toml, _what(each)) for key, each in told.items()}
+    table = _Table(title, values, _LAYER | others | keys)
     layer = table.check("bootstrap", table.get("bootstrap", ""), "layer name") if table.has("bootstrap") else ""
-    hash = table.choose("hash", DEFAULT_HASH, HASHES) if type == "local" else DEFAULT_HASH
-    impair = _parse_impairment(table) if table.has("impair") else None
+    given = {
+        key: each for key, each in told.items() if table.has(key) and not (each.check.emptied and values[key] == "")
+    }
+    _check_once(table, given)
+    settings = assembled(TYPES[type], {each.key: _setting(table, key, each) for key, each in given.items()})
+    _check_settings(table, settings, complete=bool(layer))
+    enrol, neighbours = _parse_members(table) if type == "unicast" else ("", ())
     register = table.names("reg") if type != "broadcast" else ()
-    udp = _parse_udp(type, table) if type in _UDP_TYPES else None
-    if register and not layer:
-        raise table.error("reg", "names are registered in a layer; add bootstrap")
-    autobind = type == "broadcast" and table.get("autobind", False)
-    bind = tuple(dict.fromkeys(each for each in (name, layer) if each)) if autobind else ()
-    return IpcpTable(type, name, layer, hash, impair, bind, register, udp)
+    if register and not (layer or enrol):
+        raise table.error("reg", f"names are registered in a layer; add bootstrap{' or enrol' * (type == 'unicast')}")
+    autobind = "autobind" in others and table.get("autobind", False)
+    # The layer of one that enrolls is that of whom it enrolls with.
+    return IpcpTable(type, name, "" if enrol else layer, settings, autobind, register, enrol, neighbours)
 
 
-def _parse_udp(type: str, table: _Table) -> UdpOptions:
-    options = UdpOptions(table.get("ip", ""), table.get("port", 3435), table.get("dns", ""), table.get("peers", []))
+def _parse_members(table: _Table) -> tuple[str, tuple[str, ...]]:
+    """With whom an IPC process enrolls, and to whom it connects."""
+    enrol = table.check("enrol", table.get("enrol", ""), "name to enroll with") if table.has("enrol") else ""
+    connects = table.get("connect", True)
+    if table.has("conn"):
+        if not connects:
+            raise table.error("conn", "these are connections, and connect = false is for none: leave one of them out")
+        if not (enrol or table.has("bootstrap")):
+            raise table.error("conn", "only a member of a layer has neighbours; add enrol or bootstrap")
+        return enrol, table.names("conn")
+    return enrol, (enrol,) if enrol and connects else ()
+
+
+def _check_once(table: _Table, given: Mapping[str, Setting]) -> None:
+    keys: dict[str, str] = {}
+    for key, setting in given.items():
+        if (other := keys.setdefault(setting.key, key)) != key:
+            raise table.error(key, f"says the same as {other}: leave one of them out")
+
+
+def _parse_strangers(values: Mapping[str, object]) -> Strangers:
+    told = setting_keys(Strangers)
+    table = _Table("[strangers]", values, {key: _Key(each.check.toml, _what(each)) for key, each in told.items()})
+    return assembled(Strangers, {key: _setting(table, key, each) for key, each in told.items() if table.has(key)})
+
+
+def setting_keys(kind: type[Checked]) -> dict[str, Setting]:
+    """The settings of a class by their keys in the file."""
+    told = [setting for setting, _ in described(kind) if not setting.quiet]
+    return {key: each for each in told for key in (each.file or each.key, each.also) if key}
+
+
+def _what(setting: Setting) -> str:
+    return f"one of {', '.join(setting.check.words)}" if setting.check.words else setting.check.what
+
+
+def _setting(table: _Table, key: str, setting: Setting) -> object:
+    value = table.get(key, None)
     try:
-        if table.has("bootstrap"):
-            read_options(type, options)
+        return setting(setting.check.read(value) if isinstance(value, str) else value)
+    except ValueError as error:
+        raise table.error(key, error) from error
+
+
+def _check_settings(table: _Table, settings: AnySettings, *, complete: bool) -> None:
+    try:
+        if complete:
+            settings.check()
+        if settings.impair is not None:
+            settings.impair = parse_impairment(settings.impair).text
     except (IpcpBootstrapError, UnsupportedError) as error:
         # The text begins with the key that is wrong.
         raise ConfigurationError(f"{table.title} {error}") from error
-    return options
 
 
 def _check_together(ipcps: list[IpcpTable]) -> None:
-    """What one table may say, but not two."""
+    """Refuse a value that two tables have."""
     names: dict[str, IpcpTable] = {}
     layers: dict[tuple[str, str], IpcpTable] = {}
     for ipcp in ipcps:

@@ -1,4 +1,4 @@
-"""The flow manager: who asks for flows, who accepts them, which flows there are. Pure.
+"""The flow manager: requests for flows, acceptors, and the flows that there are. Pure.
 
 ::
 
@@ -6,8 +6,9 @@
                    │ no
                    ├──▶ queue of the name ──▶ acceptor comes ──▶ Connect
                    │         ├──▶ time runs out, or the asker hangs up
-                   │         └──▶ the program started for it failed ──▶ Failed
+                   │         └──▶ the program started for it failed, or nobody serves it any more ──▶ Failed
                    └──▶ not served here: layers, one after the other ──▶ a peer accepts ──▶ Attach
+                             └──▶ none leads there ──▶ Failed, or with `wait` the same again after a pause
     request of a peer ──▶ queue of the name ──▶ acceptor comes ──▶ Attach
 
 A request is known by its token, which the runtime chooses, each one larger than those before; requests of peers have
@@ -16,30 +17,36 @@ negative ones. Nothing waits anywhere but in `waiting`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
 
-import msgspec
-
-from ouroboros.control.effects import Attach, Connect, Effect, Join, Relay, Reply, StartProgram
-from ouroboros.control.messages import Accept, Alloc, Failed
-from ouroboros.control.messages import Join as JoinRequest
-from ouroboros.control.names import Name, Process, Registry
-from ouroboros.control.oap import Settings
+from ouroboros.control.demand import OnDemand
+from ouroboros.control.lower import LowerFlows
+from ouroboros.control.matching import Matching, check_works
+from ouroboros.control.names import Name, Registry, check_name
+from ouroboros.control.parties import IpcProcess, Layering, Party, Process
 from ouroboros.control.security import Security
-from ouroboros.control.table import Flow, FlowTable
-from ouroboros.control.waiting import Waiting, WaitingRoom
+from ouroboros.control.shares import PEERS, Kind, Shares
+from ouroboros.control.table import FlowTable
+from ouroboros.control.waiting import Accepting, Arrived, Asking, Waiting, WaitingRoom
+from ouroboros.control.ways import Ways, is_alone
 from ouroboros.errors import (
+    FlowDownException,
     FlowNameException,
     FlowQosException,
     FlowRefusedException,
     FlowTimeoutException,
+    NameError,
     NodeLimitError,
     OuroborosError,
 )
-from ouroboros.layers.base import Ipcp
-from ouroboros.layers.udp import Arrival, RemoteEnd, UdpIpcp
-from ouroboros.layers.udp.refusals import NO_ROOM, code_of
-from ouroboros.wire.udp import digest_of
+from ouroboros.layers.base import Ipcp, State
+from ouroboros.layers.effects import Effect, Join, Reply
+from ouroboros.layers.face import Arrival, End, Posts, Reach
+from ouroboros.oap import Settings
+from ouroboros.settings import Strangers
+from ouroboros.wire.control import Accept, Alloc, Failed
+from ouroboros.wire.control import Join as JoinRequest
 
 #: How long an allocation or a join waits when the caller gives no limit, seconds (`flows.md` 1).
 ALLOC_TIMEOUT = 20.0
@@ -48,10 +55,7 @@ ARRIVAL_TIMEOUT = 19.5
 
 
 class FlowManager:
-    """Matches allocations with acceptors, here and elsewhere, and keeps the table of flows.
-
-    `impaired`: the impaired layer through which flows to a name go, None when they go directly.
-    """
+    """Matches requests for flows with acceptors, here and elsewhere, and keeps the table of flows."""
 
     def __init__(
         self,
@@ -60,124 +64,227 @@ class FlowManager:
         effects: list[Effect],
         limit: int,
         ipcps: Mapping[int, Ipcp],
-        impaired: Callable[[str], Ipcp | None],
+        posts: Posts,
+        shares: Shares,
     ) -> None:
         self._registry = registry
         self._security = security
         self._ipcps = ipcps
-        self._impaired = impaired
         self._effects = effects
-        self._waiting = WaitingRoom(registry)
-        self._table = FlowTable(effects, limit, ipcps)
+        self._post = posts.add
+        self._shares = shares
+        self._waiting = WaitingRoom(registry, shares)
+        self._table = FlowTable(effects, limit, ipcps, shares)
+        self.bound_peers(Strangers().flows)
+        self._layering = Layering(registry.members)
+        self._ways = Ways(ipcps, self._layering)
+        self.lower = LowerFlows(self, registry, self._waiting, self._table, effects, posts, self._layering.rank)
         self.flows = self._table.flows
         self.entries = self._table.entries
-        #: Names for which a program was started that did not accept anything yet.
-        self._starting: set[str] = set()
-        #: How many programs that were started for a name did not end yet.
-        self._started: dict[str, int] = {}
+        self.touch = self._table.touch
+        self.take_changes = self._table.take_changes
+        self.engine_done = self._table.engine_done
+        self.carrier_gone = self._table.carrier_gone
+        #: The standing accepts of IPC processes.
+        self._standing: dict[IpcProcess, Accepting] = {}
+        self._demand = OnDemand(effects, shares.starts)
+        self._matching = Matching(
+            registry=registry,
+            security=security,
+            waiting=self._waiting,
+            table=self._table,
+            layering=self._layering,
+            ways=self._ways,
+            lower=self.lower,
+            demand=self._demand,
+            effects=effects,
+            ask_later=self._ask_later,
+        )
+
+    def bound_peers(self, most: int) -> None:
+        """From now on, peers that ask for flows have so many."""
+        self._table.most_of_peers = most
 
     # --- requests
 
-    def alloc(self, token: int, process: Process, request: Alloc, now: float) -> None:
-        name = self._registry.names.get(request.name)
-        layers = self._layers_to_ask(request.name, name)
-        if name is None and not layers:
-            raise FlowNameException(
-                f"nobody offers {request.name!r} on this node: start the program that accepts flows for it, "
-                "or create the name with `irm name create`"
-            )
+    def alloc(self, token: int, process: Process, request: Alloc, user: int | None, now: float) -> None:
+        """`user`: of the connection that the request came over; None for the owner of the node, who has no share."""
         timeout = ALLOC_TIMEOUT if request.timeout is None else request.timeout
-        waiting = self._waiting.add(token, process, request, now + timeout)
-        acceptor = name.next_acceptor() if name is not None else None
-        if name is not None and acceptor is not None:
-            self._connect(token, acceptor, name)
-            return
-        if timeout <= 0:
-            self._expire(waiting)
-            return
-        if name is not None:
-            name.allocators[token] = None
-            self._start_program(name)
-        if layers:
-            waiting.more_layers = layers
-            self._ask_next_layer(waiting, now)
+        refuse = functools.partial(self._refuse, token)
+        asking = Asking(
+            token=token,
+            party=process,
+            name=request.name,
+            qos=request.qos,
+            refuse=refuse,
+            user=user,
+            patient=request.wait,
+        )
+        self.ask(asking, now + timeout, now)
 
-    def accept(self, token: int, process: Process, request: Accept, now: float) -> None:
+    def ask(self, asking: Asking, until: float, now: float) -> None:
+        """A party wants a flow. Raises why there will be none, if that is clear at once."""
+        name = self._registry.names.get(asking.name)
+        ipcps = self._ways.ipcps_to_ask(asking, name)
+        if asking.patient:
+            _check_possible(asking.name)
+        elif not ipcps and (nobody := self._why_none(asking, name)) is not None:
+            self._ways.check_layers()
+            raise nobody
+        self._waiting.add(asking, until)
+        if not self._connect_now(asking, name, now) and until > now and self._may_wait(asking, name, now):
+            self._look(asking, name, ipcps, now)
+        if until <= now and asking in self._waiting:
+            self._expire(asking, now)
+
+    def _connect_now(self, asking: Asking, name: Name | None, now: float) -> bool:
+        """Whether there is somebody to connect with, be it with success or not."""
+        if name is None or not name.acceptors or not self._ways.within(asking):
+            return False
+        acceptors = (self._waiting.acceptors[token] for token in name.in_turn())
+        # An IPC process may be bound to the name of its layer, by which it asks for the others.
+        others = (each for each in acceptors if each.standing is None or each.party is not asking.party)
+        first = next(others, None)
+        if first is None:
+            if self._ways.ipcps_to_ask(asking, name):
+                return False
+            first = self._waiting.acceptors[next(name.in_turn())]
+        self._matching.connect(asking, first, name, now)
+        return True
+
+    def _look(self, asking: Asking, name: Name | None, ipcps: list[Ipcp], now: float) -> None:
+        """Wait for an acceptor here, and ask layers."""
+        within = self._ways.within(asking) and not is_alone(asking.party, name)
+        if within and (name is not None or asking.patient):
+            self._registry.enqueue(asking.name, asking.token)
+        if ipcps or asking.patient:
+            asking.more_ipcps = ipcps
+            self._ask_next(asking, now)
+
+    def accept(self, token: int, process: Process, request: Accept, user: int | None, now: float) -> None:
         until = None if request.timeout is None else now + request.timeout
-        waiting = self._waiting.add(token, process, request, until)
-        self._registry.mark_server(process)
-        self._starting -= process.names
-        # Whoever asked first is served first, over all names of the process.
-        while (name := self._asked_first(process)) is not None:
-            if self._connect(next(iter(name.allocators)), token, name):
-                return
-        if request.timeout is not None and request.timeout <= 0:
-            self._expire(waiting)
+        refuse = functools.partial(self._refuse, token)
+        accepting = Accepting(token=token, party=process, name=request.name, refuse=refuse, user=user)
+        self._waiting.add(accepting, until)
+        self._registry.mark_server(process, request.name)
+        names = self._names_of(accepting)
+        self._demand.arrived(name.text for name in names)
+        if self._offer(accepting, names, now):
             return
-        for text in process.names:
-            self._registry.names[text].acceptors[token] = None
+        if until is not None and until <= now:
+            self._expire(accepting, now)
+            return
+        for name in names:
+            name.acceptors[token] = None
 
-    def join(self, token: int, process: Process, request: JoinRequest, ipcp: Ipcp | None) -> None:
+    def stand(self, member: IpcProcess) -> None:
+        """From now on, an IPC process takes all flows to names that are bound to it."""
+        accepting = Accepting(token=self._waiting.new_token(), party=member, name=None, refuse=_never)
+        self._waiting.add(accepting, None)
+        self._standing[member] = accepting
+        self._registry.mark_server(member, None)
+
+    def resume(self, member: IpcProcess, now: float) -> None:
+        """An IPC process that accepts has room for another flow."""
+        if (accepting := self._standing.get(member)) is not None:
+            self._eligible(accepting, self._names_of(accepting), now)
+
+    def _offer(self, accepting: Accepting, names: list[Name], now: float) -> bool:
+        """Serve the oldest request first, over all names of the acceptor. Whether a program has its flow."""
+        while accepting.free and (name := self._asked_first(names)) is not None:
+            asks = self._waiting.clients[next(iter(name.allocators))]
+            if self._matching.connect(asks, accepting, name, now) and accepting.standing is None:
+                return True
+        return False
+
+    def _eligible(self, accepting: Accepting, names: list[Name], now: float) -> None:
+        """It takes the next flow to any of the names, whether a request waits or not."""
+        if not self._offer(accepting, names, now) and accepting.free:
+            for name in names:
+                name.acceptors.setdefault(accepting.token)
+
+    def join(
+        self, token: int, process: Process, request: JoinRequest, ipcp: Ipcp | None, user: int | None, now: float
+    ) -> None:
         if ipcp is None:
             raise FlowNameException(
                 f"there is no broadcast layer {request.layer!r} on this node; "
                 f"`irm ipcp bootstrap type broadcast name {request.layer} layer {request.layer}` makes one"
             )
+        if ipcp.state == State.FAILED:
+            raise FlowDownException(ipcp.trouble)
         if request.qos.ordered or request.qos.cypher_s:
             raise FlowQosException(
                 f"broadcast layer {request.layer!r} can neither promise delivery (loss=0, in_order=1) nor encrypt "
                 "(cypher_s); join it with the default QoS"
             )
-        flow = self._table.add(request.layer, request.qos, (process, None), (token, None))
+        flow = self._table.add(request.layer, request.qos, (process, None), (token, None), (user, None))
         flow.ipcp = ipcp
-        ipcp.join(flow.id)
-        self._effects.append(Join(flow.id, request.qos, ipcp.id, token))
+        ipcp.join(flow.id, now)
+        self._effects.append(Join(flow.id, request.layer, request.qos, ipcp.id, token))
 
-    def bound(self, process: Process, name: Name) -> None:
-        """A process was bound to a name: acceptors of it that wait are eligible at once."""
-        for token in sorted(process.waiting):
-            if token in self._waiting and isinstance(self._waiting[token].request, Accept):
-                name.acceptors[token] = None
-                while name.allocators:
-                    if self._connect(next(iter(name.allocators)), token, name):
-                        break
+    def bound(self, party: Party, name: Name, now: float) -> None:
+        """A party was bound to a name: acceptors of it that wait for any name are eligible at once."""
+        for token in sorted(party.waiting & self._waiting.acceptors.keys()):
+            accepting = self._waiting.acceptors[token]
+            if accepting.name is None:
+                self._eligible(accepting, [name], now)
 
-    def unbound(self, process: Process, name: Name) -> None:
-        """A process was unbound from a name: it is not eligible any more."""
-        for token in process.waiting:
-            name.acceptors.pop(token, None)
-        self.wanted(name)
+    def unbound(self, party: Party, name: Name, now: float) -> None:
+        """A party was unbound from a name: it is not eligible any more, and what waits for that name alone is over."""
+        for token in sorted(party.waiting & name.acceptors.keys()):
+            del name.acceptors[token]
+            self._end_accept(self._waiting.acceptors[token], f"this process was unbound from {name.text!r}", now)
+        self.wanted(name, now)
 
-    def wanted(self, name: Name) -> None:
-        """The bindings of a name changed, or a process of it died: start its program if clients wait and nobody else can.
+    def wanted(self, name: Name, now: float) -> None:
+        """The bindings of a name changed, or a process of it died: start its program if clients wait and nobody else can,
+        and refuse those that wait for nobody.
 
         When a program that was started for it still runs, its end will tell what to do: see `program_ended`.
         """
-        if name.allocators and name.text not in self._started:
-            self._start_program(name)
+        if self._demand.runs(name.text):
+            return
+        # Whoever has had too many started is refused, and the next one asks.
+        while name.allocators and not self._started(name, self._waiting.clients[next(iter(name.allocators))], now):
+            pass
+        if name.deserted:
+            for waiting in self._of_queue(name):
+                if not _patient(waiting):
+                    self._fail(waiting, _deserted(name), now)
 
-    def name_destroyed(self, name: Name) -> None:
-        self._starting.discard(name.text)
-        for token in list(name.allocators):
-            if not self._waiting[token].asked_elsewhere:
-                self._fail(self._waiting[token], FlowNameException(f"the name {name.text!r} was destroyed"))
+    def name_destroyed(self, name: Name, now: float) -> None:
+        self._demand.arrived([name.text])
+        for waiting in self._of_queue(name):
+            if _patient(waiting):
+                self._registry.enqueue(name.text, waiting.token)
+            else:
+                self._fail(waiting, FlowNameException(f"the name {name.text!r} was destroyed"), now)
+        for token in name.acceptors:
+            self._end_accept(self._waiting.acceptors[token], f"the name {name.text!r} was destroyed", now)
 
-    def cancel(self, token: int) -> None:
+    def cancel(self, token: int, now: float) -> None:
         """The asker hung up. No error when the request is answered already."""
         waiting = self._waiting.get(token)
         if waiting is not None:
             self._waiting.remove(waiting)
-            self._stop_asking(waiting)
+            if isinstance(waiting, Asking):
+                waiting.stop(now)
+
+    def user(self, token: int) -> int | None:
+        """Whose program asks for a flow under that token; None for the owner, and when none does any more."""
+        asking = self._waiting.asking(token)
+        return None if asking is None else asking.user
 
     # --- ends of flows
 
-    def dealloc(self, process: Process, flow_id: int, side: int) -> None:
+    def dealloc(self, process: Process, flow_id: int, side: int, now: float) -> None:
         """One end lets go. Ends that the process does not hold are ignored: it may have raced with its own death."""
         if (flow_id, side) in process.ends:
             process.ends.discard((flow_id, side))
-            self._table.let_go(self.flows[flow_id], side)
+            self._table.let_go(self.flows[flow_id], side, now)
 
-    def abandon(self, flow_id: int, side: int, token: int | None = None) -> None:
+    def abandon(self, flow_id: int, side: int, now: float, token: int | None = None) -> None:
         """An end whose owner never got it: the descriptors could not be made or delivered.
 
         With the `token` of the request, nothing happens when the id belongs to another flow by now.
@@ -186,87 +293,140 @@ class FlowManager:
         owner = flow.owners[side] if flow else None
         if flow is not None and owner is not None and token in (None, flow.tokens[side]):
             owner.ends.discard((flow_id, side))
-            self._table.lose(flow, side)
+            self._table.lose(flow, side, now)
 
-    def process_died(self, process: Process) -> None:
-        for token in list(process.waiting):
-            self.cancel(token)
+    def process_died(self, process: Process, now: float) -> None:
+        for token in sorted(process.waiting):
+            self.cancel(token, now)
         for flow_id, side in sorted(process.ends):
-            self._table.lose(self.flows[flow_id], side)
+            self._table.lose(self.flows[flow_id], side, now)
         process.ends.clear()
 
     # --- programs started on demand
 
-    def program_ended(self, name: str, program: str, how: str, served: bool) -> None:
+    def program_ended(self, name: str, program: str, how: str, served: bool, now: float) -> None:
         """A program we started is gone. When it served somebody, the next request starts it again."""
-        self._starting.discard(name)
-        self._started[name] = self._started.get(name, 1) - 1
-        if not self._started[name]:
-            del self._started[name]
+        self._demand.ended(name)
         entry = self._registry.names.get(name)
         if entry is None or not entry.allocators or entry.servers:
             return
         if served:
-            self._start_program(entry)
+            self.wanted(entry, now)
             return
         for token in list(entry.allocators):
             self._fail(
-                self._waiting[token],
+                self._waiting.clients[token],
                 FlowRefusedException(f"{program!r}, started for {name!r}, {how} and accepted nothing"),
+                now,
             )
 
-    # --- what layers tell: `layers.udp.core.Upper`
+    # --- what IPC processes tell: `layers.face.Upper`. Whatever is waited for may be over by the time that it is told.
 
     def settings(self, name: str) -> Settings:
-        """What we want of a peer that asks for a flow to our `name`. Raises `OapError`."""
         return self._security.settings(name, "server")
 
     def reachable(self, token: int) -> None:
-        """Another node is asked: a program here that would accept now comes too late."""
-        self._waiting.leave_queue(self._waiting[token])
+        """Another node is asked. A program here that accepts from now on comes too late, except for patient requests, which
+        take the first acceptor."""
+        asking = self._asked(token)
+        if asking is not None and not asking.patient:
+            asking.leave(self._registry)
 
-    def unreachable(self, token: int, now: float) -> None:
-        waiting = self._waiting[token]
-        waiting.layer = None
-        self._ask_next_layer(waiting, now)
+    def unreachable(self, token: int, advice: str, now: float) -> None:
+        if (asking := self._asked(token)) is not None:
+            if asking.ipcp is not None:
+                asking.advice[asking.ipcp.layer] = advice
+            asking.ipcp = None
+            self._ask_next(asking, now)
 
-    def answered(self, token: int, end: RemoteEnd, now: float) -> None:
-        waiting = self._waiting[token]
-        layer, process = waiting.layer, waiting.process
-        assert layer is not None
-        assert process is not None
-        assert isinstance(waiting.request, Alloc)
-        layer.hold(end)
-        try:
-            flow = self._table.add(waiting.request.name, end.qos, (process, None), (token, None))
-        except NodeLimitError as error:
-            end.session.wipe()
-            layer.give_back(end)
-            self._fail(waiting, error)
+    def answered(self, token: int, end: End, now: float) -> None:
+        asking = self._asked(token)
+        if asking is None or end.ipcp not in self._ipcps:
+            self._give_back(end, now)
             return
-        self._waiting.remove(waiting)
-        self._attach(flow, end, token, 0)
+        try:
+            check_works(asking.party)
+            self._layering.check(asking.party, end.ipcp)
+            flow = self._table.add(asking.name, end.qos, (asking.party, None), (token, None), (asking.user, None))
+        except (FlowDownException, FlowRefusedException, NodeLimitError) as error:
+            self._give_back(end, now)
+            asking.ipcp = None
+            self._fail(asking, error, now)
+            return
+        self._waiting.remove(asking)
+        self._matching.attach(flow, end, asking, 0)
 
-    def refused(self, token: int, error: OuroborosError) -> None:
-        self._fail(self._waiting[token], error)
+    def refused(self, token: int, error: OuroborosError, now: float, *, for_now: bool = False) -> None:
+        asking = self._asked(token)
+        if asking is None:
+            return
+        asking.ipcp = None
+        if not (for_now and asking.patient):
+            self._fail(asking, error, now)
+            return
+        asking.last_refusal = str(error)
+        self._ask_next(asking, now)
 
-    def requested(self, layer: int, arrival: Arrival, now: float) -> None:
-        """A peer wants a flow: it waits like a program of this node."""
-        waiting = self._waiting.add(None, None, arrival, now + ARRIVAL_TIMEOUT)
-        waiting.layer = self._udp(layer)
+    def requested(self, arrival: Arrival, now: float) -> None:
+        """A peer wants a flow: it waits like a party of this node."""
+        ipcp = self._ipcps.get(arrival.ipcp)
+        if ipcp is None:
+            return
+        arrived = Arrived(token=self._waiting.new_token(), arrival=arrival, ipcp=ipcp)
+        self._waiting.add(arrived, now + ARRIVAL_TIMEOUT)
         name = self._registry.names.get(arrival.name)
         if name is None:
-            self._fail(waiting, FlowNameException(f"there is no name {arrival.name!r}"))
+            self._fail(arrived, FlowNameException(f"there is no name {arrival.name!r}"), now)
         elif (acceptor := name.next_acceptor()) is not None:
-            self._connect(waiting.token, acceptor, name)
+            self._matching.connect(arrived, self._waiting.acceptors[acceptor], name, now)
+        elif (nobody := self._why_nobody(arrival.name, name)) is not None:
+            self._fail(arrived, nobody, now)
         else:
-            name.allocators[waiting.token] = None
-            self._start_program(name)
+            self._registry.enqueue(name.text, arrived.token, stranger=arrived.stranger)
+            self._started(name, arrived, now)
 
     def withdrawn(self, arrival: Arrival) -> None:
-        waiting = self._waiting.find(arrival)
-        if waiting is not None:
-            self._waiting.remove(waiting)
+        arrived = self._waiting.find(arrival)
+        if arrived is not None:
+            self._waiting.remove(arrived)
+
+    def _asked(self, token: int) -> Asking | None:
+        """The request that an IPC process answers; None when that is not asked any more."""
+        asking = self._waiting.asking(token)
+        return asking if asking is not None and asking.ipcp is not None else None
+
+    def _give_back(self, end: End, now: float) -> None:
+        """Nobody takes it."""
+        end.session.wipe()
+        if (ipcp := self._ipcps.get(end.ipcp)) is not None:
+            ipcp.give_back(end, now)
+
+    # --- IPC processes
+
+    def rank(self, ipcp: int) -> int:
+        """How many layers lie below it."""
+        return self._layering.rank(ipcp)
+
+    def closing(self, ipcp: Ipcp, member: IpcProcess, now: float) -> Callable[[], None]:
+        """An IPC process carries nothing any more and gets nothing any more. It is in neither the IRM's table of IPC
+        processes nor that of parties from now on.
+
+        Returns what has to be done when all are told, before it is destroyed itself.
+        """
+        error = FlowDownException(f"the layer {ipcp.layer!r} was destroyed")
+        for asking in self._waiting.asking_of(ipcp):
+            asking.stop(now)
+            self._ask_later(asking, now, error)
+        for arrived in self._waiting.arrived_at(ipcp):
+            self._fail(arrived, error, now)
+        self.lower.closing(member, now)
+        self.carrier_gone(ipcp.id)
+        if (accepting := self._standing.pop(member, None)) is not None:
+            self._waiting.remove(accepting)
+        self._registry.remove_process(member)
+        for text in member.names:
+            self.wanted(self._registry.names[text], now)
+        return self.lower.carrier_ends(ipcp.id, now)
 
     # --- time
 
@@ -276,152 +436,156 @@ class FlowManager:
 
     def timeout(self, now: float) -> None:
         for waiting in self._waiting.expired(now):
-            self._expire(waiting)
+            self._expire(waiting, now)
+        for asking in self._waiting.to_ask(now):
+            name = self._registry.names.get(asking.name)
+            # A request that went through a layer of this node is in no queue since then. An acceptor may have come.
+            if not self._connect_now(asking, name, now):
+                self._look(asking, name, self._ways.ipcps_to_ask(asking, name), now)
 
     # --- helpers
 
-    def _layers_to_ask(self, text: str, name: Name | None) -> list[UdpIpcp]:
-        """The layers that may lead to a name: none for one that is served here or can be found here."""
-        if name is not None and name.served:
-            return []
-        ipcps = [ipcp for ipcp in self._ipcps.values() if ipcp.state == "operational"]
-        if any(ipcp.query(ipcp.digest(text)) for ipcp in ipcps):
-            return []
-        return sorted(
-            (ipcp for ipcp in ipcps if isinstance(ipcp, UdpIpcp)), key=lambda ipcp: (ipcp.preference, ipcp.id)
-        )
-
-    def _ask_next_layer(self, waiting: Waiting, now: float) -> None:
-        request = waiting.request
-        assert isinstance(request, Alloc)
-        while waiting.more_layers:
-            layer = waiting.layer = waiting.more_layers.pop(0)
-            if layer.state != "operational":
+    def _ask_next(self, asking: Asking, now: float, error: OuroborosError | None = None) -> None:
+        """`error`: why the last one does not lead there, if it should have."""
+        while asking.more_ipcps:
+            ipcp = asking.ipcp = asking.more_ipcps.pop(0)
+            if self._ipcps.get(ipcp.id) is not ipcp or ipcp.reach(asking.name) is Reach.NO:
                 continue
             try:
-                settings = self._security.asked(request.name, request.qos.cypher_s)
-                layer.allocate(waiting.token, request.name, request.qos, settings, now)
-            except FlowRefusedException as error:
-                self._fail(waiting, error)
+                settings = self._security.asked(asking.name, asking.qos.cypher_s, asking.party)
+                if asking.user is not None:
+                    # It may have to look the name up.
+                    self._shares.check(Kind.LOOKUPS, asking.user)
+                ipcp.allocate(asking.token, asking.name, asking.qos, settings, now)
+            except (FlowRefusedException, NodeLimitError) as refusal:
+                self._fail(asking, refusal, now)
             return
-        waiting.layer = None
-        if request.name not in self._registry.names:
-            text = (
-                f"nobody offers {request.name!r} on this node, and no layer knows where it is: add it to the peers of one "
-                f"with `irm ipcp peer`, or its MD5 {digest_of(request.name).hex()} to /etc/hosts or the DNS"
+        asking.ipcp = None
+        name = self._registry.names.get(asking.name)
+        if asking.patient:
+            self._waiting.ask_again(asking, now)
+        elif error is not None:
+            self._fail(asking, error, now)
+        elif name is None or asking.through or is_alone(asking.party, name):
+            nobody = "nobody" if name is None else "nobody else"
+            text = f"{nobody} offers {asking.name!r} on this node, and no layer knows where it is"
+            if asking.through:
+                text = f"{asking.name!r} is to be reached through its layer, and that does not know where it is"
+            if asking.advice:
+                text += f": {'; or '.join(dict.fromkeys(asking.advice.values()))}"
+            self._fail(asking, FlowNameException(text), now)
+        elif (why := self._why_none(asking, name)) is not None:
+            self._fail(asking, why, now)
+
+    def _ask_later(self, asking: Asking, now: float, error: OuroborosError | None = None) -> None:
+        """Ask the next layer when what the last one may have said is heard, which is nothing to this request any more."""
+
+        def ask() -> None:
+            if asking in self._waiting:
+                self._ask_next(asking, now, error)
+
+        self._post(ask)
+
+    def _why_none(self, asking: Asking, name: Name | None) -> FlowNameException | None:
+        """Why no acceptor of this node will do; None if one may come."""
+        if asking.over is None or self._ways.within(asking):
+            return self._why_nobody(asking.name, name)
+        _check_possible(asking.name)
+        layers = ", ".join(map(repr, sorted(asking.over))) or "none"
+        return FlowNameException(f"no layer that may be used leads to {asking.name!r}; those are: {layers}")
+
+    def _why_nobody(self, text: str, name: Name | None) -> FlowNameException | None:
+        """Why nobody here will ever accept a flow to a name, as things are; None if somebody may."""
+        if name is None:
+            _check_possible(text)
+            return FlowNameException(
+                f"nobody offers {text!r} on this node: start the program that accepts flows for it, "
+                "or create the name with `irm name create`"
             )
-            self._fail(waiting, FlowNameException(text))
+        # A program that was started, and is not bound any more, may come yet.
+        return _deserted(name) if name.deserted and not self._demand.runs(text) else None
 
-    def _udp(self, ipcp: int) -> UdpIpcp:
-        layer = self._ipcps[ipcp]
-        assert isinstance(layer, UdpIpcp)
-        return layer
+    def _of_queue(self, name: Name) -> list[Asking | Arrived]:
+        """The requests that wait for the name here: no other node is asked for them, or they are patient, or of a peer."""
+        waiting = [self._waiting.clients[token] for token in name.allocators]
+        return [each for each in waiting if isinstance(each, Arrived) or each.patient or each.ipcp is None]
 
-    def _asked_first(self, process: Process) -> Name | None:
-        """Of the names of the process, the one whose client has waited longest."""
-        asked = [name for text in process.names if (name := self._registry.names[text]).allocators]
-        return min(asked, key=lambda name: self._waiting[next(iter(name.allocators))].order, default=None)
+    def _names_of(self, accepting: Accepting) -> list[Name]:
+        return [self._registry.names[text] for text in accepting.names]
 
-    def _fail(self, waiting: Waiting, error: OuroborosError) -> None:
-        self._waiting.remove(waiting)
-        if isinstance(waiting.request, Arrival):
-            assert waiting.layer is not None
-            waiting.layer.refuse(waiting.request, code_of(error))
+    def _end_accept(self, accepting: Accepting, why: str, now: float) -> None:
+        """End an accept for that name alone, which would wait for ever. An accept for any name goes on."""
+        if accepting.name is not None:
+            self._fail(accepting, FlowNameException(f"{why} while it waited for a flow to it"), now)
+
+    def _asked_first(self, names: Iterable[Name]) -> Name | None:
+        """Of the names, the one whose client has waited longest; strangers come last."""
+
+        def turn(name: Name) -> tuple[bool, int]:
+            first = self._waiting.clients[next(iter(name.allocators))]
+            return first.stranger, first.order
+
+        return min((name for name in names if name.allocators), key=turn, default=None)
+
+    def _may_wait(self, asking: Asking, name: Name | None, now: float) -> bool:
+        return name is None or not self._ways.within(asking) or self._started(name, asking, now)
+
+    def _started(self, name: Name, waiting: Asking | Arrived, now: float) -> bool:
+        """Whether what waits for a name may go on: the program of the name is started for it, if there is one to start."""
+        user = PEERS if isinstance(waiting, Arrived) else waiting.user
+        try:
+            self._demand.start(name, user, now)
+        except NodeLimitError as error:
+            self._fail(waiting, error, now)
+            return False
+        return True
+
+    def _fail(self, waiting: Waiting, error: OuroborosError, now: float) -> None:
+        self._waiting.fail(waiting, error, now)
+
+    def _refuse(self, token: int, error: OuroborosError, now: float) -> None:
+        self._effects.append(Reply(token, Failed(type(error).__name__, str(error))))
+
+    def _expire(self, waiting: Waiting, now: float) -> None:
+        if isinstance(waiting, Accepting):
+            self._fail(waiting, FlowTimeoutException("nobody asked for a flow in time"), now)
             return
-        self._stop_asking(waiting)
-        self._effects.append(Reply(waiting.token, Failed(type(error).__name__, str(error))))
-
-    def _stop_asking(self, waiting: Waiting) -> None:
-        if waiting.asked_elsewhere:
-            assert waiting.layer is not None
-            waiting.layer.cancel(waiting.token)
-
-    def _expire(self, waiting: Waiting) -> None:
-        if isinstance(waiting.request, Accept):
-            self._fail(waiting, FlowTimeoutException("nobody asked for a flow in time"))
-            return
-        text = waiting.request.name
+        text = waiting.name
         name = self._registry.names.get(text)
-        if waiting.asked_elsewhere:
-            assert waiting.layer is not None
-            why = f"{waiting.layer.why(waiting.token)} (layer {waiting.layer.layer!r})"
+        if isinstance(waiting, Asking) and waiting.ipcp is not None:
+            why = f"{waiting.ipcp.why(waiting.token)} (layer {waiting.ipcp.layer!r})"
+        elif isinstance(waiting, Asking) and waiting.last_refusal:
+            why = waiting.last_refusal
+        elif name is None and _patient(waiting):
+            why = "nobody offers it"
         elif name is None:
             why = "it is not on this node, and there was no time to ask others"
+        elif name.deserted:
+            why = "the program that served it has ended"
         else:
             why = "its programs are busy" if name.servers else "no program accepts flows for it"
-        self._fail(waiting, FlowTimeoutException(f"nobody accepted a flow to {text!r} in time: {why}"))
+        self._fail(waiting, FlowTimeoutException(f"nobody accepted a flow to {text!r} in time: {why}"), now)
 
-    def _connect(self, allocator: int, acceptor: int, name: Name) -> bool:
-        """Whether the flow could be made; if not, the allocator is told."""
-        asks, takes = self._waiting[allocator], self._waiting[acceptor]
-        assert takes.process is not None
-        if isinstance(asks.request, Arrival):
-            return self._connect_peer(asks, asks.request, takes, takes.process)
-        assert isinstance(asks.request, Alloc)
-        assert asks.process is not None
-        layer = self._impaired(name.text)
-        try:
-            sessions = self._security.agree(name.text, asks.request.qos.cypher_s)
-            qos = msgspec.structs.replace(asks.request.qos, cypher_s=sessions[0].strength if sessions else 0)
-            owners = (asks.process, takes.process)
-            flow = self._table.add(name.text, qos, owners, (allocator, acceptor))
-        except (FlowRefusedException, NodeLimitError) as error:
-            self._fail(asks, error)
-            return False
-        self._stop_asking(asks)
-        self._waiting.remove(asks)
-        self._waiting.remove(takes)
-        takes.process.served = True
-        if layer is None:
-            self._effects.append(Connect(flow.id, flow.qos, allocator, acceptor, sessions))
-        else:
-            flow.relay = layer
-            self._effects.append(Relay(flow.id, flow.qos, allocator, acceptor, layer.id, sessions))
-        return True
 
-    def _connect_peer(self, asks: Waiting, arrival: Arrival, takes: Waiting, process: Process) -> bool:
-        """The same for a request of a peer. Its handshake can fail, which is nothing to the acceptor."""
-        layer = asks.layer
-        assert layer is not None
-        self._waiting.remove(asks)
-        try:
-            end = layer.accept(arrival)
-        except FlowRefusedException:
-            return False
-        try:
-            flow = self._table.add(arrival.name, end.qos, (None, process), (None, takes.token))
-        except NodeLimitError:
-            end.session.wipe()
-            layer.refuse(arrival, NO_ROOM, end)
-            return False
-        self._waiting.remove(takes)
-        process.served = True
-        self._attach(flow, end, takes.token, 1)
-        layer.confirm(arrival)
-        return True
+def _check_possible(text: str) -> None:
+    """Raises `FlowNameException` for what will never be a name."""
+    try:
+        check_name(text)
+    except NameError as error:
+        raise FlowNameException(str(error)) from error
 
-    def _attach(self, flow: Flow, end: RemoteEnd, token: int, side: int) -> None:
-        flow.remote = end
-        session = end.session if end.session.cipher else None
-        self._effects.append(
-            Attach(
-                flow.id,
-                end.qos,
-                token,
-                side,
-                end.ipcp,
-                end.eid,
-                end.peer_eid,
-                end.address,
-                end.extension,
-                session,
-            )
-        )
 
-    def _start_program(self, name: Name) -> None:
-        binding = name.autostart()
-        if binding is None or name.servers or name.text in self._starting:
-            return
-        self._starting.add(name.text)
-        self._started[name.text] = self._started.get(name.text, 0) + 1
-        self._effects.append(StartProgram(binding.path, binding.args, name.text))
+def _patient(waiting: Waiting) -> bool:
+    """It waits for its name, also while nobody serves it."""
+    return isinstance(waiting, Asking) and waiting.patient
+
+
+def _never(error: OuroborosError, now: float) -> None:
+    raise RuntimeError("an IPC process that accepts flows does so as long as it is there")
+
+
+def _deserted(name: Name) -> FlowNameException:
+    return FlowNameException(
+        f"nobody serves {name.text!r} any more: the program that accepted flows for it has ended; start it again, or wait"
+        " for it (wait=True)"
+    )

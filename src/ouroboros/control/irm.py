@@ -6,13 +6,37 @@ what `take_effects` returns. Requests that the caller got wrong raise nothing he
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
-from ouroboros.control.effects import Address, Effect, Impair, Reply, StartLayer, StopLayer
 from ouroboros.control.flows import FlowManager
-from ouroboros.control.impairment import Impairment
-from ouroboros.control.impairment import parse as parse_impairment
-from ouroboros.control.messages import (
+from ouroboros.control.names import Binding, Registry, check_name
+from ouroboros.control.parties import IpcProcess, Party, Process
+from ouroboros.control.security import NoSecurityFiles, Security, SecurityFiles
+from ouroboros.control.shares import Kind, Share, Shares, default_shares
+from ouroboros.errors import (
+    BindError,
+    FlowNameException,
+    FlowPermissionException,
+    IpcpBootstrapError,
+    IpcpConnectError,
+    IpcpCreateError,
+    IpcpEnrollError,
+    NameError,
+    OuroborosError,
+    UnsupportedError,
+)
+from ouroboros.layers.agenda import earliest
+from ouroboros.layers.base import Ipcp, State
+from ouroboros.layers.effects import Effect, Reply, Warn, Where
+from ouroboros.layers.face import Host, How, PostedUpper, Posts, Random, Size, Task
+from ouroboros.layers.impairment import Impairment
+from ouroboros.layers.impairment import parse as parse_impairment
+from ouroboros.oap import Server
+from ouroboros.settings import Strangers
+from ouroboros.wire.control import (
     FIRST_IPCP_ID,
     Accept,
     Alloc,
@@ -20,12 +44,15 @@ from ouroboros.control.messages import (
     BindProgram,
     BootstrapIpcp,
     ChangePeers,
+    ConnectIpcp,
     CreateIpcp,
     CreateName,
     Dealloc,
     DestroyIpcp,
     DestroyName,
+    DisconnectIpcp,
     Done,
+    EnrollIpcp,
     Failed,
     ImpairIpcp,
     Join,
@@ -38,49 +65,44 @@ from ouroboros.control.messages import (
     UnbindProgram,
     UnregisterName,
 )
-from ouroboros.control.names import Binding, Process, Registry, check_name
-from ouroboros.control.oap import Server
-from ouroboros.control.security import Directory, NoDirectory, Security
-from ouroboros.errors import (
-    BindError,
-    FlowNameException,
-    FlowPermissionException,
-    IpcpBootstrapError,
-    IpcpCreateError,
-    NameError,
-    OuroborosError,
-    UnsupportedError,
-)
-from ouroboros.layers.base import DEFAULT_HASH, Ipcp
-from ouroboros.layers.broadcast import BroadcastIpcp
-from ouroboros.layers.local import LocalIpcp
-from ouroboros.layers.udp import Environment, Udp4Ipcp, Udp6Ipcp, UdpIpcp
-from ouroboros.layers.udp.core import Random
 
-#: Types that the command line knows; those without a class are not built yet.
-IPCP_TYPES: dict[str, type[Ipcp] | None] = {
-    "local": LocalIpcp,
-    "unicast": None,
-    "broadcast": BroadcastIpcp,
-    "eth-llc": None,
-    "eth-dix": None,
-    "udp4": Udp4Ipcp,
-    "udp6": Udp6Ipcp,
-}
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
-_BUILT = [type for type, kind in IPCP_TYPES.items() if kind is not None]
+def _entry(method: Callable[Concatenate[Irm, _P], _T]) -> Callable[Concatenate[Irm, _P], _T]:
+    """An entry point: when it is through, what IPC processes have to say is told (layers/face.py). None calls another."""
+
+    @functools.wraps(method)
+    def call(irm: Irm, /, *args: _P.args, **named: _P.kwargs) -> _T:
+        try:
+            return method(irm, *args, **named)
+        finally:
+            irm._posts.settle()
+
+    return call
 
 
 class _Later:
     """The answer of a request that is not answered yet."""
 
 
+class _Asked(NamedTuple):
+    """A request to an IPC process that is not answered yet. `destroyed`: what it fails with when the IPC process ends."""
+
+    task: Task
+    ipcp: int
+    destroyed: type[OuroborosError]
+
+
 class Irm:
     """One node's resource manager.
 
     `uid`: of the node, whose owner (and root) may manage it. `random`: has to be `random.SystemRandom`, except in tests.
-    `wall`: nanoseconds since 1970. `directory`: what protects flows; nothing by default.
+    `wall`: nanoseconds since 1970. `directory`: what protects flows; nothing by default. `types`: of IPC processes, by the
+    words of the command line; None for one that is not built yet. `initial`: types of the IPC processes that it begins with,
+    each in a layer of that name. `flow_limit`: descriptors for flows. `memory`: what the node before was told to remember.
+    `shares`: of users other than the owner.
     """
 
     def __init__(
@@ -89,199 +111,359 @@ class Irm:
         *,
         random: Random,
         wall: Callable[[], int],
-        directory: Directory | None = None,
+        directory: SecurityFiles | None = None,
+        types: Mapping[str, type[Ipcp] | None],
+        initial: Sequence[str] = (),
         embedded: bool = False,
         flow_limit: int = 10_239,
         name_limit: int = 100_000,
+        memory: Mapping[str, bytes] | None = None,
+        shares: Mapping[Kind, Share] | None = None,
     ) -> None:
         self._uid = uid
         self._embedded = embedded
+        self._types = types
         self._effects: list[Effect] = []
+        self._posts = Posts()
         self._next_ipcp = FIRST_IPCP_ID
         self.ipcps: dict[int, Ipcp] = {}
         self.registry = Registry(name_limit)
+        self.shares = Shares(default_shares(flow_limit + 4096, flow_limit) if shares is None else shares, self.trusts)
         self.security = Security(
-            NoDirectory() if directory is None else directory, self.registry.security_of, random=random, wall=wall
+            NoSecurityFiles() if directory is None else directory,
+            self.registry.security_of,
+            lambda text, user: self._effects.append(Warn(text, user=user)),
+            random=random,
+            wall=wall,
         )
         self.flows = FlowManager(
-            self.registry, self.security, self._effects, flow_limit, self.ipcps, self._impaired_layer_of
+            self.registry, self.security, self._effects, flow_limit, self.ipcps, self._posts, self.shares
         )
-        self._environment = Environment(self._effects, random, wall, Server(), self.flows)
-        #: Who waits for the bootstrap of an IPC process, and how its layer is to be impaired.
-        self._bootstrapping: dict[int, tuple[int, Impairment | None]] = {}
-        if embedded:
-            for type, layer in (("local", "local"), ("broadcast", "broadcast")):
-                ipcp = self._create_ipcp(CreateIpcp(layer, type))
-                self._bootstrap_ipcp(0, BootstrapIpcp(ipcp, layer, DEFAULT_HASH))
+        upper = PostedUpper(self.flows, self._posts)
+        self._host = Host(
+            self._effects, random, wall, Server(), upper, self.flows.lower, {} if memory is None else memory
+        )
+        #: Requests to IPC processes that are not answered yet, by token.
+        self._tasks: dict[int, _Asked] = {}
+        for type in initial:
+            ipcp = self._create_ipcp(CreateIpcp(type, type))
+            self._bootstrap_ipcp(BootstrapIpcp(ipcp, type), Task(self._posts, _no_answer), 0.0)
+        self._posts.settle()
 
     # --- what the runtime feeds
 
     def process_arrived(self, pid: int, uid: int, program: str) -> Process:
-        """A process said hello for the first time. Raises `NameError` when its program name cannot be one."""
-        trusted = uid in (0, self._uid)
-        return self.registry.add_process(pid, uid, check_name(program, "program name"), trusted=trusted)
+        """A process said hello for the first time. Raises `NameError` when its program name cannot be one, and
+        `NodeLimitError` when its user has too many."""
+        check_name(program, "program name")
+        self.shares.take(Kind.PROCESSES, uid)
+        return self.registry.add_process(pid, uid, program, trusted=self.trusts(uid))
 
-    def process_died(self, process: Process) -> None:
-        self.flows.process_died(process)
+    def trusts(self, uid: int) -> bool:
+        """Whether a connection of that user may manage the node."""
+        return uid in (0, self._uid)
+
+    def check_list(self, request: ListNames | ListIpcps | ListFlows, user: int, now: float) -> None:
+        """Raises `NodeLimitError` when a user is not to have that list now."""
+        match request:
+            case ListNames():
+                length = len(self.registry.names)
+            case ListIpcps():
+                length = len(self.ipcps)
+            case ListFlows():
+                length = len(self.flows.flows)
+        self.shares.check_list(user, max(1, length), now)
+
+    def process(self, pid: int) -> Process | None:
+        """The process with that number, if it said hello."""
+        return self.registry.processes.get(pid)
+
+    @_entry
+    def process_died(self, process: Process, now: float) -> None:
+        self.flows.process_died(process, now)
         self.registry.remove_process(process)
+        self.shares.give_back(Kind.PROCESSES, process.uid)
         for text in process.names:
-            self.flows.wanted(self.registry.names[text])
+            self.flows.wanted(self.registry.names[text], now)
 
-    def handle(self, token: int, process: Process, request: Request, now: float) -> None:
-        """Take a request; its answer comes as an effect, now or later."""
+    @_entry
+    def handle(self, token: int, process: Process, request: Request, now: float, *, user: int) -> None:
+        """Take a request; its answer comes as an effect, now or later.
+
+        `user`: of the connection that it came over. Not of the process, which may have changed its user.
+        """
+        trusted = self.trusts(user)
+        counts = None if trusted else user
         try:
             match request:
                 case Alloc():
-                    self.flows.alloc(token, process, request, now)
+                    self.flows.alloc(token, process, request, counts, now)
                 case Accept():
-                    self._bind_acceptor(process, request)
-                    self.flows.accept(token, process, request, now)
+                    self._bind_acceptor(process, request, trusted, now)
+                    self.flows.accept(token, process, request, counts, now)
                 case Join():
-                    self.flows.join(token, process, request, self._broadcast_layer(request.layer))
+                    self.flows.join(token, process, request, self._member_to_join(request.layer), counts, now)
                 case Dealloc():
-                    self.flows.dealloc(process, request.flow_id, request.side)
+                    self.flows.dealloc(process, request.flow_id, request.side, now)
                 case _:
-                    value = self._manage(token, process, request)
+                    value = self._manage(token, request, trusted, now)
                     if not isinstance(value, _Later):
                         self._effects.append(Reply(token, Done(value)))
         except OuroborosError as error:
             self._fail(token, error)
 
-    def cancel(self, token: int) -> None:
-        """Whoever waited under this token hung up."""
-        self.flows.cancel(token)
+    @_entry
+    def cancel(self, token: int, now: float) -> None:
+        """The caller of this token hung up."""
+        if (asked := self._tasks.pop(token, None)) is not None:
+            asked.task.cancel()
+        self.flows.cancel(token, now)
+
+    @_entry
+    def abandon(self, flow_id: int, side: int, token: int, now: float) -> None:
+        """The end of a flow did not reach the program whose request `token` was granted it."""
+        self.flows.abandon(flow_id, side, now, token)
+
+    @_entry
+    def program_ended(self, name: str, program: str, how: str, served: bool, now: float) -> None:
+        """A program of `StartProgram` is gone. `how`: for people. `served`: it took a flow."""
+        self.flows.program_ended(name, program, how, served, now)
 
     @property
     def busy(self) -> bool:
         """Whether the node is of use without programs: peers may ask for flows at any time."""
-        return any(ipcp.state != "boot" for ipcp in self._udp_layers())
+        return any(ipcp.busy for ipcp in self.ipcps.values())
 
     def deadline(self) -> float | None:
-        times = (self.flows.deadline(), *(ipcp.deadline() for ipcp in self._udp_layers()))
-        return min((when for when in times if when is not None), default=None)
+        return earliest(self.flows.deadline(), *[ipcp.deadline() for ipcp in self.ipcps.values()])
 
+    @_entry
     def timeout(self, now: float) -> None:
         self.flows.timeout(now)
-        for ipcp in self._udp_layers():
+        for ipcp in list(self.ipcps.values()):
             ipcp.timeout(now)
 
+    @_entry
+    def shut_down(self, now: float) -> None:
+        """Destroy all IPC processes, the highest first: their last words leave by the layers below."""
+
+        def destroy_next() -> None:
+            if self.ipcps:
+                highest = max(self.ipcps, key=lambda id: (self.flows.rank(id), id))
+                self._destroy_ipcp(highest, Task(self._posts, _no_answer), now)
+                self._posts.add(destroy_next)
+
+        destroy_next()
+
+    def census(self) -> tuple[int, int, int]:
+        """Numbers of processes, flows and names."""
+        return len(self.registry.processes), len(self.flows.flows), len(self.registry.names)
+
+    def reload_trust(self) -> None:
+        """Read the CA store anew. Raises `FlowAuthException` naming the file that is wrong; then nothing changed."""
+        self.security.reload()
+
+    def bound_strangers(self, strangers: Strangers) -> None:
+        """From now on, others have that of the node."""
+        self._host.strangers = strangers
+        self.flows.bound_peers(strangers.flows)
+
     def take_effects(self) -> list[Effect]:
-        """What is to be done now, in order."""
+        """The effects that are due, in order."""
         effects = self._effects[:]
         self._effects.clear()
         return effects
 
-    # --- what the runtime tells of UDP layers; those that are gone are ignored
+    # --- news of IPC processes from the runtime; of one that is gone they are ignored
 
-    def layer_opened(self, ipcp: int) -> None:
-        """What `OpenLayer` asked for is there."""
-        layer = self.ipcps.get(ipcp)
-        if not isinstance(layer, UdpIpcp) or ipcp not in self._bootstrapping:
+    @_entry
+    def member_opened(self, ipcp: int, now: float) -> None:
+        """The engine has the member that `OpenPort` asked for."""
+        member = self.ipcps.get(ipcp)
+        if member is not None and member.state == State.OPENING:
+            member.opened(now)
+
+    @_entry
+    def member_failed(self, ipcp: int, text: str, now: float) -> None:
+        """The engine cannot have the member that `OpenPort` asked for; `text` says why."""
+        member = self.ipcps.get(ipcp)
+        if member is not None and member.state == State.OPENING:
+            member.failed(text, now)
+
+    @_entry
+    def member_broke(self, ipcp: int, reason: str, now: float) -> None:
+        """The member in the engine failed by itself, and its flows ended as died.
+
+        It begins again, without them and a few times at most; then it is shown as failed until somebody destroys it.
+        """
+        member = self._operational(ipcp)
+        self.flows.carrier_gone(ipcp)
+        if member is None:
             return
-        token, impairment = self._bootstrapping.pop(ipcp)
-        layer.opened()
-        if impairment is not None:
-            self._impair(layer, impairment)
-        self._effects.append(Reply(token, Done(ipcp)))
+        ended = f"the layer {member.layer!r} failed ({reason}), and its flows died; it begins again"
+        self._effects.append(Warn(ended if member.broke(reason, now) else member.trouble, error=True))
 
-    def layer_failed(self, ipcp: int, text: str) -> None:
-        """What `OpenLayer` asked for could not be had; `text` says why."""
-        layer = self.ipcps.get(ipcp)
-        if not isinstance(layer, UdpIpcp) or ipcp not in self._bootstrapping:
-            return
-        token, _ = self._bootstrapping.pop(ipcp)
-        layer.failed()
-        self._fail(token, IpcpBootstrapError(text))
-
+    @_entry
     def resolved(self, ipcp: int, token: int, addresses: list[str], now: float) -> None:
         """The answer to `Resolve`; no addresses when the name has none."""
-        if (layer := self._operational(ipcp)) is not None:
-            layer.resolved(token, addresses, now)
+        if (member := self._operational(ipcp)) is not None:
+            member.resolved(token, addresses, now)
 
-    def management_arrived(self, ipcp: int, data: bytes, address: Address, now: float) -> None:
-        """A datagram with endpoint id 0 came in, id included."""
-        if (layer := self._operational(ipcp)) is not None:
-            layer.arrived(data, address, now)
+    @_entry
+    def management_arrived(self, ipcp: int, data: bytes, where: Where, now: float) -> None:
+        """A datagram with endpoint id 0 came in, id included.
 
-    def flow_ended(self, ipcp: int, eid: int, how: str, now: float) -> None:
+        `where`: the lower flow of a member over such, else an address.
+        """
+        if isinstance(where, int) and not self.flows.lower.holds(ipcp, where):
+            # It has let go of it, or was told of its end.
+            return
+        # By a lower flow, it may be that of an enrollment.
+        member = self.ipcps.get(ipcp) if isinstance(where, int) else self._operational(ipcp)
+        if member is not None and member.state != State.FAILED:
+            member.received(data, where, now)
+
+    @_entry
+    def message(self, ipcp: int, fd: int, data: bytes, now: float) -> None:
+        """A packet came by a lower flow that an IPC process uses for control, perhaps to enroll."""
+        member = self.ipcps.get(ipcp)
+        if member is not None and member.state != State.FAILED and self.flows.lower.holds(ipcp, fd):
+            member.message(fd, data, now)
+
+    @_entry
+    def heard(self, ipcp: int, eid: int, data: bytes, fd: int, now: float) -> None:
+        """A packet came for a component of a member. `fd`: the lower flow that brought it; 0: it is from ourselves."""
+        member = self._operational(ipcp)
+        if member is not None and (fd == 0 or self.flows.lower.holds(ipcp, fd)):
+            member.heard(eid, data, fd, now)
+
+    @_entry
+    def flow_ended(self, ipcp: int, eid: int, how: How, now: float) -> None:
         """The engine is done with what `Attach` gave it, which is told once for each; the endpoint id is free.
 
-        `how`: "closed" (by the program, and delivered), "died" (the program, and what it wrote is delivered), "peer" (silent
-        for too long), "down" (not repairable), "gone" (told by `PeerGone`). A program that has the flow keeps its end until
-        it lets go.
+        A program that has the flow keeps its end until it lets go.
         """
+        self.flows.engine_done(ipcp, eid)
+        if (member := self._operational(ipcp)) is not None:
+            member.over(eid, how, now)
+
+    @_entry
+    def flow_heard(self, ipcp: int, eid: int) -> None:
+        """The first packet came of a flow that the engine has; also told when a peer that was silent is back."""
         if (layer := self._operational(ipcp)) is not None:
-            layer.flow_ended(eid, how == "closed", now)
+            layer.begun(eid)
 
-    def _operational(self, ipcp: int) -> UdpIpcp | None:
-        layer = self.ipcps.get(ipcp)
-        return layer if isinstance(layer, UdpIpcp) and layer.state == "operational" else None
+    @_entry
+    def end_opened(self, flow_id: int, side: int, size: Size, now: float) -> None:
+        """The engine has the end of an IPC process that `Attach` or `Loop` gave it."""
+        self.flows.lower.end_opened(flow_id, side, size, now)
 
-    def _udp_layers(self) -> list[UdpIpcp]:
-        return [ipcp for ipcp in self.ipcps.values() if isinstance(ipcp, UdpIpcp)]
+    @_entry
+    def end_failed(self, flow_id: int, side: int, error: str, now: float) -> None:
+        """The end of an IPC process could not be made. `error`: why, for people."""
+        self.flows.lower.end_failed(flow_id, side, error, now)
+
+    @_entry
+    def end_over(self, flow_id: int, side: int, how: How, now: float) -> None:
+        """The engine is done with the end of an IPC process, also after `EndFlow`; told once for each that was opened."""
+        self.flows.lower.end_over(flow_id, side, how, now)
+
+    @_entry
+    def end_state(self, flow_id: int, side: int, up: bool, now: float) -> None:
+        """The peer of an end of an IPC process was silent for longer than its timeout, or (`up`) is back."""
+        self.flows.lower.end_state(flow_id, side, up, now)
+
+    def flow_counted(self, flow_id: int, ipcp: int, counters: Mapping[str, int]) -> None:
+        """Counters of the engine, so far, for a flow that the IPC process carries."""
+        flow = self.flows.flows.get(flow_id)
+        # The id may belong to another flow by now.
+        if flow is not None and flow.carrier == ipcp:
+            flow.counters = counters
+
+    def counted(self, ipcp: int, counters: Mapping[str, int]) -> None:
+        """Counters of the engine for an IPC process, so far."""
+        if (member := self.ipcps.get(ipcp)) is not None:
+            member.counted(counters)
+
+    def _operational(self, ipcp: int) -> Ipcp | None:
+        member = self.ipcps.get(ipcp)
+        return member if member is not None and member.state == State.OPERATIONAL else None
 
     # --- management
 
-    def _manage(self, token: int, process: Process, request: Request) -> object:
+    def _manage(self, token: int, request: Request, trusted: bool, now: float) -> object:
         match request:
             case ListNames():
                 return [name.entry(self._layers_of(name.text)) for name in self.registry.names.values()]
             case ListIpcps():
-                return [
-                    ipcp.entry() for ipcp in sorted(self.ipcps.values(), key=lambda each: (each.preference, each.id))
-                ]
+                ipcps = sorted(self.ipcps.values(), key=lambda each: (each.preference, each.id))
+                return [ipcp.entry() for ipcp in ipcps]
             case ListFlows():
                 return self.flows.entries()
-        if not process.trusted:
+        if not trusted:
             raise BindError("only the user who runs this node, and root, may manage it")
         match request:
             case CreateName():
                 self.registry.create(request.name, request.policy, security=request.security)
             case DestroyName():
-                self._destroy_name(request.name)
+                self._destroy_name(request.name, now)
             case RegisterName():
-                self._register_name(request)
+                self._register_name(request, now)
             case UnregisterName():
-                self._ipcp(request.ipcp).unregister(request.name)
+                self._ipcp(request.ipcp).unregister(request.name, now)
             case BindProgram():
-                self._bind_program(request)
+                self._bind_program(request, now)
             case UnbindProgram():
                 self.registry.unbind_program(request.program, request.name)
+                self.flows.wanted(self.registry.names[request.name], now)
             case BindProcess():
-                self._bind_process(request)
+                self._bind_process(request, now)
             case UnbindProcess():
-                self._unbind_process(request)
+                self._unbind_process(request, now)
             case CreateIpcp():
                 return self._create_ipcp(request)
             case BootstrapIpcp():
-                return self._bootstrap_ipcp(token, request)
+                self._bootstrap_ipcp(request, self._task(token, request.ipcp, IpcpBootstrapError), now)
+                return _Later()
             case ImpairIpcp():
-                self._impair(self._ipcp(request.ipcp), parse_impairment(request.impair))
+                self._ipcp(request.ipcp).impair(parse_impairment(request.impair))
             case ChangePeers():
-                self._change_peers(request)
+                self._ipcp(request.ipcp).change_peers(request.add, request.remove, now)
+            case EnrollIpcp():
+                self._enroll_ipcp(request, self._task(token, request.ipcp, IpcpEnrollError), now)
+                return _Later()
+            case ConnectIpcp():
+                task = self._task(token, request.ipcp, IpcpConnectError)
+                self._neighbour(request).connect(request.component, request.name, request.qos, task, now)
+                return _Later()
+            case DisconnectIpcp():
+                task = self._task(token, request.ipcp, IpcpConnectError)
+                self._neighbour(request).disconnect(request.component, request.name, task, now)
+                return _Later()
             case DestroyIpcp():
-                self._destroy_ipcp(request.ipcp)
+                self._destroy_ipcp(request.ipcp, self._task(token, 0, IpcpCreateError), now)
+                return _Later()
             case _:
                 raise UnsupportedError(f"{type(request).__name__} is no request for the IRM")
         return None
 
-    def _bind_acceptor(self, process: Process, request: Accept) -> None:
+    def _bind_acceptor(self, process: Process, request: Accept, trusted: bool, now: float) -> None:
         name = request.name
         if name is None and self._embedded and not process.names:
             # The embedded default: a program that nobody bound is known by its own name.
-            name = process.program.removesuffix(".py")
+            name = re.sub(r"\.py[cwz]?$", "", process.program)
         if name is None or name in process.names:
             return
-        if not process.trusted:
+        if not trusted:
             raise FlowPermissionException(f"only the user who runs this node, and root, may take the name {name!r}")
         try:
             entry = self.registry.bind_process(process, name, lasting=False)
         except NameError as error:
             raise FlowNameException(str(error)) from error
         # Another thread of the process may wait already, for any of its names.
-        self.flows.bound(process, entry)
+        self.flows.bound(process, entry, now)
 
-    def _bind_program(self, request: BindProgram) -> None:
+    def _bind_program(self, request: BindProgram, now: float) -> None:
         if not request.path.startswith("/"):
             raise BindError(f"the path of a program must be absolute, not {request.path!r}")
         if any("\0" in text for text in (request.path, *request.args)):
@@ -289,117 +471,134 @@ class Irm:
         running = self.registry.bind_program(Binding(request.path, request.auto, request.args), request.name)
         name = self.registry.names[request.name]
         for process in running:
-            self.flows.bound(process, name)
-        self.flows.wanted(name)
+            self.flows.bound(process, name, now)
+        self.flows.wanted(name, now)
 
-    def _bind_process(self, request: BindProcess) -> None:
-        if request.pid in self.ipcps:
-            self.registry.create(request.name)
-            self.ipcps[request.pid].names.add(request.name)
-            return
-        process = self._process(request.pid)
-        self.flows.bound(process, self.registry.bind_process(process, request.name))
+    def _bind_process(self, request: BindProcess, now: float) -> None:
+        party = self._party(request.pid)
+        # An IPC process takes flows at once, or never.
+        name = self.registry.bind_process(party, request.name, expected=isinstance(party, Process))
+        self.flows.bound(party, name, now)
 
-    def _unbind_process(self, request: UnbindProcess) -> None:
-        if request.pid not in self.ipcps:
-            process = self._process(request.pid)
-            self.flows.unbound(process, self.registry.unbind_process(process, request.name))
-        elif request.name in self.ipcps[request.pid].names:
-            self.ipcps[request.pid].names.discard(request.name)
-        else:
-            raise BindError(f"IPC process {self.ipcps[request.pid].name!r} is not bound to {request.name!r}")
+    def _unbind_process(self, request: UnbindProcess, now: float) -> None:
+        party = self._party(request.pid)
+        if isinstance(party, IpcProcess) and request.name not in party.names:
+            raise BindError(f"{party} is not bound to {request.name!r}")
+        self.flows.unbound(party, self.registry.unbind_process(party, request.name), now)
 
-    def _register_name(self, request: RegisterName) -> None:
+    def _register_name(self, request: RegisterName, now: float) -> None:
         self.registry.find(request.name)
-        self._ipcp(request.ipcp).register(request.name)
+        self._ipcp(request.ipcp).register(request.name, now)
         self.registry.create(request.name)
 
-    def _destroy_name(self, text: str) -> None:
+    def _destroy_name(self, text: str, now: float) -> None:
         name = self.registry.destroy(text)
-        self.flows.name_destroyed(name)
+        self.flows.name_destroyed(name, now)
         for ipcp in self.ipcps.values():
-            ipcp.names.discard(text)
-            if isinstance(ipcp, LocalIpcp | UdpIpcp):
-                ipcp.unregister(text)
+            if ipcp.registers:
+                ipcp.unregister(text, now)
 
-    def _process(self, pid: int) -> Process:
-        process = self.registry.processes.get(pid)
-        if process is None:
-            raise BindError(f"no process {pid} uses this node; bind its program instead, or start it first")
-        return process
+    def _party(self, pid: int) -> Party:
+        """The process with that number, or the IPC process."""
+        try:
+            return self.registry.party(pid)
+        except KeyError:
+            raise BindError(f"no process {pid} uses this node; bind its program instead, or start it first") from None
 
     # --- IPC processes
 
     def _create_ipcp(self, request: CreateIpcp) -> int:
         check_name(request.name, "name of an IPC process")
-        if request.type not in IPCP_TYPES:
-            raise IpcpCreateError(f"unknown type {request.type!r}: choose one of {', '.join(IPCP_TYPES)}")
-        kind = IPCP_TYPES[request.type]
+        if request.type not in self._types:
+            raise IpcpCreateError(f"unknown type {request.type!r}: choose one of {', '.join(self._types)}")
+        kind = self._types[request.type]
         if kind is None:
-            raise UnsupportedError(
-                f"IPC processes of type {request.type} are not built yet; there are {', '.join(_BUILT)}"
-            )
+            built = ", ".join(type for type, kind in self._types.items() if kind is not None)
+            raise UnsupportedError(f"IPC processes of type {request.type} are not built yet; there are {built}")
         if any(ipcp.name == request.name for ipcp in self.ipcps.values()):
             raise IpcpCreateError(f"there is an IPC process {request.name!r} already; choose another name")
         id = self._next_ipcp
         self._next_ipcp += 1
-        self.ipcps[id] = (
-            kind(id, request.name, self._environment) if issubclass(kind, UdpIpcp) else kind(id, request.name)
-        )
+        self.ipcps[id] = kind(id, request.name, self._host)
+        member = self.registry.add_member(self.ipcps[id])
+        if kind.accepts_flows:
+            self.flows.stand(member)
         return id
 
-    def _bootstrap_ipcp(self, token: int, request: BootstrapIpcp) -> int | _Later:
+    def _bootstrap_ipcp(self, request: BootstrapIpcp, task: Task, now: float) -> None:
         ipcp = self._ipcp(request.ipcp)
         check_name(request.layer, "layer name")
-        if self._layer(request.layer, ipcp.type) is not None:
+        if not ipcp.several and (there := self._member_of(request.layer, ipcp.type)) is not None:
+            if there.state == State.FAILED:
+                raise IpcpBootstrapError(there.trouble)
             raise NameError(f"this node is in {ipcp.type} layer {request.layer!r} already")
-        impairment = None if request.impair is None else parse_impairment(request.impair)
+        settings = ipcp.settings() if request.settings is None else request.settings
+        if not isinstance(settings, ipcp.settings):
+            raise IpcpBootstrapError(
+                f"IPC process {ipcp.name!r} is of type {ipcp.type}, its settings of {settings.word()}"
+            )
+        settings.check()
+        impairment = None if settings.impair is None else parse_impairment(settings.impair)
         if impairment is not None:
             ipcp.check_impairable()
-        if isinstance(ipcp, UdpIpcp):
-            return self._open_layer(token, ipcp, request, impairment)
-        if request.udp is not None:
-            raise IpcpBootstrapError(
-                f"IPC process {ipcp.name!r} of type {ipcp.type} has neither ip nor port: leave them out"
-            )
-        ipcp.bootstrap(request.layer, request.hash)
-        if impairment is not None:
-            self._impair(ipcp, impairment)
-        if isinstance(ipcp, BroadcastIpcp):
-            self._effects.append(StartLayer(ipcp.id))
-        return ipcp.id
+        ipcp.bootstrap(request.layer, settings, self._impairing(ipcp, impairment, task), now)
 
-    def _open_layer(self, token: int, ipcp: UdpIpcp, request: BootstrapIpcp, impairment: Impairment | None) -> _Later:
-        """Answered when the runtime has the socket, or has none."""
-        if ipcp.state == "boot":
-            ipcp.configure(request.udp)
-        ipcp.bootstrap(request.layer, request.hash)
-        self._bootstrapping[ipcp.id] = (token, impairment)
-        return _Later()
+    def _enroll_ipcp(self, request: EnrollIpcp, task: Task, now: float) -> None:
+        check_name(request.name, "name to enroll with")
+        self._ipcp(request.ipcp).enroll(request.name, task, now)
 
-    def _impair(self, ipcp: Ipcp, impairment: Impairment) -> None:
-        ipcp.impair(impairment)
-        self._effects.append(Impair(ipcp.id, impairment))
+    def _neighbour(self, request: ConnectIpcp | DisconnectIpcp) -> Ipcp:
+        """The IPC process that has one."""
+        check_name(request.name, "name of the neighbour")
+        return self._ipcp(request.ipcp)
 
-    def _destroy_ipcp(self, id: int) -> None:
-        ipcp = self._ipcp(id)
-        running = isinstance(ipcp, BroadcastIpcp | UdpIpcp) and ipcp.state != "boot"
-        if isinstance(ipcp, UdpIpcp):
-            ipcp.destroyed()
+    def _impairing(self, ipcp: Ipcp, impairment: Impairment | None, task: Task) -> Task:
+        """A bootstrap after which the layer is impaired, before it is told that there is one."""
+        if impairment is None:
+            return task
+
+        def answer(outcome: object) -> None:
+            if isinstance(outcome, OuroborosError):
+                task.failed(outcome)
+            else:
+                ipcp.impair(impairment)
+                task.done(outcome)
+
+        return Task(self._posts, answer)
+
+    def _destroy_ipcp(self, id: int, task: Task, now: float) -> None:
+        """Whatever holds a flow that it carries is told first, and can do what follows from that. Then the flows end, then
+        its part in the engine, and last of all the flows that it holds itself: what it has to say goes out by those."""
+        ipcp, member = self._ipcp(id), self.registry.members[id]
         del self.ipcps[id]
-        if id in self._bootstrapping:
-            token, _ = self._bootstrapping.pop(id)
-            self._fail(token, IpcpBootstrapError(f"IPC process {ipcp.name!r} was destroyed"))
-        if running or ipcp.impairment is not None:
-            self._effects.append(StopLayer(id))
+        end_flows = self.flows.closing(ipcp, member, now)
 
-    def _change_peers(self, request: ChangePeers) -> None:
-        ipcp = self._ipcp(request.ipcp)
-        if not isinstance(ipcp, UdpIpcp):
-            raise IpcpBootstrapError(f"IPC process {ipcp.name!r} of type {ipcp.type} has no peers; those over UDP have")
-        ipcp.change_peers(request.add, request.remove)
+        def finish() -> None:
+            end_flows()
+            ipcp.destroy(now)
+            self.flows.lower.holder_ends(member, now)
+            for asked in [each for each in self._tasks.values() if each.ipcp == id]:
+                asked.task.failed(asked.destroyed(f"IPC process {ipcp.name!r} was destroyed"))
+            task.done()
+
+        self._posts.add(finish)
+
+    def _task(self, token: int, ipcp: int, destroyed: type[OuroborosError]) -> Task:
+        """The answer to a request of a program to an IPC process, which may come later."""
+
+        def answer(outcome: object) -> None:
+            self._tasks.pop(token, None)
+            if isinstance(outcome, OuroborosError):
+                self._fail(token, outcome)
+            else:
+                self._effects.append(Reply(token, Done(outcome)))
+
+        task = Task(self._posts, answer)
+        self._tasks[token] = _Asked(task, ipcp, destroyed)
+        return task
 
     def _fail(self, token: int, error: OuroborosError) -> None:
+        self._tasks.pop(token, None)
         self._effects.append(Reply(token, Failed(type(error).__name__, str(error))))
 
     def _ipcp(self, id: int) -> Ipcp:
@@ -408,20 +607,19 @@ class Irm:
             raise IpcpCreateError(f"there is no IPC process {id}; `irm ipcp list` shows them")
         return ipcp
 
-    def _layer(self, layer: str, type: str) -> Ipcp | None:
-        of_type = (ipcp for ipcp in self.ipcps.values() if ipcp.type == type and ipcp.state != "boot")
+    def _member_of(self, layer: str, type: str) -> Ipcp | None:
+        of_type = (ipcp for ipcp in self.ipcps.values() if ipcp.type == type and ipcp.state != State.BOOT)
         return next((ipcp for ipcp in of_type if ipcp.layer == layer), None)
 
-    def _impaired_layer_of(self, name: str) -> Ipcp | None:
-        """The impaired layer through which flows to a name go: that of the name, if it is in several the oldest of them."""
-        local = [ipcp for ipcp in self.ipcps.values() if isinstance(ipcp, LocalIpcp)]
-        if all(ipcp.impairment is None for ipcp in local):
-            return None
-        layer = next((ipcp for ipcp in local if ipcp.query(ipcp.digest(name))), None)
-        return layer if layer is not None and layer.impairment is not None else None
-
-    def _broadcast_layer(self, layer: str) -> Ipcp | None:
-        return self._layer(layer, "broadcast")
+    def _member_to_join(self, layer: str) -> Ipcp | None:
+        # A failed one is there, and says how to repair it.
+        there = (ipcp for ipcp in self.ipcps.values() if ipcp.state in (State.OPERATIONAL, State.FAILED))
+        return next((ipcp for ipcp in there if ipcp.joinable and ipcp.layer == layer), None)
 
     def _layers_of(self, name: str) -> list[str]:
         return [ipcp.layer for ipcp in self.ipcps.values() if ipcp.layer and ipcp.query(ipcp.digest(name))]
+
+
+def _no_answer(outcome: object) -> None:
+    """Nobody waits for it."""
+    assert not isinstance(outcome, OuroborosError), outcome

@@ -6,92 +6,181 @@ import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ouroboros.control.effects import Effect, MarkDead, Release
-from ouroboros.control.messages import FlowEntry
-from ouroboros.control.names import Process
+from ouroboros.control.parties import Party
+from ouroboros.control.shares import Kind, Shares
 from ouroboros.errors import NodeLimitError
 from ouroboros.layers.base import Ipcp
-from ouroboros.layers.udp import RemoteEnd
-from ouroboros.layers.udp.options import written
+from ouroboros.layers.effects import Effect, MarkDead, Release, RemoteEnd
+from ouroboros.layers.face import End
 from ouroboros.qos import QoSSpec
+from ouroboros.wire.control import FlowEntry
 
 
 @dataclass(slots=True)
 class Flow:
-    """A flow between two ends; the owner of an end is None when it let go, or when it is not a program of this node."""
+    """A flow between two ends; the owner of an end is None when it let go, or when it is not a party of this node."""
 
     id: int
     name: str
     qos: QoSSpec
     pids: tuple[int, int]
-    owners: list[Process | None]
-    #: Of the requests that got the ends.
+    owners: list[Party | None]
+    #: Tokens of the programs' requests that were granted each end.
     tokens: tuple[int | None, int | None]
+    #: A peer asked for it.
+    of_peer: bool = False
     ipcp: Ipcp | None = None
-    #: Of the impaired layer whose relay it goes through.
+    #: The IPC process of the impaired layer that it goes through, although both ends are in this node.
     relay: Ipcp | None = None
     #: Our end of a flow with another node.
-    remote: RemoteEnd | None = None
-    #: What the engine counts for it.
+    remote: End | None = None
+    #: Whose share has each end that a program holds, and how much of it.
+    charged: dict[int, tuple[int, int]] = field(default_factory=dict)
+    #: Counters of the engine.
     counters: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def carrier(self) -> int | None:
-        """The IPC process that carries its packets, None when nothing is between the two programs."""
+        """The IPC process that carries its packets, None when nothing is between the two ends."""
         if self.remote is not None:
             return self.remote.ipcp
-        layer = self.ipcp or self.relay
-        return layer.id if layer else None
+        ipcp = self.ipcp or self.relay
+        return ipcp.id if ipcp else None
 
 
 class FlowTable:
-    """The flows by id; the lowest free id is given to the next one."""
+    """The flows by id; the lowest free id is given to the next one. `limit`: of all of them."""
 
-    def __init__(self, effects: list[Effect], limit: int, ipcps: Mapping[int, Ipcp]) -> None:
+    def __init__(self, effects: list[Effect], limit: int, ipcps: Mapping[int, Ipcp], shares: Shares) -> None:
         self._effects = effects
         self._limit = limit
+        #: Flows that peers asked for, and how many there may be.
+        self._of_peers = 0
+        self.most_of_peers = 0
         self._ipcps = ipcps
+        self._shares = shares
+        #: Flows with other nodes that the engine has, by IPC process and endpoint id. What a program wrote before it let go
+        #: is still to be delivered, and takes memory and descriptors of the node: then whose share has how much, else None.
+        self._carried: dict[tuple[int, int], tuple[int, int] | None] = {}
         self._free_ids: list[int] = []
         self._next_id = 1
         self.flows: dict[int, Flow] = {}
+        #: Ids of flows that are not, or not any more, as they were shown last.
+        self._changed: dict[int, None] = {}
 
     def add(
         self,
         name: str,
         qos: QoSSpec,
-        owners: tuple[Process | None, Process | None],
+        owners: tuple[Party | None, Party | None],
         tokens: tuple[int | None, int | None],
+        users: tuple[int | None, int | None],
+        *,
+        ring: bool = False,
     ) -> Flow:
-        """A new flow. Raises `NodeLimitError` when there are too many."""
+        """A new flow. `users`: of the programs that get ends, None for the owner. `ring`: nothing is between two programs.
+        One without a first owner is one that a peer asked for.
+
+        Raises `NodeLimitError` when there are too many, or a user or the peers have too many.
+        """
         if len(self.flows) >= self._limit:
             raise NodeLimitError(f"the node has its limit of {self._limit} flows; deallocate some, or raise its limit")
+        if owners[0] is None:
+            # Half of them are for the programs of the node, whatever comes from outside.
+            most = min(self.most_of_peers, (self._limit + 1) // 2)
+            if self._of_peers >= most:
+                raise NodeLimitError(f"peers have their share of {most} of the flows of the node")
+        charged = self._charge(users, ring=ring)
         if self._free_ids:
             flow_id = heapq.heappop(self._free_ids)
         else:
             flow_id = self._next_id
             self._next_id += 1
         zero, one = owners
-        flow = Flow(flow_id, name, qos, (zero.pid if zero else 0, one.pid if one else 0), [zero, one], tokens)
+        pids = (zero.pid if zero else 0, one.pid if one else 0)
+        flow = Flow(flow_id, name, qos, pids, [zero, one], tokens, of_peer=zero is None)
+        flow.charged = charged
         self.flows[flow_id] = flow
+        self.touch(flow_id)
+        self._of_peers += flow.of_peer
         for side, owner in enumerate(flow.owners):
             if owner is not None:
                 owner.ends.add((flow_id, side))
         return flow
 
-    def lose(self, flow: Flow, side: int) -> None:
+    def check(self, users: tuple[int | None, int | None], *, ring: bool = False) -> None:
+        """Raises `NodeLimitError` when these users cannot have the ends of a flow."""
+        for user, amount in self._charge(users, ring=ring).values():
+            self._shares.give_back(Kind.FLOWS, user, amount)
+
+    def _charge(self, users: tuple[int | None, int | None], *, ring: bool) -> dict[int, tuple[int, int]]:
+        """All of it or nothing."""
+        charged: dict[int, tuple[int, int]] = {}
+        # Where the engine is the other side, it has descriptors of its own.
+        amount = 1 if ring else 2
+        try:
+            for side, user in enumerate(users):
+                if user is not None:
+                    self._shares.take(Kind.FLOWS, user, amount)
+                    charged[side] = user, amount
+        except NodeLimitError:
+            for user, amount in charged.values():
+                self._shares.give_back(Kind.FLOWS, user, amount)
+            raise
+        return charged
+
+    def attach(self, flow: Flow, end: End) -> None:
+        """The engine is to have our end of a flow with another node."""
+        flow.remote = end
+        self.touch(flow.id)
+        if flow.charged and isinstance(end, RemoteEnd):
+            self._carried[end.ipcp, end.eid] = None
+
+    def engine_done(self, ipcp: int, eid: int) -> None:
+        """It has nothing more of a flow with another node."""
+        if (charged := self._carried.pop((ipcp, eid), None)) is not None:
+            self._shares.give_back(Kind.FLOWS, *charged)
+
+    def carrier_gone(self, ipcp: int) -> None:
+        """Nor of any that the IPC process carried."""
+        for each, eid in [key for key in self._carried if key[0] == ipcp]:
+            self.engine_done(each, eid)
+
+    def _give_back(self, flow: Flow, charged: tuple[int, int]) -> None:
+        key = (flow.remote.ipcp, flow.remote.eid) if isinstance(flow.remote, RemoteEnd) else None
+        if key in self._carried:
+            self._carried[key] = charged
+        else:
+            self._shares.give_back(Kind.FLOWS, *charged)
+
+    def lose(self, flow: Flow, side: int, now: float) -> None:
         """The end of a process that is gone."""
         self._effects.append(MarkDead(flow.id, side, None if flow.ipcp else flow.carrier))
-        self.let_go(flow, side)
+        self.let_go(flow, side, now)
 
-    def let_go(self, flow: Flow, side: int) -> None:
+    def let_go(self, flow: Flow, side: int, now: float) -> None:
         flow.owners[side] = None
+        if (charged := flow.charged.pop(side, None)) is not None:
+            self._give_back(flow, charged)
         if any(owner is not None for owner in flow.owners):
             return
         del self.flows[flow.id]
+        self.touch(flow.id)
+        self._of_peers -= flow.of_peer
         heapq.heappush(self._free_ids, flow.id)
         if flow.ipcp is not None:
-            flow.ipcp.leave(flow.id)
+            flow.ipcp.leave(flow.id, now)
         self._effects.append(Release(flow.id, flow.carrier))
+
+    def touch(self, flow_id: int) -> None:
+        """What is shown of that flow is not so any more."""
+        self._changed[flow_id] = None
+
+    def take_changes(self) -> dict[int, FlowEntry | None]:
+        """The entries of flows that have changed since the last time; None for those that are gone."""
+        changed, self._changed = self._changed, {}
+        flows = ((flow_id, self.flows.get(flow_id)) for flow_id in changed)
+        return {flow_id: None if flow is None else self._entry(flow) for flow_id, flow in flows}
 
     def entries(self) -> list[FlowEntry]:
         return [self._entry(flow) for flow in self.flows.values()]
@@ -100,13 +189,14 @@ class FlowTable:
         if (end := flow.remote) is None:
             return FlowEntry(flow.id, flow.name, flow.pids, flow.qos)
         ipcp = self._ipcps.get(end.ipcp)
+        address, kind = end.peer()
         return FlowEntry(
             flow.id,
             flow.name,
             flow.pids,
             flow.qos,
             layer="" if ipcp is None else ipcp.layer,
-            address=written(end.address),
-            peer="prototype" if end.extension is None else "node",
+            address=address,
+            peer=kind,
             counters=dict(flow.counters),
         )

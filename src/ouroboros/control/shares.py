@@ -1,0 +1,209 @@
+"""What each user of a shared node may take of it, and what stays for its owner. Pure.
+
+The owner is the user of the node, and root. Everybody else has a share of each kind, and all of them together have one; what
+is left of the whole is the owner's. Nothing is taken that is not given back, in the same amount and for the same user.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from enum import StrEnum
+
+import msgspec
+
+from ouroboros.errors import NodeLimitError
+from ouroboros.layers.bucket import Bucket
+from ouroboros.wire.control import ShareEntry
+
+#: The user in whose name peers on other nodes do something here, all of them together.
+PEERS = -1
+#: Starts of programs a second that one user causes, and at once; then all users together, peers on other nodes among them. A
+#: program costs more than all else that a request does, and has the rights of the node.
+STARTS, STARTS_TOGETHER = (0.1, 5.0), (0.5, 20.0)
+#: Entries of lists a second that one user gets, and at once; then all users together. To make one takes some 10 us, in which
+#: the node does nothing else, so that is a hundredth of its time.
+LISTED, LISTED_TOGETHER = (500.0, 20_000.0), (1000.0, 40_000.0)
+#: Lines of the log a second that one user causes, and at once; then all users together, and the owner, beside them.
+LINES, LINES_TOGETHER, LINES_OF_OWNER = (1.0, 10.0), (5.0, 50.0), (20.0, 100.0)
+#: Users whose rates are told apart; all others have one rate.
+MOST_RATES = 256
+
+
+class Kind(StrEnum):
+    """What is shared. `docs/security.md` has the reason of each default."""
+
+    #: To the control socket.
+    CONNECTIONS = "connections"
+    #: That said hello, until they end.
+    PROCESSES = "processes"
+    #: For flows, that wait.
+    REQUESTS = "requests"
+    #: Ends of flows that programs hold: one each, and two where the engine has the other side.
+    FLOWS = "flows"
+    #: Bytes of answers that a program has not read.
+    ANSWERS = "answers"
+    #: Of host names, that are under way.
+    LOOKUPS = "lookups"
+
+
+class Share(msgspec.Struct, frozen=True):
+    """`user`: the most that one user has. `users`: all of them together, but for the owner."""
+
+    user: int
+    users: int
+
+
+#: What to do when a share is used up.
+_REMEDIES = {
+    Kind.CONNECTIONS: "end calls that wait, or programs",
+    Kind.PROCESSES: "end programs",
+    Kind.REQUESTS: "wait for those that are under way",
+    Kind.FLOWS: "deallocate some",
+    Kind.ANSWERS: "have programs read their answers",
+    Kind.LOOKUPS: "wait for those that are under way",
+}
+#: What is counted, for people.
+_COUNTED = {
+    Kind.PROCESSES: "processes that use this node",
+    Kind.REQUESTS: "requests for flows that wait",
+    Kind.FLOWS: "ends of flows",
+    Kind.ANSWERS: "bytes of answers that were not read",
+    Kind.LOOKUPS: "look-ups of names under way",
+}
+
+
+def default_shares(descriptors: int, flows: int) -> dict[Kind, Share]:
+    """Of a node with so many descriptors, so many of them for flows."""
+    rest = descriptors - flows
+    return {
+        Kind.CONNECTIONS: Share(min(512, _part(rest, 8)), min(2048, _part(rest, 2))),
+        Kind.PROCESSES: Share(min(512, _part(rest, 8)), min(1024, _part(rest, 4))),
+        Kind.REQUESTS: Share(256, 1024),
+        Kind.FLOWS: Share(min(2048, max(2, flows // 8)), min(8192, max(2, flows // 4))),
+        Kind.ANSWERS: Share(8 << 20, 16 << 20),
+        Kind.LOOKUPS: Share(16, 64),
+    }
+
+
+def _part(whole: int, divisor: int) -> int:
+    return max(1, whole // divisor)
+
+
+class Shares:
+    """Who has what. `trusts`: whether a user is the owner, whose things are not counted here."""
+
+    def __init__(self, shares: Mapping[Kind, Share], trusts: Callable[[int], bool]) -> None:
+        self._shares = dict(shares)
+        self._trusts = trusts
+        self._held: dict[Kind, Counter[int]] = {kind: Counter() for kind in Kind}
+        #: Of all users but the owner.
+        self._together: Counter[Kind] = Counter()
+        #: How often something more was refused to those that have some.
+        self._refused: Counter[tuple[Kind, int]] = Counter()
+        #: Starts of programs for names.
+        self.starts = Rates(trusts, user=STARTS, users=STARTS_TOGETHER, owner=None)
+        #: Entries of lists.
+        self._listed = Rates(trusts, user=LISTED, users=LISTED_TOGETHER, owner=None)
+
+    def change(self, kind: Kind, user: int | None, users: int | None) -> None:
+        """From now on, as far as it is given. Those that have more keep it."""
+        old = self._shares[kind]
+        self._shares[kind] = Share(old.user if user is None else user, old.users if users is None else users)
+
+    def held(self, kind: Kind, user: int) -> int:
+        """0 for the owner."""
+        return self._held[kind][user]
+
+    def check(self, kind: Kind, user: int, amount: int = 1) -> None:
+        """Raises `NodeLimitError` when a user must not take so much more, and says whose limit it is and what to do."""
+        if self._trusts(user):
+            return
+        share, held = self._shares[kind], self._held[kind][user]
+        what, remedy = _COUNTED.get(kind, kind), _REMEDIES[kind]
+        together = self._together[kind]
+        if held and max(held + amount - share.user, together + amount - share.users) > 0:
+            self._refused[kind, user] += 1
+        if held + amount > share.user:
+            raise NodeLimitError(
+                f"user {user} has {held} {what}, and its share of this node is {share.user}: {remedy}, or have the owner of"
+                f" the node raise `user` in [share.{kind}] of its configuration"
+            )
+        if together + amount > share.users:
+            raise NodeLimitError(
+                f"all users of this node have {together} {what}, and their share is {share.users}, beside that of its owner"
+                f" (user {user} has {held} of them): {remedy}, try again later, or have the owner raise `users` in"
+                f" [share.{kind}] of its configuration"
+            )
+
+    def take(self, kind: Kind, user: int, amount: int = 1) -> None:
+        """Raises `NodeLimitError` as `check` does; then nothing was taken."""
+        if not self._trusts(user):
+            self.check(kind, user, amount)
+            self._held[kind][user] += amount
+            self._together[kind] += amount
+
+    def give_back(self, kind: Kind, user: int, amount: int = 1) -> None:
+        if self._trusts(user):
+            return
+        held = self._held[kind]
+        assert held[user] >= amount, f"user {user} gives back more {kind} than it has"
+        held[user] -= amount
+        self._together[kind] -= amount
+        if not held[user]:
+            # No table is longer than what is held, however many users there were.
+            del held[user]
+            self._refused.pop((kind, user), None)
+
+    def check_list(self, user: int, length: int, now: float) -> None:
+        """Raises `NodeLimitError` when a user has had too much listed to get a list of that length."""
+        if not self._listed.take(user, now, length):
+            rate, burst = LISTED
+            raise NodeLimitError(
+                f"user {user} has had this node list too much, or all its users have: {burst:g} entries at once, and"
+                f" {rate:g} a second in the long run; this list has {length}: try again later"
+            )
+
+    def entries(self, user: int) -> list[ShareEntry]:
+        """What a user may see of it: its own; the owner, all."""
+        return sorted(self._entries(None if self._trusts(user) else user), key=lambda each: (each.user, each.kind))
+
+    def _entries(self, only: int | None) -> Iterator[ShareEntry]:
+        users = {user for held in self._held.values() for user in held}
+        for kind, share in self._shares.items():
+            for user in users & {only} if only is not None else users:
+                yield ShareEntry(user, kind, self._held[kind][user], share.user, self._refused[kind, user])
+
+
+class Rates:
+    """How often each user may cause something: `rate` a second in the long run, `burst` at once. `users`: the same for all
+    of them together, but for the owner, who has a rate of its own."""
+
+    def __init__(
+        self,
+        trusts: Callable[[int], bool],
+        *,
+        user: tuple[float, float],
+        users: tuple[float, float],
+        owner: tuple[float, float] | None,
+    ) -> None:
+        """`owner` None: as often as it likes."""
+        self._trusts = trusts
+        self._user = user
+        self._together = Bucket(*users)
+        self._owner = None if owner is None else Bucket(*owner)
+        self._buckets: dict[int, Bucket] = {}
+
+    def take(self, user: int, now: float, amount: float = 1.0) -> bool:
+        """Whether it may, once more or as often as that."""
+        if self._trusts(user):
+            return self._owner is None or self._owner.take(now, amount)
+        bucket = self._buckets.get(user)
+        if bucket is None:
+            if len(self._buckets) >= MOST_RATES:
+                # Those that are as if nothing had been.
+                self._buckets = {each: known for each, known in self._buckets.items() if not known.is_full(now)}
+            # Never more of them, however many users a machine has.
+            user = user if len(self._buckets) < MOST_RATES else PEERS
+            bucket = self._buckets.setdefault(user, Bucket(*self._user))
+        return bucket.take(now, amount) and self._together.take(now, amount)
