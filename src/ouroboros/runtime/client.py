@@ -2,38 +2,65 @@
 
 A call that is interrupted or times out hangs up, which cancels its request in the node; otherwise its connection is kept
 for the next call. There is no thread behind this.
+
+A call is a machine that never waits itself: whoever makes it waits, in `poll(2)` or in an event loop, for what the call
+says. So it keeps its time limit whatever the node does, and can be interrupted everywhere.
 """
 
 from __future__ import annotations
 
-import array
 import contextlib
-import errno
+import math
 import os
 import resource
-import socket
+import select
 import sys
+import threading
+import time
 import weakref
-from typing import Any, NamedTuple
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from ouroboros import errors
-from ouroboros.control import messages
-from ouroboros.control.messages import Answer, Dealloc, Done, Failed, Granted, Hello, MessageReader, Request
 from ouroboros.dataplane import Endpoint
 from ouroboros.dataplane.ends import FlowEnd
 from ouroboros.errors import NodeError, NodeLimitError, ProtocolError
+from ouroboros.runtime.connection import Connection, connect, why_no_answer
 from ouroboros.runtime.instance import instance
-from ouroboros.runtime.paths import CREDENTIALS, runtime_dir, socket_path
+from ouroboros.runtime.paths import owner_socket_path, runtime_dir, socket_path
+from ouroboros.wire import control as messages
+from ouroboros.wire.control import Answer, Dealloc, Done, Failed, Granted, Hello, Request
 
-#: A node answers anything but a waiting request at once; seconds after which it counts as stuck.
+_T = TypeVar("_T")
+
+#: Seconds after which a node counts as stuck that has not answered what it answers at once: anything but a request that
+#: waits for another program.
 _PATIENCE = 30.0
 
-#: Seconds that an interrupted call waits until the node has noticed.
-_WITHDRAWAL = 1.0
+#: Seconds that the node gets for its answer when the time of the caller is over: as a rule to say just that.
+_GRACE = 2.0
 
-_DESCRIPTORS = socket.CMSG_SPACE(2 * array.array("i").itemsize)
+#: Seconds that a node may take to start.
+_START = 30.0
+
+#: Seconds that it may take longer than a caller waits who waits less long than that. A start counts for nothing in the time
+#: of the caller.
+_START_GRACE = 8.0
+
+#: Seconds that an interrupted call waits until the node has noticed.
+WITHDRAWAL = 1.0
+
+#: Seconds between two looks at what no descriptor tells of: whether a node that starts is ready, and whether one that is
+#: behind takes more.
+_PAUSE = 0.02
+
+#: Seconds. Longer waits are made of several.
+_LONGEST_POLL = 86_400.0
 
 _ENTRIES: dict[type[Request], Any] = {
     messages.ListNames: list[messages.NameEntry],
@@ -52,158 +79,300 @@ class FlowGrant(NamedTuple):
     node: int
 
 
+class Wait(NamedTuple):
+    """What a call waits for before it is to be polled again."""
+
+    #: To become readable; None when no descriptor tells.
+    descriptor: int | None
+    #: Seconds after which to poll in any case; None for never.
+    seconds: float | None
+    #: In place of waiting: something to be done, which takes long, in a thread if there is a loop to be kept going.
+    work: Callable[[], None] | None = None
+
+
 def program_name() -> str:
-    """What this program is called: its script or executable, the last part of the module for `python -m`, `python` for an
-    interpreter."""
-    main = sys.modules.get("__main__")
-    spec = getattr(main, "__spec__", None)
+    """What this program is called: its script or executable, the last part of the module for `python -m`, the directory of a
+    `__main__.py`, `python` for an interpreter.
+
+    Under a profiler or a debugger it is the program that this one runs, which has taken its place in `sys.argv`.
+    """
+    path = sys.argv[0] if sys.argv else ""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     if spec is not None and spec.name not in ("", "__main__"):
-        return str(spec.name).removesuffix(".__main__").rpartition(".")[2]
-    name = os.path.basename(sys.argv[0]) if sys.argv else ""
-    return "python" if name in ("", "-c", "-") else name
+        # Some modules put a text for people there, such as "python -m unittest".
+        itself = spec.origin in (None, path) or " -m " in path
+        module = spec.name if itself else path
+        if itself or not (os.sep in path or path.endswith(".py")):
+            return str(module).removesuffix(".__main__").rpartition(".")[2]
+    directory, name = os.path.split(os.path.normpath(path))
+    if name == "__main__.py":
+        name = os.path.basename(directory)
+    return "python" if name in ("", ".", "-c", "-") else name
 
 
-class _Connection:
-    """One connection that said hello. Used by one thread at a time."""
+class Call(ABC, Generic[_T]):
+    """A request that is under way: `poll` until there is an answer, and wait for `waits_for` between."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._reader = MessageReader()
-        self._came: list[int] = []
-        pid, _ = _peer(sock)
-        #: Tells nodes apart. Not the process alone, which can run several of them.
-        self.node = hash((pid, sock.getpeername()))
-        #: The runtime directory that the environment named.
-        self.directory = os.environ.get("OUROBOROS_RUNTIME_DIR")
-
-    def send(self, request: Request) -> None:
-        self._sock.sendall(messages.encode(request))
-
-    def receive(self, timeout: float | None) -> tuple[Answer, list[int]]:
-        """Wait for the answer. Descriptors that come with it belong to the caller.
-
-        With a timeout of 0 raises `BlockingIOError` as long as it is not there.
-        """
-        self._sock.settimeout(timeout)
-        while (body := self._reader.next()) is None:
-            data, ancillary, _, _ = self._sock.recvmsg(65536, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
-            self._came += _descriptors(ancillary)
-            if not data:
-                raise ConnectionResetError("hung up")
-            self._reader.feed(data)
-        answer = messages.decode_answer(body)
-        descriptors, self._came = self._came, []
-        return answer, descriptors
-
-    def fileno(self) -> int:
-        return self._sock.fileno()
-
-    def is_over(self) -> bool:
-        """Whether the node has hung up."""
-        self._sock.settimeout(0)
-        try:
-            return not self._sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-
-    def withdraw(self) -> None:
-        """Hang up, and wait until the node knows: from then on it gives the request nothing, which would be lost."""
-        try:
-            self._sock.shutdown(socket.SHUT_WR)
-            while True:
-                _, descriptors = self.receive(_WITHDRAWAL)
-                for descriptor in descriptors:
-                    os.close(descriptor)
-        except (OSError, ProtocolError):
-            # The end of the connection, as a rule.
-            pass
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        self._sock.close()
-        while self._came:
-            os.close(self._came.pop())
-
-
-class Call:
-    """A request for a flow that is under way. For event loops: `poll` it when `fileno` is readable."""
-
-    def __init__(self, client: Client, connection: _Connection) -> None:
+    def __init__(self, client: Client, request: Request, limit: float | None, *, start: bool) -> None:
+        """`limit`: seconds that the node may take for the request. `start`: a node is started when there is none."""
         self._client = client
-        self._connection = connection
+        self._request = request
+        self._limit = limit
+        self._start = start
+        self._begun = time.monotonic()
+        self._connection: Connection | None = None
+        #: Since when a node is being started, by this call or by others.
+        self._absent: float | None = None
+        self._started = False
+        self._late = False
+        self._work: Callable[[], None] | None = None
 
-    def fileno(self) -> int:
-        return self._connection.fileno()
+    @abstractmethod
+    def _outcome(self, answer: Answer, descriptors: list[int], node: int) -> _T: ...
 
-    def poll(self) -> FlowGrant | None:
-        """The flow, or None when there is no answer yet. Raises what `Client.request_flow` raises."""
-        try:
-            answer, descriptors = self._client.wait(self._connection, 0)
-        except BlockingIOError:
+    def poll(self) -> _T | None:
+        """The outcome, or None when there is none yet. Raises the exception that the node names, or `NodeError` when there
+        is no node, it goes away or it does not answer in time."""
+        if self._connection is None:
+            self._find_node()
+        connection = self._connection
+        found = None if connection is None else self._receive(connection)
+        if connection is None or found is None:
+            self._check_time()
             return None
-        return self._client.attach(answer, descriptors, self._connection.node)
+        self._connection = None
+        answer, descriptors = found
+        self._client.keep(connection)
+        if isinstance(answer, Failed):
+            raise _exception(answer)
+        return self._outcome(answer, descriptors, connection.node)
 
-    def withdraw(self) -> None:
-        """Give up: the node forgets the request."""
-        self._connection.withdraw()
+    def waits_for(self) -> Wait:
+        """What to wait for."""
+        end = self._end()
+        left = math.inf if end is None else max(0.0, end - time.monotonic())
+        if self._connection is None or self._connection.is_behind:
+            return Wait(None, min(left, _PAUSE), self._work)
+        return Wait(self._connection.fileno(), min(left, _LONGEST_POLL))
+
+    def finish(self) -> _T:
+        """Wait for the outcome. Interrupting the wait withdraws the request."""
+        try:
+            while (outcome := self.poll()) is None:
+                _wait(self.waits_for())
+        except BaseException:
+            self.withdraw()
+            raise
+        return outcome
+
+    def leave(self) -> bool:
+        """Give up: the node forgets the request. True when it has, or has none; else to be called again when the descriptor
+        of `waits_for` is readable."""
+        if self._connection is None or self._connection.leave():
+            self._connection = None
+            return True
+        return False
+
+    def withdraw(self, patience: float = WITHDRAWAL) -> None:
+        """Give up, and wait until the node has noticed, `patience` seconds at most."""
+        end = time.monotonic() + patience
+        while self._connection is not None and not self.leave():
+            left = end - time.monotonic()
+            if left <= 0:
+                self._hang_up()
+            else:
+                _wait(Wait(self._connection.fileno(), left))
+
+    # --- helpers
+
+    def _receive(self, connection: Connection) -> tuple[Answer, list[int]] | None:
+        try:
+            connection.flush()
+            return connection.receive()
+        except (BrokenPipeError, ConnectionResetError) as error:
+            self._hang_up()
+            if not connection.welcomed:
+                raise NodeError(f"the node in {runtime_dir()} does not let this program in: {error}") from error
+            raise NodeError("the node went away while it worked on the request; try again") from error
+
+    def _find_node(self) -> None:
+        """Send the request to the node, as soon as there is one that takes it."""
+        self._work = None
+        try:
+            self._connection = self._client.send(self._request if not self._late else self._in_time())
+        except BlockingIOError:
+            self._late = True
+            return
+        if self._connection is None:
+            self._have_one_started()
+        elif self._absent is not None:
+            self._begun += time.monotonic() - self._absent
+            self._absent = None
+
+    def _have_one_started(self) -> None:
+        from ouroboros.runtime import embedded
+
+        directory = runtime_dir()
+        may_start = self._start and os.environ.get("OUROBOROS_AUTOSTART") != "0"
+        if not embedded.is_starting(directory, or_ending=may_start):
+            if not may_start:
+                self._hope(directory)
+                return
+            if self._started:
+                raise NodeError(
+                    f"the node started in {directory} but is gone already: see {embedded.log_of(directory)}"
+                )
+            self._work = self._start_node
+        if self._absent is None:
+            self._absent = time.monotonic()
+
+    def _hope(self, directory: Path) -> None:
+        """That somebody has just started a node, which has not even taken its lock."""
+        if time.monotonic() - self._begun >= self._client.hope:
+            raise NodeError(f"no node runs in {directory}: start one with `irmd`")
+
+    def _start_node(self) -> None:
+        from ouroboros.runtime.embedded import start_node
+
+        self._work = None
+        self._started = True
+        end = self._end()
+        assert end is not None, "a start has a limit"
+        start_node(runtime_dir(), end, self._client.find)
+
+    def _in_time(self) -> Request:
+        """The request, with what is left of its time."""
+        if self._limit is None or getattr(self._request, "timeout", None) is None:
+            return self._request
+        waited = (time.monotonic() if self._absent is None else self._absent) - self._begun
+        return msgspec.structs.replace(self._request, timeout=max(0.0, self._limit - waited))
+
+    def _end(self) -> float | None:
+        """When to give up."""
+        if self._absent is not None:
+            return self._absent + min(_START, math.inf if self._limit is None else self._limit + _START_GRACE)
+        answer = math.inf if self._limit is None else self._begun + self._limit + _GRACE
+        if self._connection is None or not self._connection.welcomed:
+            return min(answer, self._begun + _PATIENCE)
+        return None if answer == math.inf else answer
+
+    def _check_time(self) -> None:
+        end = self._end()
+        if end is None or time.monotonic() < end:
+            return
+        directory = runtime_dir()
+        if self._absent is not None:
+            from ouroboros.runtime import embedded
+
+            raise NodeError(embedded.why_not_ready(directory))
+        pid = None if self._connection is None else self._connection.pid
+        self._hang_up()
+        raise NodeError(why_no_answer(directory, pid))
+
+    def _hang_up(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
 
-def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
-    found = array.array("i")
-    for level, kind, data in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            found.frombytes(data[: len(data) - len(data) % found.itemsize])
-    return found.tolist()
+class ManagementCall(Call[Done]):
+    """A request of management. The outcome is its answer."""
+
+    def __init__(self, client: Client, request: Request, limit: float | None, *, start: bool) -> None:
+        super().__init__(client, request, limit, start=start)
+        self._let_go = client.let_go
+
+    def _outcome(self, answer: Answer, descriptors: list[int], node: int) -> Done:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if not isinstance(answer, Done):
+            raise ProtocolError(f"the node answered {type(self._request).__name__} with {type(answer).__name__}")
+        if isinstance(self._request, messages.ListFlows | messages.ListIpcps):
+            self._client.known = self._let_go
+        kind = _ENTRIES.get(type(self._request))
+        return answer if kind is None else Done(msgspec.convert(answer.value, kind))
+
+
+class FlowCall(Call[FlowGrant]):
+    """A request for a flow."""
+
+    def _outcome(self, answer: Answer, descriptors: list[int], node: int) -> FlowGrant:
+        return self._client.attach(answer, descriptors, node)
+
+
+def _wait(for_what: Wait) -> None:
+    """Wait, or do what is to be done in place of that."""
+    if for_what.work is not None:
+        for_what.work()
+        return
+    if for_what.descriptor is None:
+        select.select([], [], [], for_what.seconds)
+        return
+    poller = select.poll()
+    poller.register(for_what.descriptor, select.POLLIN)
+    poller.poll(None if for_what.seconds is None else math.ceil(1000 * for_what.seconds))
 
 
 class Client:
     """The connections of this process to its node."""
 
     def __init__(self) -> None:
-        self._idle: list[_Connection] = []
+        self._idle: list[Connection] = []
+        #: Seconds that a call which starts no node waits for one to appear: for commands that come right after `irmd &`.
+        self.hope = 0.0
+        #: What is still to be told to a node that could not be told at once.
+        self._owed: deque[tuple[int, Dealloc]] = deque()
+        #: How many flows it was let go of, and how many of those a node has heard of that was asked for a list since.
+        self.let_go = self.known = 0
+        self._paying = threading.Lock()
+        #: Tells it when the program makes no other calls.
+        self._payer: threading.Thread | None = None
         self._instance = instance()
 
     def find(self) -> bool:
-        """Whether a node runs where the environment points to. Starts none."""
+        """Whether a node runs, or is about to, where the environment points to. Starts none, and never waits."""
         connection = self._take_idle()
         while connection is not None and connection.is_over():
             connection.close()
             connection = self._take_idle()
         try:
-            self._idle.append(connection or self._connect(start=False))
+            if connection is None and (connection := self._connect()) is not None:
+                connection.flush()
+        except BlockingIOError:
+            return True
         except NodeError:
             return False
-        except errors.OuroborosError:
-            # There is one, which does not want us: the request will be told why.
-            return True
+        if connection is None:
+            from ouroboros.runtime.embedded import is_starting
+
+            return is_starting(runtime_dir(), or_ending=False)
+        self._idle.append(connection)
         return True
 
-    def request(self, request: Request, *, start: bool = True, timeout: float | None = _PATIENCE) -> Any:  # noqa: ANN401
+    def request(self, request: Request, *, start: bool = True) -> Any:  # noqa: ANN401
         """Send a request and return the value of its answer.
 
         With `start`, a node is started when there is none (unless `OUROBOROS_AUTOSTART=0`). Raises the exception that
-        the node names, or `NodeError` when there is no node, it goes away or it does not answer.
+        the node names, or `NodeError` when there is no node, it goes away or it does not answer within half a minute.
         """
-        answer, descriptors, _ = self._exchange(request, start, timeout)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        if not isinstance(answer, Done):
-            raise ProtocolError(f"the node answered {type(request).__name__} with {type(answer).__name__}")
-        kind = _ENTRIES.get(type(request))
-        return answer.value if kind is None else msgspec.convert(answer.value, kind)
+        return self.ask(request, start=start).finish().value
 
-    def request_flow(self, request: Request, wait: float | None) -> FlowGrant:
-        """Send a request that is answered by a flow, after up to `wait` seconds, and attach to the flow."""
-        patience = None if wait is None else wait + _PATIENCE
-        return self.attach(*self._exchange(request, True, patience))
+    def ask(self, request: Request, *, start: bool = True) -> ManagementCall:
+        """As `request`, and do not wait for the answer."""
+        return ManagementCall(self, request, _PATIENCE, start=start)
 
-    def begin(self, request: Request, *, start: bool) -> Call:
-        """Send a request that is answered by a flow, and do not wait for the answer. May block to connect to the node,
-        and for long only when it has to be started."""
-        return Call(self, self._send(request, start))
+    def tell(self, request: Request) -> None:
+        """As `request`, of a program that is done with something: starts no node, and waits a moment at most. One that does
+        not answer in that time does later what it was told."""
+        ManagementCall(self, request, 0.0, start=False).finish()
+
+    def request_flow(self, request: messages.Alloc | messages.Accept | messages.Join) -> FlowGrant:
+        """Send a request that is answered by a flow, wait for it within the time of the request, and attach to it."""
+        return self.begin(request).finish()
+
+    def begin(self, request: messages.Alloc | messages.Accept | messages.Join) -> FlowCall:
+        """As `request_flow`, and do not wait for the answer."""
+        return FlowCall(self, request, request.timeout, start=True)
 
     def attach(self, answer: Answer, descriptors: list[int], node: int) -> FlowGrant:
         """The flow that an answer brought."""
@@ -222,19 +391,17 @@ class Client:
             raise
 
     def release(self, flow_id: int, side: int, node: int) -> None:
-        """Tell the node that gave out an end of a flow that it is not used any more. One that is gone needs no telling,
-        and its successor may use the same numbers for another flow."""
-        try:
-            connection = self._take_idle(node) or self._connect(start=False)
-        except NodeError:
-            return
-        if connection.node == node:
-            try:
-                connection.send(Dealloc(flow_id, side))
-            except OSError:
-                connection.close()
-                return
-        self._idle.append(connection)
+        """Tell the node that gave out an end of a flow that it is not used any more. Never waits: what a node does not take
+        now it is told by a thread, or with one of the next calls, and it learns all at the end of this process. One that is
+        gone needs no telling, and its successor may use the same numbers for another flow."""
+        self.let_go += 1
+        self._owed.append((node, Dealloc(flow_id, side)))
+        self._pay()
+        if self._is_behind() and (self._payer is None or not self._payer.is_alive()):
+            self._payer = threading.Thread(target=self._pay_later, name="ouroboros-releases", daemon=True)
+            # A program that may have no more threads, or is ending: then with the next call.
+            with contextlib.suppress(RuntimeError):
+                self._payer.start()
 
     def disconnect(self, directory: str) -> None:
         """Close the connections that are kept for calls to the node of a runtime directory, which has ended."""
@@ -248,26 +415,76 @@ class Client:
         for connection in self._idle:
             connection.close()
         self._idle = []
+        self._owed.clear()
+        self._paying, self._payer = threading.Lock(), None
         self._instance = instance()
 
-    def _exchange(self, request: Request, start: bool, timeout: float | None) -> tuple[Answer, list[int], int]:
-        connection = self._send(request, start)
-        answer, descriptors = self.wait(connection, timeout)
-        return answer, descriptors, connection.node
-
-    def _send(self, request: Request, start: bool) -> _Connection:
-        """Send the request over a connection of its own."""
+    def send(self, request: Request) -> Connection | None:
+        """Send the request over a connection of its own; None when there is no node. Raises `BlockingIOError` when it takes
+        no more connections for now."""
+        if self._owed:
+            self._pay()
         connection = self._take_idle()
         while connection is not None and not self._sent(connection, request):
             # The node that it led to is gone.
             connection = self._take_idle()
         if connection is None:
-            connection = self._connect(start)
-            if not self._sent(connection, request):
-                raise _gone()
+            connection = self._connect()
+            if connection is not None and not self._sent(connection, request):
+                raise NodeError("the node went away when it was asked; try again")
         return connection
 
-    def _sent(self, connection: _Connection, request: Request) -> bool:
+    def keep(self, connection: Connection) -> None:
+        """The request on that connection is answered: keep it for the next one."""
+        if connection.welcomed:
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+    def _pay(self) -> None:
+        """Tell nodes what they are owed, as far as they take it."""
+        # A finaliser may come in here in the midst of it. Whoever does not get in leaves it to the thread.
+        paying = self._paying
+        if not paying.acquire(blocking=False):
+            return
+        try:
+            for connection in [each for each in self._idle if each.is_behind]:
+                # Unless a call has just taken it, which flushes it.
+                with contextlib.suppress(ValueError, OSError):
+                    self._idle.remove(connection)
+                    connection.flush()
+                    self._idle.append(connection)
+            while self._owed and self._pay_one():
+                pass
+        finally:
+            paying.release()
+
+    def _pay_one(self) -> bool:
+        """Tell a node of one flow; False when it takes no connection for now."""
+        node, dealloc = self._owed.popleft()
+        try:
+            connection = self._take_idle(node) or self._connect()
+        except BlockingIOError:
+            self._owed.appendleft((node, dealloc))
+            return False
+        except NodeError:
+            return True
+        if connection is not None and (connection.node != node or self._sent(connection, dealloc)):
+            self._idle.append(connection)
+        return True
+
+    def _is_behind(self) -> bool:
+        """Whether there is something that a node has not taken yet."""
+        return self._paying.locked() or bool(self._owed) or any(each.is_behind for each in self._idle)
+
+    def _pay_later(self) -> None:
+        """Tell nodes what they are owed as they take it, until they know all or have taken nothing for long."""
+        end = time.monotonic() + _PATIENCE
+        while self._is_behind() and time.monotonic() < end:
+            select.select([], [], [], _PAUSE)
+            self._pay()
+
+    def _sent(self, connection: Connection, request: Request) -> bool:
         """Send the request, unless nobody is there to take it."""
         try:
             connection.send(request)
@@ -279,56 +496,30 @@ class Client:
             raise
         return True
 
-    def wait(self, connection: _Connection, timeout: float | None) -> tuple[Answer, list[int]]:
-        """Wait for the answer to the request that was sent; hang up when there is none."""
-        try:
-            answer, descriptors = connection.receive(timeout)
-        except BlockingIOError:
-            raise
-        except TimeoutError as error:
-            connection.close()
-            raise NodeError(
-                f"the node does not answer: it is stuck or overloaded (socket in {runtime_dir()})"
-            ) from error
-        except (BrokenPipeError, ConnectionResetError) as error:
-            connection.close()
-            raise _gone() from error
-        except BaseException:
-            connection.withdraw()
-            raise
-        self._idle.append(connection)
-        if isinstance(answer, Failed):
-            raise _exception(answer)
-        return answer, descriptors
-
-    def _take_idle(self, node: int | None = None) -> _Connection | None:
+    def _take_idle(self, node: int | None = None) -> Connection | None:
         """A connection that is kept for the next call, with `node` one to that node. Threads may race for it."""
-        # The environment may name another directory than it did.
-        directory = os.environ.get("OUROBOROS_RUNTIME_DIR")
+        # The environment may name another directory than it did. A program that gave up rights must not use those that a
+        # connection still has, but to let go of what it holds.
+        place = (os.environ.get("OUROBOROS_RUNTIME_DIR"), os.geteuid())
         for connection in self._idle[::-1]:
-            if connection.directory == directory if node is None else connection.node == node:
+            if (connection.directory, connection.user) == place if node is None else connection.node == node:
                 with contextlib.suppress(ValueError):
                     self._idle.remove(connection)
                     return connection
         return None
 
-    def _connect(self, start: bool) -> _Connection:
-        sock = _open(start)
-        connection = _Connection(sock)
+    def _connect(self) -> Connection | None:
+        """A new connection, None when nobody listens."""
+        directory = runtime_dir()
+        path = socket_path(directory)
+        # A node that serves all users has one for root.
+        sock = connect(owner_socket_path(directory)) if os.geteuid() == 0 else None
+        if sock is None and (sock := connect(path)) is None:
+            return None
+        connection = Connection(sock, Hello(messages.VERSION, program_name(), self._instance))
         _live.add(connection)
-        answer, _ = self._hello(connection)
-        if isinstance(answer, Failed):
-            connection.close()
-            raise _exception(answer)
+        # Whoever takes the connection flushes: what comes next goes along.
         return connection
-
-    def _hello(self, connection: _Connection) -> tuple[Answer, list[int]]:
-        try:
-            connection.send(Hello(messages.VERSION, program_name(), self._instance))
-            return connection.receive(_PATIENCE)
-        except OSError as error:
-            connection.close()
-            raise NodeError(f"the node in {runtime_dir()} does not let this program in: {error}") from error
 
 
 def _endpoint(granted: Granted, descriptors: list[int]) -> Endpoint:
@@ -336,58 +527,6 @@ def _endpoint(granted: Granted, descriptors: list[int]) -> Endpoint:
     if not granted.suite:
         return Endpoint(memory, bell, granted.side, granted.max_packet)
     return Endpoint(memory, bell, granted.side, granted.max_packet, granted.suite, granted.key)
-
-
-def _open(start: bool) -> socket.socket:
-    """A socket that is connected to the node, which is started if need be."""
-    directory = runtime_dir()
-    path = socket_path(directory)
-    sock = _try_connect(path)
-    if sock is not None:
-        return sock
-    if not start or os.environ.get("OUROBOROS_AUTOSTART") == "0":
-        raise NodeError(f"no node runs in {directory}: start one with `irmd`")
-    from ouroboros.runtime.embedded import start_node
-
-    return start_node(directory, lambda: _try_connect(path))
-
-
-def _try_connect(path: str) -> socket.socket | None:
-    try:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    except OSError as error:
-        raise NodeLimitError(f"this program cannot open one more socket: {error.strerror}") from error
-    try:
-        sock.connect(path)
-    except (FileNotFoundError, ConnectionRefusedError):
-        sock.close()
-        return None
-    except OSError as error:
-        sock.close()
-        if error.errno == errno.EPROTOTYPE:
-            raise NodeError(
-                f"a C Ouroboros runs at {path}: use it (OUROBOROS_BACKEND=native), or another directory for our node"
-                " (OUROBOROS_RUNTIME_DIR)"
-            ) from error
-        raise NodeError(f"cannot reach the node at {path}: {error.strerror}") from error
-    _, owner = _peer(sock)
-    if owner not in (0, os.geteuid()):
-        # Whoever gets to a name in /tmp first must not become the node of everybody.
-        sock.close()
-        raise NodeError(
-            f"the node at {path} belongs to user {owner}: set OUROBOROS_RUNTIME_DIR to a directory of yours"
-        )
-    return sock
-
-
-def _peer(sock: socket.socket) -> tuple[int, int]:
-    """Process id and user id of whoever listens at the other end."""
-    pid, uid, _ = CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
-    return pid, uid
-
-
-def _gone() -> NodeError:
-    return NodeError("the node went away while it worked on the request; try again")
 
 
 def _exception(failed: Failed) -> errors.OuroborosError:
@@ -404,9 +543,11 @@ def _make_room_for_descriptors(highest: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-_live: weakref.WeakSet[_Connection] = weakref.WeakSet()
+_live: weakref.WeakSet[Connection] = weakref.WeakSet()
 client = Client()
 request = client.request
+ask = client.ask
+tell = client.tell
 request_flow = client.request_flow
 begin = client.begin
 release = client.release

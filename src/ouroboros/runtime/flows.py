@@ -1,244 +1,245 @@
-"""The flows of a node: makes their channels, and runs the workers that carry packets of layers. Carries out effects."""
+"""The flows of a node: makes the channels of programs, gives them to the engine where it carries the packets, and grants the
+ends. Carries out effects."""
 
 from __future__ import annotations
 
-import asyncio
-import itertools
+import contextlib
 import logging
 import os
+from collections.abc import Callable
 from typing import Any, Protocol
 
-import msgspec
-
-from ouroboros.control.effects import Attach, Connect, Impair, Join, MarkDead, Relay, Release, Unreserve
 from ouroboros.control.irm import Irm
-from ouroboros.control.messages import Granted
 from ouroboros.control.security import shown
-from ouroboros.dataplane import MAX_PACKET, BroadcastWorker, RelayWorker, create_channel, mark_dead
-from ouroboros.layers.broadcast import BroadcastIpcp
-from ouroboros.layers.local import LocalIpcp
-from ouroboros.layers.udp import UdpIpcp
-from ouroboros.runtime.looped import LoopedFlows
-from ouroboros.runtime.udp import UdpRuntime
+from ouroboros.dataplane import MAX_PACKET, create_channel, mark_dead
+from ouroboros.layers.effects import Attach, Connect, Effect, Join, Loop, MarkDead, Member, Release, User
+from ouroboros.runtime.engine import EngineRuntime, Program
+from ouroboros.wire.control import Granted
 from ouroboros.wire.suites import CIPHER_BY_NUMBER
 
 log = logging.getLogger("ouroboros.irmd")
 
 
-class Programs(Protocol):
-    """Who hands flows to the programs that wait for them."""
+class Channel:
+    """The memory of a flow of a program, and the doorbells of its two sides. To be closed."""
 
-    def grant(self, token: int, granted: Granted, memory: int, bell: int) -> None: ...
+    def __init__(self) -> None:
+        """Raises `OSError`."""
+        self.memory, *self.bells = create_channel()
 
-    def fail_flow(self, flow_id: int, side: int, token: int, error: OSError) -> None: ...
+    def engine(self, side: int) -> Program:
+        """The engine as the peer of the program at a side."""
+        return self.memory, self.bells[1 - side], 1 - side
+
+    def close_bells(self) -> None:
+        while self.bells:
+            os.close(self.bells.pop())
+
+    def close(self) -> None:
+        self.close_bells()
+        os.close(self.memory)
+
+
+class Giver(Protocol):
+    """Answers requests for flows, by their tokens."""
+
+    def grant(self, token: int, granted: Granted, channel: Channel) -> None:
+        """Give a program its end. The channel stays the caller's."""
+
+    def fail_flow(self, flow_id: int, side: int, token: int, error: OSError) -> None:
+        """Say that an end could not be made."""
 
 
 class FlowRuntime:
-    """Channels and workers of one node."""
+    """Channels of one node."""
 
-    def __init__(self, irm: Irm, programs: Programs, udp: UdpRuntime) -> None:
+    def __init__(
+        self,
+        irm: Irm,
+        grants: Giver,
+        engine: EngineRuntime,
+        make_channel: Callable[[], Channel] = Channel,
+        warn: Callable[[str], None] = log.warning,
+    ) -> None:
         self._irm = irm
-        self._programs = programs
-        self._udp = udp
-        #: Memory of flows between two programs, kept to say that a side died.
-        self._memories: dict[int, int] = {}
-        self._workers: dict[int, BroadcastWorker] = {}
-        self._relays: dict[int, RelayWorker] = {}
-        #: Ordered flows of impaired local layers, and what the links of those layers do.
-        self._looped: dict[int, LoopedFlows] = {}
-        self._settings: dict[int, dict[str, Any]] = {}
+        self._warn = warn
+        self._grants = grants
+        self._engine = engine
+        self._make_channel = make_channel
+        #: Of flows between two programs, without doorbells; kept to say that a side died.
+        self._channels: dict[int, Channel] = {}
+        self.handlers: dict[type[Effect], Callable[[Any], None]] = {
+            Connect: self.connect,
+            Loop: self.loop,
+            Join: self.join,
+            Attach: self.attach,
+            MarkDead: self.mark_dead,
+            Release: self.release,
+        }
 
     def connect(self, effect: Connect) -> None:
         tokens = (effect.allocator, effect.acceptor)
         try:
-            memory, *bells = create_channel()
+            channel = self._make_channel()
+            self._channels[effect.flow_id] = channel
+            for side, token in enumerate(tokens):
+                self._grants.grant(token, _granted(effect, side), channel)
+            channel.close_bells()
         except OSError as error:
             for side, token in enumerate(tokens):
-                self._programs.fail_flow(effect.flow_id, side, token, error)
-            return
-        self._memories[effect.flow_id] = memory
-        for side, (token, bell) in enumerate(zip(tokens, bells, strict=True)):
-            self._programs.grant(token, _granted(effect, side), memory, bell)
-            os.close(bell)
+                self._grants.fail_flow(effect.flow_id, side, token, error)
+        finally:
+            _wipe(effect)
 
-    def relay(self, effect: Relay) -> None:
-        tokens = (effect.allocator, effect.acceptor)
-        made: list[tuple[int, int, int]] = []
+    def loop(self, effect: Loop) -> None:
+        made: dict[int, Channel] = {}
         try:
-            made += [create_channel()]
-            made += [create_channel()]
+            for side, user in enumerate(effect.users):
+                if not isinstance(user, Member):
+                    made[side] = self._make_channel()
+            # The engine plays the other side in the channel of each program.
+            programs = [made[side].engine(side) if side in made else None for side in (0, 1)]
+            self._engine.loop(effect, (programs[0], programs[1]))
         except OSError as error:
-            for descriptor in itertools.chain(*made):
-                os.close(descriptor)
-            for side, token in enumerate(tokens):
-                self._programs.fail_flow(effect.flow_id, side, token, error)
-            return
-        # The relay is side 1 of the allocator's channel and side 0 of the acceptor's.
-        (memory_a, bell_a, relay_a), (memory_b, relay_b, bell_b) = made
-        for side, memory, bell in ((0, memory_a, bell_a), (1, memory_b, bell_b)):
-            self._programs.grant(tokens[side], _granted(effect, side), memory, bell)
-            os.close(bell)
-        try:
-            # These descriptors are taken over; when that fails, both programs see their flow hang up.
-            if effect.qos.ordered:
-                ends = [(memory_a, relay_a, 1), (memory_b, relay_b, 0)]
-                self._looped_flows(effect.ipcp).add(effect.flow_id, effect.qos, ends)
-            else:
-                self._relays[effect.ipcp].add(effect.flow_id, memory_a, relay_a, memory_b, relay_b)
-        except OSError as error:
-            log.warning("flow %d has no relay: %s", effect.flow_id, error)
+            for side in (0, 1):
+                self._fail(effect, side, error)
+        else:
+            for side in (0, 1):
+                self._grant(effect, side, made.get(side))
+        finally:
+            _wipe(effect)
+            for channel in made.values():
+                channel.close()
 
-    def _looped_flows(self, ipcp: int) -> LoopedFlows:
-        if ipcp not in self._looped:
-            self._looped[ipcp] = LoopedFlows(self._settings[ipcp], self._keep_counters)
-        return self._looped[ipcp]
+    def _grant(self, effect: Loop, side: int, channel: Channel | None) -> None:
+        user = effect.users[side]
+        if not isinstance(user, Member):
+            assert channel is not None
+            self._grants.grant(user, _granted(effect, side), channel)
+        else:
+            self._engine.opened(effect.flow_id, side)
 
-    def _keep_counters(self, flow_id: int, counters: dict[str, int]) -> None:
-        if (flow := self._irm.flows.flows.get(flow_id)) is not None and flow.relay is not None:
-            flow.counters = counters
+    def _fail(self, effect: Loop, side: int, error: OSError) -> None:
+        user = effect.users[side]
+        if isinstance(user, Member):
+            self._irm.end_failed(effect.flow_id, side, str(error), self._engine.now())
+        else:
+            self._grants.fail_flow(effect.flow_id, side, user, error)
 
     def join(self, effect: Join) -> None:
         try:
-            memory, bell, far_bell = create_channel()
+            channel = self._make_channel()
         except OSError as error:
-            self._programs.fail_flow(effect.flow_id, 0, effect.token, error)
+            self._grants.fail_flow(effect.flow_id, 0, effect.token, error)
             return
-        try:
-            # Before it is granted: what the others write once `join` has returned must reach it.
-            self._workers[effect.ipcp].add(*_duplicates(memory, far_bell))
-        except OSError as error:
-            self._programs.fail_flow(effect.flow_id, 0, effect.token, error)
-        else:
-            self._programs.grant(effect.token, Granted(effect.flow_id, effect.qos, 0, MAX_PACKET), memory, bell)
-        finally:
-            for descriptor in (memory, bell, far_bell):
-                os.close(descriptor)
+        with contextlib.closing(channel):
+            try:
+                # Before it is granted: what the others write once `join` has returned must reach it.
+                self._engine.join(effect.flow_id, effect.ipcp, channel.engine(0))
+            except OSError as error:
+                self._grants.fail_flow(effect.flow_id, 0, effect.token, error)
+            else:
+                granted = Granted(effect.flow_id, effect.qos, 0, MAX_PACKET, name=effect.name)
+                self._grants.grant(effect.token, granted, channel)
 
     def attach(self, effect: Attach) -> None:
-        try:
-            memory, *bells = create_channel()
-        except OSError as error:
-            _wipe(effect)
-            self._fail_attach(effect, error)
-            return
-        bell, far_bell = bells[effect.side], bells[1 - effect.side]
-        try:
-            longest = self._udp.attach(effect, *_duplicates(memory, far_bell))
-        except OSError as error:
-            self._fail_attach(effect, error)
+        if isinstance(effect.user, Member):
+            self._attach_member(effect)
         else:
-            granted = Granted(effect.flow_id, effect.qos, effect.side, longest, shown(effect.session))
-            self._programs.grant(effect.token, granted, memory, bell)
+            self._attach_program(effect, effect.user)
+
+    def _attach_member(self, effect: Attach) -> None:
+        try:
+            self._engine.attach(effect, None)
+        except OSError as error:
+            self._irm.end_failed(effect.flow_id, effect.side, str(error), self._engine.now())
+            self._engine.withdraw(effect.end)
+        else:
+            self._engine.opened(effect.flow_id, effect.side)
         finally:
             _wipe(effect)
-            for descriptor in (memory, bell, far_bell):
-                os.close(descriptor)
 
-    def _fail_attach(self, effect: Attach, error: OSError) -> None:
-        """The engine does not have the flow, so nobody else would say that it is over; the peer thinks it is there."""
-        self._programs.fail_flow(effect.flow_id, effect.side, effect.token, error)
-        self._udp.unreserve(Unreserve(effect.ipcp, effect.eid))
-        self._irm.flow_ended(effect.ipcp, effect.eid, "closed", asyncio.get_running_loop().time())
+    def _attach_program(self, effect: Attach, token: int) -> None:
+        try:
+            channel = self._make_channel()
+        except OSError as error:
+            _wipe(effect)
+            self._fail_attach(effect, token, error)
+            return
+        with contextlib.closing(channel):
+            try:
+                size = self._engine.attach(effect, channel.engine(effect.side))
+            except OSError as error:
+                self._fail_attach(effect, token, error)
+            else:
+                security = shown(effect.end.session)
+                granted = Granted(effect.flow_id, effect.end.qos, effect.side, size.most, security, name=effect.name)
+                self._grants.grant(token, granted, channel)
+            finally:
+                _wipe(effect)
+
+    def _fail_attach(self, effect: Attach, token: int, error: OSError) -> None:
+        self._grants.fail_flow(effect.flow_id, effect.side, token, error)
+        self._engine.withdraw(effect.end)
+
+    def give_up(self, effect: Connect | Loop | Join | Attach, text: str) -> list[int]:
+        """It met a bug, and its flow will not be. `text`: why, for people. Returns the requests that wait for it."""
+        users: dict[int, User]
+        match effect:
+            case Connect():
+                users = {0: effect.allocator, 1: effect.acceptor}
+            case Loop():
+                users = dict(enumerate(effect.users))
+            case Join():
+                users = {0: effect.token}
+            case Attach():
+                users = {effect.side: effect.user}
+        if not isinstance(effect, Join):
+            _wipe(effect)
+        for side, user in users.items():
+            self._engine.discard(effect.flow_id, side)
+            if isinstance(user, Member):
+                self._irm.end_failed(effect.flow_id, side, text, self._engine.now())
+            else:
+                self._irm.abandon(effect.flow_id, side, user, self._engine.now())
+        if isinstance(effect, Attach):
+            self._engine.withdraw(effect.end)
+        return [user for user in users.values() if not isinstance(user, Member)]
 
     def mark_dead(self, effect: MarkDead) -> None:
-        if effect.ipcp is not None:
-            # The layer may be gone, and the flow with it. One over UDP sees the doorbell hang up.
-            if (relay := self._relays.get(effect.ipcp)) is not None:
-                relay.mark_dead(effect.flow_id, effect.side)
-        # A joined flow has no memory here: its other side is our own worker, which sees it end.
-        elif (memory := self._memories.get(effect.flow_id)) is not None:
-            mark_dead(memory, effect.side)
+        # A joined flow has no memory here: its other side is the engine, which sees it end.
+        if (channel := self._channels.get(effect.flow_id)) is None:
+            self._engine.doom(effect.flow_id, effect.side)
+            return
+        try:
+            mark_dead(channel.memory, effect.side)
+        except OSError as error:
+            # One of the two wrote over it. The other sees the doorbell hang up.
+            self._warn(f"flow {effect.flow_id} cannot be told that its side {effect.side} died: {error}")
 
     def release(self, effect: Release) -> None:
-        if effect.ipcp is None:
-            # Not there when it could not be made.
-            if (memory := self._memories.pop(effect.flow_id, None)) is not None:
-                os.close(memory)
-        elif (relay := self._relays.get(effect.ipcp)) is not None:
-            relay.remove(effect.flow_id)
-
-    # --- layers
-
-    def start_broadcast(self, ipcp: int) -> None:
-        self._workers[ipcp] = BroadcastWorker()
-
-    def impair(self, effect: Impair) -> None:
-        settings = msgspec.structs.asdict(effect.impairment)
-        if (layer := self._udp.workers.get(effect.ipcp)) is not None:
-            layer.set_impairment(**settings)
-            return
-        self._settings[effect.ipcp] = settings
-        if (relay := self._relays.get(effect.ipcp)) is not None:
-            relay.set_impairment(**settings)
+        # Not there when it could not be made.
+        if (channel := self._channels.pop(effect.flow_id, None)) is not None:
+            channel.close()
         else:
-            self._relays[effect.ipcp] = RelayWorker(**settings)
-        if (looped := self._looped.get(effect.ipcp)) is not None:
-            looped.worker.set_impairment(**settings)
-
-    def stop_layer(self, ipcp: int) -> None:
-        for worker in (self._workers.pop(ipcp, None), self._relays.pop(ipcp, None), self._looped.pop(ipcp, None)):
-            if worker is not None:
-                worker.stop()
-        self._udp.stop(ipcp)
-
-    def count(self) -> None:
-        """Tell the IRM what the workers have counted."""
-        for ipcp in self._irm.ipcps.values():
-            if isinstance(ipcp, BroadcastIpcp) and ipcp.id in self._workers:
-                ipcp.lost = self._workers[ipcp.id].lost
-            elif isinstance(ipcp, LocalIpcp) and ipcp.id in self._relays:
-                ipcp.counts = self._count_relayed(ipcp.id)
-        self._count_udp()
-
-    def _count_relayed(self, ipcp: int) -> tuple[int, int, int, int]:
-        raw = self._relays[ipcp].counters
-        if ipcp not in self._looped:
-            return raw
-        ordered, of_flows = self._looped[ipcp].counters()
-        for flow_id, counters in of_flows.items():
-            self._keep_counters(flow_id, counters)
-        delivered, lost, duplicated, reordered = (one + other for one, other in zip(raw, ordered, strict=True))
-        return delivered, lost, duplicated, reordered
-
-    def _count_udp(self) -> None:
-        of_layer = {ipcp: worker.snapshot() for ipcp, worker in self._udp.workers.items()}
-        for ipcp, (counters, _) in of_layer.items():
-            layer = self._irm.ipcps.get(ipcp)
-            if isinstance(layer, UdpIpcp):
-                layer.engine_counters = counters
-        for flow in self._irm.flows.flows.values():
-            if (end := flow.remote) is not None and end.ipcp in of_layer:
-                flow.counters = of_layer[end.ipcp][1].get(end.eid, flow.counters)
+            self._engine.release(effect.flow_id)
 
     def shut_down(self) -> None:
-        for ipcp in (*self._workers, *self._relays, *self._udp.workers):
-            self.stop_layer(ipcp)
-        for memory in self._memories.values():
-            os.close(memory)
+        for channel in self._channels.values():
+            channel.close()
 
 
-def _wipe(effect: Attach) -> None:
-    """The engine has the key, or nobody needs it."""
-    if effect.session is not None:
-        effect.session.wipe()
+def _wipe(effect: Attach | Connect | Loop) -> None:
+    """The engine or the program has the key, or nobody needs it."""
+    for session in (effect.end.session,) if isinstance(effect, Attach) else effect.sessions or ():
+        session.wipe()
 
 
-def _granted(effect: Connect | Relay, side: int) -> Granted:
-    """What a program gets of a flow within the node. It has the key itself, and the node does not any more."""
+def _granted(effect: Connect | Loop, side: int) -> Granted:
+    """The answer to a program that gets an end of a flow within the node. The program has the key itself."""
     if effect.sessions is None:
-        return Granted(effect.flow_id, effect.qos, side, MAX_PACKET)
+        return Granted(effect.flow_id, effect.qos, side, MAX_PACKET, name=effect.name)
     session = effect.sessions[side]
     longest = MAX_PACKET - CIPHER_BY_NUMBER[session.cipher].overhead
     key = bytes(session.key)
-    session.wipe()
-    return Granted(effect.flow_id, effect.qos, side, longest, shown(session), session.cipher, key)
-
-
-def _duplicates(one: int, other: int) -> tuple[int, int]:
-    """Both descriptors once more, or neither."""
-    first = os.dup(one)
-    try:
-        return first, os.dup(other)
-    except OSError:
-        os.close(first)
-        raise
+    return Granted(effect.flow_id, effect.qos, side, longest, shown(session), session.cipher, key, effect.name)

@@ -3,92 +3,106 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
+import functools
 import logging
 import os
 import random
 import resource
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from ouroboros import __version__, errors
-from ouroboros.control import messages
-from ouroboros.control.effects import (
+from ouroboros.control.irm import Irm
+from ouroboros.control.parties import Process
+from ouroboros.control.shares import PEERS, Kind, default_shares
+from ouroboros.errors import FlowAuthException, NodeError, NodeLimitError
+from ouroboros.layers.base import Ipcp
+from ouroboros.layers.broadcast import BroadcastIpcp
+from ouroboros.layers.effects import (
     Attach,
     Connect,
     Effect,
     Impair,
     Join,
-    MarkDead,
-    OpenLayer,
-    PeerGone,
-    Relay,
-    Release,
+    Loop,
+    OpenBroadcast,
+    OpenMember,
+    OpenPort,
+    OpenTransfer,
+    Remember,
     Reply,
-    Reserve,
     Resolve,
-    SendManagement,
-    StartLayer,
-    StartProgram,
-    StopLayer,
-    Unreserve,
     Warn,
 )
-from ouroboros.control.irm import Irm
-from ouroboros.control.messages import (
+from ouroboros.layers.local import LocalIpcp
+from ouroboros.layers.udp import Udp4Ipcp, Udp6Ipcp
+from ouroboros.layers.unicast.member import UnicastIpcp
+from ouroboros.runtime import figures
+from ouroboros.runtime.callers import Callers, open_owner_socket, open_socket
+from ouroboros.runtime.engine import EngineRuntime
+from ouroboros.runtime.flows import FlowRuntime
+from ouroboros.runtime.grants import Grants
+from ouroboros.runtime.journal import Journal
+from ouroboros.runtime.machine import RealMachine
+from ouroboros.runtime.memory import Memory
+from ouroboros.runtime.paths import (
+    make_runtime_dir,
+    owner_socket_path,
+    security_dir,
+    socket_path,
+    trusted_users,
+    using,
+)
+from ouroboros.runtime.processes import Processes
+from ouroboros.runtime.programs import Programs
+from ouroboros.runtime.publisher import Publisher
+from ouroboros.runtime.pursuits import Pursuits
+from ouroboros.runtime.security import SecurityDirectory
+from ouroboros.runtime.turns import Caller
+from ouroboros.settings import TYPES, Strangers
+from ouroboros.wire.control import (
+    Accept,
+    Alloc,
+    Answer,
     Dealloc,
     Done,
     Failed,
-    Granted,
     Hello,
     ListFlows,
     ListIpcps,
-    MessageReader,
+    ListNames,
     NodeEntry,
     NodeInfo,
     Request,
 )
-from ouroboros.control.names import Process
-from ouroboros.errors import FlowAuthException, NodeError, OuroborosError, ProtocolError
-from ouroboros.runtime.flows import FlowRuntime
-from ouroboros.runtime.paths import CREDENTIALS, make_runtime_dir, security_dir, socket_path
-from ouroboros.runtime.security import SecurityDirectory, give_core_files
-from ouroboros.runtime.udp import UdpRuntime
+from ouroboros.wire.control import Join as AskToJoin
 
 log = logging.getLogger("ouroboros.irmd")
 
-#: Seconds that a new connection may take to say hello.
-HELLO_TIME = 10.0
 #: Seconds without programs after which an embedded node ends.
 IDLE_TIME = 30.0
-#: Seconds that programs started by the node get to end at shutdown.
-GRACE = 5.0
+#: Seconds until what IPC processes have counted is published.
+SHOW_TIME = 0.1
+#: Seconds until the node looks again after what was due and met a bug.
+BUG_PAUSE = 1.0
 #: Descriptors that a node keeps for connections and itself; each flow takes one of the rest.
 RESERVED_DESCRIPTORS = 4096
+#: With fewer than this a node would only turn programs away.
+FEWEST_DESCRIPTORS = 32
 
 
-class Connection:
-    """One connection of a program."""
-
-    __slots__ = ("granted", "hello_timer", "out", "process", "reader", "sock", "token")
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self.reader = MessageReader(messages.REQUEST_LENGTH)
-        self.process: Process | None = None
-        self.hello_timer: asyncio.TimerHandle | None = None
-        #: Name in the IRM of the request that is under way, 0 when none is.
-        self.token = 0
-        #: Flow, side and token of the end that went out with the last answer and was not followed by a sign of life.
-        self.granted: tuple[int, int, int] | None = None
-        #: What the socket did not take yet.
-        self.out = bytearray()
+#: The types of IPC process, by the words of the command line; None for those that are not built yet.
+IPCP_TYPES: dict[str, type[Ipcp] | None] = {
+    **dict.fromkeys(TYPES),
+    **{kind.type: kind for kind in (LocalIpcp, UnicastIpcp, BroadcastIpcp, Udp4Ipcp, Udp6Ipcp)},
+}
 
 
 class Node:
@@ -106,33 +120,55 @@ class Node:
     ) -> None:
         """`core_files`: what programs that it starts are to have of theirs, see `keep_out_of_core_files`."""
         self.directory = directory
-        self._core_files = core_files
         self._embedded = embedded
         self._idle_time = idle_time
-        #: The control socket when somebody else opened it, to whom it then belongs.
+        #: A control socket that was passed in (socket activation); its owner closes it.
         self._inherited = listener
+        self._memory = Memory(directory)
+        descriptors = _raise_limit()
+        flows = max(descriptors - RESERVED_DESCRIPTORS, descriptors // 2)
+        # A user that cannot be told from others is not trusted: then root alone is.
         self._irm = Irm(
-            os.geteuid(),
+            max(trusted_users()),
             random=random.SystemRandom(),
             wall=time.time_ns,
             directory=SecurityDirectory(security or security_dir()),
+            types=IPCP_TYPES,
+            initial=("local", "broadcast") if embedded else (),
             embedded=embedded,
-            flow_limit=_flow_limit(),
+            flow_limit=flows,
+            memory=self._memory.kept,
+            shares=default_shares(descriptors, flows),
         )
-        #: Who asks when the node itself does.
-        self._own_process = Process(os.getpid(), os.geteuid(), "irmd", trusted=True)
-        self._connections: set[Connection] = set()
-        #: Connections that wait for an answer, by the token of their request. Each request has a token of its own.
-        self._asking: dict[int, Connection] = {}
-        self._next_token = 1
-        self._pidfds: dict[int, int] = {}
-        #: What each process said to be, by pid.
-        self._instances: dict[int, int] = {}
-        self._children: dict[int, tuple[subprocess.Popen[bytes], str, str]] = {}
-        self._udp = UdpRuntime(self._irm, self._carry_out)
-        self._flows = FlowRuntime(self._irm, self, self._udp)
+        #: The asker of the node's own requests.
+        self._own_process = Process(pid=os.getpid(), uid=os.geteuid(), program="irmd", trusted=True)
+        journal = self._journal = Journal(self._irm.trusts)
+        self._callers = Callers(self, self._irm.shares, journal, self._irm.trusts)
+        self._processes = Processes(self._irm, self._callers, self._process_ended)
+        self._programs = Programs(self._irm, self._processes, directory, core_files)
+        self._engine = EngineRuntime(self._irm, self._carry_out, RealMachine(directory))
+        self._publisher = Publisher(directory, self._irm, self._engine)
+        grants = Grants(self._irm, self._callers, journal, self._publisher.flows)
+        self._flows = FlowRuntime(self._irm, grants, self._engine, warn=functools.partial(journal.write, PEERS))
+        #: The handler of each kind of effect.
+        self._handlers: dict[type[Effect], Callable[[Any], None]] = {
+            Reply: self._reply,
+            Warn: self._warn,
+            Remember: self._memory.remember,
+            **self._programs.handlers,
+            **self._flows.handlers,
+            **self._engine.handlers,
+        }
+        #: Answers to requests of the node's own, by token.
+        self._own: dict[int, asyncio.Future[Answer]] = {}
+        self._pursuits = Pursuits(self._ask)
+        self.pursue = self._pursuits.begin
         self._timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
+        #: When what IPC processes have counted is published next.
+        self._show_timer: asyncio.TimerHandle | None = None
+        #: When to look at deadlines again, after one met a bug.
+        self._not_before = 0.0
         self._stopped = asyncio.Event()
 
     async def run(
@@ -149,28 +185,40 @@ class Node:
         `stopping` when the node begins to end.
         """
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(_met_bug)
         make_runtime_dir(self.directory)
-        with _lock(self.directory), self._inherited or self._listen() as listener:
-            self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        with (
+            _lock(self.directory) as lock,
+            self._inherited or open_socket(self.directory) as listener,
+            open_owner_socket(self.directory) or contextlib.nullcontext() as for_owner,
+        ):
             # Signals belong to the main thread; a node in another one is stopped by whoever runs it there.
             if _in_main_thread():
                 for number in (signal.SIGTERM, signal.SIGINT):
                     self._loop.add_signal_handler(number, self._stopped.set)
                 self._loop.add_signal_handler(signal.SIGHUP, self._reload, reload)
             try:
+                self._memory.load()
+                with using(self.directory):
+                    figures.remove(self.directory)
                 self._load_trust()
                 if configure is not None:
                     configure()
-                self._loop.add_reader(listener, self._accept, listener)
+                self._callers.listen(listener, for_owner)
                 self._carry_out()
                 self._watch_idleness()
+                self._publisher.begin()
                 ready()
                 await self._stopped.wait()
             finally:
-                self._loop.remove_reader(listener)
+                self._callers.stop_listening()
                 # First of all: programs that come from now on start another node, or are told that there is none.
+                if for_owner is not None:
+                    os.unlink(owner_socket_path(self.directory))
                 if self._inherited is None:
                     os.unlink(socket_path(self.directory))
+                # From now on it is no node that is about to be ready (`embedded.is_starting`).
+                lock.truncate(0)
                 if stopping is not None:
                     stopping()
                 await self._shut_down()
@@ -179,7 +227,7 @@ class Node:
         """A node that was configured by somebody does not run with a broken CA store. One that a program started does: it
         trusts nobody then, so nothing is taken for proven, and flows without certificates are as they were."""
         try:
-            self._irm.security.reload()
+            self._irm.reload_trust()
         except FlowAuthException as error:
             if not self._embedded:
                 raise
@@ -187,7 +235,7 @@ class Node:
 
     def _reload(self, reload: Callable[[], None] | None) -> None:
         try:
-            self._irm.security.reload()
+            self._irm.reload_trust()
         except FlowAuthException as error:
             log.warning("%s; the one that was read before stays", error)
         if reload is not None:
@@ -197,217 +245,71 @@ class Node:
         """End `run`."""
         self._stopped.set()
 
+    def bound_strangers(self, strangers: Strangers) -> None:
+        """From now on, other nodes have that of this one."""
+        self._irm.bound_strangers(strangers)
+
     def manage(self, request: Request) -> object:
         """Carry out a management request of the node's own and give the value of the answer; raises what it names."""
-        token, self._next_token = self._next_token, self._next_token + 1
-        self._irm.handle(token, self._own_process, request, self._loop.time())
+        token = self._callers.new_token()
+        self._irm.handle(token, self._own_process, request, self._loop.time(), user=0)
         answer: object = None
         while effects := self._irm.take_effects():
             for effect in effects:
                 if isinstance(effect, Reply) and effect.token == token:
                     answer = effect.message
                 else:
-                    self._carry_out_one(effect)
+                    self._try(effect)
         self._set_timer()
-        if isinstance(answer, Failed):
-            raise getattr(errors, answer.error)(answer.text)
-        assert isinstance(answer, Done), f"{type(request).__name__} is no management request"
-        return answer.value
+        return _value(request, answer)
 
-    # --- connections
-
-    def _listen(self) -> socket.socket:
-        path = socket_path(self.directory)
-        # We hold the lock, so a socket that is there belongs to a node that died.
-        Path(path).unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        listener.bind(path)
-        os.chmod(path, 0o666 if os.geteuid() == 0 else 0o600)
-        listener.listen(4096)
-        return listener
-
-    def _accept(self, listener: socket.socket) -> None:
-        for _ in range(64):
-            try:
-                sock, _ = listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self._turn_away(listener, error)
-                return
-            sock.setblocking(False)
-            connection = Connection(sock)
-            self._connections.add(connection)
-            connection.hello_timer = self._loop.call_later(HELLO_TIME, self._hang_up, connection, "said no hello")
-            self._loop.add_reader(sock, self._read, connection)
-
-    def _turn_away(self, listener: socket.socket, error: OSError) -> None:
-        """Out of descriptors: take the caller's connection with the spare one and close it, so that it does not hang."""
-        log.warning("a program was turned away: %s", error)
-        os.close(self._reserve)
+    async def _ask(self, request: Request) -> object:
+        """As `manage`, for what may be answered later."""
+        token = self._callers.new_token()
+        answer = self._own[token] = self._loop.create_future()
+        self._irm.handle(token, self._own_process, request, self._loop.time(), user=0)
+        self._carry_out()
         try:
-            listener.accept()[0].close()
-        except OSError as again:
-            log.warning("nor could it be told: %s", again)
-        self._reserve = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+            return _value(request, await answer)
+        finally:
+            del self._own[token]
+            if answer.cancelled():
+                self._irm.cancel(token, self._loop.time())
+                self._carry_out()
 
-    def _read(self, connection: Connection) -> None:
-        try:
-            data = connection.sock.recv(65536)
-            if not data:
-                self._hang_up(connection, None)
-                return
-            connection.reader.feed(data)
-            while connection.sock.fileno() >= 0 and (body := connection.reader.next()) is not None:
-                self._receive(connection, messages.decode_request(body))
-        except (BlockingIOError, InterruptedError):
+    def share(self, kind: Kind, user: int | None, users: int | None) -> None:
+        """Change what each user other than the owner has of it, and all of them together. None: as it is."""
+        self._irm.shares.change(kind, user, users)
+
+    # --- what callers come for
+
+    def introduce(self, caller: Caller, hello: Hello) -> None:
+        caller.process = self._processes.identify(caller, hello)
+        self._carry_out()
+        self._watch_idleness()
+
+    def ask(self, caller: Caller, process: Process, request: Request) -> None:
+        if isinstance(request, Alloc | Accept | AskToJoin) and caller.has_hung_up():
+            # A caller that hung up already waits for no flow.
             return
-        except OSError as error:
-            self._hang_up(connection, f"failed: {error}")
-        except ProtocolError as error:
-            self._refuse(connection, error)
-        except Exception as error:  # a bug of ours: whoever waits must hear of it, and the node goes on
-            log.exception("a request of %s met a bug of the node", connection.process)
-            self._refuse(connection, NodeError(f"bug in the node: {error!r}; please report it"))
-
-    def _refuse(self, connection: Connection, error: OuroborosError) -> None:
-        self._send(connection, Failed(type(error).__name__, str(error)))
-        self._hang_up(connection, str(error))
-
-    def _receive(self, connection: Connection, request: Request) -> None:
-        connection.granted = None
-        if isinstance(request, Hello):
-            self._say_hello(connection, request)
-        elif connection.process is None:
-            raise ProtocolError("the first message must be a Hello")
-        elif connection.token:
-            raise ProtocolError("a second request came before the first was answered")
-        elif isinstance(request, NodeInfo):
-            self._send(connection, Done(self._entry()))
-        else:
-            self._hand_over(connection, connection.process, request)
-
-    def _hand_over(self, connection: Connection, process: Process, request: Request) -> None:
+        if isinstance(request, ListNames | ListIpcps | ListFlows):
+            self._irm.check_list(request, caller.user, self._loop.time())
         if isinstance(request, ListIpcps | ListFlows):
-            self._flows.count()
-        token = 0
-        if not isinstance(request, Dealloc):
-            token = connection.token = self._next_token
-            self._next_token += 1
-            self._asking[token] = connection
-        self._irm.handle(token, process, request, self._loop.time())
+            self._engine.count()
+        token = 0 if isinstance(request, Dealloc) else self._callers.expect(caller)
+        if isinstance(request, NodeInfo):
+            self._callers.answer(token, Done(self._entry(caller.user)))
+            return
+        self._irm.handle(token, process, request, self._loop.time(), user=caller.user)
         self._carry_out()
 
-    def _say_hello(self, connection: Connection, hello: Hello) -> None:
-        if hello.version != messages.VERSION:
-            raise ProtocolError(
-                f"this node speaks version {messages.VERSION} of the control protocol, the program {hello.version}: "
-                "update the older of the two"
-            )
-        if connection.process is not None:
-            raise ProtocolError("a second Hello on one connection")
-        pid, uid, _ = CREDENTIALS.unpack(
-            connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
-        )
-        try:
-            connection.process = self._process(pid, uid, hello)
-        except (OuroborosError, OSError) as error:
-            self._refuse(connection, error if isinstance(error, OuroborosError) else NodeError(str(error)))
-            return
-        if connection.hello_timer is not None:
-            connection.hello_timer.cancel()
-        self._send(connection, Done(None))
+    def hung_up(self, caller: Caller) -> None:
+        self._irm.cancel(caller.token, self._loop.time())
         self._carry_out()
         self._watch_idleness()
 
-    def _hang_up(self, connection: Connection, why: str | None) -> None:
-        if connection not in self._connections:
-            return
-        self._connections.discard(connection)
-        if why is not None:
-            log.warning("connection of %s closed: %s", connection.process or "a stranger", why)
-        if connection.hello_timer is not None:
-            connection.hello_timer.cancel()
-        self._loop.remove_reader(connection.sock)
-        self._loop.remove_writer(connection.sock)
-        connection.sock.close()
-        self._asking.pop(connection.token, None)
-        self._irm.cancel(connection.token)
-        if connection.granted is not None:
-            self._irm.flows.abandon(*connection.granted)
-        self._carry_out()
-        self._watch_idleness()
-
-    def _send(
-        self, connection: Connection, message: Done | Failed | Granted, descriptors: tuple[int, ...] = ()
-    ) -> None:
-        """Send, or keep for when the socket takes more. Descriptors go with the first byte, so not behind a backlog."""
-        data = messages.encode(message)
-        self._asking.pop(connection.token, None)
-        connection.token = 0
-        try:
-            sent = 0 if connection.out else socket.send_fds(connection.sock, [data], list(descriptors))
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            # It hung up; its end of file, which we will read, cleans up.
-            return
-        if sent < len(data):
-            connection.out += data[sent:]
-            self._loop.add_writer(connection.sock, self._flush, connection)
-
-    def _flush(self, connection: Connection) -> None:
-        try:
-            del connection.out[: connection.sock.send(connection.out)]
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._hang_up(connection, f"failed: {error}")
-            return
-        if not connection.out:
-            self._loop.remove_writer(connection.sock)
-
-    # --- processes
-
-    def _process(self, pid: int, uid: int, hello: Hello) -> Process:
-        known = self._irm.registry.processes.get(pid)
-        if known is not None and self._instances[pid] == hello.instance:
-            return known
-        if known is not None:
-            # The process lives but is not what it was: it executed another program.
-            self._forget_process(known)
-        if pid <= 0:
-            raise NodeError("the node cannot see your process: it lives in another pid namespace")
-        # First, because it can fail: a process whose end we do not see would never be forgotten.
-        self._watch_process(pid)
-        process = self._irm.process_arrived(pid, uid, hello.program)
-        self._instances[pid] = hello.instance
-        return process
-
-    def _forget_process(self, process: Process) -> None:
-        for connection in [each for each in self._connections if each.process is process]:
-            connection.granted = None
-            self._hang_up(connection, None)
-        del self._instances[process.pid]
-        self._irm.process_died(process)
-
-    def _watch_process(self, pid: int) -> None:
-        if pid not in self._pidfds:
-            pidfd = self._pidfds[pid] = os.pidfd_open(pid)
-            self._loop.add_reader(pidfd, self._process_gone, pid)
-
-    def _process_gone(self, pid: int) -> None:
-        pidfd = self._pidfds.pop(pid)
-        self._loop.remove_reader(pidfd)
-        os.close(pidfd)
-        process = self._irm.registry.processes.get(pid)
-        if process is not None:
-            self._forget_process(process)
-        if pid in self._children:
-            child, name, program = self._children.pop(pid)
-            how = _how_it_ended(child.wait())
-            log.info("%s, started for %s, %s", program, name, how)
-            self._irm.flows.program_ended(name, program, how, process is not None and process.served)
+    def _process_ended(self, pid: int, process: Process | None) -> None:
+        self._programs.process_ended(pid, process)
         self._carry_out()
         self._watch_idleness()
 
@@ -416,93 +318,63 @@ class Node:
     def _carry_out(self) -> None:
         while effects := self._irm.take_effects():
             for effect in effects:
-                self._carry_out_one(effect)
+                self._try(effect)
+        self._publisher.flows()
+        if self._show_timer is None:
+            self._show_timer = self._loop.call_later(SHOW_TIME, self._show)
         self._set_timer()
 
-    def _carry_out_one(self, effect: Effect) -> None:
-        match effect:
-            case Reply():
-                if (connection := self._asking.get(effect.token)) is not None:
-                    self._send(connection, effect.message)
-            case Warn():
-                log.warning("%s", effect.text)
-            case StartProgram():
-                self._start_program(effect)
-            case Connect():
-                self._flows.connect(effect)
-            case Relay():
-                self._flows.relay(effect)
-            case Join():
-                self._flows.join(effect)
-            case Attach():
-                self._flows.attach(effect)
-            case MarkDead():
-                self._flows.mark_dead(effect)
-            case Release():
-                self._flows.release(effect)
-            case StartLayer():
-                self._flows.start_broadcast(effect.ipcp)
-            case Impair():
-                self._flows.impair(effect)
-            case StopLayer():
-                self._flows.stop_layer(effect.ipcp)
-            case _:
-                self._carry_out_udp(effect)
+    def _show(self) -> None:
+        self._show_timer = None
+        self._publisher.ipcps()
 
-    def _carry_out_udp(self, effect: OpenLayer | Resolve | SendManagement | Reserve | Unreserve | PeerGone) -> None:
-        match effect:
-            case OpenLayer():
-                self._udp.open(effect)
-            case Resolve():
-                self._udp.resolve(effect)
-            case SendManagement():
-                self._udp.send(effect)
-            case Reserve():
-                self._udp.reserve(effect)
-            case Unreserve():
-                self._udp.unreserve(effect)
-            case PeerGone():
-                self._udp.peer_gone(effect)
-
-    def grant(self, token: int, granted: Granted, memory: int, bell: int) -> None:
-        connection = self._asking.get(token)
-        if connection is None:
-            self._irm.flows.abandon(granted.flow_id, granted.side, token)
-            return
-        connection.granted = (granted.flow_id, granted.side, token)
-        self._send(connection, granted, (memory, bell))
-
-    def fail_flow(self, flow_id: int, side: int, token: int, error: OSError) -> None:
-        log.warning("flow %d could not be made: %s", flow_id, error)
-        self._irm.flows.abandon(flow_id, side, token)
-        text = (
-            f"the node could not make the flow: {error.strerror}; deallocate flows, or raise its limits (`ulimit -n`)"
-        )
-        if (connection := self._asking.get(token)) is not None:
-            self._send(connection, Failed("NodeLimitError", text))
-
-    def _start_program(self, effect: StartProgram) -> None:
-        program = effect.path.rpartition("/")[2]
-        # It is started for a flow of this node, whatever stack programs use otherwise.
-        environment = os.environ | {"OUROBOROS_RUNTIME_DIR": str(self.directory), "OUROBOROS_BACKEND": "node"}
+    def _try(self, effect: Effect) -> None:
+        """One that meets a bug does not keep the node from the others; a layer that it was to begin has failed then."""
         try:
-            child = subprocess.Popen(
-                [effect.path, *effect.args], stdin=subprocess.DEVNULL, start_new_session=True, env=environment
-            )
-        except OSError as error:
-            how = f"could not be started: {error.strerror}"
-            log.warning("%s, wanted for %s, %s", program, effect.name, how)
-            self._irm.flows.program_ended(effect.name, program, how, served=False)
-            return
-        give_core_files(child.pid, self._core_files)
-        log.info("started %s (%d) for %s", program, child.pid, effect.name)
-        self._children[child.pid] = (child, effect.name, program)
-        self._watch_process(child.pid)
+            self._handlers[type(effect)](effect)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - a panic of the engine is no `Exception`
+            what = f"a bug of the node, please report it: {type(effect).__name__} failed"
+            self._journal.write(PEERS, what, level=logging.ERROR, bug=error)
+            text = f"bug in the node: {error!r}; please report it"
+            self._give_up(effect, text)
+
+    def _give_up(self, effect: Effect, text: str) -> None:
+        """Tell whatever waits for it. A flow is not its layer, and neither is a message; each comes from anybody."""
+        now = self._loop.time()
+        match effect:
+            case Reply(token=token):
+                self._answer(token, Failed("NodeError", text))
+            case Connect() | Loop() | Join() | Attach():
+                for token in self._flows.give_up(effect, text):
+                    self._callers.answer(token, Failed("NodeError", text))
+            case Resolve():
+                self._irm.resolved(effect.ipcp, effect.token, [], now)
+            case OpenPort():
+                self._irm.member_failed(effect.ipcp, text, now)
+            case OpenBroadcast() | OpenMember() | OpenTransfer() | Impair():
+                self._irm.member_broke(effect.ipcp, text, now)
+
+    def _reply(self, effect: Reply) -> None:
+        # Whoever is answered finds it published.
+        self._publisher.flows()
+        self._publisher.ipcps()
+        self._answer(effect.token, effect.message)
+
+    def _answer(self, token: int, message: Answer) -> None:
+        own = self._own.get(token)
+        if own is None:
+            self._callers.answer(token, message)
+        elif not own.done():
+            own.set_result(message)
 
     # --- time
 
     def _set_timer(self) -> None:
         deadline = self._irm.deadline()
+        if deadline is not None:
+            deadline = max(deadline, self._not_before)
         if deadline is None or (self._timer is not None and self._timer.when() <= deadline):
             # An early timer finds nothing to do and sets the next one: cheaper than moving it for every request.
             return
@@ -512,13 +384,17 @@ class Node:
 
     def _time_out(self) -> None:
         self._timer = None
-        self._irm.timeout(self._loop.time())
+        try:
+            self._irm.timeout(self._loop.time())
+        except Exception:  # a bug of ours: what else is due comes a bit later
+            log.exception("a bug of the node, please report it: something that was due failed")
+            self._not_before = self._loop.time() + BUG_PAUSE
         self._carry_out()
 
     def _watch_idleness(self) -> None:
         if not self._embedded:
             return
-        if self._connections or self._children or self._irm.busy:
+        if self._callers or self._programs or self._irm.busy:
             if self._idle_timer is not None:
                 self._idle_timer.cancel()
                 self._idle_timer = None
@@ -527,40 +403,46 @@ class Node:
 
     # --- the rest
 
-    def _entry(self) -> NodeEntry:
-        registry = self._irm.registry
-        counts = (len(registry.processes), len(self._irm.flows.flows), len(registry.names))
-        return NodeEntry(__version__, os.getpid(), self._embedded, str(self.directory), *counts)
+    def _entry(self, user: int) -> NodeEntry:
+        counts, shares = self._irm.census(), self._irm.shares.entries(user)
+        return NodeEntry(__version__, os.getpid(), self._embedded, str(self.directory), *counts, shares)
+
+    def _warn(self, effect: Warn) -> None:
+        if effect.user is None:
+            log.log(logging.ERROR if effect.error else logging.WARNING, "%s", effect.text)
+        else:
+            self._journal.write(effect.user, effect.text)
 
     async def _shut_down(self) -> None:
-        for connection in list(self._connections):
-            if connection.token:
-                self._send(connection, Failed("NodeError", "the node is shutting down"))
-            # A flow that was given out lives on without us.
-            connection.granted = None
-            self._hang_up(connection, None)
+        self._pursuits.shut_down()
+        self._callers.shut_down()
+        # Layers have things to say to their peers, by the layers below.
+        self._irm.shut_down(self._loop.time())
+        self._carry_out()
         self._flows.shut_down()
-        self._udp.shut_down()
-        for pidfd in self._pidfds.values():
-            self._loop.remove_reader(pidfd)
-            os.close(pidfd)
-        await self._end_children()
-        for timer in (self._timer, self._idle_timer):
+        self._engine.shut_down()
+        self._processes.shut_down()
+        # No program is started any more.
+        for timer in (self._timer, self._idle_timer, self._show_timer):
             if timer is not None:
                 timer.cancel()
-        os.close(self._reserve)
+        await self._programs.shut_down()
+        self._journal.count()
+        with using(self.directory):
+            self._publisher.end()
 
-    async def _end_children(self) -> None:
-        for child, _, _ in self._children.values():
-            child.terminate()
-        deadline = self._loop.time() + GRACE
-        for child, _, program in self._children.values():
-            try:
-                await asyncio.to_thread(child.wait, max(0.0, deadline - self._loop.time()))
-            except subprocess.TimeoutExpired:
-                log.warning("%s does not end: killed", program)
-                child.kill()
-                child.wait()
+
+def _value(request: Request, answer: object) -> object:
+    """What a request of management is answered; raises what the answer names."""
+    if isinstance(answer, Failed):
+        raise getattr(errors, answer.error)(answer.text)
+    assert isinstance(answer, Done), f"{type(request).__name__} is no management request"
+    return answer.value
+
+
+def _met_bug(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Something in the loop raised that nobody there expects: the node goes on, and says so."""
+    log.error("a bug of the node, please report it: %s", context["message"], exc_info=context.get("exception"))
 
 
 def _in_main_thread() -> bool:
@@ -569,36 +451,32 @@ def _in_main_thread() -> bool:
 
 def _lock(directory: Path) -> TextIO:
     """The lock of the directory, held while the node lives; a node that crashes lets go of it."""
-    lock = open(directory / "irmd.lock", "a+")  # noqa: SIM115 - the caller closes it
+    with using(directory):
+        lock = open(directory / "irmd.lock", "a+")  # noqa: SIM115 - the caller closes it
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.seek(0)
         owner = lock.read().strip()
         lock.close()
-        raise NodeError(f"a node runs in {directory} already, as process {owner}") from None
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
+        who = (
+            f"runs in {directory} already, as process {owner}" if owner else f"is just ending in {directory}: try again"
+        )
+        raise NodeError(f"a node {who}") from None
+    with using(directory):
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
     return lock
 
 
-def _flow_limit() -> int:
-    """Raise the limit of descriptors as far as we may; each flow takes one."""
+def _raise_limit() -> int:
+    """Raise the limit of descriptors as far as we may, and return it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= hard < FEWEST_DESCRIPTORS:
+        raise NodeLimitError(
+            f"a node needs at least {FEWEST_DESCRIPTORS} descriptors, and may have {hard} here: raise the limit of the"
+            " process that starts it (`ulimit -n`)"
+        )
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return max(hard - RESERVED_DESCRIPTORS, hard // 2)
-
-
-def _how_it_ended(status: int) -> str:
-    if status < 0:
-        return f"was killed by {_signal_name(-status)}"
-    return f"ended with status {status}"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        # A real-time signal; only the first and the last have names.
-        return f"signal {number}"
+    return hard

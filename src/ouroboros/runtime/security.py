@@ -11,6 +11,9 @@ from pathlib import Path
 #: No file of ours is longer; what is, is none of ours.
 _LONGEST = 1 << 20
 
+#: What a file has in it that is a private key in PEM, and what one is called that is a bare one.
+_PRIVATE, _PRIVATE_RAW = b"PRIVATE KEY-----", "kex.key.raw"
+
 #: Of a process, what its core files have of its memory (core(5)): here nothing, only what it was and how it ended.
 _CORE_FILES, _NOTHING = "/proc/{}/coredump_filter", "0x10"
 
@@ -43,7 +46,7 @@ class SecurityDirectory:
     """Files below a directory, or with absolute paths. Nothing is kept."""
 
     def __init__(self, root: Path) -> None:
-        self._root = str(root)
+        self.root = f"{root}/"
 
     def exists(self, path: str) -> bool:
         try:
@@ -51,24 +54,28 @@ class SecurityDirectory:
         except FileNotFoundError:
             return False
         except OSError:
-            # Who reads it will see why.
+            # Its reader will say why.
             return True
         return True
 
     def read(self, path: str) -> bytes | None:
+        path = self._path(path)
         try:
             # A FIFO must not stop the node.
-            descriptor = os.open(self._path(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             return None
         try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
                 raise OSError(errno.EINVAL, "it is no regular file", path)
             content = b""
             while chunk := os.read(descriptor, _LONGEST):
                 content += chunk
                 if len(content) > _LONGEST:
                     raise OSError(errno.EFBIG, f"it has more than {_LONGEST} bytes", path)
+            if _PRIVATE in content or os.path.basename(path) == _PRIVATE_RAW:
+                self._check_private(path, status)
             return content
         finally:
             os.close(descriptor)
@@ -80,11 +87,23 @@ class SecurityDirectory:
             return {}
         found = {}
         for name in names:
-            content = self.read(f"{path}/{name}")
+            place = self._path(f"{path}/{name}")
+            content = self.read(place)
             # It may be gone by now.
             if content is not None:
-                found[f"{path}/{name}"] = content
+                found[place] = content
         return found
 
+    def _check_private(self, path: str, status: os.stat_result) -> None:
+        """Refuse a private key that others can use, as OpenSSH does. It may have been copied already."""
+        # What root gave us to read it can have given by our group.
+        ours = status.st_uid == os.geteuid()
+        mode = stat.S_IMODE(status.st_mode)
+        if mode & (0o077 if ours else 0o027):
+            remedy = f"`chmod {'600' if ours else '640'} {self._path(path)}`, or a new one if somebody may have read it"
+            raise OSError(
+                errno.EPERM, f"it is a private key that other users can use (mode {mode:04o}): {remedy}", path
+            )
+
     def _path(self, path: str) -> str:
-        return os.path.join(self._root, path)
+        return os.path.join(self.root, path)

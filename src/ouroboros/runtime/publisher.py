@@ -1,0 +1,153 @@
+"""The listing of a node, as the node writes it: what it has, for whoever reads it without asking (`runtime.figures`)."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from ouroboros import __version__
+from ouroboros.control.irm import Irm
+from ouroboros.runtime import figures
+from ouroboros.runtime.engine import EngineRuntime
+from ouroboros.wire import listing
+from ouroboros.wire.control import FlowEntry, IpcpEntry
+from ouroboros.wire.listing import FlowGone, FlowRecord, IpcpGone, IpcpRecord, NodeRecord, Record
+
+log = logging.getLogger("ouroboros.irmd")
+
+#: The listing is written anew when it is longer than that, bytes, and half of it is out of date.
+_LEAST = 64 << 10
+
+
+class Publisher:
+    """Writes the listing of a node. One that cannot be written is removed: whoever wants to know something asks."""
+
+    def __init__(self, directory: Path, irm: Irm, engine: EngineRuntime) -> None:
+        self._path = directory / figures.LISTING
+        self._irm = irm
+        self._engine = engine
+        #: The file, once the node is ready, until it ends.
+        self._file: int | None = None
+        self._node = listing.encode(NodeRecord(__version__, os.getpid()))
+        #: The last record of all that there is.
+        self._records: dict[tuple[type[Record], int], bytes] = {}
+        self._new: list[bytes] = []
+        #: Bytes of those, and of the file.
+        self._live = self._length = 0
+
+    def begin(self) -> None:
+        """The node is ready."""
+        self._irm.flows.take_changes()
+        self._collect_ipcps()
+        for entry in self._irm.flows.entries():
+            self._put_flow(entry)
+        self._write_anew()
+
+    def flows(self) -> None:
+        """Flows may have changed."""
+        changes = self._irm.flows.take_changes()
+        if self._file is None:
+            return
+        for flow_id, entry in changes.items():
+            if entry is None:
+                self._drop(FlowRecord, FlowGone(flow_id))
+            else:
+                self._put_flow(entry)
+        # What was done for a flow is among what its layer shows.
+        carriers = {flow.carrier for flow_id in changes if (flow := self._irm.flows.flows.get(flow_id)) is not None}
+        for id in sorted(id for id in carriers if id in self._irm.ipcps):
+            self._put_ipcp(self._irm.ipcps[id].entry())
+        self._write()
+
+    def ipcps(self) -> None:
+        """IPC processes may have changed."""
+        if self._file is not None:
+            self._collect_ipcps()
+            self._write()
+
+    def end(self) -> None:
+        """The node has ended in order, and nothing is left of it."""
+        self._close()
+        figures.remove(self._path.parent)
+
+    def _collect_ipcps(self) -> None:
+        entries = {ipcp.id: ipcp.entry() for ipcp in self._irm.ipcps.values()}
+        for kind, id in list(self._records):
+            if kind is IpcpRecord and id not in entries:
+                self._drop(IpcpRecord, IpcpGone(id))
+        for entry in entries.values():
+            self._put_ipcp(entry)
+
+    def _put_ipcp(self, entry: IpcpEntry) -> None:
+        self._put(entry.id, IpcpRecord(entry, self._engine.place_of_layer(entry.id)))
+
+    def _put_flow(self, entry: FlowEntry) -> None:
+        place = self._engine.place_of_flow(entry.id) if entry.layer or entry.address else None
+        if place is not None:
+            # They are in the file of the engine.
+            entry = msgspec.structs.replace(entry, counters={})
+        self._put(entry.id, FlowRecord(entry, place))
+
+    def _put(self, id: int, record: Record) -> None:
+        data = listing.encode(record)
+        before = self._records.get((type(record), id), b"")
+        if before != data:
+            self._records[type(record), id] = data
+            self._live += len(data) - len(before)
+            self._new.append(data)
+
+    def _drop(self, kind: type[Record], gone: FlowGone | IpcpGone) -> None:
+        if (before := self._records.pop((kind, gone.id), None)) is not None:
+            self._live -= len(before)
+            self._new.append(listing.encode(gone))
+
+    def _write(self) -> None:
+        if not self._new or self._file is None:
+            return
+        data = b"".join(self._new)
+        self._new.clear()
+        self._length += len(data)
+        if self._length > _LEAST and self._length > 2 * self._live:
+            self._write_anew()
+            return
+        with self._giving_up():
+            _write_all(self._file, data)
+
+    def _write_anew(self) -> None:
+        self._new.clear()
+        data = b"".join([listing.MAGIC, self._node, *self._records.values()])
+        before, self._file, self._length = self._file, None, len(data)
+        with self._giving_up():
+            self._file = figures.create(self._path)
+            # As long as it is held, the node is there.
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _write_all(self._file, data)
+            figures.put(self._path)
+        if before is not None:
+            os.close(before)
+
+    @contextlib.contextmanager
+    def _giving_up(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            log.warning("%s cannot be written, so irm asks the node: %s", self._path, error.strerror or error)
+            self._close()
+            with contextlib.suppress(OSError):
+                figures.remove(self._path.parent)
+
+    def _close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file)
+
+
+def _write_all(file: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(file, data) :]

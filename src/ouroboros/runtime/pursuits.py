@@ -1,0 +1,61 @@
+"""What a node has to do that needs others, who may not be there yet: it tries again until it is done."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from ouroboros.control.configuration import Steps
+from ouroboros.errors import OuroborosError
+from ouroboros.wire.control import Request
+
+log = logging.getLogger("ouroboros.irmd")
+
+#: Seconds until what failed is tried again; the pauses double, up to the second number.
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
+
+
+class Pursuits:
+    """Requests of the node's own, one sequence after another of each title."""
+
+    def __init__(self, ask: Callable[[Request], Awaitable[object]]) -> None:
+        """`ask`: carries a request out; raises the error of its answer."""
+        self._ask = ask
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def begin(self, title: str, steps: Callable[[], Steps]) -> None:
+        """Carry the steps out. What goes on under that title ends."""
+        if (before := self._tasks.pop(title, None)) is not None:
+            before.cancel()
+        self._tasks[title] = asyncio.get_running_loop().create_task(self._pursue(title, steps))
+
+    async def _pursue(self, title: str, steps: Callable[[], Steps]) -> None:
+        pause, told = FIRST_PAUSE, ""
+        while True:
+            try:
+                await self._follow(steps())
+            except OuroborosError as error:
+                if str(error) != told:
+                    log.warning("%s %s; it is tried again", title, error)
+                told = str(error)
+            else:
+                if told:
+                    log.info("%s is done", title)
+                return
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _follow(self, steps: Steps) -> None:
+        answer: object = None
+        while True:
+            try:
+                request = steps.send(answer)
+            except StopIteration:
+                return
+            answer = await self._ask(request)
+
+    def shut_down(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()
