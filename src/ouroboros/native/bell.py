@@ -2,45 +2,44 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import threading
+from ouroboros.runtime.descriptors import Eventfd
 
 
 class Bell:
     """An eventfd that any thread can ring, hush and close. Before `open` and after `close` it is nothing."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.descriptor: int | None = None
+        #: Stays open as long as a thread that waits for it has a reference.
+        self.event: Eventfd | None = None
+
+    @property
+    def descriptor(self) -> int | None:
+        event = self.event
+        return None if event is None else event.fileno()
 
     def open(self) -> None:
-        self.descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.event = Eventfd()
 
     def ring(self) -> None:
-        """Make it readable. Who watches for changes only is told again when it is already."""
-        with self._lock:
-            if self.descriptor is not None:
-                os.eventfd_write(self.descriptor, 1)
+        if (event := self.event) is not None:
+            event.ring()
 
     def hush(self) -> None:
-        with self._lock, contextlib.suppress(BlockingIOError):
-            if self.descriptor is not None:
-                os.eventfd_read(self.descriptor)
+        if (event := self.event) is not None:
+            event.hush()
 
     def disown(self) -> Bell:
-        """In the child of a fork: let go of it in silence, and return another. A thread of the parent may hold its lock."""
-        if self.descriptor is not None:
-            os.close(self.descriptor)
+        """In the child of a fork: let go of it in silence, and return another."""
+        if self.event is not None:
+            # Threads of the parent, which may refer to it, are not here.
+            self.event.close()
         return Bell()
 
     def close(self) -> None:
-        """Ring, because a descriptor that is only closed wakes nobody, and close it."""
-        self.ring()
-        with self._lock:
-            descriptor, self.descriptor = self.descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
+        """Ring, because a descriptor that is only closed wakes nobody, and let go of it."""
+        event, self.event = self.event, None
+        if event is not None:
+            event.ring()
 
 
 __all__ = ["Bell"]

@@ -5,7 +5,6 @@ through, and because a call of it that is cut short leaves its request behind in
 from __future__ import annotations
 
 import math
-import os
 import select
 import signal
 import threading
@@ -14,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ouroboros.errors import FlowTimeoutException
+from ouroboros.runtime.descriptors import Eventfd
 
 _T = TypeVar("_T")
 
@@ -25,12 +25,12 @@ class Call:
     """A call under way. For event loops: `poll` it when `fileno` is readable."""
 
     def __init__(self, work: Callable[[Call], Any], undo: Callable[[Any], None], timeout: float | None) -> None:
-        """`work` is called in a thread; what it returns goes to `poll`, and to `undo` when nobody polls any more."""
+        """`work` is called in a thread. Its result goes to `poll`, or to `undo` after `withdraw`."""
         self._work = work
         self._undo = undo
         self._lock = threading.Lock()
         self._outcome: tuple[bool, Any] | None = None
-        self._bell: int | None = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._bell: Eventfd | None = Eventfd()
         self._thread = threading.Thread(target=self._run, name="ouroboros-call", daemon=True)
         self.withdrawn = False
         #: When the time of the caller is over.
@@ -46,14 +46,14 @@ class Call:
     def fileno(self) -> int:
         if self._bell is None:
             raise ValueError("this call is over")
-        return self._bell
+        return self._bell.fileno()
 
     def left(self) -> float | None:
         """Seconds until the time of the caller is over, if it ever is."""
         return None if self.deadline is None else self.deadline - time.monotonic()
 
     def poll(self) -> Any:  # noqa: ANN401
-        """What the call returned, or None when it is not over. Raises what the call raised."""
+        """The result of the call, or None when it is not over. Raises the exception of the call."""
         with self._lock:
             if self._outcome is None:
                 return None
@@ -65,11 +65,13 @@ class Call:
 
     def wait(self) -> Any:  # noqa: ANN401
         """Wait for the end of the call. Interrupting the wait withdraws it."""
+        bell = self._bell
+        assert bell is not None
         try:
             while (value := self.poll()) is None:
                 left = self.left()
                 patience = None if left is None else max(0.0, left + _GRACE)
-                if not _wait_for(self, patience):
+                if not _wait_for(bell, patience):
                     raise FlowTimeoutException("the C Ouroboros did not answer within the time limit of the call")
         except BaseException:
             self.withdraw()
@@ -77,7 +79,7 @@ class Call:
         return value
 
     def withdraw(self) -> None:
-        """Give up. What the call still gets is given back."""
+        """Give up. A result that still comes is given back."""
         with self._lock:
             if self.withdrawn or self._bell is None:
                 return
@@ -101,15 +103,14 @@ class Call:
         with self._lock:
             self._outcome = outcome
             if self._bell is not None:
-                os.eventfd_write(self._bell, 1)
+                self._bell.ring()
                 return
         if outcome[0]:
             self._undo(outcome[1])
 
     def _close(self) -> None:
-        if self._bell is not None:
-            os.close(self._bell)
-            self._bell = None
+        # A thread that waits keeps the bell open by its reference. When the program ends it is not woken.
+        self._bell = None
 
 
 #: Calls whose threads may be in the library.
@@ -124,10 +125,10 @@ def withdraw_all(seconds: float) -> None:
         call.join(max(0.0, end - time.monotonic()))
 
 
-def _wait_for(call: Call, seconds: float | None) -> bool:
+def _wait_for(bell: Eventfd, seconds: float | None) -> bool:
     """Whether the descriptor is readable within that time."""
     poller = select.poll()
-    poller.register(call, select.POLLIN)
+    poller.register(bell, select.POLLIN)
     return bool(poller.poll(None if seconds is None else math.ceil(1000 * seconds)))
 
 

@@ -105,6 +105,9 @@ LIBC = "void free(void * memory);"
 RECEIVE_TIMEOUT, SEND_TIMEOUT, SET_FLAGS = 0o1, 0o3, 0o6
 RECEIVE_QUEUE, TRANSMIT_QUEUE = 0o10, 0o11
 
+#: Events of a flow: it is set down, set up again, given back by the peer.
+EVENT_DOWN, EVENT_UP, EVENT_DEALLOC = 2, 4, 16
+
 #: Slots of a ring that can be used.
 RING = 1023
 
@@ -115,7 +118,7 @@ ENAME, ECRYPT, EAUTH = 1007, 1008, 1009
 
 
 def declarations(version: tuple[int, int]) -> str:
-    """What cffi is told about a version that is known."""
+    """The declarations of a known version, for cffi."""
     if version < (0, 22):
         return _QOS_21 + _CONFIG_21 + _COMMON + _JOIN_21 + _NAME_21
     return _QOS + _CONFIG + _COMMON + _JOIN + _NAME

@@ -1,4 +1,4 @@
-"""What C Ouroboros there is on this machine: the library, its version, and whether its daemon answers. Loads nothing."""
+"""Which C prototype there is on this machine: the library, its version, and whether its daemon answers. Loads nothing."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 import re
 import socket
 import sysconfig
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ouroboros.errors import NodeError
 from ouroboros.native.declarations import KNOWN
 from ouroboros.runtime.paths import CREDENTIALS
 
-#: Where the daemon of the C Ouroboros listens; it is built into the library.
+#: Where the daemon of the prototype listens; it is built into the library.
 SOCKET = "/var/run/ouroboros/irm.sock"
 
 #: A request for the list of IPC processes, which changes nothing. It has to be sent at once: the daemon reads from one
@@ -26,12 +26,11 @@ _PATIENCE = 5.0
 
 _FILE = re.compile(r"libouroboros-dev\.so\.(\d+)\.(\d+)")
 
-#: Text that is in our library of C functions (`docs/native.md`), and in no library of a C Ouroboros.
+#: Text that is in our library of C functions (`docs/native.md`), and in no library of the prototype.
 _OURS = b"OUROBOROS_RUNTIME_DIR"
 
 
-@dataclass(frozen=True)
-class Installed:
+class Installed(NamedTuple):
     """A library that was found. `ours`: it is the one of this project, and leads to our node."""
 
     path: Path

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import grp
+import math
 import os
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-from ouroboros.control.messages import Accept, Alloc, Granted, Join
 from ouroboros.errors import (
     FlowAuthException,
     FlowCryptException,
@@ -28,20 +28,22 @@ from ouroboros.native.endpoint import Endpoint
 from ouroboros.native.library import Library
 from ouroboros.native.pump import Pulse, Pump, Undertaker
 from ouroboros.qos import QoSSpec
+from ouroboros.wire.control import Accept, Alloc, Granted, Join
 
-#: Seconds that the library waits for a flow to accept at a time: so long does a call that was withdrawn go on.
+#: Seconds that the library waits for a flow to accept at a time. A withdrawn call goes on for as long.
 _ACCEPT_SLICE = 0.2
 
 #: The least time that the library is given. With none it gives up a flow that the other end has got already.
 _LEAST = 0.1
 
-#: Seconds in which the daemon says that no layer knows a name. When it says so later, it has waited for somebody to accept.
+#: Within these seconds the daemon says that no layer knows a name. When it answers later, it has waited for an acceptor.
 _AT_ONCE = 0.5
 
-#: Seconds between two tries when nobody accepts.
+#: Seconds between two tries when nobody accepts. While a name is waited for, the pauses double, up to the second number.
 _PAUSE = 0.05
+_LONGEST_PAUSE = 0.4
 
-#: The longest packet that the library takes, bytes: of users who share its large memory, and of others. Ours takes more.
+#: Bytes of the longest packet: for users of the large shared memory, for other users, and with our library.
 _LONGEST, _LONGEST_OF_OTHERS, _LONGEST_OF_OURS = 1048260, 261828, 1 << 20
 
 
@@ -61,13 +63,14 @@ class Flows:
         self._accepting: dict[str | None, int] = {}
 
     def begin(self, request: Alloc | Accept | Join) -> Call:
-        """Start the request. What its call returns is a `Granted` and an `Endpoint`."""
+        """Start the request. Its call returns a `Granted` and an `Endpoint`."""
         self._library.check_process()
         self._check(request)
         if isinstance(request, Accept) and request.name is not None:
             # Before the call returns: from then on others can ask for flows to the name.
             self._bind(request.name)
-        return Call(lambda call: self._work(call, request), lambda grant: grant[1].close(), request.timeout)
+        limit = None if request.timeout == math.inf else request.timeout
+        return Call(lambda call: self._work(call, request), lambda grant: grant[1].close(), limit)
 
     def stop(self) -> None:
         """The program ends."""
@@ -86,45 +89,55 @@ class Flows:
         return self._join(call, request)
 
     def _alloc(self, call: Call, request: Alloc) -> tuple[Granted, Endpoint]:
-        name = _encode(request.name)
+        name, pause = _encode(request.name), _PAUSE
         while True:
             began = time.monotonic()
             qos = self._qos(request.qos)
             result = self._library.dev.flow_alloc(name, qos, self._limit(call.left()))
             if result >= 0:
-                return self._grant(result, qos)
+                return self._grant(result, qos, request.name)
             left = call.left()
-            if self._library.number(result) == c.EIPCP:
-                if time.monotonic() - began < _AT_ONCE:
-                    raise FlowNameException(
-                        f"nobody offers {request.name!r}: no layer of the C Ouroboros here knows the name"
-                    )
-                if not call.withdrawn and (left is None or left > _PAUSE):
-                    # It has waited for a second, and gives up however much time there is.
-                    threading.Event().wait(_PAUSE)
-                    continue
-                result = -c.ETIMEDOUT
-            raise self._error(
-                result, f"allocate a flow to {request.name!r}", f"nobody accepted {request.name!r} in time"
-            )
+            self._check_again(request, result, time.monotonic() - began, left)
+            if call.withdrawn or (left is not None and left <= _PAUSE):
+                raise FlowTimeoutException(_too_late(request.name))
+            threading.Event().wait(pause if left is None else min(pause, left))
+            if request.wait:
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _check_again(self, request: Alloc, result: int, took: float, left: float | None) -> None:
+        """Return if it helps to ask again, else raise the error."""
+        match self._library.number(result):
+            case c.EIPCP if took >= _AT_ONCE:
+                # It has waited for a second, and gives up however much time there is.
+                return
+            case c.EIPCP | c.ENAME if request.wait:
+                return
+            case c.EIPCP:
+                raise FlowNameException(
+                    f"nobody offers {request.name!r}: no layer of the C Ouroboros here knows the name"
+                )
+            case c.ETIMEDOUT if left is None:
+                # Without a limit it has one of its own.
+                return
+        raise self._error(result, f"allocate a flow to {request.name!r}", _too_late(request.name))
 
     def _accept(self, call: Call, request: Accept) -> tuple[Granted, Endpoint]:
         with self._lock:
             self._accepting[request.name] = self._accepting.get(request.name, 0) + 1
         try:
-            return self._accept_one(call)
+            return self._accept_one(call, request.name)
         finally:
             with self._lock:
                 self._accepting[request.name] -= 1
 
-    def _accept_one(self, call: Call) -> tuple[Granted, Endpoint]:
+    def _accept_one(self, call: Call, name: str | None) -> tuple[Granted, Endpoint]:
         while True:
             left = call.left()
             qos = self._qos(QoSSpec())
             limit = _ACCEPT_SLICE if left is None else max(_LEAST, min(_ACCEPT_SLICE, left))
             result = self._library.dev.flow_accept(qos, self._limit(limit))
             if result >= 0:
-                return self._grant(result, qos)
+                return self._grant(result, qos, name or "")
             left = call.left()
             if self._library.number(result) != c.ETIMEDOUT or call.withdrawn or (left is not None and left <= 0):
                 raise self._error(result, "accept a flow", "no flow came in time")
@@ -136,7 +149,7 @@ class Flows:
         else:
             result = self._library.dev.flow_join(name, limit)
         if result >= 0:
-            return self._grant(result, self._qos(QoSSpec(timeout=0)))
+            return self._grant(result, self._qos(QoSSpec(timeout=0)), request.layer)
         if self._library.number(result) in (c.EIPCP, c.ENOTALLOC):
             raise FlowNameException(f"there is no broadcast layer {request.layer!r} on this host")
         raise self._error(result, f"join {request.layer!r}", f"the layer {request.layer!r} did not answer in time")
@@ -164,12 +177,12 @@ class Flows:
         with self._lock:
             return self._accepting.get(name, 0) > 0
 
-    def _grant(self, fd: int, qos: Any) -> tuple[Granted, Endpoint]:  # noqa: ANN401
+    def _grant(self, fd: int, qos: Any, name: str) -> tuple[Granted, Endpoint]:  # noqa: ANN401
         spec = _spec(qos)
         endpoint = Endpoint(self._library, fd, self._pump, self._undertaker, frct=bool(spec.in_order))
         if spec.timeout and not self._library.ours:
             self._pulse.add(endpoint, spec.timeout / 1000)
-        return Granted(fd, spec, 0, self._longest), endpoint
+        return Granted(fd, spec, 0, self._longest, name=name), endpoint
 
     def _qos(self, spec: QoSSpec) -> Any:  # noqa: ANN401
         qos = self._library.ffi.new("qosspec_t *")
@@ -218,6 +231,10 @@ def _is_member() -> bool:
         return False
 
 
+def _too_late(name: str) -> str:
+    return f"nobody accepted {name!r} in time"
+
+
 def _encode(name: str) -> bytes:
     encoded = name.encode()
     if not encoded or b"\0" in encoded or len(encoded) > 255:
@@ -226,7 +243,7 @@ def _encode(name: str) -> bytes:
 
 
 def _spec(qos: Any) -> QoSSpec:  # noqa: ANN401
-    """The QoS that the library gives, which is what the flow has, not what was asked for."""
+    """The QoS of the flow as the library gives it. It may differ from the QoS of the request."""
     return QoSSpec(
         qos.delay,
         qos.bandwidth,
@@ -235,8 +252,8 @@ def _spec(qos: Any) -> QoSSpec:  # noqa: ANN401
         qos.ber,
         int(bool(qos.in_order)),
         qos.max_gap,
-        getattr(qos, "cypher_s", 0),
-        qos.timeout,
+        cypher_s=getattr(qos, "cypher_s", 0),
+        timeout=qos.timeout,
     )
 
 

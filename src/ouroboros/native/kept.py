@@ -25,7 +25,7 @@ class Kept:
         return bool(self._packets) or self._end_mark
 
     def __len__(self) -> int:
-        """Packets that nothing was read of."""
+        """Number of packets that are still whole."""
         return len(self._packets) - self._cut
 
     def put(self, packet: bytes) -> None:

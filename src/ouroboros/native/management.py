@@ -1,4 +1,4 @@
-"""Managing the daemon of the C Ouroboros: the requests of `ouroboros.irm`, by the functions of its management library.
+"""Managing the daemon of the C prototype: the requests of `ouroboros.irm`, by the functions of its management library.
 
 The library says no more than that something failed, so what can be known before is checked here.
 """
@@ -13,8 +13,6 @@ from typing import Any
 
 import cffi
 
-from ouroboros.control import messages
-from ouroboros.control.messages import IpcpEntry, NameEntry
 from ouroboros.errors import (
     BindError,
     IpcpBootstrapError,
@@ -39,8 +37,10 @@ from ouroboros.native import declarations as c
 from ouroboros.native.calls import run
 from ouroboros.native.library import Library
 from ouroboros.qos import QoSSpec
+from ouroboros.wire import control as messages
+from ouroboros.wire.control import IpcpEntry, NameEntry
 
-#: What the daemon calls the layer of an IPC process that is in none.
+#: Name that the daemon gives to the layer of an IPC process that is in none.
 _NOT_ENROLLED = "Not enrolled."
 
 _TYPES = {kind.word: kind for kind in IpcpType}
@@ -48,7 +48,7 @@ _POLICIES = {"round-robin": LoadBalancePolicy.ROUND_ROBIN, "spillover": LoadBala
 
 
 class Management:
-    """The daemon behind one library. Raises what `ouroboros.irm` documents, or a plain `IrmError`."""
+    """The daemon behind one library. Raises the exceptions of `ouroboros.irm`, or a plain `IrmError`."""
 
     def __init__(self, library: Library) -> None:
         self._library = library
@@ -72,7 +72,7 @@ class Management:
         }
 
     def request(self, request: messages.Request) -> Any:  # noqa: ANN401
-        """Do what a request of `ouroboros.irm` asks for, and return what the node would."""
+        """Carry out a request of `ouroboros.irm`. Returns the same as our node."""
         handle = self._requests.get(type(request))
         if handle is None:
             raise UnsupportedError(
@@ -124,7 +124,7 @@ class Management:
         if any(ipcp.name == name for ipcp in before):
             raise IpcpCreateError(f"there is an IPC process {name!r} already: choose another name")
         self._call("irm_create_ipcp", _text(name, 254), kind, refused=IpcpCreateError, doing=f"create {name!r}")
-        # What it returns is no pid.
+        # The result is no pid.
         known = {ipcp.id for ipcp in before}
         for ipcp in self._list_ipcps():
             if ipcp.name == name and ipcp.id not in known:
@@ -299,7 +299,7 @@ def _set_unicast(c_unicast: Any, unicast: UnicastConfig, *, flat: bool) -> None:
     c_unicast.addr_size, c_unicast.eid_size, c_unicast.max_ttl = dt.addr_size, dt.eid_size, dt.max_ttl
     c_unicast.addr_auth, c_unicast.cong_avoid = int(unicast.addr_auth), int(unicast.cong_avoid)
     if flat:
-        # There, the policy of routing is that of its link states, and the rest is fixed.
+        # In 0.21 only the policy of the link states can be chosen, and the rest is fixed.
         c_unicast.routing = int(dt.routing.ls.pol)
         return
     routing, directory = c_unicast.routing, c_unicast.dir
@@ -320,7 +320,7 @@ def _without_peers(conf: Any) -> Any:  # noqa: ANN401
 
 
 def _as_in_memory(address: str) -> int:
-    """The number whose bytes in memory are those of the address."""
+    """The number that has the bytes of the address in memory."""
     return int.from_bytes(ipaddress.IPv4Address(address).packed, sys.byteorder)
 
 

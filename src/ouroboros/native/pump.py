@@ -1,12 +1,12 @@
 """The threads that wait for the C library where a program must not: for flows that are watched through a descriptor, for
-room in a ring, and for peers to read what is left when a flow is given back.
+room in a ring, and for peers to read the last packets of a flow that is given back.
 
 A flow that is watched and has nothing to read is *armed*: it is in a flow set of the library, whose events come to a thread.
 The first event takes it out again. So no events pile up for a flow that is being read, which the library would write past
 the end of its memory, and the library is never asked about more flows than those that wait.
 
-What the library has no events for (room, flows with retransmission while they are in a set, packets that are to be refused)
-is looked at again and again, by a second thread that runs only as long as there is such a flow.
+The library has no events for room, for flows with retransmission, and for packets that are to be refused. Such a flow is
+polled again and again, by a second thread that runs only as long as there is such a flow.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from ouroboros.native.declarations import ETIMEDOUT
+from ouroboros.native.declarations import ETIMEDOUT, EVENT_DOWN, EVENT_UP
 from ouroboros.native.library import Library
 
 #: Events of flags that the peer sets.
-_UPS_AND_DOWNS = frozenset({2, 4})
+_UPS_AND_DOWNS = frozenset({EVENT_DOWN, EVENT_UP})
 
-#: Seconds between two looks at what has no events.
-_LOOK = 0.002
+#: Seconds between two polls of a flow.
+_POLL = 0.002
 
 #: Nanoseconds after which a wait for events ends though there are none, and a program that ends gets its thread back. Arming
 #: needs no wake-up: a set may grow meanwhile.
 _LONGEST_WAIT = 100_000_000
 
-#: Seconds between two looks at a ring that its reader has not emptied, at first and at most.
-_FIRST_LOOK, _LAST_LOOK = 0.0005, 0.05
+#: Seconds between two checks of a ring that its reader has not emptied, at first and at most.
+_FIRST_CHECK, _LAST_CHECK = 0.0005, 0.05
 
-#: Times that a flow nobody reads is looked at before its peer would count as dead.
+#: Reads within the timeout of a flow that the program does not read.
 _PULSES = 3
 
-#: Seconds that giving back a flow takes, as a rule: what is waited for it, so that the peer knows when it is done.
+#: Seconds in which a flow is usually given back. `bury` waits for that long, so that the peer usually knows when it returns.
 _USUAL = 0.02
 
-#: Seconds that a program which ends waits in all for the peers to read what is left.
+#: Seconds in all that a program waits at its end for the peers to read the last packets.
 _FAREWELL = 1.0
 
 
@@ -55,11 +55,11 @@ class Armed(Protocol):
     def event(self, kinds: Sequence[int]) -> None:
         """Something happened, and the flow is armed no more, unless it only went up or down."""
 
-    def look(self) -> bool:
-        """Look for what there is no event for; returns whether to look again."""
+    def poll(self) -> bool:
+        """Check all that the library has no events for. Returns whether to poll again."""
 
     def pulse(self) -> bool:
-        """Take note that the peer is alive; returns whether to do so again."""
+        """Read once, so that the peer counts as alive in the library. Returns whether to do so again."""
 
 
 class Pump:
@@ -73,13 +73,13 @@ class Pump:
         self._stopped = False
         self._set: Any = None
         self._armed: dict[int, Armed] = {}
-        #: Those that were armed: what the library had posted by then stays, and comes later.
+        #: All that were ever armed: events that the library has posted may still come when a flow is armed no more.
         self._known: weakref.WeakValueDictionary[int, Armed] = weakref.WeakValueDictionary()
         self._being_told: set[int] = set()
-        #: A flow was given back since the events were last read: one of its events looks like the last of a batch.
+        #: A flow was given back since the events were last read. An event of it reads like the end of a batch.
         self._blind = False
-        self._looked_at: weakref.WeakSet[Armed] = weakref.WeakSet()
-        self._looking = False
+        self._polled: weakref.WeakSet[Armed] = weakref.WeakSet()
+        self._polling = False
 
     # --- events
 
@@ -125,7 +125,7 @@ class Pump:
             result = dev.fevent(self._set, queue, limit)
             if result not in (1, -ETIMEDOUT):
                 # Nothing that is known; but not to be asked again without end.
-                pause.wait(_LOOK)
+                pause.wait(_POLL)
             events: dict[int, list[int]] = {}
             while (fd := dev.fqueue_next(queue)) >= 0:
                 events.setdefault(fd, []).append(dev.fqueue_type(queue))
@@ -162,34 +162,58 @@ class Pump:
         if self._thread is not None:
             self._thread.join(_FAREWELL)
 
-    # --- looks
+    # --- polls
 
-    def look_at(self, flow: Armed) -> None:
-        """Call `look` again and again, until it says that it is not needed any more."""
+    def keep_polling(self, flow: Armed) -> None:
+        """Call `poll` again and again, until it says that it is not needed any more."""
         with self._lock:
-            self._looked_at.add(flow)
-            if self._looking:
+            self._polled.add(flow)
+            if self._polling:
                 return
-            self._looking = True
-        threading.Thread(target=self._look, name="ouroboros-looks", daemon=True).start()
+            self._polling = True
+        threading.Thread(target=self._poll, name="ouroboros-polls", daemon=True).start()
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         pause = threading.Event()
         while True:
-            pause.wait(_LOOK)
+            pause.wait(_POLL)
             with self._lock:
-                flows = list(self._looked_at)
+                flows = list(self._polled)
                 if not flows:
-                    self._looking = False
+                    self._polling = False
                     return
             for flow in flows:
-                if not flow.look():
+                if not flow.poll():
                     with self._lock:
-                        self._looked_at.discard(flow)
+                        self._polled.discard(flow)
+
+
+class Watch:
+    """The pump, as one flow uses it. Does not keep the flow alive."""
+
+    def __init__(self, pump: Pump, flow: Armed) -> None:
+        self._pump = pump
+        self._flow = weakref.ref(flow)
+
+    def arm(self) -> None:
+        if (flow := self._flow()) is not None:
+            self._pump.arm(flow)
+
+    def is_armed(self) -> bool:
+        return (flow := self._flow()) is not None and self._pump.is_armed(flow)
+
+    def disarm(self) -> None:
+        if (flow := self._flow()) is not None:
+            self._pump.disarm(flow)
+
+    def keep_polling(self) -> None:
+        if (flow := self._flow()) is not None:
+            self._pump.keep_polling(flow)
 
 
 class Pulse:
-    """Looks at flows now and then that nobody reads. To the library a peer is alive when something of it is read."""
+    """Reads now and then from flows that the program does not read. To the library a peer is alive when something of it is
+    read."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -252,7 +276,7 @@ class Undertaker:
     def bury(self, fd: int, is_done: Callable[[], bool], give_back: Callable[[], None]) -> None:
         """Call `give_back` when `is_done` is true: now, or in a thread, and then return without waiting for that."""
         if self._end is not None:
-            # What is left then is ended by the library when the process ends.
+            # The library ends the rest when the process ends.
             if time.monotonic() < self._end and self._wait(is_done):
                 give_back()
             return
@@ -268,7 +292,7 @@ class Undertaker:
             thread.join(_USUAL)
 
     def say_goodbye(self) -> None:
-        """The program ends: wait for a moment until the flows are given back, also for those that are still to come."""
+        """The program ends: wait for a moment until all flows are given back, those of later calls included."""
         self._end = time.monotonic() + _FAREWELL
         self._none_left.wait(_FAREWELL)
 
@@ -283,13 +307,13 @@ class Undertaker:
                     self._none_left.set()
 
     def _wait(self, is_done: Callable[[], bool]) -> bool:
-        pause, time_to_wait = threading.Event(), _FIRST_LOOK
+        pause, time_to_wait = threading.Event(), _FIRST_CHECK
         while not is_done():
             if self._end is not None and time.monotonic() >= self._end:
                 return False
             pause.wait(time_to_wait)
-            time_to_wait = min(2 * time_to_wait, _LAST_LOOK)
+            time_to_wait = min(2 * time_to_wait, _LAST_CHECK)
         return True
 
 
-__all__ = ["Armed", "Pulse", "Pump", "Undertaker"]
+__all__ = ["Armed", "Pulse", "Pump", "Undertaker", "Watch"]
