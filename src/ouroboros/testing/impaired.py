@@ -7,8 +7,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ouroboros.control import impairment
-from ouroboros.control.messages import (
+from ouroboros._owned import Uncopied
+from ouroboros.control.names import ROUND_ROBIN
+from ouroboros.layers import impairment
+from ouroboros.settings import LocalSettings
+from ouroboros.wire.control import (
     BootstrapIpcp,
     CreateIpcp,
     CreateName,
@@ -17,11 +20,10 @@ from ouroboros.control.messages import (
     RegisterName,
     Request,
 )
-from ouroboros.layers.base import DEFAULT_HASH
 
 
 class Counters(NamedTuple):
-    """What became of the packets of a layer."""
+    """Counters of the packets of a layer."""
 
     #: Arrived, duplicates among them.
     delivered: int
@@ -32,17 +34,17 @@ class Counters(NamedTuple):
     reordered: int
 
 
-class ImpairedLayer:
+class ImpairedLayer(Uncopied):
     """The layer through which flows to a name go. Made by `Node.impair`."""
 
     def __init__(self, request: Callable[[Request], Any], number: int, name: str, text: str) -> None:
         self._request = request
-        #: What was asked for last, but for partitions.
+        #: The impairment that was asked for last, but for partitions.
         self._text = text
         self.name = name
         self.ipcp: int = request(CreateIpcp(f"impaired-{number}", "local"))
-        request(BootstrapIpcp(self.ipcp, f"impaired-{number}", DEFAULT_HASH, text))
-        request(CreateName(name, "spillover"))
+        request(BootstrapIpcp(self.ipcp, f"impaired-{number}", LocalSettings(impair=text)))
+        request(CreateName(name, ROUND_ROBIN))
         request(RegisterName(name, self.ipcp))
 
     def impair(self, text: str) -> None:
@@ -62,7 +64,7 @@ class ImpairedLayer:
 
     @property
     def counters(self) -> Counters:
-        """What became of packets so far."""
+        """Counters of packets, so far."""
         entry = next(entry for entry in self._request(ListIpcps()) if entry.id == self.ipcp)
         return Counters(entry.delivered, entry.lost, entry.duplicated, entry.reordered)
 

@@ -19,8 +19,9 @@ from typing import Any, Self
 
 import msgspec
 
-from ouroboros.control import impairment
-from ouroboros.dataplane import LinkWorker
+from ouroboros._owned import Uncopied
+from ouroboros.dataplane import LinkSettings, LinkWorker
+from ouroboros.layers import impairment
 from ouroboros.testing.impaired import Counters, with_seed
 
 _TUN = Path("/dev/net/tun")
@@ -38,17 +39,18 @@ _TOOLS = ("ip", "unshare", "nsenter")
 Address = tuple[str, int]
 
 
-class Link:
+class Link(Uncopied):
     """Passes packets between two descriptors, in both directions. Use as a context manager, or call `close`.
 
     The descriptors, which it takes over, are TUN devices or connected datagram sockets. Raises `IpcpBootstrapError` naming
-    the word of `impair` that is wrong.
+    the word of `impair` that is wrong. A link that failed by itself lets nothing through, and raises a `RuntimeError` with
+    the reason when it is used or closed.
     """
 
     def __init__(self, one: int, other: int, impair: str = "none", *, seed: int | None = None) -> None:
         parts = impairment.parse(with_seed(impair, seed))
         self._parts = parts
-        self._worker = LinkWorker(one, other, **msgspec.structs.asdict(parts))
+        self._worker = LinkWorker(one, other, LinkSettings(**msgspec.structs.asdict(parts)))
 
     def __enter__(self) -> Self:
         return self
@@ -70,17 +72,22 @@ class Link:
 
     @property
     def counters(self) -> Counters:
-        """What became of packets so far, both directions together."""
+        """Counters of packets so far, both directions together."""
+        self._check()
         return Counters(*self._worker.counters)
 
     def close(self) -> None:
         """End the link, and close its descriptors. What is under way is lost."""
         self._worker.stop()
+        self._check()
+
+    def _check(self) -> None:
+        if (reason := self._worker.failure) is not None:
+            raise RuntimeError(f"the link failed by itself, please report it: {reason}")
 
     def _set(self, parts: impairment.Impairment) -> None:
-        settings = msgspec.structs.asdict(parts)
-        del settings["seed"]
-        self._worker.set_impairment(**settings)
+        self._check()
+        self._worker.impair(LinkSettings(**msgspec.structs.asdict(parts)))
         self._parts = parts
 
 
@@ -92,13 +99,15 @@ def datagram_link(
     `faces`: addresses of this machine that are free. What the first host sends to the first face arrives at the second host
     from the second face, and the other way round: to either host, its face is the other host.
     """
+    # First: for words that are wrong nothing is opened.
+    text = with_seed(impair, seed)
     with ExitStack() as stack:
         sockets = [stack.enter_context(_face(face, host)) for host, face in zip(hosts, faces, strict=True)]
         one, other = (os.dup(each.fileno()) for each in sockets)
-    return Link(one, other, impair, seed=seed)
+    return Link(one, other, text)
 
 
-class NamespacePair:
+class NamespacePair(Uncopied):
     """Two hosts with a network stack of the kernel each, joined by a bad link: network namespaces and a pair of TUN devices.
 
     With `impair=None` they are joined directly, by a pair of veth devices, and there is no `link`.
@@ -154,7 +163,7 @@ class NamespacePair:
         return self._link
 
     def command(self, host: int, *words: str) -> list[str]:
-        """The command line that runs `words` on host 0 or 1. The process is that of the words themselves."""
+        """The command line that runs `words` on host 0 or 1, in the same process."""
         return self._hosts[host].command(words)
 
     def run(self, host: int, *words: str) -> str:

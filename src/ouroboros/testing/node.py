@@ -18,20 +18,23 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from ouroboros.control.messages import BindProgram, CreateName, ListNames, Request
+from ouroboros._owned import Uncopied
+from ouroboros.control.names import ROUND_ROBIN
 from ouroboros.errors import NodeError
 from ouroboros.runtime import client
+from ouroboros.runtime.descriptors import pipe
 from ouroboros.runtime.embedded import READY
 from ouroboros.runtime.node import Node as Runtime
 from ouroboros.testing.impaired import ImpairedLayer, with_seed
+from ouroboros.wire.control import BindProgram, CreateName, ListNames, Request
 
 if TYPE_CHECKING:
     import pytest
 
 
-class Node:
+class Node(Uncopied):
     """A node of a test's own. `directory`: its runtime directory. `security`: its security directory, which is not there
     until the test makes it. `pid`: of its process."""
 
@@ -64,7 +67,7 @@ class Node:
         command = [sys.executable, str(path)] if path.suffix == ".py" else [str(path)]
         starter.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
         starter.chmod(0o700)
-        self._request(CreateName(name, "spillover"))
+        self._request(CreateName(name, ROUND_ROBIN))
         self._request(BindProgram(str(starter), name, True, list(arguments)))
 
     def impair(self, name: str, impair: str = "none", *, seed: int | None = None) -> ImpairedLayer:
@@ -129,15 +132,18 @@ class Node:
 class ProcessNode(Node):
     """A node in a process of its own, as programs find it outside of tests."""
 
+    #: Arguments of the interpreter.
+    _host: ClassVar[tuple[str, ...]] = ("-m", "ouroboros.testing.host")
+
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._log = self.directory / "irmd.log"
-        ready, child_end = os.pipe()
+        ready, child_end = pipe()
         # The node runs the copy of the package that the test runs.
         paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-        with self._log.open("wb") as log, os.fdopen(ready, "rb") as pipe:
+        with self._log.open("wb") as log, os.fdopen(ready, "rb") as told:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "ouroboros.testing.host", str(self.directory), str(child_end)],
+                [sys.executable, *self._host, str(self.directory), str(child_end)],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -150,7 +156,7 @@ class ProcessNode(Node):
                 pass_fds=[child_end],
             )
             os.close(child_end)
-            said = pipe.read()
+            said = told.read()
         self.pid = self._process.pid
         if said != READY:
             self.stop()
@@ -168,7 +174,7 @@ class ProcessNode(Node):
         self._process.communicate()
 
     def log(self) -> str:
-        """What the node and the programs that it started wrote."""
+        """The output of the node and of the programs that it started."""
         return self._log.read_text(errors="replace")
 
 

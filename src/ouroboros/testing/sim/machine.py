@@ -1,0 +1,76 @@
+"""The machine of a node in virtual time, and channels of its programs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ouroboros.dataplane import SimulatedEngine
+from ouroboros.layers.effects import Address, OpenPort, Resolve
+from ouroboros.layers.face import Random
+from ouroboros.runtime.engine import News, Program
+from ouroboros.runtime.flows import Channel
+
+if TYPE_CHECKING:
+    from ouroboros.testing.sim.network import Network
+
+#: Of all paths.
+MTU = 1500
+#: Seconds that a lookup of a host takes.
+_LOOKUP = 0.005
+
+
+class VirtualMachine:
+    """A `Machine` of `runtime.engine`."""
+
+    def __init__(self, network: Network, engine: SimulatedEngine, name: str) -> None:
+        self.random: Random = random.Random(f"{network.seed} {name} machine")
+        self.instance = 0
+        self._network = network
+        self._engine = engine
+
+    def now(self) -> float:
+        return self._network.now
+
+    def counters(self) -> None:
+        """Whoever asks the engine wakes nobody."""
+
+    def start(self, heard: Callable[[News, str | None], None]) -> SimulatedEngine:
+        # The network tells the news.
+        return self._engine
+
+    def stop(self) -> None:
+        """It is there as long as its network."""
+
+    def open_port(self, effect: OpenPort) -> int:
+        return self._engine.open_port(effect.address, effect.port, self._network.delay)
+
+    def path_mtu(self, family: str, address: Address) -> int:
+        return MTU
+
+    def resolve(self, effect: Resolve, found: Callable[[list[str]], None], *, apart: bool) -> None:
+        addresses = self._network.hosts.get(effect.host, [])
+        self._network.later(_LOOKUP, lambda: found(addresses))
+
+    def copied(self, program: Program) -> None:
+        """The engine makes the ring."""
+
+    def met_bug(self, what: str, error: Exception) -> None:
+        raise error
+
+    def shut_down(self) -> None:
+        """Nothing is left outside."""
+
+
+class NoChannel(Channel):
+    """In the place of a channel: the engine has the ring of the program."""
+
+    def __init__(self) -> None:
+        self.memory, self.bells = -1, []
+
+    def engine(self, side: int) -> Program:
+        return (-1, -1, side)
+
+    def close(self) -> None:
+        """Nothing is open."""

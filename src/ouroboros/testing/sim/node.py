@@ -1,0 +1,234 @@
+"""A node in virtual time: the IRM of a real one and its interpreter of effects, over an engine without sockets."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ouroboros.control.irm import Irm
+from ouroboros.control.names import ROUND_ROBIN
+from ouroboros.control.parties import Process
+from ouroboros.dataplane import LinkSettings, SimulatedEngine
+from ouroboros.layers import impairment
+from ouroboros.layers.effects import (
+    Connect,
+    Effect,
+    Loop,
+    Remember,
+    Reply,
+    SendManagement,
+    SendMessage,
+    SendPdu,
+    StartProgram,
+    Warn,
+)
+from ouroboros.runtime.engine import EngineRuntime, News
+from ouroboros.runtime.flows import Channel, FlowRuntime
+from ouroboros.settings import AnySettings, Udp4Config, Udp4Settings
+from ouroboros.testing.sim.machine import NoChannel, VirtualMachine
+from ouroboros.testing.sim.program import Asked, Program
+from ouroboros.wire.control import (
+    Answer,
+    BootstrapIpcp,
+    CreateIpcp,
+    CreateName,
+    Failed,
+    Granted,
+    RegisterName,
+    Request,
+)
+
+if TYPE_CHECKING:
+    from ouroboros.testing.sim.network import Network
+
+#: The user who runs all nodes.
+_OWNER = 1000
+
+
+class Node:
+    """One of a `Network`, made by `Network.add_node`. `address`: of its layers over UDP. `warnings`: what it had to say."""
+
+    def __init__(self, network: Network, engine: SimulatedEngine, number: int, name: str, *, flow_limit: int) -> None:
+        self.network = network
+        self.name = name
+        self.address = str(IPv4Address("10.0.0.1") + number)
+        self.warnings: list[str] = []
+        self.engine = engine
+        self.irm = Irm(
+            _OWNER,
+            random=random.Random(f"{network.seed} {name}"),
+            wall=lambda: network.wall,
+            types=network.types,
+            flow_limit=flow_limit,
+            memory=network.memories.setdefault(name, {}),
+        )
+        self._runtime = EngineRuntime(self.irm, self._carry_out, VirtualMachine(network, engine, name))
+        self._flows = FlowRuntime(self.irm, self, self._runtime, NoChannel)
+        self._handlers: dict[type[Effect], Callable[[Any], None]] = {
+            Reply: lambda effect: self._answer(effect.token, effect.message),
+            Warn: lambda effect: self.warnings.append(effect.text),
+            StartProgram: self._refuse_to_start,
+            Remember: lambda effect: network.memories[name].__setitem__(effect.name, effect.data),
+            **self._flows.handlers,
+            **self._runtime.handlers,
+            Connect: self._connect,
+        }
+        #: When it looks after itself next.
+        self._due: float | None = None
+        self._last_pid = 100
+        self._last_token = 0
+        self._asked: dict[int, Asked] = {}
+        self._manager = self.program("irm")
+
+    # --- layers and names
+
+    def manage(self, request: Request) -> Asked:
+        """Have a request of management carried out, now or later: `.value`, or `.wait().value`."""
+        return self.ask(self._manager.process, request)
+
+    def add_ipcp(self, type: str, layer: str, settings: AnySettings | None = None, *, name: str = "") -> int:
+        """A member of a layer; its id. `name`: of the IPC process, by default that of the layer."""
+        ipcp = self.manage(CreateIpcp(name or layer, type)).value
+        assert isinstance(ipcp, int)
+        self.manage(BootstrapIpcp(ipcp, layer, settings)).wait().value  # noqa: B018 - or its error
+        return ipcp
+
+    def over_udp(self, layer: str = "net", *, peers: Sequence[str] = ()) -> int:
+        """A member of a layer over UDP, at the address of the node. `peers`: where names are looked for, "name@address" or
+        "address"."""
+        return self.add_ipcp("udp4", layer, Udp4Settings(udp4=Udp4Config(self.address, peers=tuple(peers))))
+
+    def offer(self, name: str, *ipcps: int) -> None:
+        """Make a name, and let it be reached through these layers."""
+        requests: list[Request] = [CreateName(name, ROUND_ROBIN), *(RegisterName(name, ipcp) for ipcp in ipcps)]
+        for request in requests:
+            self.manage(request).value  # noqa: B018 - or its error
+
+    def impair(self, text: str | None) -> None:
+        """Let this happen to what leaves the node from now on, in the words of `irm ipcp impair`; None: nothing."""
+        link = None
+        if text is not None:
+            link = LinkSettings(**msgspec.structs.asdict(impairment.parse(text)))
+        for member in self._runtime.ports():
+            self.engine.link(member, link, self.network.delay)
+
+    def counters(self, ipcp: int) -> dict[str, int]:
+        """Counters of an IPC process, its part of the engine included."""
+        self._runtime.count()
+        return self.irm.ipcps[ipcp].entry().counters
+
+    # --- programs
+
+    def program(self, name: str = "program") -> Program:
+        """A program that has said hello to the node."""
+        self._last_pid += 1
+        return Program(self, self.irm.process_arrived(self._last_pid, _OWNER, name))
+
+    def ask(self, process: Process, request: Request) -> Asked:
+        self._last_token += 1
+        asked = self._asked[self._last_token] = Asked(self, self._last_token, process)
+        if self.network.log is not None:
+            self.network.note(self.name, f"asks {self._last_token} {request!r}")
+        self.irm.handle(self._last_token, process, request, self.network.now, user=_OWNER)
+        self._carry_out()
+        return asked
+
+    def tell(self, process: Process, request: Request) -> None:
+        """As `ask`, for what is not answered."""
+        self.irm.handle(0, process, request, self.network.now, user=_OWNER)
+        self._carry_out()
+
+    def cancel(self, token: int) -> None:
+        self._asked.pop(token, None)
+        self.irm.cancel(token, self.network.now)
+        self._carry_out()
+
+    def died(self, process: Process) -> None:
+        self.irm.process_died(process, self.network.now)
+        self._carry_out()
+
+    def grant(self, token: int, granted: Granted, channel: Channel) -> None:
+        number = self._runtime.number(granted.flow_id, granted.side)
+        asked = self._asked.get(token)
+        if asked is None or number is None:
+            self.irm.abandon(granted.flow_id, granted.side, token, self.network.now)
+        else:
+            asked.number = number
+            self._answer(token, granted)
+
+    def fail_flow(self, flow_id: int, side: int, token: int, error: OSError) -> None:
+        self.irm.abandon(flow_id, side, token, self.network.now)
+        self._answer(token, Failed("NodeLimitError", f"the node could not make the flow: {error.strerror}"))
+
+    def _answer(self, token: int, message: Answer) -> None:
+        if (asked := self._asked.pop(token, None)) is not None:
+            asked.answer = message
+
+    # --- effects, news and time
+
+    def hear(self, news: News) -> None:
+        """The engine has news."""
+        if self.network.log is not None:
+            self._note_news(news)
+        self._runtime.heard(news)
+
+    def _carry_out(self) -> None:
+        while effects := self.irm.take_effects():
+            for effect in effects:
+                if self.network.log is not None:
+                    self.network.note(self.name, shown(effect))
+                self._handlers[type(effect)](effect)
+        deadline = self.irm.deadline()
+        if deadline is not None and (self._due is None or deadline < self._due):
+            self._due = deadline
+            self.network.at(deadline, lambda: self._pass(deadline))
+
+    def _pass(self, deadline: float) -> None:
+        if self._due != deadline:
+            # An earlier one came in between.
+            return
+        self._due = None
+        self.irm.timeout(self.network.now)
+        self._carry_out()
+
+    def _connect(self, effect: Connect) -> None:
+        """Between two programs of the node there is nothing; here the engine is, since it has the rings."""
+        users = effect.allocator, effect.acceptor
+        self._flows.loop(Loop(effect.flow_id, effect.name, effect.qos, users, None, effect.sessions))
+
+    def _refuse_to_start(self, effect: StartProgram) -> None:
+        how = "programs cannot be started in virtual time"
+        self.irm.program_ended(effect.name, effect.path, how, False, self.network.now)
+
+    def _note_news(self, news: News) -> None:
+        datagrams, messages, ends, states, heard = news
+        for number, how, counters in ends:
+            self.network.note(self.name, f"ended {number} {how} {counters}")
+        for number, up in states:
+            self.network.note(self.name, f"state {number} {up}")
+        for member, where, data in datagrams:
+            self.network.note(self.name, f"arrived {member} {where} {_digest(data)}")
+        for number, data in messages:
+            self.network.note(self.name, f"message {number} {_digest(data)}")
+        for member, eid, data, brought in heard:
+            self.network.note(self.name, f"heard {member} {eid} {brought} {_digest(data)}")
+
+
+def shown(effect: Effect) -> str:
+    """An effect, for the log, without keys."""
+    if isinstance(effect, SendManagement | SendMessage | SendPdu):
+        *to, data = (getattr(effect, name) for name in effect.__struct_fields__)
+        return " ".join([type(effect).__name__, *map(str, to), _digest(data)])
+    fields = {name: getattr(effect, name) for name in effect.__struct_fields__ if name != "sessions"}
+    if (end := fields.pop("end", None)) is not None:
+        fields |= {name: getattr(end, name) for name in end.__struct_fields__ if name != "session"}
+    return " ".join([type(effect).__name__, *(f"{name}={value!r}" for name, value in fields.items())])
+
+
+def _digest(data: bytes) -> str:
+    return f"{len(data)} bytes {zlib.crc32(data):08x}"
