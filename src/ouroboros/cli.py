@@ -17,12 +17,16 @@ as in `ouroboros.irm`.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import List, Optional  # noqa: UP035
 
 import msgspec
 
-from ouroboros import irm
+from ouroboros import backend, irm
+from ouroboros._arguments import as_text, as_texts, shown
+from ouroboros._checks import as_choice
 from ouroboros.irm import (
     BIND_AUTO,
     DT_COMP,
@@ -53,6 +57,7 @@ from ouroboros.irm import (
     unbind_program,
 )
 
+# A few helpers are among them, which a star import of the package 0.23 brings and programs may use.
 __all__ = [
     "AUTOBIND_TYPES",
     "BIND_AUTO",
@@ -67,9 +72,11 @@ __all__ = [
     "IrmError",
     "LinkStateConfig",
     "LinkStatePolicy",
+    "List",
     "LoadBalancePolicy",
     "NameInfo",
     "NoMatchError",
+    "Optional",
     "QoSSpec",
     "RoutingConfig",
     "Udp4Config",
@@ -93,6 +100,7 @@ __all__ = [
     "list_ipcps",
     "list_names",
     "reg_name",
+    "shutil",
     "unbind_ipcp",
     "unbind_process",
     "unbind_program",
@@ -119,6 +127,7 @@ def find_ipcp(name: str) -> IpcpInfo:
 
         layer = find_ipcp("lab0").layer
     """
+    as_text(name, "the name of an IPC process")
     for ipcp in irm.list_ipcps():
         if ipcp.name == name:
             return ipcp
@@ -132,6 +141,12 @@ def list_ipcps(name: str | None = None, layer: str | None = None, ipcp_type: Ipc
 
         members = list_ipcps(layer="chat", ipcp_type=IpcpType.BROADCAST)
     """
+    if name is not None:
+        name = as_text(name, "the name of an IPC process")
+    if layer is not None:
+        layer = as_text(layer, "layer")
+    if ipcp_type is not None:
+        ipcp_type = as_choice(IpcpType, ipcp_type, "ipcp_type")
     return [
         ipcp
         for ipcp in irm.list_ipcps()
@@ -152,8 +167,9 @@ def destroy_ipcp(name: str) -> None:
 def bootstrap_ipcp(name: str, conf: IpcpConfig, autobind: bool = False) -> None:
     """Make an IPC process the first member of a new layer.
 
-    With `autobind` it accepts flows for its own name and that of the layer, so that others can enroll with it; for types
-    with which nobody enrolls (all but `AUTOBIND_TYPES`) that changes nothing.
+    With `autobind` it accepts flows for its own name and that of the layer, so that others can enroll with it. A member of a
+    unicast layer has both names registered in each layer of this node that holds names. For types with which nobody enrolls
+    (all but `AUTOBIND_TYPES`) it changes nothing.
 
     Raises `NoMatchError` when there is no IPC process of that name, and what `ouroboros.irm.bootstrap_ipcp` raises.
 
@@ -161,10 +177,11 @@ def bootstrap_ipcp(name: str, conf: IpcpConfig, autobind: bool = False) -> None:
 
         bootstrap_ipcp("lab0", IpcpConfig(IpcpType.BROADCAST, "chat"), autobind=True)
     """
+    irm._check_settings(conf)
     pid = find_ipcp(name).pid
     irm.bootstrap_ipcp(pid, conf)
     if autobind and conf.ipcp_type in AUTOBIND_TYPES:
-        _bind_own_names(pid, name, conf.layer_name)
+        _be_known(pid, name, conf.layer_name)
 
 
 def impair_ipcp(name: str, impair: str) -> None:
@@ -205,7 +222,9 @@ def autoboot(
 
         autoboot("lab0", IpcpType.LOCAL, "lab")
     """
+    ipcp_type = as_choice(IpcpType, ipcp_type, "ipcp_type")
     conf = IpcpConfig(ipcp_type) if conf is None else conf
+    irm._check_settings(conf)
     if conf.ipcp_type is not ipcp_type:
         raise ValueError(f"autoboot: conf is for type {conf.ipcp_type.word}, ipcp_type is {ipcp_type.word}")
     with _present(name, ipcp_type):
@@ -213,12 +232,19 @@ def autoboot(
 
 
 def enroll_ipcp(
-    name: str, dst: str, autobind: bool = False, *, ipcp_type: IpcpType | None = None, layer: str | None = None
+    name: str,
+    dst: str,
+    autobind: bool = False,
+    *,
+    ipcp_type: IpcpType | None = None,
+    layer: str | None = None,
+    connect: bool = True,
 ) -> None:
-    """Make an IPC process a member of a layer that exists. Not built yet.
+    """Make an IPC process a member of a layer that exists, and connect it to the member that it enrolled with.
 
     `dst`: name of a member, or of the layer. `autobind`: as for `bootstrap_ipcp`. `ipcp_type`: create an IPC process of
-    that type when there is none of that name. `layer`: what the layer should turn out to be called.
+    that type when there is none of that name. `layer`: what the layer should turn out to be called. `connect`: False to stay
+    without a neighbour, for `connect_ipcp`.
 
     Raises `NoMatchError` when there is no IPC process of that name and no `ipcp_type`, `IpcpEnrollError` when the layer is
     another, and what `ouroboros.irm.enroll_ipcp` raises.
@@ -229,18 +255,22 @@ def enroll_ipcp(
     """
     with _present(name, ipcp_type):
         pid = find_ipcp(name).pid
-        irm.enroll_ipcp(pid, dst)
-        learnt = find_ipcp(name).layer
+        irm.enroll_ipcp(pid, dst, connect=False)
+        ipcp = find_ipcp(name)
+        learnt = ipcp.layer
         if layer not in (None, learnt):
             raise IpcpEnrollError(
                 f"{dst!r} is a member of layer {learnt!r}, not of {layer!r}: IPC process {name!r} is now"
             )
         if autobind:
-            _bind_own_names(pid, name, learnt)
+            _be_known(pid, name, learnt)
+    if connect and ipcp.type is IpcpType.UNICAST and backend.native() is None:
+        # One that has enrolled stays a member if this fails.
+        connect_ipcp(name, dst)
 
 
 def connect_ipcp(name: str, dst: str, comp: str = "*", qos: QoSSpec | None = None) -> None:
-    """Connect an IPC process to a neighbour in its layer. Not built yet.
+    """Connect an IPC process to a neighbour in its layer, for good: a connection that is lost is made again.
 
     `dst`: name of the neighbour. `comp`: what is connected, "mgmt" (management), "dt" (data transfer) or "*" for what the
     type has: both for unicast, "dt" for broadcast. `qos`: of the data transfer flow, None for raw.
@@ -258,7 +288,7 @@ def connect_ipcp(name: str, dst: str, comp: str = "*", qos: QoSSpec | None = Non
 
 
 def disconnect_ipcp(name: str, dst: str, comp: str = "*") -> None:
-    """Undo `connect_ipcp`; raises as it does. Not built yet.
+    """Undo `connect_ipcp`; raises as it does.
 
     Example::
 
@@ -285,7 +315,8 @@ def create_name(name: str, pol_lb: LoadBalancePolicy | int | None = None, info: 
         create_name("clock", LoadBalancePolicy.SPILL)
     """
     if info is None:
-        info = NameInfo(name, LoadBalancePolicy.ROUND_ROBIN if pol_lb is None else LoadBalancePolicy(pol_lb))
+        policy = LoadBalancePolicy.ROUND_ROBIN if pol_lb is None else as_choice(LoadBalancePolicy, pol_lb, "pol_lb")
+        info = NameInfo(name, policy)
     irm.create_name(info)
 
 
@@ -296,6 +327,8 @@ def list_names(name: str | None = None) -> list[NameInfo]:
 
         servers = [pid for info in list_names("clock") for pid in info.processes]
     """
+    if name is not None:
+        name = as_text(name, "the name")
     return [info for info in irm.list_names() if name in (None, info.name)]
 
 
@@ -320,7 +353,7 @@ def reg_name(
 
         reg_name("clock", layers=["lab", "campus"])
     """
-    pids = _places("reg_name", _all_of(ipcp, ipcps), _all_of(layer, layers))
+    pids = _places("reg_name", _all_of("ipcp", ipcp, ipcps), _all_of("layer", layer, layers))
     create_name(name, pol_lb)
     for pid in pids:
         irm.reg_name(name, pid)
@@ -339,7 +372,7 @@ def unreg_name(
 
         unreg_name("clock", ipcp="lab0")
     """
-    for pid in _places("unreg_name", _all_of(ipcp, ipcps), _all_of(layer, layers)):
+    for pid in _places("unreg_name", _all_of("ipcp", ipcp, ipcps), _all_of("layer", layer, layers)):
         irm.unreg_name(name, pid)
 
 
@@ -395,9 +428,16 @@ def _present(name: str, ipcp_type: IpcpType | None) -> Iterator[None]:
         raise
 
 
-def _bind_own_names(pid: int, name: str, layer: str) -> None:
+def _be_known(pid: int, name: str, layer: str) -> None:
+    """Bind a member to its own name and that of its layer. Members of unicast layers are found by them in other layers."""
+    ipcps = {ipcp.pid: ipcp for ipcp in irm.list_ipcps()}
+    lower = [each.pid for each in ipcps.values() if each.layer not in ("", layer) and each.state == "operational"]
     for each in dict.fromkeys((name, layer)):
         irm.bind_process(pid, each)
+        if ipcps[pid].type is IpcpType.UNICAST and backend.native() is None:
+            for below in lower:
+                if ipcps[below].type is not IpcpType.BROADCAST:
+                    irm.reg_name(each, below)
 
 
 def _components(comp: str, ipcp_type: IpcpType) -> Sequence[str]:
@@ -408,8 +448,9 @@ def _components(comp: str, ipcp_type: IpcpType) -> Sequence[str]:
     return ["dt"] if ipcp_type is IpcpType.BROADCAST else ["mgmt", "dt"]
 
 
-def _all_of(one: str | None, many: Iterable[str] | None) -> list[str]:
-    return [*([] if one is None else [one]), *(many or ())]
+def _all_of(what: str, one: str | None, many: Iterable[str] | None) -> list[str]:
+    singles = [] if one is None else [as_text(one, what)]
+    return singles + as_texts(many, f"{what}s", f"{what}={shown(many)}")
 
 
 def _places(call: str, ipcps: list[str], layers: list[str]) -> list[int]:

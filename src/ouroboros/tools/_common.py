@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -23,18 +23,35 @@ from ouroboros.errors import (
     OuroborosError,
     ProtocolError,
 )
+from ouroboros.tools._output import say
 
 #: For `click.command`: every tool answers to -h as well.
 CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+
+class Tool(click.Command):
+    """A command all of whose words belong to options. `instead`: what to say for a bare word, such as `oping kv`."""
+
+    def __init__(self, *args: Any, instead: str, **kwargs: Any) -> None:  # noqa: ANN401 - what click gives
+        super().__init__(*args, **kwargs)
+        self._instead = instead
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.allow_extra_args = True
+        rest = super().parse_args(ctx, args)
+        if rest and not ctx.resilient_parsing:
+            ctx.fail(f"{rest[0]!r} belongs to no option: {self._instead.format(rest[0])}")
+        return rest
+
 
 _TIME_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _RATE_UNITS = {"k": 1e3, "M": 1e6, "G": 1e9}
 
 
-def fail(text: str) -> NoReturn:
-    """Say what happened and end with exit code 1."""
-    click.echo(text, err=True)
-    sys.exit(1)
+def fail(text: str, status: int = 1) -> NoReturn:
+    """Say what happened and exit with that status."""
+    say(text, err=True)
+    sys.exit(status)
 
 
 # --- texts in packets
@@ -84,6 +101,23 @@ class Quantity(click.ParamType[float]):
             return self._parse(value) if isinstance(value, str) else value
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+# --- figures
+
+
+def megabits(count: int, seconds: float) -> float:
+    """Millions of bits per second, for that many bytes."""
+    return count * 8 / seconds / 1e6 if seconds > 0 else 0.0
+
+
+def received_line(fd: int, packets: int, count: int, seconds: float) -> str:
+    """What came over a flow in that time; `count` is in bytes."""
+    rate = packets / seconds if seconds > 0 else 0.0
+    return (
+        f"Flow {fd:4d}: {packets:9d} packets ({count:12d} bytes) in {int(seconds * 1000):9d} ms => "
+        f"{rate:9.4f} pps, {megabits(count, seconds):9.4f} Mbps"
+    )
 
 
 # --- pace
@@ -158,8 +192,14 @@ class FlowServer:
         self._running[flow] = thread
         if thread is None:
             self._run(flow)
-        else:
+            return
+        try:
             thread.start()
+        except RuntimeError as error:
+            # The limit of processes; the other flows go on.
+            del self._running[flow]
+            flow.dealloc()
+            say(f"Flow {flow.flow_id} is let go: {error}.")
 
     def _run(self, flow: Flow) -> None:
         fd = flow.flow_id
@@ -167,11 +207,11 @@ class FlowServer:
             with flow:
                 self._serve(flow, fd)
         except FlowTimeoutException:
-            click.echo(f"Flow {fd} timed out.")
+            say(f"Flow {fd} timed out.")
         except FlowNotAllocatedException:
             pass  # _end() deallocated it: the server stops
         except (FlowException, ProtocolError) as error:
-            click.echo(f"Flow {fd} ended{reason(error)}.")
+            say(f"Flow {fd} ended{reason(error)}.")
         finally:
             self._running.pop(flow, None)
 

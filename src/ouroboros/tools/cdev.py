@@ -11,6 +11,8 @@ from pathlib import Path
 import click
 
 import ouroboros
+from ouroboros.runtime.children import PYTHONPATH_BEFORE
+from ouroboros.tools._output import say
 
 #: The version of the C interface, and that of the files that programs ask for.
 _VERSION = "0.23.0"
@@ -36,8 +38,9 @@ Cflags: -I${{includedir}}
 _STARTER = """\
 #!/bin/sh
 # Starts the node of PyOuroboros for a C program that finds none.
+{before}=$PYTHONPATH
 PYTHONPATH={package}${{PYTHONPATH:+:$PYTHONPATH}}
-export PYTHONPATH
+export PYTHONPATH {before}
 exec {python} -m ouroboros.tools.irmd "$@"
 """
 
@@ -74,14 +77,21 @@ def cdev(*, prefix: Path, force: bool) -> None:
             text = _PC.format(prefix=prefix, name=name, description=description, version=_VERSION)
             _write(libraries / "pkgconfig" / f"ouroboros-{name}.pc", text)
         _write(
-            starter, _STARTER.format(package=shlex.quote(str(_SOURCE.parents[1])), python=shlex.quote(sys.executable))
+            starter,
+            _STARTER.format(
+                package=shlex.quote(str(_SOURCE.parents[1])),
+                python=shlex.quote(sys.executable),
+                before=PYTHONPATH_BEFORE,
+            ),
         )
         starter.chmod(0o755)
     except OSError as error:
-        raise click.ClickException(f"cannot install into {prefix}: {error}") from error
-    click.echo(f"installed into {prefix}\n")
-    click.echo(f"build:  PKG_CONFIG_PATH={libraries}/pkgconfig pkg-config --cflags --libs ouroboros-dev")
-    click.echo(f"run:    LD_LIBRARY_PATH={libraries}")
+        raise click.ClickException(
+            f"cannot install into {prefix}: {error.filename}: {error.strerror}; choose another --prefix"
+        ) from error
+    say(f"installed into {prefix}\n")
+    say(f"build:  PKG_CONFIG_PATH={libraries}/pkgconfig pkg-config --cflags --libs ouroboros-dev")
+    say(f"run:    LD_LIBRARY_PATH={libraries}")
 
 
 def _library(name: str) -> Path:

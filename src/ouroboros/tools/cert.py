@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 import click
 
 from ouroboros.runtime.paths import security_dir
+from ouroboros.runtime.security import SecurityDirectory
 from ouroboros.tools._common import fail
+from ouroboros.tools._output import say
 
 if TYPE_CHECKING:
-    from ouroboros.control.oap.issuing import Issued
+    from ouroboros.oap.issuing import Issued
 
 #: The key is not below cacert: what is there goes to every host.
 AUTHORITY_KEY = Path("authority/key.pem")
@@ -44,13 +46,11 @@ def cert(ctx: click.Context, *, directory: Path | None) -> None:
 @click.pass_obj
 def authority(directory: Path, *, name: str, days: int) -> None:
     """Make an authority. Copy its certificate, not its key, to every host that is to trust it."""
-    from ouroboros.control.oap.issuing import make_authority
+    from ouroboros.oap.issuing import make_authority
 
     made = _make(lambda: make_authority(name, random=random.SystemRandom(), wall=time.time_ns(), days=days))
     _write(directory / AUTHORITY_CERTIFICATE, directory / AUTHORITY_KEY, made)
-    click.echo(
-        f"Wrote {directory / AUTHORITY_CERTIFICATE} for every host, and {directory / AUTHORITY_KEY} to be kept here."
-    )
+    say(f"Wrote {directory / AUTHORITY_CERTIFICATE} for every host, and {directory / AUTHORITY_KEY} to be kept here.")
 
 
 _OUTPUT = click.option(
@@ -83,17 +83,18 @@ def client(directory: Path, *, name: str, service: str, output: Path | None, day
 
 
 def _issue(directory: Path, output: Path | None, place: Path, name: str, days: int, service: str | None = None) -> None:
-    from ouroboros.control.oap.issuing import Issued, check_name, make_certificate
+    from ouroboros.oap.issuing import Issued, check_name, make_certificate
 
     target = output if output is not None else directory
-    root = directory / AUTHORITY_CERTIFICATE
+    files = SecurityDirectory(directory)
     try:
-        issuer = Issued(root.read_bytes(), (directory / AUTHORITY_KEY).read_bytes())
+        certificate, key = files.read(str(AUTHORITY_CERTIFICATE)), files.read(str(AUTHORITY_KEY))
     except OSError as error:
-        fail(
-            f"There is no authority in {directory} ({error.filename}: {error.strerror}): "
-            "make one with ouroboros cert authority"
-        )
+        fail(f"The authority in {directory} cannot be used: {error.filename}: {error.strerror}")
+    if certificate is None or key is None:
+        missing = AUTHORITY_CERTIFICATE if certificate is None else AUTHORITY_KEY
+        fail(f"There is no authority in {directory} (no {missing}): make one with ouroboros cert authority")
+    issuer = Issued(certificate, key)
 
     def make() -> Issued:
         # It becomes the name of a directory.
@@ -104,7 +105,7 @@ def _issue(directory: Path, output: Path | None, place: Path, name: str, days: i
     _write(target / place / "crt.pem", target / place / "key.pem", made)
     if target != directory and not (target / AUTHORITY_CERTIFICATE).exists():
         _create(target / AUTHORITY_CERTIFICATE, issuer.certificate, 0o644)
-    click.echo(f"Wrote the certificate and the key of {name} into {target / place}.")
+    say(f"Wrote the certificate and the key of {name} into {target / place}.")
 
 
 def _make(make: Callable[[], Issued]) -> Issued:

@@ -1,4 +1,4 @@
-"""`ouroboros info`: which stack programs use here, our node or an installed C Ouroboros, and why."""
+"""`ouroboros info`: which stack programs use here, our node or an installed C prototype, and why."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import json
 import click
 
 from ouroboros import backend
+from ouroboros.errors import NodeError
 from ouroboros.tools._common import fail
+from ouroboros.tools._output import say
 
 _TITLES = {"node": "our node", "native": "the C Ouroboros"}
 
@@ -21,18 +23,27 @@ def info(as_json: bool) -> None:
     """
     try:
         found = backend.info()
-    except ValueError as error:
+    except NodeError as error:
         fail(str(error))
     if as_json:
-        click.echo(json.dumps(found._asdict()))
+        say(json.dumps(found._asdict()))
     else:
         version = f" {found.version}" if found.version else ""
-        click.echo(f"{_TITLES[found.backend]}{version}: {found.reason}.")
-        click.echo(f"{'Library' if found.backend == 'native' else 'Runtime directory'}: {found.place or 'none'}")
+        say(f"{_TITLES[found.backend]}{version}: {found.reason}.")
+        say(f"{'Library' if found.backend == 'native' else 'Runtime directory'}: {found.place or 'none'}")
         if found.problem:
-            click.echo(f"It cannot be used: {found.problem}.")
+            say(f"It cannot be used: {found.problem}.")
         elif not found.running:
-            click.echo("It does not run; the first program that needs it starts it.")
+            say("It does not run; the first program that needs it starts it.")
+        if found.killed:
+            say(
+                f"The node that ran there, process {found.killed}, was killed or crashed: `irm ipcp list` and"
+                " `irm flow list` show its last figures."
+            )
+        for share in found.shares:
+            refused = f", refused {share['refused']} times" if share["refused"] else ""
+            if share["held"]:
+                say(f"User {share['user']}: {share['held']} of {share['limit']} {share['kind']}{refused}.")
     if found.problem:
         raise SystemExit(1)
 

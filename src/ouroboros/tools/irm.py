@@ -6,23 +6,61 @@ The exit code is 0 when all was done, 1 when not, 2 for wrong usage.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ouroboros import __version__, cli, irm
-from ouroboros.errors import IrmError, OuroborosError
+from ouroboros import __version__, backend, cli, irm
+from ouroboros.errors import IrmError, NodeError, OuroborosError
 from ouroboros.qos import NAMED_SPECS
+from ouroboros.runtime.client import client
+from ouroboros.tools._output import run as run_tool
+from ouroboros.tools._output import say
 from ouroboros.tools.irm_grammar import Command, Help, UsageError, parse
-from ouroboros.tools.irm_help import completion_script, help_text
-from ouroboros.tools.irm_listing import flow_table, ipcp_table, json_text, name_table
+from ouroboros.tools.irm_help import LIVE, completion_script, help_text
+from ouroboros.tools.irm_listing import flow_table, ipcp_table, json_text, layer_text, name_table
 from ouroboros.tools.irm_settings import settings
+
+#: Seconds that a shell waits for the words that complete a line.
+COMPLETION_TIME = 1.0
+#: Seconds that a node may take to appear, so that `irmd &` and `irm` can stand in one script.
+HOPE = 2.0
 
 
 def run(command: Command) -> None:
     """Carry the command out on the running node; raise `OuroborosError` when something asked for was not done."""
-    _RUN[command.verb.object, command.verb.name](command)
+    verb = command.verb.object, command.verb.name
+    try:
+        _RUN[verb](command)
+    except NodeError as error:
+        if verb not in _LEFT or (left := _left_figures()) is None:
+            raise
+        kept = backend.count_killed.set(True)
+        try:
+            _RUN[verb](command)
+        finally:
+            backend.count_killed.reset(kept)
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(left.updated))
+        raise NodeError(
+            f"{error}. These are the last figures of process {left.pid}, which was killed or crashed after {when}"
+        ) from error
+
+
+#: What is shown of a node that was killed, too.
+_LEFT = {("ipcp", "list"), ("flow", "list")}
+
+
+def _left_figures() -> irm.NodeFigures | None:
+    try:
+        figures = irm.last_figures()
+    except NodeError:
+        return None
+    return None if figures.running else figures
 
 
 def _ipcp_create(command: Command) -> None:
@@ -76,7 +114,8 @@ def _ipcp_enroll(command: Command) -> None:
     ipcp_type = _type(command.get("type")) if command.has("type") else None
     if ipcp_type is None and not cli.list_ipcps(name=name):
         ipcp_type = irm.IpcpType.UNICAST
-    cli.enroll_ipcp(name, dst, command.has("autobind"), ipcp_type=ipcp_type, layer=layer)
+    connect = command.get("connect") != "no"
+    cli.enroll_ipcp(name, dst, command.has("autobind"), ipcp_type=ipcp_type, layer=layer, connect=connect)
 
 
 def _ipcp_connect(command: Command) -> None:
@@ -94,6 +133,14 @@ def _ipcp_list(command: Command) -> None:
     _print_list(command, ipcps, ipcp_table, "IPCPs", filtered=bool(command.values))
 
 
+def _layer_show(command: Command) -> None:
+    ipcps = [ipcp for ipcp in cli.list_ipcps(layer=command.operand or None) if ipcp.layer]
+    if not ipcps:
+        what = f"is in no layer {command.operand!r}" if command.operand else "is in no layer"
+        raise IrmError(f"this node {what}: 'irm ipcp list' shows what there is")
+    say(json_text(ipcps) if command.json else "\n\n".join(map(layer_text, ipcps)) + "\n")
+
+
 def _name_create(command: Command) -> None:
     policies = {policy.word: policy for policy in irm.LoadBalancePolicy}
     server, client = (
@@ -107,8 +154,7 @@ def _name_destroy(command: Command) -> None:
 
 
 def _name_register(command: Command) -> None:
-    # The C prototype's command gives new names this policy, its library the other one.
-    cli.reg_name(command.operand, **_places(command), pol_lb=irm.LoadBalancePolicy.SPILL)
+    cli.reg_name(command.operand, **_places(command))
 
 
 def _name_unregister(command: Command) -> None:
@@ -163,7 +209,7 @@ def _process(command: Command) -> int:
 
 
 def _completion(command: Command) -> None:
-    print(completion_script(command.verb.name), end="")
+    say(completion_script(command.verb.name).removesuffix("\n"))
 
 
 def _type(word: str) -> irm.IpcpType:
@@ -176,13 +222,36 @@ def _print_list(
     if not entries and filtered:
         raise IrmError(f"none of the {what} match: 'irm {command.verb.object} list' shows all")
     if command.json:
-        print(json_text(entries))
+        say(json_text(entries))
     else:
-        print(show(entries) if entries else f"No {what} in system.", end="\n\n")
+        say((show(entries) if entries else f"No {what} in system.") + "\n")
+
+
+def _complete(kind: str) -> int:
+    """Print what the running node has of a kind, for completion: nothing when there is no node or it takes its time.
+
+    A name that a shell would have to quote is left out: anybody may have chosen it.
+    """
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+    signal.setitimer(signal.ITIMER_REAL, COMPLETION_TIME)
+    with contextlib.suppress(OuroborosError), irm.running_node_only():
+        for word in sorted(set(_LIVE[kind]())):
+            if re.fullmatch(r"[\w.@][\w.@%+:/-]*", word):
+                say(word)
+    return 0
+
+
+#: What the node has, by the kinds of `irm_help.LIVE`.
+_LIVE: dict[str, Callable[[], list[str]]] = {
+    "names": lambda: [info.name for info in cli.list_names()],
+    "ipcps": lambda: [ipcp.name for ipcp in cli.list_ipcps()],
+    "layers": lambda: [ipcp.layer for ipcp in cli.list_ipcps()],
+    "pids": lambda: [str(pid) for flow in irm.list_flows() for pid in flow.pids if pid],
+}
 
 
 def _note(text: str) -> None:
-    print(f"irm: {text}", file=sys.stderr)
+    say(f"irm: {text}", err=True)
 
 
 _RUN: dict[tuple[str, str], Callable[[Command], None]] = {
@@ -195,6 +264,7 @@ _RUN: dict[tuple[str, str], Callable[[Command], None]] = {
     ("ipcp", "connect"): _ipcp_connect,
     ("ipcp", "disconnect"): _ipcp_disconnect,
     ("ipcp", "list"): _ipcp_list,
+    ("layer", "show"): _layer_show,
     ("bind", "program"): _bind_program,
     ("bind", "process"): _bind_process,
     ("bind", "ipcp"): _bind_ipcp,
@@ -215,33 +285,29 @@ _RUN: dict[tuple[str, str], Callable[[Command], None]] = {
 
 def irm_main(words: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
+    if len(words) == 2 and words[0] == "--complete" and words[1] in LIVE:
+        return _complete(words[1])
     try:
         command = parse(words)
         if isinstance(command, Help):
-            print(f"irm {__version__}" if command.version else help_text(command.words))
+            say(f"irm {__version__}" if command.version else help_text(command.words))
             return 0
         with irm.running_node_only():
             run(command)
     except UsageError as error:
         hint = " ".join(["irm", *error.help_for, "--help"])
-        print(f"irm: {error}\nTry '{hint}'.", file=sys.stderr)
+        say(f"irm: {error}\nTry '{hint}'.", err=True)
         return 2
     except (OuroborosError, ValueError) as error:  # ValueError: a path that is too long
-        print(f"irm: {error}", file=sys.stderr)
+        say(f"irm: {error}", err=True)
         return 1
     return 0
 
 
 def main() -> None:
     """Entry point of the `irm` command."""
-    try:
-        code = irm_main(sys.argv[1:])
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Who reads the output has seen enough, as `head` has. The interpreter must not try again at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
-    sys.exit(code)
+    client.hope = HOPE
+    run_tool(lambda: irm_main(sys.argv[1:]))
 
 
 if __name__ == "__main__":

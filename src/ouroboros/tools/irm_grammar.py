@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ouroboros.tools.irm_table import VERBS, Key, Verb
+from ouroboros.tools.irm_table import OBJECTS, VERBS, Key, Verb
 
 
 class UsageError(Exception):
@@ -57,6 +57,8 @@ def parse(words: Sequence[str]) -> Command | Help:
     rest = [word for word in before if word not in options]
     if "--help" in options or "-h" in options:
         return Help(tuple(rest))
+    if (about := _help_words(rest)) is not None:
+        return Help(tuple(about))
     if "--version" in options:
         return Help(version=True)
     for option in options:
@@ -66,7 +68,7 @@ def parse(words: Sequence[str]) -> Command | Help:
     operand, rest = _parse_operand(verb, rest)
     if args is not None and not verb.takes_args:
         raise UsageError(f"'{verb.object} {verb.name}' takes no arguments after --", verb.object, verb.name)
-    if options and verb.name != "list":
+    if options and not verb.shows:
         raise UsageError("--json goes with the lists only", verb.object, verb.name)
     return Command(verb, operand, _parse_keys(verb, rest), args, json=bool(options))
 
@@ -86,14 +88,26 @@ def _split_args(words: Sequence[str]) -> tuple[list[str], list[str] | None]:
     return list(words[:cut]), list(words[cut + 1 :])
 
 
+def _help_words(words: Sequence[str]) -> Sequence[str] | None:
+    """The words that `help` is asked about: it stands in the place of an object or of a verb."""
+    if not words:
+        return None
+    object_ = _match(words[0], [*OBJECTS, "help"])
+    if object_ == "help":
+        return words[1:]
+    verbs = [verb.name for verb in VERBS if verb.object == object_]
+    if verbs and len(words) > 1 and _match(words[1], [*verbs, "help"]) == "help":
+        return words[:1]
+    return None
+
+
 def parse_object(words: Sequence[str]) -> str:
     """The object that the first word means."""
-    objects = dict.fromkeys(verb.object for verb in VERBS)
     if not words:
-        raise UsageError(f"nothing asked for: begin with {either(objects)}")
-    object_ = _match(words[0], objects)
+        raise UsageError(f"nothing asked for: begin with {either(OBJECTS)}")
+    object_ = _match(words[0], OBJECTS)
     if object_ is None:
-        raise UsageError(f"no such object: {words[0]} (known: {', '.join(objects)})")
+        raise UsageError(f"no such object: {words[0]} (known: {', '.join(OBJECTS)})")
     return object_
 
 
@@ -146,12 +160,24 @@ def _parse_value(verb: Verb, key: Key, word: str | None) -> str:
         if value is None:
             raise UsageError(f"key '{key.name}' cannot be {word}: say {either(key.words)}", *here)
         return value
-    if key.setting is not None:
+    if key.settings:
         try:
-            key.setting.check(word)
+            key.check(word)
         except ValueError as error:
             raise UsageError(f"key '{key.name}' {error}", *here) from None
     return word
+
+
+def type_in(verb: Verb, words: Sequence[str]) -> str | None:
+    """The type of IPC process that is given among the words after a verb, which need not be complete."""
+    keys = {key.name: key for key in verb.keys}
+    rest = iter(words)
+    for word in rest:
+        name = _match(word, keys)
+        value = next(rest, None) if name is not None and keys[name].value else None
+        if name == "type" and value is not None:
+            return _parse_value(verb, keys[name], value)
+    return None
 
 
 def _match(word: str, known: Iterable[str]) -> str | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ouroboros.tools.irm_grammar import either, parse_object, parse_verb
-from ouroboros.tools.irm_table import VERBS, Key, Verb
+from ouroboros.settings import TYPES
+from ouroboros.tools.irm_grammar import either, parse_object, parse_verb, type_in
+from ouroboros.tools.irm_table import OBJECTS, VERBS, Key, Verb, setting_keys
 
 # --- help
 
@@ -13,10 +14,10 @@ from ouroboros.tools.irm_table import VERBS, Key, Verb
 def usage(verb: Verb) -> str:
     """The verb with its operand and keys, on one line."""
     parts = ["irm", verb.object, verb.name, verb.operand]
-    parts += [_key_usage(key) for key in verb.keys if key.setting is None]
-    parts += ["[SETTING VALUE]..."] if any(key.setting for key in verb.keys) else []
+    parts += [_key_usage(key) for key in verb.keys if not key.special]
+    parts += ["[SETTING VALUE]..."] if any(key.special for key in verb.keys) else []
     parts += ["[-- ARGUMENTS...]"] if verb.takes_args else []
-    parts += ["[--json]"] if verb.name == "list" else []
+    parts += ["[--json]"] if verb.shows else []
     return " ".join(part for part in parts if part)
 
 
@@ -32,38 +33,58 @@ def help_text(words: Sequence[str]) -> str:
     if len(words) == 1:
         object_ = parse_object(words)
         return "\n".join(_usage_lines(verb for verb in VERBS if verb.object == object_))
-    verb, _ = parse_verb(words)
-    plain = [key for key in verb.keys if key.setting is None]
-    settings = [key for key in verb.keys if key.setting is not None]
+    verb, rest = parse_verb(words)
+    type = type_in(verb, rest) if any(key.settings for key in verb.keys) else None
+    if type is not None:
+        return type_help(verb, type)
+    plain = [key for key in verb.keys if not key.special]
+    settings = [key for key in verb.keys if key.special]
     return "\n".join([*_usage_lines([verb]), *_key_lines("Keys", plain), *_key_lines("Settings", settings)])
+
+
+def type_help(verb: Verb, type: str) -> str:
+    """Help for a verb with what one type has of its keys."""
+    plain = [key for key in verb.keys if not key.settings]
+    settings = [key for key in setting_keys({type: TYPES[type]}) if not key.settings[type].quiet]
+    lines = _key_lines(f"Settings of type {type}", settings, types=False) or ["", f"Type {type} has no settings."]
+    return "\n".join([*_usage_lines([verb]), *_key_lines("Keys", plain), *lines])
 
 
 def _usage_lines(verbs: Iterable[Verb]) -> list[str]:
     return [f"{usage(verb)}\n    {verb.help}" for verb in verbs]
 
 
-def _key_lines(title: str, keys: Sequence[Key]) -> list[str]:
+def _key_lines(title: str, keys: Sequence[Key], *, types: bool = True) -> list[str]:
     if not keys:
         return []
     heads = [f"{key.name} {key.value}".strip() for key in keys]
     width = max(map(len, heads)) + 2
-    return ["", f"{title}:", *(f"    {head:{width}}{_key_help(key)}" for head, key in zip(heads, keys, strict=True))]
+    return [
+        "",
+        f"{title}:",
+        *(f"    {head:{width}}{_key_help(key, types=types)}" for head, key in zip(heads, keys, strict=True)),
+    ]
 
 
-def _key_help(key: Key) -> str:
-    for_types = f", for {either(each.word for each in key.setting.kinds)}" if key.setting is not None else ""
+def _key_help(key: Key, *, types: bool) -> str:
+    for_types = f", for {either(key.settings)}" if types and key.special else ""
     return f"{key.help}{for_types}" + (f": {either(key.words)}" if key.words else "")
 
 
 _HELP_NOTES = """\
 Keys go in any order; objects, verbs and keys can be cut short: irm i l is irm ipcp list.
---json prints a list with all its fields. --version prints the version. irm <object> [<verb>] --help says more."""
+--json prints a list with all its fields. --version prints the version. irm <object> [<verb>] --help says more,
+and irm ipcp bootstrap type TYPE --help which settings a type has."""
 
 
 # --- completion
 
-#: In place of words: the names of files are what fits.
+#: In place of words: the names of files are what fits, or what the running node has of a kind.
 FILES = "<files>"
+LIVE = {kind: f"<{kind}>" for kind in ("names", "ipcps", "layers", "pids")}
+
+#: What fits an operand that has to be there already.
+_OPERANDS = {"<program>": FILES, "<pid>": LIVE["pids"], "<ipcp>": LIVE["ipcps"], "<name>": LIVE["names"]}
 
 
 def completions() -> dict[str, list[str]]:
@@ -71,18 +92,23 @@ def completions() -> dict[str, list[str]]:
 
     `*` in place of that word stands for any that is not listed.
     """
-    objects = list(dict.fromkeys(verb.object for verb in VERBS))
-    rows = {"": [*objects, "--help", "--version"]}
-    rows |= {each: [verb.name for verb in VERBS if verb.object == each] for each in objects}
+    rows = {"": [*OBJECTS, "--help", "--version"]}
+    rows |= {each: [verb.name for verb in VERBS if verb.object == each] for each in OBJECTS}
     for verb in VERBS:
         start = f"{verb.object} {verb.name}"
         if verb.operand.startswith("<"):
-            rows[f"{start} {verb.name}"] = [FILES] if verb.operand == "<program>" else []
+            rows[f"{start} {verb.name}"] = [] if start == "name create" else [_OPERANDS[verb.operand]]
         for key in verb.keys:
             if key.value:
-                rows[f"{start} {key.name}"] = [FILES] if key.value == "PATH" else list(key.words)
-        rows[f"{start} *"] = [*(key.name for key in verb.keys), "--json" if verb.name == "list" else "--help"]
+                rows[f"{start} {key.name}"] = _values(key)
+        rows[f"{start} *"] = [*(key.name for key in verb.keys), "--json" if verb.shows else "--help"]
     return rows
+
+
+def _values(key: Key) -> list[str]:
+    if key.value == "PATH":
+        return [FILES]
+    return [LIVE[key.live]] if key.live else list(key.words)
 
 
 def completion_script(shell: str) -> str:
@@ -123,6 +149,9 @@ _irm() {
     if [[ $next == "<files>" ]]; then
         compopt -o filenames 2>/dev/null
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
+    elif [[ $next == "<"* ]]; then
+        next=$(irm --complete "${next//[<>]/}" 2>/dev/null)
+        mapfile -t COMPREPLY < <(compgen -W "$next" -- "$word")
     else
         mapfile -t COMPREPLY < <(compgen -W "$next" -- "$word")
     fi
@@ -151,6 +180,7 @@ _irm() {
     if [[ $next == "<files>" ]]; then
         _files
     else
+        [[ $next == "<"* ]] && next=$(irm --complete "${next//[<>]/}" 2>/dev/null)
         compadd -- ${=next}
     fi
 }
@@ -177,6 +207,8 @@ function __irm
     set -l next (__irm_next "$state")
     if test "$next" = "<files>"
         __fish_complete_path (commandline -ct)
+    else if string match -q "<*" -- $next
+        irm --complete (string trim -c "<>" -- $next) 2>/dev/null
     else
         string split -n " " -- $next
     end

@@ -7,7 +7,7 @@ from enum import IntEnum
 
 import msgspec
 
-from ouroboros.irm import FlowInfo, IpcpInfo, NameInfo
+from ouroboros.irm import FlowInfo, IpcpInfo, IpcpType, NameInfo
 from ouroboros.qos import QoSSpec
 
 
@@ -24,8 +24,14 @@ def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def ipcp_table(ipcps: Sequence[IpcpInfo]) -> str:
-    rows = [(str(ipcp.pid), ipcp.name, ipcp.type.word, ipcp.layer or "Not enrolled.") for ipcp in ipcps]
+    rows = [(str(ipcp.pid), ipcp.name, ipcp.type.word, _layer(ipcp)) for ipcp in ipcps]
     return table([("pid", 7), ("name", 20), ("type", 10), ("layer", 20)], rows)
+
+
+def _layer(ipcp: IpcpInfo) -> str:
+    if ipcp.state == "failed":
+        return f"{ipcp.layer} failed: {ipcp.reason}"
+    return ipcp.layer or "Not enrolled."
 
 
 def name_table(names: Sequence[NameInfo]) -> str:
@@ -43,6 +49,26 @@ def _end(flow: FlowInfo, pid: int) -> str:
     return str(pid) if pid else flow.address or "node"
 
 
+def layer_text(ipcp: IpcpInfo) -> str:
+    """A member of a layer, with what it knows of the others."""
+    lines = [f"{ipcp.name} is member {ipcp.address or ipcp.pid} of {ipcp.type.word} layer {ipcp.layer} ({ipcp.state})"]
+    if ipcp.connections:
+        columns = [("neighbour", 20), ("address", 11), ("component", 13), ("node", 9), ("state", 7), ("age", 8)]
+        rows = [
+            (each.name, each.address, each.component, each.peer, each.state, f"{each.age:.0f} s")
+            for each in ipcp.connections
+        ]
+        lines += ["Connections:", table(columns, rows)]
+    if ipcp.routes:
+        columns = [("member", 11), ("node", 9), ("hops", 4), ("by way of", 11)]
+        ways = [(each.address, each.peer, str(each.hops), " ".join(each.via)) for each in ipcp.routes]
+        lines += ["Members that can be reached:", table(columns, ways)]
+    elif ipcp.type is IpcpType.UNICAST:
+        lines.append("No other member can be reached.")
+    lines.append(f"Names of this node: {', '.join(ipcp.registered) or 'none'}; kept for the layer: {ipcp.kept}")
+    return "\n".join(lines)
+
+
 def qos_words(qos: QoSSpec) -> str:
     """What the spec asks for beyond the defaults, or `raw` when that is nothing."""
     plain = QoSSpec()
@@ -58,6 +84,8 @@ def json_text(entries: Sequence[msgspec.Struct]) -> str:
 def _plain(value: object) -> object:
     if isinstance(value, msgspec.Struct):
         return {name: _plain(item) for name, item in msgspec.structs.asdict(value).items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
     if isinstance(value, IntEnum):
         return getattr(value, "word", value.name)
     return value

@@ -2,65 +2,19 @@
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from ouroboros.irm import (
-    AddressAuthPolicy,
-    CongestionAvoidPolicy,
-    DhtConfig,
-    DirConfig,
-    DirectoryHashAlgo,
-    DirectoryPolicy,
-    DtConfig,
-    EthConfig,
-    IpcpType,
-    LinkStateConfig,
-    LinkStatePolicy,
-    LoadBalancePolicy,
-    Udp4Config,
-    Udp6Config,
-    UnicastConfig,
-)
+from ouroboros._checks import Setting, described
+from ouroboros.irm import LoadBalancePolicy
 from ouroboros.qos import NAMED_SPECS
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a key of `ipcp bootstrap` sets: a field of a class of settings, which also knows the range of its values.
-
-    `kinds`: the class for each type of IPC process that has the setting. `read`: makes the value of a word. `many`: the
-    field holds the values of all words.
-    """
-
-    kinds: Mapping[IpcpType, type[Any]]
-    field: str
-    read: Callable[[str], Any]
-    many: bool = False
-
-    def value(self, words: Sequence[str], ipcp_type: IpcpType) -> Any:  # noqa: ANN401
-        """The value for that type; raises `ValueError` with a text that begins after the name of the key."""
-        value = tuple(map(self.read, words)) if self.many else self.read(words[0])
-        return self.kinds[ipcp_type].checks[self.field](value)
-
-    def check(self, word: str) -> None:
-        """Raise `ValueError` when the word is no value for any type."""
-        problem = None
-        for ipcp_type in self.kinds:
-            try:
-                self.value([word], ipcp_type)
-                return
-            except ValueError as error:
-                problem = error
-        if problem is not None:
-            raise problem
+from ouroboros.settings import TYPES, TypeSettings
 
 
 @dataclass(frozen=True)
 class Key:
-    """A key of a verb. Without `value` it is a flag; with `words`, the value is one of them or a prefix of one."""
+    """A key of a verb. Without `value` it is a flag; with `words`, the value is one of them or a prefix of one. `live`: what
+    of the running node fits, for completion: one of `irm_help.LIVE`. `settings`: what it sets, by type of IPC process."""
 
     name: str
     value: str = ""
@@ -68,7 +22,25 @@ class Key:
     required: bool = False
     many: bool = False
     words: tuple[str, ...] = ()
-    setting: Setting | None = None
+    settings: dict[str, Setting] = field(default_factory=dict)
+    live: str = ""
+
+    @property
+    def special(self) -> bool:
+        """Only some types have that setting."""
+        return 0 < len(self.settings) < len(TYPES)
+
+    def check(self, word: str) -> None:
+        """Raise `ValueError` when the word is no value for any type."""
+        problem = None
+        for setting in self.settings.values():
+            try:
+                setting.value([word])
+                return
+            except ValueError as error:
+                problem = error
+        if problem is not None:
+            raise problem
 
 
 @dataclass(frozen=True)
@@ -82,71 +54,46 @@ class Verb:
     help: str
     takes_args: bool = False
 
-
-# --- how words are read
-
-
-def _decimal(word: str) -> int:
-    if not (word.isascii() and word.isdigit()):
-        raise ValueError(f"must be a whole number, not {word}")
-    return int(word)
-
-
-def _hexadecimal(word: str) -> int:
-    digits = word.lower().removeprefix("0x")
-    if not digits or not set(digits) <= set("0123456789abcdef"):
-        raise ValueError(f"must be a hexadecimal number such as A000, not {word}")
-    return int(digits, 16)
-
-
-def _peer(word: str) -> str:
-    if not all(word.rpartition("@")):
-        raise ValueError(f"must be NAME@ADDRESS such as clock@192.0.2.7, not {word}")
-    return word
-
-
-def _address(word: str) -> str:
-    """An address of either version; which of them fits is known when the type is."""
-    try:
-        return str(ipaddress.ip_address(word))
-    except ValueError:
-        raise ValueError(f"must be an IP address, not {word}") from None
+    @property
+    def shows(self) -> bool:
+        """It prints what there is, as a table or as JSON."""
+        return self.name in ("list", "show")
 
 
 # --- the table
 
-_TYPES = tuple(ipcp_type.word for ipcp_type in IpcpType)
-_ETH = {IpcpType.ETH_LLC: EthConfig, IpcpType.ETH_DIX: EthConfig}
-_DIX = {IpcpType.ETH_DIX: EthConfig}
-_UDP = {IpcpType.UDP4: Udp4Config, IpcpType.UDP6: Udp6Config}
+# In the prototype's order, for what a prefix stands for.
+_TYPES = ("unicast", "broadcast", "udp4", "udp6", "eth-dix", "eth-llc", "local")
+#: In which their settings are looked up, with the same result.
+_ORDER = ("local", "udp4", "udp6", "eth-dix", "eth-llc", "unicast", "broadcast")
 
 
-def _unicast(kind: type[Any]) -> Mapping[IpcpType, type[Any]]:
-    return {IpcpType.UNICAST: kind}
+def setting_keys(types: Mapping[str, type[TypeSettings]]) -> list[Key]:
+    """A key for each setting of these types."""
+    keys: dict[str, Key] = {}
+    for word, kind in types.items():
+        for setting, default in described(kind):
+            check, name = setting.check, setting.key
+            value, help = setting.sort or check.sort, setting.about(default)
+            key = Key(name, value, help, many=check.many, words=check.words)
+            keys.setdefault(name, key).settings[word] = setting
+    return list(keys.values())
 
 
-def _number(name: str, help: str, kind: type[Any], field: str) -> Key:
-    setting = Setting(_unicast(kind), field, _decimal)
-    return Key(name, "NUMBER", f"{help} (default {getattr(kind(), field)})", setting=setting)
-
-
-def _word(name: str, help: str, kind: type[Any], field: str, choices: Iterable[Any]) -> Key:
-    by_word = {choice.word: choice for choice in choices}
-    setting = Setting(_unicast(kind), field, by_word.__getitem__)
-    return Key(name, "WORD", f"{help} (default {getattr(kind(), field).word})", words=tuple(by_word), setting=setting)
-
-
-_NAME = Key("name", "NAME", "the name", required=True)
-_IPCP = Key("name", "NAME", "the IPC process", required=True)
+_NAME = Key("name", "NAME", "the name", required=True, live="names")
+_IPCP = Key("name", "NAME", "the IPC process", required=True, live="ipcps")
+_NEW_IPCP = Key("name", "NAME", "the IPC process", required=True)
 _TYPE = Key("type", "TYPE", "its type", words=_TYPES)
-_AUTOBIND = Key("autobind", help="accept flows for its own name and that of the layer (unicast, broadcast)")
-_DST = Key("dst", "NAME", "the neighbour", required=True)
+_AUTOBIND = Key(
+    "autobind", help="accept flows for its own name and that of the layer, and register both in other layers (unicast)"
+)
+_DST = Key("dst", "NAME", "the neighbour", required=True, live="names")
 _COMPONENT = Key(
     "component", "WORD", "only management or only data transfer (default *: both)", words=("*", "dt", "mgmt")
 )
 _PLACES = (
-    Key("ipcp", "NAME", "in the layer of this IPC process; * for all", many=True),
-    Key("layer", "NAME", "in this layer; * for all", many=True),
+    Key("ipcp", "NAME", "in the layer of this IPC process; * for all", many=True, live="ipcps"),
+    Key("layer", "NAME", "in this layer; * for all", many=True, live="layers"),
 )
 _SECURITY_PATHS = tuple(
     Key(f"{side[0]}{file}path", "PATH", f"{what} of those who {does}")
@@ -154,50 +101,15 @@ _SECURITY_PATHS = tuple(
     for file, what in (("enc", "encryption settings"), ("crt", "certificate"), ("key", "private key"))
 )
 
-_SETTINGS = (
-    Key("dev", "DEVICE", "network device", setting=Setting(_ETH, "dev", str)),
-    Key(
-        "ethertype",
-        "HEX",
-        "of the frames, 0600 to FFFE (default A000)",
-        setting=Setting(_DIX, "ethertype", _hexadecimal),
-    ),
-    Key("ip", "ADDRESS", "our address", setting=Setting(_UDP, "ip_addr", _address)),
-    Key("port", "NUMBER", "UDP port (default 3435)", setting=Setting(_UDP, "port", _decimal)),
-    Key("dns", "ADDRESS", "name server (not built; use peer)", setting=Setting(_UDP, "dns_addr", _address)),
-    Key(
-        "peer",
-        "NAME@ADDRESS",
-        "where a name is; others are looked up in /etc/hosts and the DNS by their MD5",
-        many=True,
-        setting=Setting(_UDP, "peers", _peer, many=True),
-    ),
-    _number("addr", "bytes of an address, 1 to 8", DtConfig, "addr_size"),
-    _number("eid", "bytes of an endpoint id, 1 to 8", DtConfig, "eid_size"),
-    _number("ttl", "hops until a packet is dropped, 1 to 255", DtConfig, "max_ttl"),
-    _word("addr_auth", "how addresses are given out", UnicastConfig, "addr_auth", AddressAuthPolicy),
-    _word("directory", "where names are kept", DirConfig, "pol", DirectoryPolicy),
-    _number("dht_alpha", "questions at a time, 1 to 10", DhtConfig, "alpha"),
-    _number("dht_k", "members that keep a name, 1 to 20", DhtConfig, "k"),
-    _number("dht_t_expire", "seconds until a name is forgotten, 10 to 86400", DhtConfig, "t_expire"),
-    _number("dht_t_refresh", "seconds between refreshments, 3 to 3600", DhtConfig, "t_refresh"),
-    _number("dht_t_replicate", "seconds between copies, 3 to 3600", DhtConfig, "t_replicate"),
-    _word("routing", "what is done with routes", LinkStateConfig, "pol", LinkStatePolicy),
-    _number("ls_t_recalc", "seconds between computations of routes, 1 or more", LinkStateConfig, "t_recalc"),
-    _number("ls_t_update", "seconds between updates of a link, 1 or more", LinkStateConfig, "t_update"),
-    _number("ls_t_timeo", "seconds of silence until a link is gone, 1 or more", LinkStateConfig, "t_timeo"),
-    _word("congestion", "what is done against congestion", UnicastConfig, "cong_avoid", CongestionAvoidPolicy),
-)
+# A prefix stands for what it stands for in the prototype; `impair`, which is ours, comes after `ip`.
+_SETTINGS = sorted(setting_keys({word: TYPES[word] for word in _ORDER}), key=lambda key: key.name == "impair")
 _BOOTSTRAP = (
     _IPCP,
     Key("layer", "NAME", "the new layer", required=True),
     Key("type", "TYPE", "its type, needed if it does not exist", words=_TYPES),
-    Key("hash", "ALGORITHM", "hash of names (default SHA3_256)", words=tuple(algo.word for algo in DirectoryHashAlgo)),
+    *_SETTINGS[:-1],
     _AUTOBIND,
-    Key(
-        "impair", "TEXT", "what it does to packets, for types local and udp: loss=1%,delay=10ms,jitter=2ms,rate=10M,..."
-    ),
-    *_SETTINGS,
+    _SETTINGS[-1],
 )
 _ENROLL = (
     _IPCP,
@@ -205,6 +117,7 @@ _ENROLL = (
     Key("dst", "NAME", "the member to ask (default: the layer)"),
     Key("type", "TYPE", "its type, if it does not exist (default unicast)", words=("unicast", "broadcast")),
     _AUTOBIND,
+    Key("connect", "WORD", "to the member that was asked (default yes)", words=("yes", "no")),
 )
 _CONNECT = (
     _IPCP,
@@ -218,7 +131,9 @@ _POLICY = Key(
 
 #: The grammar. The order decides what a prefix stands for.
 VERBS = (
-    Verb("ipcp", "create", "", (_IPCP, Key("type", "TYPE", "its type", True, words=_TYPES)), "create an IPC process"),
+    Verb(
+        "ipcp", "create", "", (_NEW_IPCP, Key("type", "TYPE", "its type", True, words=_TYPES)), "create an IPC process"
+    ),
     Verb("ipcp", "destroy", "", (_IPCP,), "destroy an IPC process"),
     Verb("ipcp", "bootstrap", "", _BOOTSTRAP, "start a layer, with an IPC process that is created if need be"),
     Verb(
@@ -246,9 +161,14 @@ VERBS = (
         "ipcp",
         "list",
         "",
-        (Key("name", "NAME", "only this one"), Key("layer", "NAME", "only of this layer"), _TYPE),
+        (
+            Key("name", "NAME", "only this one", live="ipcps"),
+            Key("layer", "NAME", "only of this layer", live="layers"),
+            _TYPE,
+        ),
         "list IPC processes",
     ),
+    Verb("layer", "show", "[layer]", (), "show members of layers: neighbours, routes and names"),
     Verb(
         "bind",
         "program",
@@ -272,3 +192,6 @@ VERBS = (
     Verb("completion", "zsh", "", (), "print a script that completes irm in zsh: eval it in ~/.zshrc, after compinit"),
     Verb("completion", "fish", "", (), "print a script that completes irm in fish: source it in config.fish"),
 )
+
+#: The first words, in the order of the table.
+OBJECTS = tuple(dict.fromkeys(verb.object for verb in VERBS))

@@ -6,6 +6,7 @@ import click
 
 from ouroboros import __version__
 from ouroboros.tools._common import CONTEXT
+from ouroboros.tools._output import run_command
 from ouroboros.tools.cdev import cdev
 from ouroboros.tools.cert import cert
 from ouroboros.tools.info import info
@@ -24,7 +25,7 @@ ouroboros.add_command(info)
 
 def main() -> None:
     """Entry point of the `ouroboros` command."""
-    ouroboros()
+    run_command(ouroboros)
 
 
 if __name__ == "__main__":

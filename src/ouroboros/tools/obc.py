@@ -10,7 +10,8 @@ import click
 from ouroboros import __version__
 from ouroboros.dev import Flow, flow_join
 from ouroboros.errors import FlowException
-from ouroboros.tools._common import CONTEXT, fail, text_of
+from ouroboros.tools._common import CONTEXT, Tool, fail, text_of
+from ouroboros.tools._output import run_command, say
 
 #: The C prototype's reader takes this many bytes, NUL included.
 LARGEST = 256
@@ -37,14 +38,14 @@ def _join(layer: str) -> Flow:
 
 
 def _read(layer: str) -> None:
-    click.echo("Starting a reader.")
+    say("Starting a reader.")
     try:
         with _join(layer) as flow:
-            click.echo("New flow.")
+            say("New flow.")
             while True:
-                click.echo(f"Message is {text_of(flow.read())}.")
+                say(f"Message is {text_of(flow.read())}.")
     except KeyboardInterrupt:
-        click.echo("Reader stopped.")
+        say("Reader stopped.")
     except FlowException as error:
         fail(f"The flow to {layer} ended: {error}")
 
@@ -58,7 +59,7 @@ def _write(layer: str, packet: bytes) -> None:
             fail(f"Failed to write to {layer}: {error}")
 
 
-@click.command(context_settings=CONTEXT)
+@click.command(cls=Tool, instead="the layer is given by -n, the message by -m", context_settings=CONTEXT)
 @click.option("-n", "--name", help="Name of the broadcast layer.")
 @click.option("-m", "--message", help="What to write, up to 255 bytes.")
 @click.option("-l", "--listen", is_flag=True, help="Print what others write.")
@@ -81,7 +82,7 @@ def obc(*, name: str | None, message: str | None, listen: bool) -> None:
 
 def main() -> None:
     """Entry point of the `obc` command."""
-    obc()
+    run_command(obc)
 
 
 if __name__ == "__main__":

@@ -19,13 +19,17 @@ from ouroboros.tools._common import (
     CONTEXT,
     FlowServer,
     Quantity,
+    Tool,
     fail,
+    megabits,
     paced,
     parse_rate,
     reason,
+    received_line,
     sleep_until,
     spin_until,
 )
+from ouroboros.tools._output import run_command, say
 
 LARGEST = 524_288
 
@@ -43,25 +47,11 @@ def encode_sequence(sequence: int, size: int) -> bytes:
     return _SEQUENCE.pack(sequence)[:size]
 
 
-def megabits(count: int, seconds: float) -> float:
-    """Millions of bits per second, for that many bytes."""
-    return count * 8 / seconds / 1e6 if seconds > 0 else 0.0
-
-
 def sent_line(packets: int, count: int, seconds: float) -> str:
     """What the client did; `count` is in bytes."""
     return (
         f"sent statistics: {packets:9d} packets, {count:12d} bytes in {int(seconds * 1000):9d} ms, "
         f"{megabits(count, seconds):4.4f} Mb/s"
-    )
-
-
-def received_line(fd: int, packets: int, count: int, seconds: float) -> str:
-    """What came over a flow since the last report; `count` is in bytes."""
-    rate = packets / seconds if seconds > 0 else 0.0
-    return (
-        f"Flow {fd:4d}: {packets:9d} packets ({count:12d} bytes) in {int(seconds * 1000):9d} ms => "
-        f"{rate:9.4f} pps, {megabits(count, seconds):9.4f} Mbps"
     )
 
 
@@ -117,7 +107,7 @@ class Plan:
 
 
 def _run_client(plan: Plan) -> None:
-    click.echo(plan.heading())
+    say(plan.heading())
     try:
         flow = flow_alloc(plan.name)
     except FlowException as error:
@@ -143,9 +133,9 @@ def _send_all(flow: Flow, plan: Plan) -> None:
             flow.write(packet)
             sent += 1
     except KeyboardInterrupt:
-        click.echo()
+        say()
     finally:
-        click.echo(sent_line(sent, sent * plan.size, time.monotonic() - started))
+        say(sent_line(sent, sent * plan.size, time.monotonic() - started))
 
 
 # --- server
@@ -160,19 +150,19 @@ class Server:
 
     def run(self) -> None:
         """Serve until the user interrupts."""
-        click.echo(f"Server started, interval is {self._interval:g} s, timeout is {self._limit:g} s.")
+        say(f"Server started, interval is {self._interval:g} s, timeout is {self._limit:g} s.")
         FlowServer(self._serve).run()
-        click.echo("Server stopped.")
+        say("Server stopped.")
 
     def _serve(self, flow: Flow, fd: int) -> None:
-        click.echo("New flow.")
+        say("New flow.")
         flow.set_rcv_timeout(self._limit)
         report = Report(fd, self._interval, time.monotonic())
         how = "was stopped"
         try:
             while True:
                 if line := report.add(flow.read_many(), time.monotonic()):
-                    click.echo(line)
+                    say(line)
         except FlowNotAllocatedException:
             pass  # the server stops
         except FlowTimeoutException:
@@ -180,8 +170,8 @@ class Server:
         except FlowException as error:
             how = f"ended{reason(error)}"
         if line := report.rest():
-            click.echo(line)
-        click.echo(f"Test on flow {fd} {how}")
+            say(line)
+        say(f"Test on flow {fd} {how}")
 
 
 # --- command line
@@ -190,8 +180,8 @@ class Server:
 _SECONDS = click.FloatRange(min=0, min_open=True)
 
 
-@click.command(context_settings=CONTEXT)
-@click.option("-n", "--name", help="Name of the server.")
+@click.command(cls=Tool, instead="did you mean -n {}?", context_settings=CONTEXT)
+@click.option("-n", "--name", "--server_apn", "name", help="Name of the server.")
 @click.option("-d", "--duration", type=_SECONDS, default=60.0, help="Length of the test, seconds (60).")
 @click.option("-s", "--size", type=click.IntRange(1, LARGEST), default=1000, help="Bytes of a packet (1000).")
 @click.option("-r", "--rate", type=Quantity("rate", parse_rate), default=1e6, help="Bits per second, k, M or G (1M).")
@@ -226,7 +216,7 @@ def ocbr(
 
 def main() -> None:
     """Entry point of the `ocbr` command."""
-    ocbr()
+    run_command(ocbr)
 
 
 if __name__ == "__main__":

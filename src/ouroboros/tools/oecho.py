@@ -10,7 +10,8 @@ import click
 from ouroboros import __version__
 from ouroboros.dev import Flow, flow_accept, flow_alloc
 from ouroboros.errors import FlowException, FlowTimeoutException
-from ouroboros.tools._common import CONTEXT, fail, text_of
+from ouroboros.tools._common import CONTEXT, Tool, fail, text_of
+from ouroboros.tools._output import run_command, say
 
 NAME = "oecho"
 GREETING = b"Client says hi!\0"
@@ -19,7 +20,9 @@ GREETING = b"Client says hi!\0"
 PATIENCE = 10.0
 
 
-@click.command(context_settings=CONTEXT)
+@click.command(
+    cls=Tool, instead="it talks to the name oecho only; for others there is oping -n {}", context_settings=CONTEXT
+)
 @click.option("-l", "--listen", is_flag=True, help="Be the server.")
 @click.version_option(__version__)
 def oecho(listen: bool) -> None:
@@ -31,14 +34,14 @@ def oecho(listen: bool) -> None:
 
 
 def _serve() -> None:
-    click.echo("Starting the server.")
+    say("Starting the server.")
     try:
         while True:
             with flow_accept() as flow:
-                click.echo("New flow.")
+                say("New flow.")
                 _answer(flow)
     except KeyboardInterrupt:
-        click.echo("Server stopped.")
+        say("Server stopped.")
     except FlowException as error:
         fail(f"Cannot accept flows: {error}")
 
@@ -48,11 +51,11 @@ def _answer(flow: Flow) -> None:
     flow.set_snd_timeout(PATIENCE)
     try:
         message = flow.read()
-        click.echo(f"Message from client is {text_of(message)}.")
+        say(f"Message from client is {text_of(message)}.")
         flow.write(message)
     except FlowException as error:
         # One client that leaves early or stays silent is no reason to leave the others without a server.
-        click.echo(f"No greeting from the client: {error}", err=True)
+        say(f"No greeting from the client: {error}", err=True)
 
 
 def _greet() -> None:
@@ -64,7 +67,7 @@ def _greet() -> None:
         flow.set_rcv_timeout(PATIENCE)
         try:
             flow.write(GREETING)
-            click.echo(f"Server replied with {text_of(flow.read())}")
+            say(f"Server replied with {text_of(flow.read())}")
         except FlowTimeoutException:
             fail(f"The server of {NAME} did not reply within {PATIENCE:g} s.")
         except FlowException as error:
@@ -73,7 +76,7 @@ def _greet() -> None:
 
 def main() -> None:
     """Entry point of the `oecho` command."""
-    oecho()
+    run_command(oecho)
 
 
 if __name__ == "__main__":

@@ -35,13 +35,17 @@ from ouroboros.tools._common import (
     CONTEXT,
     FlowServer,
     Quantity,
+    Tool,
     fail,
+    megabits,
     paced,
     parse_duration,
     parse_rate,
+    received_line,
     sleep_until,
     spin_until,
 )
+from ouroboros.tools._output import run_command, say
 
 SMALLEST, LARGEST = 64, 1 << 20
 
@@ -125,14 +129,22 @@ class Plan:
         return f"Sending {self.size} byte packets for {self.duration:g} s to {self.name} at {self.rate / 1e6:.3f} Mb/s."
 
 
+def sent_summary(name: str, size: int, sent: int, seconds: float) -> list[str]:
+    """What the client prints after a unidirectional test; the server prints what arrived."""
+    return [
+        f"--- {name} perf statistics ---",
+        f"{sent} packets transmitted, {sent * size} bytes, time: {seconds * 1e3:.3f} ms, "
+        f"bandwidth: {megabits(sent * size, seconds):.3f} Mb/s.",
+    ]
+
+
 def summary(name: str, size: int, sent: int, received: int, seconds: float) -> list[str]:
     """What the client prints after a bidirectional test."""
     loss = 100 * max(0, sent - received) / sent if sent else 0.0
-    bandwidth = received * size * 8 / seconds / 1e6 if seconds > 0 else 0.0
     return [
         f"--- {name} perf statistics ---",
         f"{sent} packets transmitted, {received} received, {loss:.3g}% packet loss, time: {seconds * 1e3:.3f} ms, "
-        f"bandwidth: {bandwidth:.3f} Mb/s.",
+        f"bandwidth: {megabits(received * size, seconds):.3f} Mb/s.",
     ]
 
 
@@ -145,6 +157,7 @@ class Client:
     def __init__(self, flow: Flow, plan: Plan) -> None:
         self.sent = 0
         self.received = 0
+        self.interrupted = False
         self._flow = flow
         self._plan = plan
         self._packet = bytearray(plan.size)
@@ -154,25 +167,30 @@ class Client:
 
     def run(self) -> None:
         """Send until the time is over or the user interrupts. Raises `FlowException` when the flow ends before."""
-        click.echo(f"Doing a {self._plan.mode.word} test.")
+        say(f"Doing a {self._plan.mode.word} test.")
         self._flow.set_snd_timeout(REPLY_LIMIT)
         self._flow.write(encode_mode(self._plan.mode))
         sleep_until(time.monotonic() + SETTLE_TIME)
         started = self._last = time.monotonic()
         try:
-            click.echo(self._plan.heading())
+            say(self._plan.heading())
             self._send_all()
         except KeyboardInterrupt:
-            click.echo()
+            self.interrupted = True
+            say()
         finally:
-            click.echo("Test finished.")
-            if self._both_ways:
-                # A server that is gone may have left replies.
-                with contextlib.suppress(FlowException):
-                    while self._take():
-                        pass
-                lines = summary(self._plan.name, self._plan.size, self.sent, self.received, self._last - started)
-                click.echo("\n".join(lines))
+            say("Test finished.")
+            say("\n".join(self._summary(started)))
+
+    def _summary(self, started: float) -> list[str]:
+        plan = self._plan
+        if not self._both_ways:
+            return sent_summary(plan.name, plan.size, self.sent, time.monotonic() - started)
+        # A server that is gone may have left replies.
+        with contextlib.suppress(FlowException):
+            while self._take():
+                pass
+        return summary(plan.name, plan.size, self.sent, self.received, self._last - started)
 
     def _send_all(self) -> None:
         send = self._send_and_take if self._both_ways else self._flow.write
@@ -240,36 +258,49 @@ def _run_client(plan: Plan) -> None:
     except FlowException as error:
         fail(f"Failed to allocate flow: {error}")
     with flow:
+        client = Client(flow, plan)
         try:
-            Client(flow, plan).run()
+            client.run()
         except FlowTimeoutException as error:
             fail(f"Server timed out: {error}")
         except FlowException as error:
             fail(f"The test ended early: {error}")
         except KeyboardInterrupt:
             fail("Interrupted before the first packet.")
+    if plan.mode is Mode.BIDIRECTIONAL and not client.received and not client.interrupted:
+        fail("No packet came back.")
 
 
 # --- server
 
 
 def _serve(flow: Flow, fd: int) -> None:
-    click.echo(f"New flow {fd}.")
+    say(f"New flow {fd}.")
     flow.set_rcv_timeout(IDLE_LIMIT)
     flow.set_snd_timeout(IDLE_LIMIT)
     mode = decode_mode(flow.read())
-    click.echo(f"Doing a {mode.word} test.")
+    say(f"Doing a {mode.word} test.")
     flow.set_rcv_timeout(START_LIMIT)
     take = partial(_print, fd) if mode is Mode.UNIDIRECTIONAL else flow.write
-    take(flow.read())
+    packet = flow.read()
     flow.set_rcv_timeout(IDLE_LIMIT)
-    while True:
-        take(flow.read())
+    packets = count = 0
+    # The silence at the end is no part of it.
+    first = last = time.monotonic()
+    try:
+        while True:
+            packets += 1
+            count += len(packet)
+            take(packet)
+            last = time.monotonic()
+            packet = flow.read()
+    finally:
+        say(received_line(fd, packets, count, last - first))
 
 
 def _print(fd: int, packet: bytes) -> None:
     seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-    click.echo(f"Seqno {decode_sequence(packet)} from fd {fd}: {seconds}.{nanoseconds // 1000:06d}")
+    say(f"Seqno {decode_sequence(packet)} from fd {fd}: {seconds}.{nanoseconds // 1000:06d}")
 
 
 # --- command line
@@ -279,8 +310,8 @@ _DURATION = Quantity("duration", parse_duration)
 _RATE = Quantity("rate", partial(parse_rate, bare=1000.0))
 
 
-@click.command(context_settings=CONTEXT)
-@click.option("-n", "--name", help="Name of the server.")
+@click.command(cls=Tool, instead="did you mean -n {}?", context_settings=CONTEXT)
+@click.option("-n", "--name", "--server-name", "name", help="Name of the server.")
 @click.option("-t", "--test", type=click.Choice(["uni", "bi"]), default="uni", help="One way, or there and back (uni).")
 @click.option("-d", "--duration", type=_DURATION, default=60.0, help="Length of the test (60s).")
 @click.option("-r", "--rate", type=_RATE, default=1e6, help="Bits per second, k, M or G; kilobits without unit (1M).")
@@ -302,9 +333,9 @@ def operf(
 ) -> None:
     """Send packets to a name. Durations have a unit, ms, s, m, h or d; a bare number is milliseconds."""
     if listen:
-        click.echo("Ouroboros perf server started.")
+        say("Ouroboros perf server started.")
         FlowServer(_serve).run()
-        click.echo("Ouroboros perf server stopped.")
+        say("Ouroboros perf server stopped.")
         return
     if name is None:
         raise click.UsageError("no server given: add -n NAME, or -l to be the server")
@@ -314,7 +345,7 @@ def operf(
 
 def main() -> None:
     """Entry point of the `operf` command."""
-    operf()
+    run_command(operf)
 
 
 if __name__ == "__main__":

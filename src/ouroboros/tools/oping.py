@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +22,8 @@ from ouroboros import __version__
 from ouroboros.dev import Flow, FlowProperties, flow_alloc
 from ouroboros.errors import FlowDownException, FlowException, FlowTimeoutException, FlowWouldBlockException
 from ouroboros.qos import NAMED_SPECS
-from ouroboros.tools._common import CONTEXT, FlowServer, Quantity, fail, parse_duration
+from ouroboros.tools._common import CONTEXT, FlowServer, Quantity, Tool, fail, parse_duration
+from ouroboros.tools._output import run_command, say
 
 REQUEST, REPLY = 0, 1
 SMALLEST, LARGEST = 64, 1500
@@ -33,6 +35,9 @@ IDLE_LIMIT = 10.0
 REPLY_LIMIT = 2.0
 #: Longest interval between two packets, seconds.
 LONGEST_INTERVAL = 10.0
+
+#: How the client exits when it has no reply to show, and when it came to no ping. As ping does.
+NO_REPLY, OTHER_ERROR = 1, 2
 
 _HEAD = struct.Struct("!II")
 _CLOCK = struct.Struct("=qq")
@@ -193,13 +198,13 @@ class Client:
             else:
                 self._ping()
         except FlowTimeoutException:
-            click.echo("Server timed out.")
+            say("Server timed out.")
         except FlowDownException as error:
-            click.echo(f"Flow to the server is gone: {error}")
+            say(f"Flow to the server is gone: {error}")
         except KeyboardInterrupt:
-            click.echo()
+            say()
         elapsed = (time.monotonic_ns() - started) / 1e6
-        click.echo("\n" + "\n".join(self.statistics.lines(self._plan.name, elapsed)))
+        say("\n" + "\n".join(self.statistics.lines(self._plan.name, elapsed)))
 
     def _flood(self) -> None:
         for sequence in range(self._plan.count):
@@ -225,7 +230,7 @@ class Client:
                 self._send(sequence)
             except FlowException as error:
                 # The receiving side notices too, at the latest by its time limit, and ends the run.
-                click.echo(f"Sending stopped: {error}", err=True)
+                say(f"Sending stopped: {error}", err=True)
                 return
 
     def _send(self, sequence: int) -> None:
@@ -239,17 +244,17 @@ class Client:
         try:
             ping = decode(packet)
         except ValueError as error:
-            click.echo(f"Ignored: {error}.")
+            say(f"Ignored: {error}.")
             return None
         if ping.type != REPLY or ping.sequence >= self._plan.count:
-            click.echo(f"Ignored: a packet of type {ping.type} with sequence {ping.sequence}.")
+            say(f"Ignored: a packet of type {ping.type} with sequence {ping.sequence}.")
             return None
         rtt = (now - ping.sent) / 1e6
         in_order = self.statistics.add(ping.sequence, rtt)
         if not self._plan.quiet:
             late = "" if in_order else " [out-of-order]"
             line = f"{len(packet)} bytes from {self._plan.name}: seq={ping.sequence} time={milliseconds(rtt)}{late}"
-            click.echo(_stamp() + line if self._plan.stamp else line)
+            say(_stamp() + line if self._plan.stamp else line)
         return ping.sequence
 
 
@@ -262,11 +267,14 @@ def _run_client(plan: Plan, qos: str) -> None:
     try:
         flow = flow_alloc(plan.name, NAMED_SPECS[qos])
     except FlowException as error:
-        fail(f"Failed to allocate flow: {error}")
+        fail(f"Failed to allocate flow: {error}", OTHER_ERROR)
     with flow:
         packets = f"{plan.count} packets{', busy-poll' if plan.busy else ''}"
-        click.echo(f"Pinging {plan.name} with {plan.size} bytes of data ({packets}):\n")
-        Client(flow, plan).run()
+        say(f"Pinging {plan.name} with {plan.size} bytes of data ({packets}):\n")
+        client = Client(flow, plan)
+        client.run()
+    if not client.statistics.received:
+        sys.exit(NO_REPLY)
 
 
 # --- server
@@ -282,22 +290,22 @@ class Server:
 
     def run(self) -> None:
         """Serve until the user interrupts."""
-        click.echo("Ouroboros ping server started.")
+        say("Ouroboros ping server started.")
         self._server.run()
-        click.echo("Ouroboros ping server stopped.")
+        say("Ouroboros ping server stopped.")
 
     def _serve(self, flow: Flow, fd: int) -> None:
-        click.echo(f"New flow {fd}.")
+        say(f"New flow {fd}.")
         read = reader(flow, IDLE_LIMIT, busy=self._busy)
         flow.set_snd_timeout(IDLE_LIMIT)
         while True:
             packet = read()
             if not self._quiet:
-                click.echo(f"Received {len(packet)} bytes on fd {fd}.")
+                say(f"Received {len(packet)} bytes on fd {fd}.")
             try:
                 reply = encode_reply(packet)
             except ValueError as error:
-                click.echo(f"Ignored on fd {fd}: {error}.")
+                say(f"Ignored on fd {fd}: {error}.")
                 continue
             flow.write(reply)
 
@@ -308,8 +316,8 @@ class Server:
 _DURATION = Quantity("duration", parse_duration)
 
 
-@click.command(context_settings=CONTEXT)
-@click.option("-n", "--name", help="Name of the server.")
+@click.command(cls=Tool, instead="did you mean -n {}?", context_settings=CONTEXT)
+@click.option("-n", "--name", "--server-name", "name", help="Name of the server.")
 @click.option("-c", "--count", type=click.IntRange(1, MOST_PACKETS), default=MOST_PACKETS, help="Number of packets.")
 @click.option("-i", "--interval", type=_DURATION, default=1.0, help="Between packets, at most 10 s (1000 ms).")
 @click.option("-d", "--duration", type=_DURATION, help="Length of the run; the count follows from the interval.")
@@ -318,7 +326,9 @@ _DURATION = Quantity("duration", parse_duration)
 @click.option("-f", "--flood", is_flag=True, help="Send the next packet as soon as the reply is here.")
 @click.option("-F", "--flood-busy", is_flag=True, help="As -f, and never sleep while waiting.")
 @click.option("-Q", "--quiet", is_flag=True, help="Print the summary only; as server, do not print each packet.")
-@click.option("-D", "--timestamp", is_flag=True, help="Print the time of day before each line.")
+@click.option(
+    "-D", "--timestamp", "--timeofday", "timestamp", is_flag=True, help="Print the time of day before each line."
+)
 @click.option("-l", "--listen", is_flag=True, help="Be the server.")
 @click.option("--poll", is_flag=True, help="As server, never sleep while waiting.")
 @click.option("--busy", is_flag=True, help="As --poll, on one flow at a time.")
@@ -354,7 +364,7 @@ def oping(
 
 def main() -> None:
     """Entry point of the `oping` command."""
-    oping()
+    run_command(oping)
 
 
 if __name__ == "__main__":
