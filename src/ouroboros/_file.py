@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from ouroboros.dataplane.ends import FlowEnd
+from ouroboros._arguments import shown
+from ouroboros._owned import Uncopied
+from ouroboros._values import copy_into
+from ouroboros.dataplane.ends import Ended, FlowEnd
 from ouroboros.errors import FlowDownException, FlowException, FlowWouldBlockException
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
-
-# What ended a flow, as the engine says it: the peer deallocated it.
-_CLOSED = 1
 
 
 class _Flow(Protocol):
@@ -28,7 +28,7 @@ class _Flow(Protocol):
     def _held(self) -> FlowEnd: ...
 
 
-class FlowFile(io.RawIOBase):
+class FlowFile(Uncopied, io.RawIOBase):
     """The bytes of a flow's packets, unbuffered but for the rest of a packet that was not asked for yet."""
 
     def __init__(self, flow: _Flow, readable: bool, writable: bool) -> None:
@@ -56,7 +56,7 @@ class FlowFile(io.RawIOBase):
     def readinto(self, buffer: WriteableBuffer) -> int | None:
         if not self.readable():
             raise io.UnsupportedOperation("not readable")
-        target = memoryview(buffer).cast("B")
+        target = memoryview(buffer)
         # Not by `Flow.readinto`, whose empty read after a packet of exactly that length would be the end of the file.
         while target.nbytes and not self._rest:
             try:
@@ -64,11 +64,14 @@ class FlowFile(io.RawIOBase):
             except FlowWouldBlockException:
                 return None
             except FlowDownException:
-                if self._flow._held().ended != _CLOSED:
+                if self._flow._held().ended != Ended.CLOSED:
                     raise
                 return 0
         count = min(target.nbytes, self._rest.nbytes)
-        target[:count] = self._rest[:count]
+        if target.format == "B" and target.ndim == 1:
+            target[:count] = self._rest[:count]
+        else:
+            copy_into(buffer, self._rest[:count])
         self._rest = self._rest[count:]
         return count
 
@@ -78,7 +81,7 @@ class FlowFile(io.RawIOBase):
         if not self.writable():
             raise io.UnsupportedOperation("not writable")
         view = memoryview(buffer)
-        source = view.cast("B") if view.nbytes else memoryview(b"")
+        source = view if view.format == "B" and view.ndim == 1 else memoryview(view.tobytes())
         longest = self._flow.max_packet
         written = 0
         try:
@@ -100,13 +103,17 @@ def open_flow(
     flow: _Flow, mode: str, buffering: int | None, encoding: str | None, errors: str | None, newline: str | None
 ) -> IO[Any]:
     """The file; see `Flow.makefile`."""
+    if not isinstance(mode, str):
+        raise TypeError(f'mode is a str such as "r" or "rwb", not {shown(mode)}')
+    if buffering is not None and not isinstance(buffering, int):
+        raise TypeError(f"buffering is a whole number of bytes or None, not {shown(buffering)}")
     if not set(mode) <= set("rwb") or not set(mode) & set("rw") or len(set(mode)) != len(mode):
         raise ValueError(f'mode must be "r", "w" or "rw", with or without "b", not {mode!r}')
     binary = "b" in mode
     if binary and (encoding, errors, newline) != (None, None, None):
-        raise ValueError("a binary file takes no encoding, errors or newline")
+        raise ValueError('a binary file takes no encoding, errors or newline: leave them, or the "b" of the mode, out')
     if buffering == 0 and not binary:
-        raise ValueError("text needs a buffer")
+        raise ValueError('text needs a buffer: leave buffering out, or add "b" to the mode')
     raw = FlowFile(flow, "r" in mode, "w" in mode)
     if buffering == 0:
         return raw  # type: ignore[return-value] # an IO to all but typeshed

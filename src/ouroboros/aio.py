@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
+import inspect
 import logging
 import os
 import select
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -31,43 +31,59 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from ouroboros import backend, dev
-from ouroboros.control.messages import Accept, Alloc, BindProcess, Join
+from ouroboros._arguments import as_whole, shown
+from ouroboros._owned import Uncopied
+from ouroboros._values import copy_into, packet_view, target_view
 from ouroboros.dataplane import AwaitedFlow, Endpoint
-from ouroboros.dataplane.ends import FlowEnd
+from ouroboros.dataplane.ends import Ended, FlowEnd
 from ouroboros.dev import FlowProperties
-from ouroboros.errors import FlowDownException, FlowException, NodeError
+from ouroboros.errors import FlowDownException, FlowException, FlowNotAllocatedException
 from ouroboros.qos import QoSSpec
+from ouroboros.runtime.descriptors import epoll
 from ouroboros.security import FlowSecurity
+from ouroboros.server import Service
+from ouroboros.wire.control import Accept, Alloc, BindProcess, Join
 
 if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
 _T = TypeVar("_T")
 
 log = logging.getLogger("ouroboros.aio")
 log.addHandler(logging.NullHandler())
 
-# What ended a flow, as the engine says it: the peer deallocated it.
-_CLOSED = 1
 
-
-class Flow(AwaitedFlow):
+class Flow(Uncopied, AwaitedFlow):
     """A conversation with a named peer, or with all members of a broadcast layer. An async context manager.
 
     One task may read while another writes. Iterating over a flow gives its packets until the peer deallocates it. What
     needs no waiting (flags, QoS, queue lengths) is on `sync`, the `ouroboros.dev.Flow` behind it.
     """
 
+    #: The flow as `ouroboros.dev` knows it.
+    sync: dev.Flow
+    _woken: anyio.Event | None
+    _turn_to_write: anyio.Lock | None
+
+    # Here, because a subclass may forget to call `__init__`.
+    def __new__(cls, *_args: object, **_kwargs: object) -> Self:
+        flow = super().__new__(cls)
+        flow.sync = dev.Flow()
+        flow._woken = flow._turn_to_write = None
+        return flow
+
     def __init__(self) -> None:
-        #: The flow as `ouroboros.dev` knows it.
-        self.sync = dev.Flow()
-        self._woken: anyio.Event | None = None
-        self._turn_to_write: anyio.Lock | None = None
+        """A flow object that holds no flow."""
 
     @property
     def security(self) -> FlowSecurity | None:
         """How this flow is encrypted, and who its peer is; None for a flow in clear."""
         return self.sync.security
+
+    @property
+    def name(self) -> str:
+        """The name that this flow was asked for, at both ends; of a joined flow, its broadcast layer."""
+        return self.sync.name
 
     async def __aenter__(self) -> Self:
         return self
@@ -80,9 +96,11 @@ class Flow(AwaitedFlow):
     def __repr__(self) -> str:
         return repr(self.sync).replace("dev.Flow", "aio.Flow")
 
-    async def alloc(self, dst: str, qos: QoSSpec | None = None, timeo: float | None = None) -> QoSSpec:
+    async def alloc(
+        self, dst: str, qos: QoSSpec | None = None, timeo: float | None = None, *, wait: bool = False
+    ) -> QoSSpec:
         """Allocate a flow to a name and return its QoS. As `ouroboros.dev.Flow.alloc`; cancelling withdraws the request."""
-        return await self._request(dev.alloc_request(dst, qos, timeo))
+        return await self._request(dev.alloc_request(dst, qos, timeo, wait))
 
     async def accept(self, timeo: float | None = None, *, name: str | None = None) -> QoSSpec:
         """Wait for a flow to a name of this program. As `ouroboros.dev.Flow.accept`; cancelling withdraws the request."""
@@ -102,10 +120,52 @@ class Flow(AwaitedFlow):
     readline = AwaitedFlow.readline
     write = AwaitedFlow.write
 
+    async def readinto(self, buffer: WriteableBuffer) -> int:
+        """Read up to `len(buffer)` bytes of the next packet into a writable buffer; return how many. Like `read`."""
+        # Kept while waiting: its memory stays where it is.
+        target = target_view(buffer)
+        return copy_into(target, await self.read(target.nbytes))
+
+    async def read_many(self, limit: int = 64) -> list[bytes]:
+        """Wait for a packet as `read` does, then return it with those that are there already, at most `limit` packets."""
+        limit = as_whole(limit, "limit", 1, sys.maxsize)
+        packets = [await self.read()]
+        # What ends the flow shows at the next call: the packets before it are not lost.
+        with contextlib.suppress(FlowException):
+            endpoint = self._held()
+            while len(packets) < limit and endpoint.readable and (packet := endpoint.read_soon()) is not None:
+                packets.append(packet)
+        return packets
+
+    async def write_many(self, packets: Sequence[ReadableBuffer]) -> int:
+        """Write each buffer as a packet; return how many were written.
+
+        That is fewer than given only when the flow went down or a packet was too long after some were written: call again
+        with the others to get the exception. When the call is cancelled, those before the one that waits are written.
+        """
+        views = [packet_view(packet) for packet in packets]
+        written = 0
+        try:
+            for view in views:
+                await self.write(view)
+                written += 1
+        except FlowException:
+            if not written:
+                raise
+        return written
+
+    def stream(self) -> FlowStream:
+        """This flow as an `anyio.abc.ObjectStream`."""
+        return FlowStream(self)
+
     async def writeline(self, str: str, count: int | None = None) -> int:
         """Write text, or its first `count` characters, as one packet; return the number of characters."""
         text = dev.clip(str, count)
-        await self.write(text.encode())
+        try:
+            packet = text.encode()
+        except AttributeError:
+            raise dev.not_a_line(text) from None
+        await self.write(packet)
         return len(text)
 
     # --- helpers
@@ -133,7 +193,7 @@ class Flow(AwaitedFlow):
         try:
             return await self._read_slowly(turn_is_over, None)
         except FlowDownException:
-            if self._held().ended != _CLOSED:
+            if self._held().ended != Ended.CLOSED:
                 raise
         raise StopAsyncIteration
 
@@ -175,7 +235,7 @@ class Flow(AwaitedFlow):
         # In turn: the engine knows one wish for room, and who ends it ends it for all.
         async with self._turn_to_write:
             # Packets that wait to be read make the descriptor readable all the time. A writer waits for news of it.
-            with select.epoll() as news:
+            with epoll() as news:
                 news.register(endpoint.descriptor, select.EPOLLIN | select.EPOLLET)
                 while True:
                     news.poll(0)
@@ -185,7 +245,7 @@ class Flow(AwaitedFlow):
 
     async def _wait_for_room(self, endpoint: FlowEnd, length: int, news: select.epoll) -> None:
         try:
-            if not endpoint.want_room(length):
+            if endpoint.abandoned or not endpoint.want_room(length):
                 await self._sleep(endpoint, news)
         finally:
             if not endpoint.closed:
@@ -193,6 +253,9 @@ class Flow(AwaitedFlow):
 
     async def _sleep(self, endpoint: FlowEnd, until_readable: int | select.epoll) -> None:
         """Wait for a descriptor, or until any thread sets flags of this flow, which no descriptor tells of."""
+        if endpoint.abandoned:
+            # The program ends, and this is not the thread that ends it.
+            await anyio.sleep_forever()
         with anyio.CancelScope() as scope:
             wake = _from_any_thread(scope.cancel)
             self.sync._sleepers.append(wake)
@@ -204,28 +267,70 @@ class Flow(AwaitedFlow):
 
     async def _request(self, request: Alloc | Accept | Join) -> QoSSpec:
         self.sync._check_free()
-        call = await _begin(request)
-        # An answer that is an error leaves the connection to the next call: only a wait that was cut short withdraws.
-        while (grant := call.poll()) is None:
-            try:
-                await anyio.wait_readable(call)
-            except BaseException:
-                call.withdraw()
-                raise
-        qos = self.sync._take(grant)
+        qos = self.sync._take(await _outcome(await _begin(request)))
         self._held()
         return qos
 
 
-async def flow_alloc(dst: str, qos: QoSSpec | None = None, timeo: float | None = None) -> Flow:
-    """Allocate a flow to the name `dst`. See `Flow.alloc`."""
+class FlowStream(Uncopied, anyio.abc.ObjectStream[bytes]):
+    """A flow as anyio has streams of objects: one object is one packet. Closing it deallocates the flow.
+
+    `receive` raises `anyio.EndOfStream` when the peer has deallocated the flow and everything is read. For whatever else
+    ends the flow both raise `anyio.BrokenResourceError`, after `aclose` or `dealloc` `anyio.ClosedResourceError`, and when
+    another task is in the same call `anyio.BusyResourceError`.
+    """
+
+    def __init__(self, flow: Flow) -> None:
+        #: The flow.
+        self.flow = flow
+        self._receiving = anyio.ResourceGuard("receiving from")
+        self._sending = anyio.ResourceGuard("sending to")
+
+    async def receive(self) -> bytes:
+        """Return the next packet."""
+        with self._receiving, _as_resource():
+            try:
+                return await self.flow.__anext__()
+            except StopAsyncIteration:
+                raise anyio.EndOfStream from None
+
+    async def send(self, item: bytes) -> None:
+        """Write a packet. Raises `ValueError` for an empty one, which a flow cannot carry, and `FlowSizeException`."""
+        if not packet_view(item).nbytes:
+            raise ValueError("a flow carries no empty packets")
+        with self._sending, _as_resource():
+            await self.flow.write(item)
+
+    async def send_eof(self) -> None:
+        """Raises `NotImplementedError`: a flow ends in both directions at once."""
+        raise NotImplementedError("a flow ends in both directions at once: aclose() it, or send a packet that says so")
+
+    async def aclose(self) -> None:
+        """Deallocate the flow. Can be repeated."""
+        self.flow.dealloc()
+        await anyio.lowlevel.checkpoint()
+
+
+@contextlib.contextmanager
+def _as_resource() -> Iterator[None]:
+    """Have the end of a flow raise what anyio has for that of a resource."""
+    try:
+        yield
+    except FlowNotAllocatedException as error:
+        raise anyio.ClosedResourceError from error
+    except FlowDownException as error:
+        raise anyio.BrokenResourceError from error
+
+
+async def flow_alloc(dst: str, qos: QoSSpec | None = None, timeo: float | None = None, *, wait: bool = False) -> Flow:
+    """Allocate a flow to the name `dst`; with `wait`, wait until somebody serves it. See `Flow.alloc`."""
     flow = Flow()
-    await flow.alloc(dst, qos, timeo)
+    await flow.alloc(dst, qos, timeo, wait=wait)
     return flow
 
 
 async def flow_accept(timeo: float | None = None, *, name: str | None = None) -> Flow:
-    """Wait for a flow to a name of this program; with `name`, bind to it first. See `Flow.accept`."""
+    """Wait for a flow to a name of this program; with `name`, bind to it first and take no others. See `Flow.accept`."""
     flow = Flow()
     await flow.accept(timeo, name=name)
     return flow
@@ -251,10 +356,22 @@ async def serve(
     that fails with an exception of its flow (the peer went away) is logged at level INFO and ends alone; any other exception
     cancels all handlers and comes out of `serve`. With `task_group.start(serve, ...)` the name is bound on return.
     """
-    if limit < 1:
-        raise ValueError("limit must be at least 1")
-    await _bind(name)
+    if not callable(handler):
+        raise TypeError(f"handler is an async function that is given a flow, not {shown(handler)}")
+    limit = as_whole(limit, "limit", 1)
+    name = dev.check_name(name)
     free = anyio.Semaphore(limit)
+    with Service(name):
+        await _bind(name)
+        await _accept_for(name, handler, free, task_status)
+
+
+async def _accept_for(
+    name: str,
+    handler: Callable[[Flow], Awaitable[Any]],
+    free: anyio.Semaphore,
+    task_status: anyio.abc.TaskStatus[None],
+) -> None:
     async with anyio.create_task_group() as tasks:
         task_status.started()
         while True:
@@ -267,7 +384,10 @@ async def _handle(handler: Callable[[Flow], Awaitable[Any]], flow: Flow, free: a
     who = repr(flow)
     try:
         async with flow:
-            await handler(flow)
+            answer = handler(flow)
+            if not inspect.isawaitable(answer):
+                raise TypeError(f"the handler of a flow gave {shown(answer)}: write it as `async def`")
+            await answer
     except FlowException as error:
         # Its text only: a record that is kept must not keep the frames of the handler.
         log.info("%s ended: %s", who, str(error))
@@ -291,16 +411,48 @@ def _from_any_thread(function: Callable[[], object]) -> Callable[[], None]:
     return call
 
 
-async def _begin(request: Alloc | Accept | Join) -> backend.Call:
-    try:
-        return backend.begin(request, start=False)
-    except NodeError:
-        # Starting a node takes long enough to let others run; it is done once.
-        return await anyio.to_thread.run_sync(functools.partial(backend.begin, request, start=True))
+async def _begin(request: Alloc | Accept | Join) -> backend.Call[backend.FlowGrant]:
+    if backend.is_our_node():
+        return backend.begin(request)
+    # To choose the stack, and to talk to the other one, takes a moment.
+    return await anyio.to_thread.run_sync(backend.begin, request)
 
 
 async def _bind(name: str) -> None:
-    await anyio.to_thread.run_sync(backend.request, BindProcess(os.getpid(), dev.check_name(name)))
+    request = BindProcess(os.getpid(), name)
+    call = backend.ask(request) if backend.is_our_node() else await anyio.to_thread.run_sync(backend.ask, request)
+    if call is None:
+        await anyio.to_thread.run_sync(backend.request, request)
+    else:
+        await _outcome(call)
 
 
-__all__ = ["Flow", "flow_accept", "flow_alloc", "flow_join", "serve"]
+async def _outcome(call: backend.Call[_T]) -> _T:
+    """What comes of a call. Cancelling withdraws it."""
+    try:
+        while (outcome := call.poll()) is None:
+            await _wait_for(call.waits_for())
+    except BaseException:
+        try:
+            with anyio.move_on_after(backend.WITHDRAWAL, shield=True):
+                while not call.leave():
+                    await _wait_for(call.waits_for())
+        finally:
+            call.withdraw(0)
+        raise
+    return outcome
+
+
+async def _wait_for(what: backend.Wait) -> None:
+    if what.work is not None:
+        # It comes to its own end; nobody has to wait for that.
+        await anyio.to_thread.run_sync(what.work, abandon_on_cancel=True)
+        return
+    with anyio.move_on_after(what.seconds):
+        if what.descriptor is None:
+            await anyio.sleep_forever()
+        else:
+            await anyio.wait_readable(what.descriptor)
+
+
+__all__ = ["Flow", "FlowStream", "flow_accept", "flow_alloc", "flow_join", "serve"]

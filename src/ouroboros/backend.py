@@ -1,75 +1,96 @@
-"""Which stack carries the flows of this program: our node, or the C Ouroboros that is installed (`docs/native.md`).
+"""Which stack carries the flows of this program: our node, or the C prototype that is installed (`docs/native.md`).
 
-`OUROBOROS_BACKEND` says `node` or `native`. Unset, it is our node if one runs, else the C Ouroboros if its daemon runs, else
+`OUROBOROS_BACKEND` says `node` or `native`. Unset, it is our node if one runs, else the prototype if its daemon runs, else
 our node, which is started. Calls go where the choice points when they are made, but a program that came to use the
-C Ouroboros stays with it unless told otherwise; a flow stays where it was made.
+prototype stays with it unless told otherwise; a flow stays where it was made.
 """
 
 from __future__ import annotations
 
 import os
-import sys
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from ouroboros import __version__
-from ouroboros.control.messages import Accept, Alloc, Join, NodeInfo, Request
-from ouroboros.errors import NodeError
+import msgspec
+
+from ouroboros import __version__, backend_ids
+from ouroboros.errors import NodeError, UnsupportedError
 from ouroboros.runtime import client
-from ouroboros.runtime.client import FlowGrant
-from ouroboros.runtime.paths import runtime_dir
+from ouroboros.runtime.client import WITHDRAWAL, FlowGrant, Wait
+from ouroboros.runtime.paths import check_socket, runtime_dir, socket_path
+from ouroboros.wire.control import Accept, Alloc, Join, NodeInfo, Request
 
 if TYPE_CHECKING:
     from ouroboros.native.stack import Stack
+    from ouroboros.runtime.figures import Figures
+
+_Outcome = TypeVar("_Outcome", covariant=True)
 
 _VARIABLE = "OUROBOROS_BACKEND"
 
+#: A node that was killed is listed as one that runs.
+count_killed: ContextVar[bool] = ContextVar("count_killed", default=False)
 
-class Call(Protocol):
-    """A request for a flow that is under way. `poll` it when `fileno` is readable."""
 
-    def fileno(self) -> int: ...
+class Call(Protocol[_Outcome]):
+    """A request that is under way, as `runtime.client.Call`."""
 
-    def poll(self) -> FlowGrant | None: ...
+    def poll(self) -> _Outcome | None: ...
 
-    def withdraw(self) -> None: ...
+    def waits_for(self) -> Wait: ...
+
+    def leave(self) -> bool: ...
+
+    def withdraw(self, patience: float = WITHDRAWAL) -> None: ...
 
 
 class Choice(NamedTuple):
-    """`native`: the C Ouroboros. `reason`: why that one."""
+    """`native`: the prototype. `reason`: why that one."""
 
     native: bool
     reason: str
 
 
-def choose() -> Choice:
-    """The stack for the next call. Raises `ValueError` when `OUROBOROS_BACKEND` is neither of its words."""
-    match os.environ.get(_VARIABLE, ""):
-        case "node":
-            return Choice(False, f"{_VARIABLE} is node")
-        case "native":
-            return Choice(True, f"{_VARIABLE} is native")
-        case "":
-            pass
-        case other:
-            raise ValueError(f"{_VARIABLE} must be node or native, not {other!r}")
-    if _in_use():
+#: Choices for which nothing has to be waited for. As a rule one of them is made, and each flow asks: no words for that.
+_TOLD = {word: Choice(word == "native", f"{_VARIABLE} is {word}") for word in ("node", "native")}
+_IN_USE = Choice(True, "this program uses it already")
+_RUNS = Choice(False, "our node runs")
+
+
+def _at_once() -> Choice | None:
+    word = os.environ.get(_VARIABLE)
+    if word:
+        if word not in _TOLD:
+            raise NodeError(f"{_VARIABLE} must be node or native, not {word!r}")
+        return _TOLD[word]
+    if backend_ids.native_in_use():
         # A program does not hop from one to the other when the daemon is slow to answer.
-        return Choice(True, "this program uses it already")
-    if client.client.find():
+        return _IN_USE
+    return _RUNS if client.client.find() else None
+
+
+def choose() -> Choice:
+    """The stack for the next call. Raises `NodeError` when `OUROBOROS_BACKEND` is neither of its words."""
+    choice = _at_once()
+    if choice is _RUNS:
         return Choice(False, f"our node runs in {runtime_dir()}")
+    if choice is not None:
+        return choice
     why_not = _why_not_native()
     if why_not:
         return Choice(False, f"no node runs in {runtime_dir()}, and {why_not}")
     return Choice(True, f"no node of ours runs in {runtime_dir()}, and the daemon of the C Ouroboros does")
 
 
+def is_our_node() -> bool:
+    """Whether the choice is our node, as far as can be told without waiting. Raises as `choose`."""
+    choice = _at_once()
+    return choice is not None and not choice.native
+
+
 def native() -> Stack | None:
-    """The stack over the C Ouroboros, if that is the choice. Raises `NodeError` when it cannot be used."""
-    # As a rule it is our node, and each flow asks: no words for that.
-    word = os.environ.get(_VARIABLE)
-    if word == "node" or (not word and not _in_use() and client.client.find()):
-        return None
-    if not choose().native:
+    """The stack over the prototype, if that is the choice. Raises `NodeError` when it cannot be used."""
+    if not (_at_once() or choose()).native:
         return None
     from ouroboros.native.stack import stack
 
@@ -82,21 +103,69 @@ def request(message: Request, *, start: bool = True) -> Any:  # noqa: ANN401
     return client.request(message, start=start) if stack is None else stack.request(message)
 
 
-def request_flow(message: Alloc | Accept | Join, wait: float | None) -> FlowGrant:
+def figures() -> Figures | None:
+    """What our node, or the last one that was killed here, says of itself in its files; asks nobody. None when there is
+    nothing that this user may read. Raises `NodeError` when the files are not what they should be, and `UnsupportedError`
+    with the prototype."""
+    if _is_native():
+        raise UnsupportedError("the C Ouroboros has no files of figures: its lists have what it tells")
+    from ouroboros.runtime import figures
+
+    directory = runtime_dir()
+    check_socket(socket_path(directory))
+    return figures.read(directory)
+
+
+def _is_native() -> bool:
+    """Whether calls go to the prototype, as far as can be told without asking."""
+    word = os.environ.get(_VARIABLE)
+    return word == "native" or (not word and backend_ids.native_in_use())
+
+
+def figures_to_list() -> Figures | None:
+    """Those of the node that runs, for lists; None: it has to be asked. It knows better than files that are damaged, and it
+    may not yet have heard of flows that this program has let go of."""
+    if _is_native() or client.client.let_go != client.client.known:
+        return None
+    try:
+        found = figures()
+    except NodeError:
+        # Whoever asks the node is told what is wrong, if that is in the way.
+        return None
+    if found is None or (found.running and not found.whole):
+        return None
+    return found if found.running or count_killed.get() else None
+
+
+def ask(message: Request) -> client.ManagementCall | None:
+    """As `request`, and do not wait for the answer. None with the prototype, where that cannot be."""
+    return client.ask(message) if native() is None else None
+
+
+def tell(message: Request) -> None:
+    """As `request`, of a program that is done with something. As `runtime.client.Client.tell`."""
+    stack = native()
+    if stack is None:
+        client.tell(message)
+    else:
+        stack.request(message)
+
+
+def request_flow(message: Alloc | Accept | Join) -> FlowGrant:
     """Ask for a flow and wait for it. As `runtime.client.Client.request_flow`."""
     stack = native()
-    return client.request_flow(message, wait) if stack is None else stack.request_flow(message)
+    return client.request_flow(message) if stack is None else stack.request_flow(message)
 
 
-def begin(message: Alloc | Accept | Join, *, start: bool) -> Call:
-    """Ask for a flow, and do not wait for it. As `runtime.client.Client.begin`."""
+def begin(message: Alloc | Accept | Join) -> Call[FlowGrant]:
+    """Ask for a flow, and do not wait for it. Takes a moment unless `is_our_node`."""
     stack = native()
-    return client.begin(message, start=start) if stack is None else stack.begin(message)
+    return client.begin(message) if stack is None else stack.begin(message)
 
 
 def release(flow_id: int, side: int, node: int) -> None:
-    """Tell the node that gave out an end of a flow that it is not used any more. The C Ouroboros knows by the end itself."""
-    if node != _NATIVE:
+    """Tell the node that gave out an end of a flow that it is not used any more. The prototype knows by the end itself."""
+    if node != backend_ids.NATIVE:
         client.release(flow_id, side, node)
 
 
@@ -109,8 +178,12 @@ class Info(NamedTuple):
     running: bool
     #: Runtime directory, or library.
     place: str
-    #: Why what was chosen cannot be used; empty if it can.
+    #: Why the chosen stack cannot be used; empty if it can.
     problem: str = ""
+    #: The process of a node that was killed there, whose last figures are kept; 0: there is none.
+    killed: int = 0
+    #: What users other than its owner have of our node: the fields of `irm.ShareInfo`.
+    shares: tuple[dict[str, Any], ...] = ()
 
 
 def info() -> Info:
@@ -121,9 +194,20 @@ def info() -> Info:
     try:
         entry = client.request(NodeInfo(), start=False)
     except NodeError as error:
-        starts = os.environ.get("OUROBOROS_AUTOSTART") != "0"
-        return Info("node", __version__, choice.reason, False, str(runtime_dir()), "" if starts else str(error))
-    return Info("node", entry.version, choice.reason, True, entry.runtime_dir)
+        starts = os.environ.get("OUROBOROS_AUTOSTART") != "0" and not client.client.find()
+        problem = "" if starts else str(error)
+        return Info("node", __version__, choice.reason, False, str(runtime_dir()), problem, _killed())
+    shares = tuple(msgspec.to_builtins(share) for share in entry.shares)
+    return Info("node", entry.version, choice.reason, True, entry.runtime_dir, shares=shares)
+
+
+def _killed() -> int:
+    try:
+        found = figures()
+    except NodeError:
+        # Whoever wants to see the figures is told.
+        return 0
+    return 0 if found is None or found.running else found.pid
 
 
 def _native_info(reason: str) -> Info:
@@ -142,14 +226,8 @@ def _native_info(reason: str) -> Info:
     return Info("native", found.release, reason, not problem, str(found.path), problem)
 
 
-def _in_use() -> bool:
-    """Whether the C Ouroboros was the choice before."""
-    stack = sys.modules.get("ouroboros.native.stack")
-    return stack is not None and stack.in_use()
-
-
 def _why_not_native() -> str:
-    """Why the C Ouroboros cannot be used; empty if it can."""
+    """Why the prototype cannot be used; empty if it can."""
     from ouroboros.native import find
 
     try:
@@ -162,7 +240,24 @@ def _why_not_native() -> str:
     return ""
 
 
-#: `ouroboros.native.stack.NODE`, which is not imported before it is used.
-_NATIVE = -1
-
-__all__ = ["Call", "Choice", "Info", "begin", "choose", "info", "native", "release", "request", "request_flow"]
+__all__ = [
+    "WITHDRAWAL",
+    "Call",
+    "Choice",
+    "FlowGrant",
+    "Info",
+    "Wait",
+    "ask",
+    "begin",
+    "choose",
+    "count_killed",
+    "figures",
+    "figures_to_list",
+    "info",
+    "is_our_node",
+    "native",
+    "release",
+    "request",
+    "request_flow",
+    "tell",
+]

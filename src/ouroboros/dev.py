@@ -15,20 +15,26 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
+import functools
 import math
+import operator
 import os
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from enum import IntFlag
+from math import modf
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Protocol, Self
+from typing import IO, TYPE_CHECKING, Any, Optional, Protocol, Self
 
 from ouroboros import backend
+from ouroboros._arguments import as_name, shown
 from ouroboros._file import open_flow
-from ouroboros.control.messages import Accept, Alloc, Join
-from ouroboros.dataplane import MAX_PACKET
-from ouroboros.dataplane.ends import FlowEnd
+from ouroboros._owned import Uncopied
+from ouroboros._values import time_limit, whole_number
+from ouroboros.dataplane import MAX_PACKET, BlockingFlow, ends, note_exit
+from ouroboros.dataplane.ends import Ended
 from ouroboros.errors import (
     FlowAllocatedException,
     FlowAuthException,
@@ -46,12 +52,13 @@ from ouroboros.errors import (
     FlowTimeoutException,
     FlowWouldBlockException,
 )
-from ouroboros.qos import BILLION, MILLION, QoSSpec
+from ouroboros.qos import BILLION, DEFAULT_PEER_TIMEOUT, MILLION, UINT32_MAX, QoSSpec, check_qos
 from ouroboros.runtime.client import FlowGrant
 from ouroboros.security import FlowSecurity
+from ouroboros.wire.control import Accept, Alloc, Join
 
 if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer, WriteableBuffer
+    from _typeshed import ReadableBuffer
 
 #: Seconds that `flow_alloc` and `flow_join` wait when no `timeo` is given.
 DEFAULT_TIMEOUT = 20.0
@@ -63,15 +70,15 @@ class FlowProperties(IntFlag):
     Setting flags replaces all of them: without `ReadWrite` (or `WriteOnly`) the flow becomes read-only.
     """
 
-    ReadOnly = 0o0
-    WriteOnly = 0o1
-    ReadWrite = 0o2
-    Down = 0o4
-    NonBlockingRead = 0o1000
-    NonBlockingWrite = 0o2000
+    ReadOnly = ends.READ_ONLY
+    WriteOnly = ends.WRITE_ONLY
+    ReadWrite = ends.READ_WRITE
+    Down = ends.DOWN
+    NonBlockingRead = ends.NON_BLOCKING_READ
+    NonBlockingWrite = ends.NON_BLOCKING_WRITE
     NonBlocking = NonBlockingRead | NonBlockingWrite
-    NoPartialRead = 0o10000
-    NoPartialWrite = 0o20000
+    NoPartialRead = ends.NO_PARTIAL_READ
+    NoPartialWrite = ends.NO_PARTIAL_WRITE
 
 
 #: FRCT flags of a flow, for `Flow.set_frct_flags`: what is lost is sent again. Fixed by the QoS of the flow.
@@ -83,12 +90,10 @@ FRCT_LINGER = 0o4
 
 _FRCT_FLAGS = FRCT_RETRANSMIT | FRCT_RESCNTL | FRCT_LINGER
 
+_ALL_FLAGS = int(functools.reduce(operator.or_, FlowProperties))
+
 # Flows that this process has, so that their peers are told when it ends.
 _flows: weakref.WeakSet[Flow] = weakref.WeakSet()
-
-# Methods that a Flow takes over from the engine while it holds a flow: a call of `f.read()` is then one call of compiled
-# code, where a Python method around it would double its cost.
-_FAST = {"read": "read", "readline": "read_text", "write": "write", "readinto": "read_into"}
 
 
 class Watcher(Protocol):
@@ -99,27 +104,41 @@ class Watcher(Protocol):
     def flow_deallocated(self, flow: Flow) -> None: ...
 
 
-class Flow:
+class Flow(Uncopied, BlockingFlow):
     """A conversation with a named peer, or with all members of a broadcast layer. A context manager.
 
     A new object holds no flow; `alloc`, `accept` and `join` get one, `dealloc` gives it back, after which the object can
     hold another. All methods can be called from any thread. In the child of a fork a flow of the parent refuses to work.
     """
 
+    _qos: QoSSpec
+    _security: FlowSecurity | None
+    _max_packet: int
+    _frct_flags: int
+    _flow_id: int
+    _name: str
+    _side: int
+    _node: int
+    _pid: int
+    #: The set that this flow is in (`ouroboros.event`).
+    _watcher: weakref.ref[Watcher] | None
+    #: Wake tasks that wait for this flow (`ouroboros.aio`).
+    _sleepers: list[Callable[[], None]]
+
+    # Here, because a subclass may forget to call `__init__`.
+    def __new__(cls, *_args: object, **_kwargs: object) -> Self:
+        flow = super().__new__(cls)
+        flow._qos = QoSSpec()
+        flow._security = None
+        flow._max_packet = MAX_PACKET
+        flow._frct_flags = flow._flow_id = flow._side = flow._node = flow._pid = 0
+        flow._name = ""
+        flow._watcher = None
+        flow._sleepers = []
+        return flow
+
     def __init__(self) -> None:
-        self._endpoint: FlowEnd | None = None
-        self._qos = QoSSpec()
-        self._security: FlowSecurity | None = None
-        self._max_packet = MAX_PACKET
-        self._frct_flags = 0
-        self._flow_id = 0
-        self._side = 0
-        self._node = 0
-        self._pid = 0
-        #: The set that this flow is in (`ouroboros.event`).
-        self._watcher: weakref.ref[Watcher] | None = None
-        #: Wake tasks that wait for this flow (`ouroboros.aio`).
-        self._sleepers: list[Callable[[], None]] = []
+        """A flow object that holds no flow."""
 
     def __enter__(self) -> Self:
         return self
@@ -130,9 +149,11 @@ class Flow:
         self.dealloc()
 
     def __del__(self) -> None:
-        if getattr(self, "_endpoint", None) is not None and self._pid == os.getpid():
-            warnings.warn(f"{self!r} was never deallocated", FlowDeallocWarning, stacklevel=2, source=self)
+        if self._endpoint is not None and not self._endpoint.abandoned and self._pid == os.getpid():
+            text = f"{self!r} was never deallocated"
+            # First: a warning may be an exception.
             self.dealloc()
+            warnings.warn(text, FlowDeallocWarning, stacklevel=2, source=self)
 
     def __repr__(self) -> str:
         state = "not allocated" if self._endpoint is None else f"flow {self._flow_id}, side {self._side}"
@@ -140,26 +161,31 @@ class Flow:
 
     # --- getting and releasing a flow
 
-    def alloc(self, dst: str, qos: QoSSpec | None = None, timeo: float | None = None) -> QoSSpec:
+    def alloc(self, dst: str, qos: QoSSpec | None = None, timeo: float | None = None, *, wait: bool = False) -> QoSSpec:
         """Allocate a flow to a name and return its QoS.
 
-        `timeo`: seconds to wait for somebody to accept; None for 20 s, 0 to take only one that waits already.
+        `timeo`: seconds to wait for somebody to accept; None for 20 s, 0 to take only one that waits already, infinity for
+        no limit. With `wait`, wait also while nobody serves the name, here or anywhere: for a server that is not started
+        yet, or starts again. `docs/flows.md` has the rule in a table.
 
-        Raises `FlowNameException` when nobody offers the name, `FlowTimeoutException` when nobody accepts in time,
+        Raises `FlowNameException` when nobody offers the name, or nobody does any more (not with `wait`, except for what
+        cannot be a name), `FlowTimeoutException` when nobody accepts in time,
         `FlowRefusedException` when the flow is refused (`FlowCryptException`: no encryption that both sides want, and
         `FlowAuthException`: a side did not prove who it is), `FlowAllocatedException` when this object holds a flow already,
         `NodeError` when there is no node or it goes away. Interrupting the call (Ctrl-C) withdraws the request.
         """
-        return self._request(alloc_request(dst, qos, timeo))
+        return self._request(alloc_request(dst, qos, timeo, wait))
 
     def accept(self, timeo: float | None = None, *, name: str | None = None) -> QoSSpec:
-        """Wait for a flow to a name that this program is bound to, and return its QoS.
+        """Wait for a flow to a name that this program is bound to, and return its QoS. `name` then tells which one.
 
-        `timeo`: seconds; None waits without limit. `name`: bind this process to the name first. On the embedded node a
-        program that nobody bound accepts under its own name (`oecho.py`: `oecho`).
+        `timeo`: seconds; None waits without limit. `name`: bind this process to the name first, and take flows to that name
+        alone; without it, flows to all names of this process. On the embedded node a program that nobody bound accepts
+        under its own name (`oecho.py`: `oecho`).
 
-        Raises `FlowTimeoutException`, `FlowAllocatedException`, `FlowNameException` for a name that cannot be one,
-        `FlowPermissionException` for one that is not this user's to take, or `NodeError`.
+        Raises `FlowTimeoutException`, `FlowAllocatedException`, `FlowNameException` for a name that cannot be one, or that
+        is destroyed or unbound from this process while the call waits for it, `FlowPermissionException` for one that is
+        not this user's to take, or `NodeError`. On the C prototype `UnsupportedError` for a second name (`docs/native.md`).
         """
         return self._request(accept_request(timeo, name))
 
@@ -179,56 +205,43 @@ class Flow:
         endpoint, self._endpoint = self._endpoint, None
         if endpoint is None:
             return
-        for name in _FAST:
-            self.__dict__.pop(name, None)
-        _flows.discard(self)
-        if (watcher := self._get_watcher()) is not None:
-            watcher.flow_deallocated(self)
+        released = endpoint.abandoned
+        self._leave_set()
         endpoint.close()
-        if self._pid == os.getpid():
-            backend.release(self._flow_id, self._side, self._node)
+        if not released:
+            self._release()
+
+    def close(self) -> None:
+        """As `dealloc`, by the name that files and sockets have for it, so that `contextlib.closing` takes a flow."""
+        self.dealloc()
 
     # --- packets
 
-    def read(self, count: int | None = None) -> bytes:
-        """Return the next packet, or up to `count` bytes of it; the rest stays for the next read.
+    # The engine's own: a Python method around them would double their cost.
+    read = BlockingFlow.read
+    readline = BlockingFlow.readline
+    readinto = BlockingFlow.readinto
+    write = BlockingFlow.write
 
-        A read of exactly the packet's length is followed by one that returns `b""`, which marks the packet's end; reads
-        without a count, and flows with `NoPartialRead`, have no such mark. Waits up to the receive timeout.
+    def __iter__(self) -> Self:
+        """The packets of the flow, until the peer deallocates it. Whatever else ends it is an error, not an end."""
+        return self
 
-        Raises `FlowTimeoutException`, `FlowWouldBlockException` (non-blocking and nothing there), `FlowDownException`
-        (nothing queued, and the peer deallocated; `FlowPeerException`: it died), `FlowSizeException` (`NoPartialRead`, and
-        the packet is longer than `count`; it stays), `FlowPermissionException` (write-only), `FlowNotAllocatedException`.
-        """
-        return self._held().read(count)
-
-    def readline(self, count: int | None = None) -> str:
-        """Return the next packet as text (UTF-8), or up to `count` characters of it. Otherwise like `read`.
-
-        A packet is a line: newlines are neither looked for nor removed. Raises `UnicodeDecodeError` when the packet is no
-        UTF-8; it can still be had with `read`.
-        """
-        return self._held().read_text(count)
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        """Read up to `len(buffer)` bytes of the next packet into a writable buffer and return how many. Like `read`."""
-        return self._held().read_into(buffer)
+    def __next__(self) -> bytes:
+        try:
+            return self.read()
+        except FlowDownException:
+            if self._held().ended != Ended.CLOSED:
+                raise
+        raise StopIteration
 
     def read_many(self, limit: int = 64) -> list[bytes]:
         """Wait for a packet as `read` does, then return it with those that are there already, at most `limit` packets."""
-        return self._held().read_many(limit)
-
-    def write(self, buf: ReadableBuffer, count: int | None = None) -> int:
-        """Write the buffer, or its first `count` bytes, as one packet; return the number of bytes.
-
-        Any contiguous buffer will do; it is free for reuse when the call returns. A full queue makes the call wait, up to
-        the send timeout. Nothing is ever sent in part or dropped. An empty buffer sends nothing.
-
-        Raises `FlowTimeoutException`, `FlowWouldBlockException` (non-blocking and no room), `FlowDownException`,
-        `FlowSizeException` (more than `max_packet` bytes), `FlowPermissionException` (read-only, or the peer is
-        write-only), `FlowNotAllocatedException`.
-        """
-        return self._held().write(buf, count)
+        try:
+            return self._held().read_many(limit)
+        except (TypeError, ValueError, OverflowError):
+            _check_limit(limit)
+            raise
 
     def writeline(self, str: str, count: int | None = None) -> int:
         """Write text, or its first `count` characters, as one packet of UTF-8; return the number of characters.
@@ -236,7 +249,11 @@ class Flow:
         No newline is added. Raises as `write` does, and `UnicodeEncodeError` for text that has no UTF-8.
         """
         text = clip(str, count)
-        self.write(text.encode())
+        try:
+            packet = text.encode()
+        except AttributeError:
+            raise not_a_line(text) from None
+        self.write(packet)
         return len(text)
 
     def write_many(self, packets: Sequence[ReadableBuffer]) -> int:
@@ -245,7 +262,11 @@ class Flow:
         That is fewer than given only when the flow went down, the time was over or a packet was too long after some
         were written: call again with the others to get the exception.
         """
-        return self._held().write_many(packets)
+        try:
+            return self._held().write_many(packets)
+        except TypeError:
+            _check_packets(packets)
+            raise
 
     def fileno(self) -> int:
         """A descriptor for `select`, `poll` and `epoll`, readable while there may be a packet to read or the flow is down.
@@ -278,7 +299,7 @@ class Flow:
 
     def set_snd_timeout(self, timeo: float | None) -> None:
         """Set the time limit of a blocking write, seconds; None for no limit, 0 to fail at once."""
-        self._held().send_timeout = _check_timeout(timeo, None)
+        self._held().send_timeout = time_limit(timeo)
 
     def get_snd_timeout(self) -> float | None:
         """The time limit of a blocking write, seconds, or None."""
@@ -286,7 +307,7 @@ class Flow:
 
     def set_rcv_timeout(self, timeo: float | None) -> None:
         """Set the time limit of a blocking read, seconds; None for no limit, 0 to fail at once."""
-        self._held().receive_timeout = _check_timeout(timeo, None)
+        self._held().receive_timeout = time_limit(timeo)
 
     def get_rcv_timeout(self) -> float | None:
         """The time limit of a blocking read, seconds, or None."""
@@ -309,9 +330,9 @@ class Flow:
         """Replace the flags of this flow.
 
         `WriteOnly` also refuses the peer's packets; `Down` takes the flow down for both sides until flags without it are
-        set. Raises `ValueError` for both access bits at once.
+        set. Raises `ValueError` for both access bits at once, and for bits that are none of `FlowProperties`.
         """
-        self._held().flags = int(flags)
+        self._held().flags = _check_flags(flags)
         for wake in tuple(self._sleepers):
             wake()
 
@@ -337,6 +358,8 @@ class Flow:
         `FlowPermissionException` as `get_frct_flags`.
         """
         fixed = self.get_frct_flags() & FRCT_RETRANSMIT
+        if not isinstance(flags, int):
+            raise TypeError(f"FRCT flags are FRCT_RESCNTL and FRCT_LINGER, one or both (|), or 0, not {shown(flags)}")
         if flags & ~_FRCT_FLAGS:
             raise ValueError(f"FRCT flags: {flags:#o} has bits other than RETRANSMIT, RESCNTL and LINGER")
         self._frct_flags = flags & ~FRCT_RETRANSMIT | fixed
@@ -354,6 +377,12 @@ class Flow:
         return self._security
 
     @property
+    def name(self) -> str:
+        """The name that this flow was asked for, at both ends; of a joined flow, its broadcast layer."""
+        self._held()
+        return self._name
+
+    @property
     def flow_id(self) -> int:
         """The node's number of this flow, as `irm flow list` shows it."""
         self._held()
@@ -361,14 +390,9 @@ class Flow:
 
     # --- helpers
 
-    def _held(self) -> FlowEnd:
-        if self._endpoint is None:
-            raise FlowNotAllocatedException("this Flow holds no flow: use alloc(), accept() or join() first")
-        return self._endpoint
-
     def _request(self, request: Alloc | Accept | Join) -> QoSSpec:
         self._check_free()
-        return self._take(backend.request_flow(request, request.timeout))
+        return self._take(backend.request_flow(request))
 
     def _check_free(self) -> None:
         if self._endpoint is not None:
@@ -379,30 +403,42 @@ class Flow:
         granted, endpoint, self._node = grant
         self._endpoint = endpoint
         self._qos, self._flow_id, self._side, self._pid = granted.qos, granted.flow_id, granted.side, os.getpid()
-        self._security, self._max_packet = granted.security, granted.max_packet
+        self._name, self._security, self._max_packet = granted.name, granted.security, granted.max_packet
         self._frct_flags = _first_frct_flags(granted.qos)
         _flows.add(self)
-        for public, native in _FAST.items():
-            # Not over the method of a subclass.
-            if getattr(type(self), public) is getattr(Flow, public):
-                self.__dict__[public] = getattr(endpoint, native)
         if (watcher := self._get_watcher()) is not None:
             watcher.flow_allocated(self)
         return granted.qos
+
+    def _abandon(self) -> None:
+        """As `dealloc`, for the peer and the node; threads of this program that use the flow are to notice nothing."""
+        if self._endpoint is not None:
+            self._leave_set()
+            self._endpoint.abandon()
+            self._release()
+
+    def _leave_set(self) -> None:
+        _flows.discard(self)
+        if (watcher := self._get_watcher()) is not None:
+            watcher.flow_deallocated(self)
+
+    def _release(self) -> None:
+        if self._pid == os.getpid():
+            backend.release(self._flow_id, self._side, self._node)
 
     def _get_watcher(self) -> Watcher | None:
         return self._watcher() if self._watcher is not None else None
 
 
-def flow_alloc(dst: str, qos: QoSSpec | None = None, timeo: float | None = None) -> Flow:
-    """Allocate a flow to the name `dst`. See `Flow.alloc`."""
+def flow_alloc(dst: str, qos: QoSSpec | None = None, timeo: float | None = None, *, wait: bool = False) -> Flow:
+    """Allocate a flow to the name `dst`; with `wait`, wait until somebody serves it. See `Flow.alloc`."""
     flow = Flow()
-    flow.alloc(dst, qos, timeo)
+    flow.alloc(dst, qos, timeo, wait=wait)
     return flow
 
 
 def flow_accept(timeo: float | None = None, *, name: str | None = None) -> Flow:
-    """Wait for a flow to a name of this program; with `name`, bind to it first. See `Flow.accept`."""
+    """Wait for a flow to a name of this program; with `name`, bind to it first and take no others. See `Flow.accept`."""
     flow = Flow()
     flow.accept(timeo, name=name)
     return flow
@@ -418,35 +454,47 @@ def flow_join(dst: str, qos: QoSSpec | None = None, timeo: float | None = None) 
 # --- requests and checks, shared with `ouroboros.aio`
 
 
-def alloc_request(dst: str, qos: QoSSpec | None, timeo: float | None) -> Alloc:
-    return Alloc(check_name(dst), _check_qos(qos), _check_timeout(timeo, DEFAULT_TIMEOUT))
+def alloc_request(dst: str, qos: QoSSpec | None, timeo: float | None, wait: bool) -> Alloc:
+    limit = time_limit(timeo, DEFAULT_TIMEOUT)
+    # To the node, None is its default.
+    return Alloc(check_name(dst), check_qos(qos), math.inf if limit is None else limit, bool(wait))
 
 
 def accept_request(timeo: float | None, name: str | None) -> Accept:
-    return Accept(None if name is None else check_name(name), _check_timeout(timeo, None))
+    _check_no_name(timeo)
+    return Accept(None if name is None else check_name(name), time_limit(timeo))
+
+
+def _check_no_name(timeo: object) -> None:
+    if isinstance(timeo, str):
+        raise TypeError(f"timeo is a number of seconds, not {shown(timeo)}: did you mean name={shown(timeo)}?")
 
 
 def join_request(dst: str, qos: QoSSpec | None, timeo: float | None) -> Join:
-    return Join(check_name(dst), _check_qos(qos), _check_timeout(timeo, DEFAULT_TIMEOUT))
+    return Join(check_name(dst), check_qos(qos), time_limit(timeo, DEFAULT_TIMEOUT))
 
 
 def clip(text: str, count: int | None) -> str:
     """The first `count` characters."""
     if count is None:
         return text
+    try:
+        count = whole_number(count)
+    except TypeError:
+        raise TypeError(f"count is a whole number of characters or None, not {shown(count)}") from None
     if count < 0:
         raise ValueError("count must not be negative")
     return text[:count]
 
 
+def not_a_line(text: object) -> TypeError:
+    return TypeError(f"a line is a str, not {shown(text)}: use write() for bytes")
+
+
 def check_name(name: str) -> str:
     if not isinstance(name, str):
-        raise TypeError(f"a name is a str, not {name!r}")
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise FlowNameException(f"the name {name!r} is not valid UTF-8: {error.reason}") from error
-    return name
+        raise TypeError(f"a name is a str, not {shown(name)}")
+    return as_name(name, "name", FlowNameException)
 
 
 def _first_frct_flags(qos: QoSSpec) -> int:
@@ -455,28 +503,39 @@ def _first_frct_flags(qos: QoSSpec) -> int:
     return FRCT_RESCNTL if qos.ordered else 0
 
 
-def _check_qos(qos: QoSSpec | None) -> QoSSpec:
-    if qos is None:
-        return QoSSpec()
-    if not isinstance(qos, QoSSpec):
-        raise TypeError(f"qos is a QoSSpec, not {qos!r}")
-    return qos
+def _check_flags(flags: object) -> int:
+    if not isinstance(flags, int):
+        word = flags if isinstance(flags, str) and flags in FlowProperties.__members__ else "NonBlocking"
+        raise TypeError(f"flags are those of FlowProperties, such as FlowProperties.{word}, not {shown(flags)}")
+    if unknown := int(flags) & ~_ALL_FLAGS:
+        known = ", ".join(FlowProperties.__members__)
+        raise ValueError(f"flags: {unknown:#o} is none of FlowProperties ({known})")
+    return int(flags)
 
 
-def _check_timeout(timeout: float | None, default: float | None) -> float | None:
-    if timeout is None:
-        return default
-    if not isinstance(timeout, (int, float)) or math.isnan(timeout):
-        raise TypeError(f"a timeout is a number of seconds or None, not {timeout!r}")
-    # What ends after the sun does is no limit.
-    return None if timeout > 1e9 else max(0.0, float(timeout))
+def _check_limit(limit: object) -> None:
+    """Why the engine did not take a limit, if it did not."""
+    if not hasattr(type(limit), "__index__"):
+        raise TypeError(f"limit is a whole number of packets, not {shown(limit)}") from None
+    if operator.index(limit) < 1:  # type: ignore[arg-type]
+        raise ValueError(f"limit must be at least 1 packet, not {limit}") from None
+
+
+def _check_packets(packets: object) -> None:
+    """Why the engine took no packets, unless it is one of them."""
+    if not isinstance(packets, Sequence) or isinstance(packets, (str, bytes, bytearray, memoryview)):
+        raise TypeError(f"packets is a list of buffers, not {shown(packets)}: use write() for a single one") from None
 
 
 def _say_goodbye() -> None:
-    """At the end of the program: peers are told, which they could not be if the process just vanished."""
+    """At the end of the program: peers are told, which they could not be if the process just vanished.
+
+    Threads that nobody waits for may be in a call of a flow. They stay there: what it raised they could only print.
+    """
+    note_exit()
     for flow in list(_flows):
         with contextlib.suppress(FlowException):
-            flow.dealloc()
+            flow._abandon()
 
 
 def _disown() -> None:
@@ -489,13 +548,16 @@ def _disown() -> None:
 atexit.register(_say_goodbye)
 os.register_at_fork(after_in_child=_disown)
 
+# A few helpers are among them, which a star import of the package 0.23 brings and programs may use.
 __all__ = [
     "BILLION",
+    "DEFAULT_PEER_TIMEOUT",
     "FRCT_LINGER",
     "FRCT_RESCNTL",
     "FRCT_RETRANSMIT",
     "MAX_PACKET",
     "MILLION",
+    "UINT32_MAX",
     "Flow",
     "FlowAllocatedException",
     "FlowAuthException",
@@ -514,8 +576,12 @@ __all__ = [
     "FlowSizeException",
     "FlowTimeoutException",
     "FlowWouldBlockException",
+    "IntFlag",
+    "Optional",
     "QoSSpec",
+    "errno",
     "flow_accept",
     "flow_alloc",
     "flow_join",
+    "modf",
 ]

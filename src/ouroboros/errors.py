@@ -50,7 +50,7 @@ class FlowNotAllocatedException(FlowException, ValueError):
 
 
 class FlowNameException(FlowException, LookupError):
-    """Nobody offers the destination name on this node or in its layers."""
+    """Nobody offers the destination name on this node or in its layers, or nobody does any more."""
 
 
 class FlowRefusedException(FlowException, ConnectionRefusedError):

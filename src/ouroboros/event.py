@@ -28,8 +28,15 @@ from enum import IntFlag
 from types import TracebackType
 from typing import Self
 
+from ouroboros import dev
+from ouroboros._arguments import shown
+from ouroboros._owned import Uncopied
+from ouroboros._values import time_limit
+from ouroboros.dataplane.ends import Ended
+from ouroboros.dev import *  # noqa: F403 - as in the package 0.23: a program needs no other import
 from ouroboros.dev import Flow
 from ouroboros.errors import FlowEventError, FlowEventTimeoutException, FlowNotAllocatedException
+from ouroboros.runtime.descriptors import Eventfd, epoll
 
 #: Packets of one flow that one wait tells of; the others are told of by the next.
 _PACKETS_AT_ONCE = 1024
@@ -37,8 +44,8 @@ _PACKETS_AT_ONCE = 1024
 #: Seconds. The longest wait that epoll takes is some 24 days; a longer one is made of several.
 _LONGEST_POLL = 86_400.0
 
-# What ended a flow, as the engine says it.
-_CLOSED, _DEAD, _DOWN = 1, 2, 4
+#: Ends that nothing takes back.
+_FOR_GOOD = (Ended.CLOSED, Ended.DEAD)
 
 
 class FEventType(IntFlag):
@@ -58,11 +65,19 @@ class FEventType(IntFlag):
     FlowPeer = 32
 
 
-class FEventQueue:
+class FEventQueue(Uncopied):
     """Events that a `FlowSet.wait` found, in the order in which they are to be handled."""
 
+    _events: deque[tuple[Flow, FEventType]]
+
+    # Here, because a subclass may forget to call `__init__`.
+    def __new__(cls, *_args: object, **_kwargs: object) -> Self:
+        queue = super().__new__(cls)
+        queue._events = deque()
+        return queue
+
     def __init__(self) -> None:
-        self._events: deque[tuple[Flow, FEventType]] = deque()
+        """A queue without events."""
 
     def next(self) -> tuple[Flow, FEventType]:
         """Take the next event: the program's own Flow object and what happened to it.
@@ -99,28 +114,41 @@ def _is_stale(flow: Flow, kind: FEventType) -> bool:
         return True
 
 
-class FlowSet:
+class FlowSet(Uncopied):
     """A set of flows to wait for. A context manager, which destroys the set at its end.
 
     A flow is in at most one set. A flow that is deallocated leaves its set. All methods can be called from any thread; of
     several threads that wait, one gets all events that are there.
     """
 
+    _epoll: select.epoll
+    _kick: Eventfd
+    _pid: int
+    #: Members, and their descriptors while they are watched.
+    _flows: dict[Flow, int | None]
+    _watched: dict[int, Flow]
+    _down: set[Flow]
+    _posted: deque[tuple[Flow, FEventType]]
+    _destroyed: bool
+    _lock: threading.RLock
+    _waiting: threading.Lock
+
+    # Here, because a subclass may forget to call `__init__`.
+    def __new__(cls, *_args: object, **_kwargs: object) -> Self:
+        flows = super().__new__(cls)
+        flows._epoll = epoll()
+        flows._kick = Eventfd()
+        flows._epoll.register(flows._kick, select.EPOLLIN)
+        flows._pid = os.getpid()
+        flows._flows, flows._watched = {}, {}
+        flows._down, flows._posted = set(), deque()
+        flows._destroyed = False
+        flows._lock = threading.RLock()
+        flows._waiting = threading.Lock()
+        return flows
+
     def __init__(self, flows: Iterable[Flow] | None = None) -> None:
-        self._epoll = select.epoll()
-        self._kick = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._close_kick = weakref.finalize(self, os.close, self._kick)
-        self._epoll.register(self._kick, select.EPOLLIN)
-        self._pid = os.getpid()
-        #: Members, and their descriptors while they are watched.
-        self._flows: dict[Flow, int | None] = {}
-        self._watched: dict[int, Flow] = {}
-        self._down: set[Flow] = set()
-        self._posted: deque[tuple[Flow, FEventType]] = deque()
-        self._destroyed = False
-        self._lock = threading.RLock()
-        self._waiting = threading.Lock()
-        for flow in flows or ():
+        for flow in _members(flows):
             self.add(flow)
 
     def __enter__(self) -> Self:
@@ -146,6 +174,7 @@ class FlowSet:
         A Flow object without a flow may be added; `FlowAlloc` tells when it has got one. Raises `FlowEventError` when the
         flow is in a set already, or this set is destroyed.
         """
+        _check_member(flow)
         with self._usable():
             if flow._get_watcher() is not None:
                 where = "this" if flow in self._flows else "another"
@@ -157,6 +186,7 @@ class FlowSet:
 
     def remove(self, flow: Flow) -> None:
         """Take a flow out of the set; nothing happens when it is not in. Events that a queue has already stay there."""
+        _check_member(flow)
         with self._usable():
             if flow in self._flows:
                 self._unwatch(flow)
@@ -177,22 +207,27 @@ class FlowSet:
         without limit, 0 looks only. Raises `FlowEventTimeoutException` when the time is over, `FlowEventError` when the
         set is destroyed, also meanwhile.
         """
+        if not isinstance(fq, FEventQueue):
+            raise TypeError(f"fq is an FEventQueue, not {shown(fq)}: make one with FEventQueue()")
         fq._drop_stale()
         if fq._events:
             return
-        deadline = None if timeo is None else time.monotonic() + max(0.0, timeo)
-        if not self._waiting.acquire(timeout=-1 if timeo is None else min(max(0.0, timeo), threading.TIMEOUT_MAX)):
+        limit = time_limit(timeo)
+        deadline = None if limit is None else time.monotonic() + limit
+        if not self._waiting.acquire(timeout=-1 if limit is None else limit):
             raise FlowEventTimeoutException("no event within the time limit: another thread waits on this set")
         try:
             while not fq._events:
                 with self._usable():
-                    epoll = self._epoll
+                    # All at once, and the kick: a look without waiting must not end with what comes to nothing.
+                    watched, most = self._epoll, len(self._watched) + 1
                 left = None if deadline is None else min(max(0.0, deadline - time.monotonic()), _LONGEST_POLL)
-                ready = epoll.poll(left)
+                ready = watched.poll(left, most)
                 with self._usable():
                     fq._events.extend(self._collect(ready))
                     fq._drop_stale()
-                if not ready and deadline is not None and time.monotonic() >= deadline:
+                # False alarms do not outlast the limit, however many a peer raises.
+                if not fq._events and deadline is not None and time.monotonic() >= deadline:
                     raise FlowEventTimeoutException("no event within the time limit")
         finally:
             self._waiting.release()
@@ -206,11 +241,11 @@ class FlowSet:
                 return
             self.zero()
             self._destroyed = True
-            os.eventfd_write(self._kick, 1)
+            self._kick.ring()
         # Whoever waits was kicked and leaves; the descriptors must not go before.
         with self._waiting:
             self._epoll.close()
-            self._close_kick()
+            self._kick.close()
 
     # --- what flows tell
 
@@ -220,7 +255,7 @@ class FlowSet:
             if usable and flow in self._flows:
                 self._posted.append((flow, FEventType.FlowAlloc))
                 self._watch(flow)
-                os.eventfd_write(self._kick, 1)
+                self._kick.ring()
 
     def flow_deallocated(self, flow: Flow) -> None:
         """A member let go of its flow. For `Flow` only."""
@@ -267,9 +302,9 @@ class FlowSet:
     def _collect(self, ready: list[tuple[int, int]]) -> list[tuple[Flow, FEventType]]:
         descriptors = [descriptor for descriptor, _ in ready]
         events: list[tuple[Flow, FEventType]] = []
-        if self._kick in descriptors:
+        if self._kick.fileno() in descriptors:
             # First: a flow is told of before its packets.
-            os.eventfd_read(self._kick)
+            self._kick.hush()
             events += self._posted
             self._posted.clear()
         for flow in filter(None, map(self._watched.get, descriptors)):
@@ -284,18 +319,36 @@ class FlowSet:
         ended = endpoint.ended
         waiting = max(endpoint.receive_queue, 1) if endpoint.readable else 0
         kinds = [FEventType.FlowPkt] * min(waiting, _PACKETS_AT_ONCE)
-        if ended in (_CLOSED, _DEAD) and len(kinds) < _PACKETS_AT_ONCE:
+        if ended in _FOR_GOOD and len(kinds) < _PACKETS_AT_ONCE:
             # For good: its descriptor stays readable and would wake us for nothing.
             self._unwatch(flow)
-            kinds.append(FEventType.FlowDealloc if ended == _CLOSED else FEventType.FlowPeer)
+            kinds.append(FEventType.FlowDealloc if ended == Ended.CLOSED else FEventType.FlowPeer)
             return kinds
-        if (ended == _DOWN) != (flow in self._down):
-            kinds.append(FEventType.FlowDown if ended == _DOWN else FEventType.FlowUp)
-            (self._down.add if ended == _DOWN else self._down.discard)(flow)
+        down = ended == Ended.DOWN
+        if down != (flow in self._down):
+            kinds.append(FEventType.FlowDown if down else FEventType.FlowUp)
+            (self._down.add if down else self._down.discard)(flow)
         if not kinds:
             # Nothing is left to tell: from now on it is silent until there is.
             endpoint.watch(ended)
         return kinds
 
 
+def _members(flows: Iterable[Flow] | None) -> list[Flow]:
+    # A flow is iterable, too: over its packets, which are not to be taken.
+    if isinstance(flows, Flow) or not isinstance(flows, Iterable | None):
+        raise TypeError(f"a FlowSet is made of a list of flows, not of {shown(flows)}")
+    found = list(flows or ())
+    for flow in found:
+        _check_member(flow)
+    return found
+
+
+def _check_member(flow: object) -> None:
+    if not isinstance(flow, Flow):
+        hint = ": give its `sync`" if isinstance(getattr(flow, "sync", None), Flow) else ""
+        raise TypeError(f"a member of a FlowSet is a Flow of ouroboros.dev, not {shown(flow)}{hint}")
+
+
 __all__ = ["FEventQueue", "FEventType", "FlowEventError", "FlowEventTimeoutException", "FlowSet"]
+__all__ += dev.__all__

@@ -25,16 +25,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, List, Optional  # noqa: UP035
 
 import msgspec
 
-from ouroboros import backend
-from ouroboros.control import messages
+from ouroboros import backend, settings
+from ouroboros._arguments import as_name, as_text, as_texts, as_whole, shown
+from ouroboros._checks import as_choice
 from ouroboros.errors import (
     BindError,
     IpcpBootstrapError,
@@ -46,66 +49,36 @@ from ouroboros.errors import (
     NodeError,
     UnsupportedError,
 )
-from ouroboros.ipcp_config import (
-    AddressAuthPolicy,
-    CongestionAvoidPolicy,
-    DhtConfig,
-    DirConfig,
-    DirectoryHashAlgo,
-    DirectoryPolicy,
-    DtConfig,
-    EthConfig,
-    IpcpConfig,
-    IpcpType,
-    LinkStateConfig,
-    LinkStatePolicy,
-    LoadBalancePolicy,
-    NameInfo,
-    NameSecPaths,
-    RoutingConfig,
-    RoutingPolicy,
-    Udp4Config,
-    Udp6Config,
-    UnicastConfig,
-)
-from ouroboros.qos import QoSSpec
+from ouroboros.qos import QoSSpec, check_qos
+from ouroboros.runtime.paths import runtime_dir
+from ouroboros.settings import *  # noqa: F403 - exported
+from ouroboros.settings import TYPES, DirectoryHashAlgo, IpcpConfig, IpcpType, LoadBalancePolicy, NameInfo, settings_of
+from ouroboros.wire import control as messages
 
+# A few helpers are among them, which a star import of the package 0.23 brings and programs may use.
 __all__ = [
     "BIND_AUTO",
     "DT_COMP",
     "MGMT_COMP",
-    "AddressAuthPolicy",
     "BindError",
-    "CongestionAvoidPolicy",
-    "DhtConfig",
-    "DirConfig",
-    "DirectoryHashAlgo",
-    "DirectoryPolicy",
-    "DtConfig",
-    "EthConfig",
+    "ConnectionInfo",
     "FlowInfo",
+    "IntEnum",
     "IpcpBootstrapError",
-    "IpcpConfig",
     "IpcpConnectError",
     "IpcpCreateError",
     "IpcpEnrollError",
     "IpcpInfo",
-    "IpcpType",
     "IrmError",
-    "LinkStateConfig",
-    "LinkStatePolicy",
-    "LoadBalancePolicy",
+    "List",
     "NameError",
-    "NameInfo",
-    "NameSecPaths",
     "NodeError",
+    "NodeFigures",
     "NodeInfo",
+    "Optional",
     "QoSSpec",
-    "RoutingConfig",
-    "RoutingPolicy",
-    "Udp4Config",
-    "Udp6Config",
-    "UnicastConfig",
+    "RouteInfo",
+    "ShareInfo",
     "UnsupportedError",
     "bind_process",
     "bind_program",
@@ -119,6 +92,7 @@ __all__ = [
     "disconnect_ipcp",
     "enroll_ipcp",
     "impair_ipcp",
+    "last_figures",
     "list_flows",
     "list_ipcps",
     "list_names",
@@ -129,6 +103,7 @@ __all__ = [
     "unbind_program",
     "unreg_name",
 ]
+__all__ += settings.__all__
 
 #: Option of `bind_program`: the node starts the program when a flow to the name is asked for and nobody accepts.
 BIND_AUTO = 1
@@ -138,14 +113,44 @@ DT_COMP = "Data Transfer"
 MGMT_COMP = "Management"
 
 
+class ConnectionInfo(msgspec.Struct, frozen=True):
+    """A connection of a member of a unicast layer with a neighbour.
+
+    `component`: `MGMT_COMP` or `DT_COMP`, or "Enrollment" while somebody enrolls. `name`: of the neighbour's IPC process, or
+    what was asked for. `peer`: as of `FlowInfo`. `state`: "up", "silent", or "missing": it was lost, and is asked for
+    again. `age`: seconds since it began.
+    """
+
+    component: str
+    name: str
+    address: str
+    peer: str
+    state: str
+    age: float
+
+
+class RouteInfo(msgspec.Struct, frozen=True):
+    """The way to a member of a unicast layer. `via`: addresses of the neighbours that lead there, the first one first.
+    `peer`: as of `FlowInfo`."""
+
+    address: str
+    hops: int
+    via: tuple[str, ...]
+    peer: str
+
+
 class IpcpInfo(msgspec.Struct, frozen=True):
     """An IPC process of the node.
 
     `state`: "boot", and "operational" once it is in a layer; until then `layer` is empty and `dir_hash_algo` is None.
-    A layer that waits for its socket is "opening". `members`: flows joined to a broadcast layer. `lost`: packets that its
-    members were too slow to take, or that an impaired layer lost. `impair`: what the layer does to packets, "" for nothing,
-    and how many it treated so. Of a layer over UDP: `address`, its own, `peers`, where it looks for names, and `counters`,
-    what it got and what it dropped (`docs/udp.md`); its names are hashed with MD5, so `dir_hash_algo` is None.
+    A layer that waits for its socket is "opening". One that fails by itself begins again, which `counters` has as
+    "restored"; one that fails again and again is "failed", for the `reason` given, until it is destroyed.
+
+    `members`: flows joined to a broadcast layer. `lost`: packets that its members were too slow to take, or that an impaired
+    layer lost. `impair`: what the layer does to packets, "" for nothing, and how many it treated so. Of a layer over UDP:
+    `address`, its own, `peers`, where it looks for names, and `counters`, what it got and what it dropped (`docs/udp.md`);
+    its names are hashed with MD5, so `dir_hash_algo` is None. Of a unicast layer: `address` of the member, its `connections`
+    and `routes`, the names of this node that are `registered` there, and how many of others it has `kept` for the layer.
     """
 
     pid: int
@@ -163,6 +168,11 @@ class IpcpInfo(msgspec.Struct, frozen=True):
     address: str = ""
     peers: tuple[str, ...] = ()
     counters: dict[str, int] = {}
+    reason: str = ""
+    connections: tuple[ConnectionInfo, ...] = ()
+    routes: tuple[RouteInfo, ...] = ()
+    registered: tuple[str, ...] = ()
+    kept: int = 0
 
 
 class FlowInfo(msgspec.Struct, frozen=True):
@@ -183,8 +193,20 @@ class FlowInfo(msgspec.Struct, frozen=True):
     counters: dict[str, int] = {}
 
 
+class ShareInfo(msgspec.Struct, frozen=True):
+    """What a user has of a node that several users share. `kind`: connections, processes, requests, flows or answers (in
+    bytes). `limit`: its share. `refused`: how often it wanted more."""
+
+    user: int
+    kind: str
+    held: int
+    limit: int
+    refused: int
+
+
 class NodeInfo(msgspec.Struct, frozen=True):
-    """The node itself. `embedded`: started by a program's first call, and ends by itself when idle."""
+    """The node itself. `embedded`: started by a program's first call, and ends by itself when idle. `shares`: of users other
+    than the owner, who sees those of all; others see their own."""
 
     version: str
     pid: int
@@ -193,6 +215,21 @@ class NodeInfo(msgspec.Struct, frozen=True):
     processes: int
     flows: int
     names: int
+    shares: list[ShareInfo] = []
+
+
+class NodeFigures(msgspec.Struct, frozen=True):
+    """What a node had, and had counted, when it said so last: at `updated`, seconds since 1970.
+
+    `running`: it is there. Otherwise process `pid` was killed or crashed, and this is what it left.
+    """
+
+    pid: int
+    version: str
+    running: bool
+    updated: float
+    ipcps: tuple[IpcpInfo, ...]
+    flows: tuple[FlowInfo, ...]
 
 
 # --- IPC processes
@@ -208,7 +245,9 @@ def create_ipcp(name: str, ipcp_type: IpcpType) -> int:
 
         pid = create_ipcp("lab0", IpcpType.LOCAL)
     """
-    pid: int = _request(messages.CreateIpcp(name, IpcpType(ipcp_type).word), IpcpCreateError)
+    ipcp_type = as_choice(IpcpType, ipcp_type, "ipcp_type")
+    name = _name(name, IpcpCreateError, "name of an IPC process")
+    pid: int = _request(messages.CreateIpcp(name, ipcp_type.word), IpcpCreateError)
     return pid
 
 
@@ -221,7 +260,7 @@ def destroy_ipcp(pid: int) -> None:
 
         destroy_ipcp(pid)
     """
-    _request(messages.DestroyIpcp(pid), IpcpCreateError)
+    _request(messages.DestroyIpcp(_ipcp_pid(pid)), IpcpCreateError)
 
 
 def bootstrap_ipcp(pid: int, conf: IpcpConfig) -> None:
@@ -235,11 +274,13 @@ def bootstrap_ipcp(pid: int, conf: IpcpConfig) -> None:
 
         bootstrap_ipcp(pid, IpcpConfig(IpcpType.LOCAL, layer_name="lab"))
     """
+    _check_settings(conf)
+    _ipcp_pid(pid)
     if (stack := backend.native()) is not None:
         stack.management.bootstrap_ipcp(pid, conf)
         return
-    if conf.ipcp_type not in _BUILT_TYPES:
-        built = ", ".join(known.word for known in _BUILT_TYPES)
+    if not settings_of(conf).built:
+        built = ", ".join(word for word, kind in TYPES.items() if kind.built)
         raise UnsupportedError(
             f"IPC processes of type {conf.ipcp_type.word} are not built yet: this version has {built}"
         )
@@ -250,19 +291,7 @@ def bootstrap_ipcp(pid: int, conf: IpcpConfig) -> None:
         raise IpcpBootstrapError(
             f"IPC process {ipcp.name!r} is of type {ipcp.type.word}, its configuration of type {conf.ipcp_type.word}"
         )
-    request = messages.BootstrapIpcp(pid, conf.layer_name, conf.dir_hash_algo.word, conf.impair, _udp_options(conf))
-    _request(request, IpcpBootstrapError)
-
-
-def _udp_options(conf: IpcpConfig) -> messages.UdpOptions | None:
-    match conf.ipcp_type:
-        case IpcpType.UDP4:
-            udp: Udp4Config | Udp6Config = conf.udp4 or Udp4Config()
-        case IpcpType.UDP6:
-            udp = conf.udp6 or Udp6Config()
-        case _:
-            return None
-    return messages.UdpOptions(udp.ip_addr, udp.port, udp.dns_addr, list(udp.peers))
+    _request(messages.BootstrapIpcp(pid, conf.layer_name, settings_of(conf)), IpcpBootstrapError)
 
 
 def change_peers(pid: int, add: Sequence[str] = (), remove: Sequence[str] = ()) -> None:
@@ -278,7 +307,8 @@ def change_peers(pid: int, add: Sequence[str] = (), remove: Sequence[str] = ()) 
 
         change_peers(pid, add=["clock@192.0.2.7"], remove=["clock@192.0.2.2"])
     """
-    _request(messages.ChangePeers(pid, list(add), list(remove)), IpcpBootstrapError)
+    request = messages.ChangePeers(_ipcp_pid(pid), as_texts(add, "add"), as_texts(remove, "remove"))
+    _request(request, IpcpBootstrapError)
 
 
 def impair_ipcp(pid: int, impair: str) -> None:
@@ -294,72 +324,80 @@ def impair_ipcp(pid: int, impair: str) -> None:
 
         impair_ipcp(pid, "partition")
     """
-    _request(messages.ImpairIpcp(pid, impair), IpcpBootstrapError)
+    _request(messages.ImpairIpcp(_ipcp_pid(pid), as_text(impair, "impair")), IpcpBootstrapError)
 
 
-def enroll_ipcp(pid: int, dst: str) -> None:
-    """Make an IPC process a member of a layer that exists, by way of a member of it. Not built yet.
+def enroll_ipcp(pid: int, dst: str, *, connect: bool = True) -> None:
+    """Make an IPC process a member of a layer that exists, by way of a member of it.
 
-    `dst`: a name that a member is bound to, by custom that of the layer, registered in a layer that both are in.
+    `dst`: a name that a member is bound to, by custom that of the layer, registered in a layer that both are in. `connect`:
+    connect to that member, too; a member without a neighbour reaches nobody. Over the C prototype, `connect_ipcp` does that.
 
-    Raises `IpcpEnrollError` when there is no IPC process with that pid or its type cannot enroll, `UnsupportedError`
-    otherwise.
+    Raises `IpcpEnrollError` when there is no IPC process with that pid, its type cannot enroll or it is in a layer already,
+    nobody is found by that name, or the member refuses; `IpcpConnectError` when it has enrolled and cannot connect;
+    `UnsupportedError` for broadcast layers, which take no members from elsewhere yet.
 
     Example::
 
         enroll_ipcp(pid, "campus")
     """
-    ipcp = _networked(pid, "enroll", IpcpEnrollError)
+    dst = _name(dst, IpcpEnrollError, "name to enroll with")
+    _check_networked(pid, "enroll", IpcpEnrollError)
     if (stack := backend.native()) is not None:
         stack.management.enroll_ipcp(pid, dst)
         return
-    raise UnsupportedError(f"IPC process {ipcp.name!r} cannot enroll with {dst!r}: enrollment is not built yet")
+    _request(messages.EnrollIpcp(pid, dst), IpcpEnrollError)
+    for component in (MGMT_COMP, DT_COMP) if connect else ():
+        _request(messages.ConnectIpcp(pid, component, dst, QoSSpec()), IpcpConnectError)
 
 
 def connect_ipcp(pid: int, component: str, dst: str, qos: QoSSpec | None = None) -> None:
-    """Connect a part of an IPC process to that of a neighbour in its layer. Not built yet.
+    """Connect a part of an IPC process to that of a neighbour in its layer, and keep the two connected: a connection that is
+    lost is made again. Succeeds at once when they are connected.
 
-    `component`: `MGMT_COMP` or `DT_COMP`. `dst`: name of the neighbour. `qos`: of the flow between them, None for raw.
+    `component`: `MGMT_COMP`, by which they tell each other about routes, or `DT_COMP`, for packets; a member needs both.
+    `dst`: a name that the neighbour is bound to. `qos`: of the flow between them, None for raw; it has to be raw if the
+    neighbour is a member of the C prototype.
 
-    Raises `ValueError` for another component, `IpcpConnectError` when there is no IPC process with that pid or its type
-    has no neighbours, `UnsupportedError` otherwise.
+    Raises `ValueError` for another component, `IpcpConnectError` when there is no IPC process with that pid, its type has no
+    neighbours, nobody is found by that name, or it is no member of the layer; `UnsupportedError` for broadcast layers.
 
     Example::
 
         connect_ipcp(pid, DT_COMP, "campus.b", QOS_RAW)
     """
-    ipcp = _with_component(pid, component)
+    _check_component(pid, component)
     if (stack := backend.native()) is not None:
         stack.management.connect_ipcp(pid, component, dst, qos)
         return
-    raise UnsupportedError(f"IPC process {ipcp.name!r} cannot be connected to {dst!r}: connections are not built yet")
+    dst = _name(dst, IpcpConnectError, "name of the neighbour")
+    _request(messages.ConnectIpcp(pid, component, dst, check_qos(qos)), IpcpConnectError)
 
 
 def disconnect_ipcp(pid: int, component: str, dst: str) -> None:
-    """Undo `connect_ipcp`; raises as it does. Not built yet.
+    """Undo `connect_ipcp`. Raises `ValueError` and `IpcpConnectError` as it does, also when they are not connected.
 
     Example::
 
         disconnect_ipcp(pid, DT_COMP, "campus.b")
     """
-    ipcp = _with_component(pid, component)
+    _check_component(pid, component)
     if (stack := backend.native()) is not None:
         stack.management.disconnect_ipcp(pid, component, dst)
         return
-    raise UnsupportedError(
-        f"IPC process {ipcp.name!r} cannot be disconnected from {dst!r}: connections are not built yet"
-    )
+    dst = _name(dst, IpcpConnectError, "name of the neighbour")
+    _request(messages.DisconnectIpcp(pid, component, dst), IpcpConnectError)
 
 
 def list_ipcps() -> list[IpcpInfo]:
-    """All IPC processes, sorted by type, then pid.
+    """All IPC processes, sorted by type, then pid. Who may read the files of the node does not ask it (`last_figures`).
 
     Example::
 
         layers = {ipcp.layer for ipcp in list_ipcps() if ipcp.layer}
     """
-    entries: list[messages.IpcpEntry] = _request(messages.ListIpcps())
-    return sorted((_ipcp_info(entry) for entry in entries), key=lambda ipcp: (ipcp.type, ipcp.pid))
+    figures = backend.figures_to_list()
+    return _ipcp_infos(_request(messages.ListIpcps()) if figures is None else figures.ipcps)
 
 
 # --- names
@@ -375,9 +413,11 @@ def create_name(info: NameInfo) -> None:
 
         create_name(NameInfo("clock", LoadBalancePolicy.SPILL))
     """
+    _check_info(info)
+    name = _name(info.name, NameError)
     paths = [_real(path) for sec in (info.server_sec, info.client_sec) for path in (sec.enc, sec.crt, sec.key)]
     security = messages.NameSecurity(*paths) if any(paths) else None
-    _request(messages.CreateName(info.name, info.pol_lb.word, security), NameError)
+    _request(messages.CreateName(name, info.pol_lb.word, security), NameError)
 
 
 def _real(path: str) -> str | None:
@@ -394,7 +434,7 @@ def destroy_name(name: str) -> None:
 
         destroy_name("clock")
     """
-    _request(messages.DestroyName(name), NameError)
+    _request(messages.DestroyName(_name(name, NameError)), NameError)
 
 
 def list_names() -> list[NameInfo]:
@@ -418,7 +458,7 @@ def reg_name(name: str, pid: int) -> None:
 
         reg_name("clock", pid)
     """
-    _request(messages.RegisterName(name, pid), NameError)
+    _request(messages.RegisterName(_name(name, NameError), _ipcp_pid(pid)), NameError)
 
 
 def unreg_name(name: str, pid: int) -> None:
@@ -428,7 +468,7 @@ def unreg_name(name: str, pid: int) -> None:
 
         unreg_name("clock", pid)
     """
-    _request(messages.UnregisterName(name, pid), NameError)
+    _request(messages.UnregisterName(_name(name, NameError), _ipcp_pid(pid)), NameError)
 
 
 # --- bindings
@@ -447,11 +487,13 @@ def bind_program(prog: str, name: str, opts: int = 0, argv: Sequence[str] | None
 
         bind_program("clockd", "clock", BIND_AUTO, ["--utc"])
     """
-    if opts & ~BIND_AUTO:
-        raise ValueError(f"bind_program: opts knows only BIND_AUTO ({BIND_AUTO}), not {opts}")
+    if not isinstance(opts, int) or opts & ~BIND_AUTO:
+        raise ValueError(f"bind_program: opts knows only BIND_AUTO ({BIND_AUTO}), not {shown(opts)}")
     if argv and not opts & BIND_AUTO:
         raise BindError("only a program that the node starts is given arguments: bind it with auto, or leave them out")
-    _request(messages.BindProgram(_executable(prog), name, bool(opts & BIND_AUTO), list(argv or ())), BindError)
+    name = _name(name, BindError)
+    arguments = as_texts(argv, "argv")
+    _request(messages.BindProgram(_executable(prog), name, bool(opts & BIND_AUTO), arguments), BindError)
 
 
 def unbind_program(prog: str, name: str) -> None:
@@ -463,7 +505,8 @@ def unbind_program(prog: str, name: str) -> None:
 
         unbind_program("clockd", "clock")
     """
-    _request(messages.UnbindProgram(Path(prog).name, name), BindError)
+    program = Path(_path(prog)).name
+    _request(messages.UnbindProgram(program, _name(name, BindError)), BindError)
 
 
 def bind_process(pid: int, name: str) -> None:
@@ -475,7 +518,7 @@ def bind_process(pid: int, name: str) -> None:
 
         bind_process(os.getpid(), "clock")
     """
-    _request(messages.BindProcess(pid, name), BindError)
+    _request(messages.BindProcess(_process(pid), _name(name, BindError)), BindError)
 
 
 def unbind_process(pid: int, name: str) -> None:
@@ -485,25 +528,43 @@ def unbind_process(pid: int, name: str) -> None:
 
         unbind_process(os.getpid(), "clock")
     """
-    _request(messages.UnbindProcess(pid, name), BindError)
+    _request(messages.UnbindProcess(_process(pid), _name(name, BindError)), BindError)
 
 
 # --- the node
 
 
 def list_flows() -> list[FlowInfo]:
-    """All flows of the node, sorted by flow id.
+    """All flows of the node, sorted by flow id. Who may read the files of the node does not ask it (`last_figures`), unless
+    this program has just let go of a flow.
 
     Example::
 
         busiest = Counter(flow.name for flow in list_flows()).most_common(1)
     """
-    entries: list[messages.FlowEntry] = _request(messages.ListFlows())
-    flows = [
-        FlowInfo(entry.id, entry.name, entry.pids, entry.qos, entry.layer, entry.address, entry.peer, entry.counters)
-        for entry in entries
-    ]
-    return sorted(flows, key=lambda flow: flow.flow_id)
+    figures = backend.figures_to_list()
+    return _flow_infos(_request(messages.ListFlows()) if figures is None else figures.flows)
+
+
+def last_figures() -> NodeFigures:
+    """What the node in the runtime directory has and has counted, also when it is stopped, and also what one had that was
+    killed there, until another node starts. Asks nobody, and starts no node.
+
+    Raises `NodeError` when there is nothing, this user may not read it, or it is damaged; `UnsupportedError` with the C
+    prototype.
+
+    Example::
+
+        figures = last_figures()
+        lost = sum(flow.counters.get("overrun", 0) for flow in figures.flows)
+    """
+    found = backend.figures()
+    if found is None:
+        raise NodeError(
+            f"no node has left figures in {runtime_dir()} that this user may read: one that ends in order leaves none"
+        )
+    ipcps, flows = _ipcp_infos(found.ipcps), _flow_infos(found.flows)
+    return NodeFigures(found.pid, found.version, found.running, found.updated, tuple(ipcps), tuple(flows))
 
 
 def node_info() -> NodeInfo:
@@ -514,7 +575,8 @@ def node_info() -> NodeInfo:
         print(node_info().runtime_dir)
     """
     entry: messages.NodeEntry = _request(messages.NodeInfo())
-    return NodeInfo(**msgspec.structs.asdict(entry))
+    shares = [ShareInfo(**msgspec.structs.asdict(share)) for share in entry.shares]
+    return NodeInfo(**(msgspec.structs.asdict(entry) | {"shares": shares}))
 
 
 @contextmanager
@@ -538,8 +600,6 @@ _may_start_node: ContextVar[bool] = ContextVar("may_start_node", default=True)
 _TYPE_BY_WORD = {ipcp_type.word: ipcp_type for ipcp_type in IpcpType}
 _POLICY_BY_WORD = {policy.word: policy for policy in LoadBalancePolicy}
 
-# Of other types `BootstrapIpcp` cannot carry the settings.
-_BUILT_TYPES = (IpcpType.LOCAL, IpcpType.BROADCAST, IpcpType.UDP4, IpcpType.UDP6)
 #: Types with members on other nodes that they know by name.
 _NETWORKED_TYPES = (IpcpType.UNICAST, IpcpType.BROADCAST)
 
@@ -556,29 +616,62 @@ def _request(message: messages.Request, refused: type[IrmError] = IrmError) -> A
         raise refused(str(error)) from error
 
 
+def _name(name: str, refused: type[IrmError], what: str = "name") -> str:
+    return as_name(as_text(name, f"the {what}"), what, refused)
+
+
+def _ipcp_pid(pid: object) -> int:
+    if isinstance(pid, str):
+        raise TypeError(
+            f"pid is the number that create_ipcp gave, not {shown(pid)}: ouroboros.cli has the same calls by names"
+        )
+    return as_whole(pid, "pid")
+
+
+def _process(pid: object) -> int:
+    if isinstance(pid, str):
+        raise TypeError(f"pid is the number of a process, not {shown(pid)}: programs are for bind_program")
+    return as_whole(pid, "pid")
+
+
+def _check_info(info: object) -> None:
+    if not isinstance(info, NameInfo):
+        hint = f": write NameInfo({shown(info)}), or call create_name of ouroboros.cli" if isinstance(info, str) else ""
+        raise TypeError(f"info is a NameInfo, not {shown(info)}{hint}")
+
+
+def _path(prog: object) -> str:
+    return as_text(os.fspath(prog) if isinstance(prog, os.PathLike) else prog, "prog")
+
+
+def _check_settings(conf: object) -> None:
+    if not isinstance(conf, IpcpConfig):
+        raise TypeError(f"conf is an IpcpConfig such as IpcpConfig(IpcpType.LOCAL, 'lab'), not {shown(conf)}")
+
+
 def _find(pid: int, refused: type[IrmError]) -> IpcpInfo:
+    _ipcp_pid(pid)
     for ipcp in list_ipcps():
         if ipcp.pid == pid:
             return ipcp
     raise refused(f"there is no IPC process {pid}; `irm ipcp list` shows them")
 
 
-def _networked(pid: int, verb: str, refused: type[IrmError]) -> IpcpInfo:
+def _check_networked(pid: int, verb: str, refused: type[IrmError]) -> None:
     ipcp = _find(pid, refused)
     if ipcp.type not in _NETWORKED_TYPES:
         able = " and ".join(known.word for known in _NETWORKED_TYPES)
         raise refused(f"IPC process {ipcp.name!r} of type {ipcp.type.word} cannot {verb}: only types {able} can")
-    return ipcp
 
 
-def _with_component(pid: int, component: str) -> IpcpInfo:
-    if component not in (DT_COMP, MGMT_COMP):
+def _check_component(pid: int, component: str) -> None:
+    if not isinstance(component, str) or component not in (DT_COMP, MGMT_COMP):
         raise ValueError(f"component must be MGMT_COMP ({MGMT_COMP!r}) or DT_COMP ({DT_COMP!r}), not {component!r}")
-    return _networked(pid, "have neighbours", IpcpConnectError)
+    _check_networked(pid, "have neighbours", IpcpConnectError)
 
 
 def _executable(prog: str) -> str:
-    path = Path(prog)
+    path = Path(_path(prog))
     if not path.is_file():
         found = shutil.which(prog) if path.name == prog else None
         if found is None:
@@ -603,21 +696,38 @@ def _name_info(entry: messages.NameEntry) -> NameInfo:
     )
 
 
+def _ipcp_infos(entries: Sequence[messages.IpcpEntry]) -> list[IpcpInfo]:
+    return sorted((_ipcp_info(entry) for entry in entries), key=lambda ipcp: (ipcp.type, ipcp.pid))
+
+
+def _flow_infos(entries: Sequence[messages.FlowEntry]) -> list[FlowInfo]:
+    flows = [
+        FlowInfo(entry.id, entry.name, entry.pids, entry.qos, entry.layer, entry.address, entry.peer, entry.counters)
+        for entry in entries
+    ]
+    return sorted(flows, key=lambda flow: flow.flow_id)
+
+
+def _connection_info(entry: messages.ConnectionEntry) -> ConnectionInfo:
+    fields = msgspec.structs.asdict(entry)
+    since = fields.pop("since")
+    return ConnectionInfo(**fields, age=max(time.monotonic() - since, 0.0) if since else 0.0)
+
+
 def _ipcp_info(entry: messages.IpcpEntry) -> IpcpInfo:
+    state, _, reason = entry.state.partition(": ")
+    details = {} if entry.details is None else msgspec.structs.asdict(entry.details)
+    if isinstance(entry.details, messages.UnicastDetails):
+        details["connections"] = tuple(_connection_info(each) for each in entry.details.connections)
+        details["routes"] = tuple(RouteInfo(**msgspec.structs.asdict(each)) for each in entry.details.routes)
     return IpcpInfo(
         pid=entry.id,
         name=entry.name,
         type=_TYPE_BY_WORD[entry.type],
         layer=entry.layer,
-        state=entry.state,
+        state=state,
         dir_hash_algo=DirectoryHashAlgo.__members__.get(entry.hash) if entry.layer else None,
-        members=entry.members,
-        lost=entry.lost,
-        impair=entry.impair,
-        delivered=entry.delivered,
-        duplicated=entry.duplicated,
-        reordered=entry.reordered,
-        address=entry.address,
-        peers=tuple(entry.peers),
         counters=entry.counters,
+        reason=reason,
+        **details,
     )

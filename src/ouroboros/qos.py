@@ -5,13 +5,21 @@ Source: the PyOuroboros API text for parameters, units and defaults; `flows.md` 
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
+
+from ouroboros._arguments import FieldNames, shown
+from ouroboros._values import whole_number
 
 MILLION = 1_000_000
 BILLION = 1_000_000_000
 
 UINT32_MAX = 2**32 - 1
 UINT64_MAX = 2**64 - 1
+
+#: Milliseconds of silence after which a peer counts as dead, unless a spec says otherwise.
+DEFAULT_PEER_TIMEOUT = 120_000
 
 # field -> (largest value, unit), in the order of the documentation
 _LIMITS: dict[str, tuple[int, str]] = {
@@ -25,10 +33,41 @@ _LIMITS: dict[str, tuple[int, str]] = {
     "cypher_s": (65535, "bits"),
     "timeout": (UINT32_MAX, "ms"),
 }
+_LARGEST = tuple(largest for largest, _ in _LIMITS.values())
 
 
-class QoSSpec(msgspec.Struct, frozen=True, array_like=True):
-    """What a flow is asked to give. Immutable; all values are whole numbers.
+def _whole(field: str, unit: str, value: object) -> int:
+    try:
+        return int(value) if isinstance(value, bool) and field == "in_order" else whole_number(value)
+    except TypeError:
+        kind = type(value).__name__
+        raise TypeError(f"QoSSpec: {field} must be a whole number ({unit}), not {value!r} ({kind})") from None
+
+
+class _ByPosition(FieldNames):
+    """Refuses the parameters by position that mean something else in other versions of the API."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        if len(args) > len(_Positional.__struct_fields__):
+            raise TypeError(
+                "QoSSpec: by position there are seven values, delay to max_gap; the eighth is timeout in the package 0.23"
+                " and cypher_s in the documentation: write timeout=... or cypher_s=..."
+            )
+        return super().__call__(*args, **kwargs)
+
+
+class _Positional(msgspec.Struct, frozen=True, array_like=True, metaclass=_ByPosition):
+    delay: int = MILLION
+    bandwidth: int = 0
+    availability: int = 0
+    loss: int = MILLION
+    ber: int = BILLION
+    in_order: int = 0
+    max_gap: int = MILLION
+
+
+class QoSSpec(_Positional, frozen=True, array_like=True, kw_only=True):
+    """What a flow is asked to give. Immutable; all values are whole numbers, of any type that is one.
 
     ============== ================================================================ =========
     parameter      meaning and unit                                                 default
@@ -44,7 +83,8 @@ class QoSSpec(msgspec.Struct, frozen=True, array_like=True):
     timeout        silence after which the peer counts as dead, ms; 0 for never     120 000
     ============== ================================================================ =========
 
-    `loss=0` alone means reliable *and* in order. `in_order` also takes a bool.
+    `cypher_s` and `timeout` are given by name only, the others also by position. `loss=0` alone means reliable *and* in
+    order. `in_order` also takes a bool.
 
     Raises `TypeError` or `ValueError` naming the parameter when a value is no whole number or out of range.
 
@@ -56,24 +96,22 @@ class QoSSpec(msgspec.Struct, frozen=True, array_like=True):
     ValueError: QoSSpec: availability must be from 0 to 255 (nines), not 300
     """
 
-    delay: int = MILLION
-    bandwidth: int = 0
-    availability: int = 0
-    loss: int = MILLION
-    ber: int = BILLION
-    in_order: int = 0
-    max_gap: int = MILLION
     cypher_s: int = 0
-    timeout: int = 120_000
+    timeout: int = DEFAULT_PEER_TIMEOUT
 
     def __post_init__(self) -> None:
+        for value, largest in zip(msgspec.structs.astuple(self), _LARGEST, strict=True):
+            if type(value) is not int or not 0 <= value <= largest:
+                self._correct()
+                return
+
+    def _correct(self) -> None:
+        """Make whole numbers of the values, or say which one cannot be."""
         for field, (largest, unit) in _LIMITS.items():
             value = getattr(self, field)
-            if isinstance(value, bool) and field == "in_order":
-                msgspec.structs.force_setattr(self, field, int(value))
-                continue
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"QoSSpec: {field} must be a whole number ({unit}), not {value!r}")
+            if type(value) is not int:
+                value = _whole(field, unit, value)
+                msgspec.structs.force_setattr(self, field, value)
             if not 0 <= value <= largest:
                 raise ValueError(f"QoSSpec: {field} must be from 0 to {largest} ({unit}), not {value}")
 
@@ -119,8 +157,19 @@ NAMED_SPECS: dict[str, QoSSpec] = {
     "data": QOS_DATA,
 }
 
+
+def check_qos(qos: QoSSpec | None) -> QoSSpec:
+    """The argument `qos` of a call, None for raw. Raises `TypeError` for anything else."""
+    if qos is None:
+        return QoSSpec()
+    if not isinstance(qos, QoSSpec):
+        raise TypeError(f"qos is a QoSSpec such as QoSSpec(loss=0), not {shown(qos)}")
+    return qos
+
+
 __all__ = [
     "BILLION",
+    "DEFAULT_PEER_TIMEOUT",
     "MILLION",
     "NAMED_SPECS",
     "QOS_BEST_EFFORT",
@@ -129,5 +178,7 @@ __all__ = [
     "QOS_RAW_NO_ERRORS",
     "QOS_VIDEO",
     "QOS_VOICE",
+    "UINT32_MAX",
     "QoSSpec",
+    "check_qos",
 ]

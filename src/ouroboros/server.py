@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import select
 import sys
@@ -24,9 +25,14 @@ from types import TracebackType
 from typing import Self
 
 from ouroboros import backend
-from ouroboros.control.messages import BindProcess, UnbindProcess
+from ouroboros._arguments import shown
+from ouroboros._owned import Uncopied
+from ouroboros._values import time_limit
 from ouroboros.dev import Flow, accept_request, check_name
-from ouroboros.errors import FlowException, IrmError
+from ouroboros.errors import FlowException, FlowNameException, IrmError
+from ouroboros.runtime.client import FlowGrant
+from ouroboros.runtime.descriptors import Eventfd
+from ouroboros.wire.control import BindProcess, UnbindProcess
 
 log = logging.getLogger("ouroboros.server")
 log.addHandler(logging.NullHandler())
@@ -35,8 +41,8 @@ log.addHandler(logging.NullHandler())
 class FlowRequestHandler:
     """What a server does with one flow. Override `handle`, and `setup` and `finish` if need be.
 
-    `self.flow` is the flow, `self.server` the server. The server makes an object for each flow, which is deallocated when
-    `finish` is through.
+    `self.flow` is the flow, `self.flow.name` the name that it is for, `self.server` the server. The server makes an object
+    for each flow, which is deallocated when `finish` is through.
     """
 
     def __init__(self, flow: Flow, server: FlowServer) -> None:
@@ -58,26 +64,33 @@ class FlowRequestHandler:
         """Called after `handle`, also when that failed, but not when `setup` did."""
 
 
-class FlowServer:
+class FlowServer(Uncopied):
     """Accepts flows to `name`, one after the other, and has a `RequestHandlerClass` handle each. A context manager.
 
-    The name is bound to this process when the object is made, and unbound by `server_close`. Clients wait while a
-    handler runs: `ThreadingFlowServer` lets them not.
+    The name is bound to this process when the object is made, and unbound by `server_close` of its last server for that
+    name, `ouroboros.aio.serve` among them. Clients wait while a handler runs: `ThreadingFlowServer` lets them not.
     """
 
     #: Seconds that `handle_request` waits for a flow; None waits without limit.
     timeout: float | None = None
 
+    #: None before `__init__`, which a subclass may forget to call.
+    _closed: bool | None = None
+    _stop: Eventfd | None
+    _stopping: bool
+    _idle: threading.Event
+
     def __init__(self, name: str, RequestHandlerClass: type[FlowRequestHandler]) -> None:
         self.name = check_name(name)
+        if not callable(RequestHandlerClass):
+            raise TypeError(
+                f"RequestHandlerClass is a subclass of FlowRequestHandler, not {shown(RequestHandlerClass)}"
+            )
         self.RequestHandlerClass = RequestHandlerClass
-        self._closed = False
-        self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._release = weakref.finalize(self, os.close, self._stop)
-        self._stopping = False
-        self._idle = threading.Event()
-        self._idle.set()
+        self._be_idle()
         backend.request(BindProcess(os.getpid(), self.name))
+        self._closed = False
+        _open.add(self)
 
     def __enter__(self) -> Self:
         return self
@@ -88,23 +101,24 @@ class FlowServer:
         self.server_close()
 
     def serve_forever(self) -> None:
-        """Accept and handle flows until `shutdown`."""
+        """Accept and handle flows until `shutdown` or `server_close`.
+
+        Raises as `flow_accept` does, `FlowNameException` among them when somebody else destroys or unbinds the name.
+        """
         self._check_open()
         self._idle.clear()
         try:
             while not self._stopping and (flow := self._accept(None)) is not None:
                 self._process(flow)
         finally:
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(self._stop)
-            if self._closed:
-                self._release()
+            if self._stop is not None:
+                self._stop.hush()
             self._stopping = False
             self._idle.set()
 
     def handle_request(self) -> None:
         """Accept and handle one flow; with a `timeout` that runs out, call `handle_timeout` instead."""
-        flow = self._accept(self.timeout)
+        flow = self._accept(time_limit(self.timeout))
         if flow is None:
             self.handle_timeout()
         else:
@@ -115,22 +129,27 @@ class FlowServer:
 
         One that was not running yet ends as soon as it begins.
         """
+        self._check_made()
         self._stopping = True
-        if self._release.alive:
-            os.eventfd_write(self._stop, 1)
+        if (stop := self._stop) is not None:
+            stop.ring()
         self._idle.wait()
 
     def server_close(self) -> None:
-        """Unbind the name. Can be repeated."""
-        if self._closed:
+        """Unbind the name. Can be repeated. Waits for a node that does not answer for a moment only."""
+        if self._closed is not False:
             return
         self._closed = True
-        if self._idle.is_set():
-            # Else another thread may be waiting on it.
-            self._release()
+        # Whoever waits on it is called back, and has a reference.
+        stop, self._stop = self._stop, None
+        if stop is not None:
+            stop.ring()
+        _open.discard(self)
+        if any(other.name == self.name for other in list(_open)):
+            return
         # The name may be gone already, and the node too.
         with contextlib.suppress(IrmError):
-            backend.request(UnbindProcess(os.getpid(), self.name), start=False)
+            backend.tell(UnbindProcess(os.getpid(), self.name))
 
     # --- to override
 
@@ -164,7 +183,22 @@ class FlowServer:
 
     # --- helpers
 
+    def _be_idle(self) -> None:
+        """No loop runs, and none is told to stop."""
+        self._stop = None if self._closed else Eventfd()
+        self._stopping = False
+        self._idle = threading.Event()
+        self._idle.set()
+
+    def _check_made(self) -> None:
+        if self._closed is None:
+            raise ValueError(
+                f"this {type(self).__name__} has no name: its __init__ has to call "
+                "super().__init__(name, RequestHandlerClass)"
+            )
+
     def _check_open(self) -> None:
+        self._check_made()
         if self._closed:
             raise ValueError("this server is closed: make a new FlowServer")
 
@@ -182,30 +216,76 @@ class FlowServer:
     def _accept(self, timeout: float | None) -> Flow | None:
         """The next flow; None when the time is over, or the server is told to stop."""
         self._check_open()
-        call = backend.begin(accept_request(None, self.name), start=True)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        # Outside of the next loop, where only waiting is interrupted: an answer that is an error needs no withdrawal.
-        while (grant := call.poll()) is None:
-            try:
-                ready = self._wait(call, deadline)
-            except BaseException:
-                call.withdraw()
-                raise
-            if not ready:
-                call.withdraw()
+        call = backend.begin(accept_request(None, self.name))
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        try:
+            grant = self._wait_for(call, deadline)
+        except FlowNameException:
+            if self._closed:
+                # That has unbound the name.
                 return None
+            raise
+        if grant is None:
+            return None
         flow = Flow()
         flow._take(grant)
         return flow
 
-    def _wait(self, call: backend.Call, deadline: float | None) -> bool:
+    def _wait_for(self, call: backend.Call[FlowGrant], deadline: float) -> FlowGrant | None:
+        try:
+            while (grant := call.poll()) is None:
+                if not self._wait(call.waits_for(), deadline):
+                    call.withdraw()
+                    return None
+        except BaseException:
+            call.withdraw()
+            raise
+        return grant
+
+    def _wait(self, what: backend.Wait, deadline: float) -> bool:
         """Whether there may be an answer; False when it is time to stop."""
+        stop = self._stop
+        if stop is None:
+            return False
+        if what.work is not None:
+            what.work()
+            return True
         poller = select.poll()
-        poller.register(call, select.POLLIN)
-        poller.register(self._stop, select.POLLIN)
-        left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
-        ready = [descriptor for descriptor, _ in poller.poll(left)]
-        return bool(ready) and self._stop not in ready
+        poller.register(stop, select.POLLIN)
+        if what.descriptor is not None:
+            poller.register(what.descriptor, select.POLLIN)
+        left = min(max(0.0, deadline - time.monotonic()), math.inf if what.seconds is None else what.seconds)
+        ready = [descriptor for descriptor, _ in poller.poll(None if left == math.inf else math.ceil(1000 * left))]
+        return stop.fileno() not in ready and (bool(ready) or time.monotonic() < deadline)
+
+
+class Service:
+    """What serves a name and is no `FlowServer`. In its `with` block no server of that name that is closed unbinds it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> Self:
+        _open.add(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _open.discard(self)
+
+
+# Those of this process that are not closed.
+_open: weakref.WeakSet[FlowServer | Service] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """In the child: names are bound to the parent, and loops run there. What tells those to stop must not be shared."""
+    for each in list(_open):
+        if isinstance(each, FlowServer):
+            each._be_idle()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class ThreadingFlowServer(FlowServer):
@@ -216,9 +296,12 @@ class ThreadingFlowServer(FlowServer):
     #: Whether `server_close` waits for the handlers; those of daemon threads are not waited for.
     block_on_close = True
 
-    def __init__(self, name: str, RequestHandlerClass: type[FlowRequestHandler]) -> None:
-        super().__init__(name, RequestHandlerClass)
-        self._threads: set[threading.Thread] = set()
+    _threads: set[threading.Thread]
+
+    def __new__(cls, *_args: object, **_kwargs: object) -> Self:
+        server = super().__new__(cls)
+        server._threads = set()
+        return server
 
     def process_request(self, flow: Flow) -> None:
         """Handle the flow in a thread, and deallocate it."""
