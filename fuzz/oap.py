@@ -14,7 +14,7 @@ import atheris
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
-with atheris.instrument_imports(include=["ouroboros.control.oap", "ouroboros.wire"]):
+with atheris.instrument_imports(include=["ouroboros.oap", "ouroboros.wire"]):
     import oap_attack
 
 
