@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.rows import C_SIZES, IDLE_FLOWS, LEVELS, LOSSES
+from bench.rows import C_SIZES, IDLE_FLOWS, LAYER_SIZES, LEVELS, LOSSES
 
 #: A row and a column of the table.
 Cell = tuple[str, str]
@@ -144,6 +144,26 @@ def _network() -> list[Bar]:
     ]
 
 
+def _layers() -> list[Bar]:
+    return [
+        *(Bar(f"a layer more, {size} B, ns a packet", (f"layer-{size}", OURS), at_most=90) for size in LAYER_SIZES),
+        *(
+            Bar(f"a unicast layer more, {size} B, ns a packet", (f"rank-{size}", OURS), at_most=140)
+            for size in LAYER_SIZES
+        ),
+        *(
+            Bar(
+                f"transit, {size} B, 10 000 routes: over 10",
+                (f"transit-routes-{size}", OURS),
+                (f"transit-{size}", OURS),
+                at_most=1.1,
+            )
+            for size in LAYER_SIZES
+        ),
+        Bar("a layer more: processor time over none", ("layer-with", OURS), ("layer-without", OURS), at_most=1.12),
+    ]
+
+
 def _encrypted() -> list[Bar]:
     over_tls = (
         ("one way 1400 B", "crypt-rate-1400", 5.0),
@@ -196,6 +216,7 @@ BARS: list[Bar] = [
     Bar("awaited one way 64 B: over streams", ("aio-rate", OURS), ("aio-rate", "streams"), at_least=3),
     *_c_programs(),
     *_network(),
+    *_layers(),
     *_encrypted(),
     Bar(
         "round trip 64 B p50 on a C Ouroboros: faster than its own Python package",

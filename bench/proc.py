@@ -9,9 +9,16 @@ from pathlib import Path
 from typing import Any
 
 
-def rss_kib(pid: int) -> float:
-    """Return the resident memory of a process."""
+def rss_kib(pid: int, *, forget_peak: bool = False) -> float:
+    """Return the resident memory of a process. `forget_peak`: `peak_kib` begins here."""
+    if forget_peak:
+        Path(f"/proc/{pid}/clear_refs").write_text("5")
     return _rollup(pid, "Rss")
+
+
+def peak_kib(pid: int) -> float:
+    """Return the most resident memory that a process had."""
+    return float(_field(Path(f"/proc/{pid}/status"), "VmHWM").split()[0])
 
 
 def pss_kib(pid: int) -> float:

@@ -224,25 +224,26 @@ class OnOurNode(Tools):
         )
         if done.returncode != 0:
             raise BenchError(done.stderr.strip())
-        for name in _NAMES:
-            # Allocations wait for a name that exists, so its server need not be ready.
-            node.irm(f"name create {name}")
-            node.irm(f"bind program {self._prefix / 'bin' / name} name {name}")
-        host = _OurHost(self._prefix, {**node.env, "LD_LIBRARY_PATH": str(libraries / "lib")})
+        host = _OurHost(self._prefix, {**node.env, "LD_LIBRARY_PATH": str(libraries / "lib")}, node)
         return host, host
 
 
 class _OurHost:
     """What it takes to run the tools on a node of ours."""
 
-    def __init__(self, prefix: Path, env: Mapping[str, str]) -> None:
+    def __init__(self, prefix: Path, env: Mapping[str, str], node: Node) -> None:
         self._prefix = prefix
         self._env = {**os.environ, **env}
+        self._node = node
 
     def run(self, tool: str, *words: str, core: int | None = None) -> str:
         return _run([*_on(core), str(self._prefix / "bin" / tool), *words], self._env)
 
     def start(self, tool: str, *words: str, core: int | None = None) -> subprocess.Popen[str]:
+        # Allocations wait for a name that nobody has served yet, so the server need not be ready.
+        self._node.irm(f"name create {tool}")
+        self._node.irm(f"name destroy {tool}")
+        self._node.irm(f"bind program {self._prefix / 'bin' / tool} name {tool}")
         command = [*_on(core), str(self._prefix / "bin" / tool), *words]
         return subprocess.Popen(command, stdout=PIPE, stderr=STDOUT, text=True, env=self._env)
 

@@ -20,7 +20,7 @@ PLACES = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A measure: `unit` is "us", "ms", "/s", "Mbit/s", "%", "KiB" or "wakes/s"."""
+    """A measure: `unit` is "ns", "us", "ms", "/s", "Mbit/s", "%", "KiB" or "wakes/s"."""
 
     measure: str
     title: str
@@ -107,6 +107,32 @@ def _network() -> dict[str, Row]:
     }
 
 
+#: Bytes of the packets with which a layer more is measured.
+LAYER_SIZES = (64, 1400)
+
+
+def _layers() -> dict[str, Row]:
+    section = "Layers over layers"
+    return {
+        **{
+            f"layer-{size}": Row("layers", f"a layer more, {SIZES[size]}, down and up, in runs", "ns", section)
+            for size in LAYER_SIZES
+        },
+        **{
+            f"{row}-{size}": Row("layers", f"{text}, {SIZES[size]}, in runs", "ns", section)
+            for size in LAYER_SIZES
+            for row, text in (
+                ("rank", "a unicast layer more, down and up"),
+                ("transit", "a packet of others through a member, 10 routes"),
+                ("transit-mixed", "the same, each packet of another flow"),
+                ("transit-routes", "the same of one flow, 10 000 routes"),
+            )
+        },
+        "layer-without": Row("layers", "raw one way 1400 B over UDP, processor time of both engines", "ns", section),
+        "layer-with": Row("layers", "the same with a layer more", "ns", section),
+    }
+
+
 def _encrypted() -> dict[str, Row]:
     return {
         "crypt-rtt-raw": _encrypting("crypt", "round trip 64 B on one machine, not encrypted, p50", "us"),
@@ -154,6 +180,7 @@ ROWS: dict[str, Row] = {
     "aio-rate": Row("aio", "one way 64 B, awaited", "/s"),
     **_c_programs(),
     **_network(),
+    **_layers(),
     **_encrypted(),
     **_native(),
 }
