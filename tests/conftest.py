@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import hypothesis
 import pytest
 from support import (
     NodeProcess,
@@ -27,6 +28,10 @@ from udp_nodes import Nodes, join
 from ouroboros import dev
 from ouroboros.runtime import client
 from ouroboros.testing.node import Node
+
+# A busy machine is no fault of an example.
+hypothesis.settings.register_profile("project", deadline=None)
+hypothesis.settings.load_profile("project")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -92,7 +97,8 @@ def programs(runtime_dir: Path, tmp_path: Path) -> Iterator[Programs]:
 def make_node(
     runtime_dir: Path, tmp_path: Path, programs: Programs, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., NodeProcess]]:
-    """Makes the explicit node of a test; `limit` is its limit of descriptors, `within` a command that runs it.
+    """Makes the explicit node of a test; `limit` is its limit of descriptors, `within` a command that runs it, `directory`
+    that of another node than the programs of the test use.
 
     When the test is over and its programs are ended, the node must hold no flow, end at SIGTERM and have logged no bug.
     """
@@ -100,8 +106,11 @@ def make_node(
     monkeypatch.setenv("OUROBOROS_AUTOSTART", "0")
     nodes: list[NodeProcess] = []
 
-    def make(*options: str, limit: int | None = None, within: Sequence[str] = ()) -> NodeProcess:
-        nodes.append(NodeProcess(runtime_dir, tmp_path / "irmd.log", *options, limit=limit, within=within))
+    def make(
+        *options: str, limit: int | None = None, within: Sequence[str] = (), directory: Path | None = None
+    ) -> NodeProcess:
+        place, log = (runtime_dir, "irmd.log") if directory is None else (directory, f"{directory.name}.log")
+        nodes.append(NodeProcess(place, tmp_path / log, *options, limit=limit, within=within))
         return nodes[-1]
 
     yield make
@@ -110,6 +119,7 @@ def make_node(
         if node.process.poll() is None:
             for flow in list(dev._flows):
                 flow.dealloc()
+            monkeypatch.setenv("OUROBOROS_RUNTIME_DIR", str(node.directory))
             try:
                 holds_nothing(node.pid, lingers=node.lingers)
                 assert node.stop() == 0

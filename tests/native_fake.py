@@ -1,4 +1,4 @@
-"""A C Ouroboros without C: the functions of its libraries as it has them, defects included (`flows.md` 15).
+"""The C prototype without C: the functions of its libraries as it has them, defects included (`flows.md` 15).
 
 Both ends of each flow are in this process. What would damage a real process is an `Accident` here; `accidents` has those
 that happened in threads of the code under test.

@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from oap_support import NOW, REQUEST_AT, RESPONSE_AT, VECTORS, Script
 
-from ouroboros.control.oap import ClientHandshake, Encryption, OapError, Policy, Server, Session, Settings
-from ouroboros.control.oap.certificates import TrustStore
-from ouroboros.control.oap.exchange import StaticKey
 from ouroboros.errors import ProtocolError
+from ouroboros.oap import ClientHandshake, Encryption, OapError, Policy, Server, Session, Settings
+from ouroboros.oap.certificates import TrustStore
+from ouroboros.oap.exchange import StaticKey
 from ouroboros.wire import extension, udp
 from ouroboros.wire.oap import FIXED_SIZE, Header, decode
 from ouroboros.wire.suites import CIPHER_BY_NUMBER, HASH_BY_NUMBER

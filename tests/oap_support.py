@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from ouroboros.control.oap import ClientHandshake, Server, Session, Settings
-from ouroboros.control.oap.certificates import Credentials, TrustStore
+from ouroboros.oap import ClientHandshake, Server, Session, Settings
+from ouroboros.oap.certificates import Credentials, TrustStore
 
 #: When the captured handshakes ran, give or take an hour.
 NOW = 1_795_368_186_773_007_710

@@ -7,7 +7,7 @@ from random import Random
 
 from irm_world import WALL
 
-from ouroboros.control.oap.issuing import Issued, make_authority, make_certificate
+from ouroboros.oap.issuing import Issued, make_authority, make_certificate
 
 CACERT = "cacert/authority.pem"
 

@@ -22,14 +22,15 @@ import textwrap
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any, Generic, NoReturn, TypeVar
 
 from ouroboros import errors
-from ouroboros.control.messages import ListFlows, NodeEntry, NodeInfo
 from ouroboros.runtime import client
 from ouroboros.runtime.embedded import READY
+from ouroboros.settings import Udp4Config, Udp4Settings, Udp6Config, Udp6Settings
+from ouroboros.wire.control import FlowEntry, ListFlows, NodeEntry, NodeInfo
 
 T = TypeVar("T")
 P = TypeVar("P", bound="Program")
@@ -39,6 +40,7 @@ HEAD = """\
 import os, signal, sys, threading
 from ouroboros.dev import *
 from ouroboros.runtime import client
+from ouroboros.settings import Udp4Config, Udp4Settings, Udp6Config, Udp6Settings
 
 def say(value):
     print(repr(value), flush=True)
@@ -49,6 +51,20 @@ def hear():
         sys.exit(0)
     return line.rstrip("\\n")
 
+"""
+
+#: Names of the tools, and a broadcast layer.
+TOOLS_CONFIGURATION = """
+[name.oecho]
+prog = ["oecho"]
+[name.oping]
+prog = ["oping"]
+[name.operf]
+prog = ["operf"]
+[name.ocbr]
+prog = ["ocbr"]
+[broadcast.news0]
+bootstrap = "news"
 """
 
 #: A program that does what it is told, one piece of Python after the other.
@@ -237,7 +253,7 @@ class Shell(Program):
         """
         if what == "node":
             # The connection is made, so that the only thing to wait for is the answer to the request.
-            self.do("from ouroboros.control.messages import NodeInfo; client.request(NodeInfo()); None")
+            self.do("from ouroboros.wire.control import NodeInfo; client.request(NodeInfo()); None")
         self.begin(code)
         self.until_asleep(what)
         if what == "node":
@@ -484,11 +500,17 @@ def users_of(directory: Path) -> list[int]:
     return found
 
 
-def holds_nothing(pid: int, *, lingers: bool = False) -> None:
+def flows_of_node() -> set[int]:
+    """The ids of those that the node knows."""
+    entries: list[FlowEntry] = client.request(ListFlows())
+    return {entry.id for entry in entries}
+
+
+def holds_nothing(pid: int, *, lingers: bool = False, lower: Collection[int] = ()) -> None:
     """Wait until the node, which is process `pid`, knows of no process but ours and those that it started, and of no flow,
-    and has no zombies. `lingers`: as `NodeProcess.lingers`."""
+    and has no zombies. `lingers`: as `NodeProcess.lingers`. `lower`: flows that its IPC processes hold for good."""
     until(lambda: node_info().processes <= 1 + len(children(pid)))
-    until(lambda: client.request(ListFlows()) == [])
+    until(lambda: flows_of_node() == set(lower))
     # The engine may have one for longer, until all that was written is delivered.
     until(lambda: descriptors(pid)["flow memory"] == 0 and (lingers or mapped_flows(pid) == 0))
     until(lambda: not any(_zombie(pid) for pid in children(pid)))
@@ -509,3 +531,12 @@ def logged_no_bug(log: str) -> bool:
 def descriptor_limit() -> int:
     """How many descriptors a process may have here."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+
+def udp_settings(
+    host: str, port: int = Udp4Config().port, peers: Iterable[str] = (), *, dns: str = "", impair: str | None = None
+) -> Udp4Settings | Udp6Settings:
+    """Settings of a layer over UDP, of the version of the address."""
+    if ":" in host:
+        return Udp6Settings(impair=impair, udp6=Udp6Config(host, dns or "::", port, tuple(peers)))
+    return Udp4Settings(impair=impair, udp4=Udp4Config(host, dns or "0.0.0.0", port, tuple(peers)))

@@ -17,10 +17,16 @@ from ouroboros.testing.node import Node
 NEAR, FAR = "127.0.0.1", "127.0.0.2"
 
 
+#: Each worker of a test run takes every 16th port: two of them never choose the same one, which is free until it is bound.
+_WORKERS = 16
+
+
 def free_port() -> int:
     """A UDP port that is free at both addresses, and not one of those that the kernel gives away."""
-    # Not the same for all: tests may run beside each other.
-    for port in range(20_000 + os.getpid() % 10_000, 32_000):
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
+    # Not the same for all: test runs may go on beside each other.
+    start = 20_000 + os.getpid() % 10_000 // _WORKERS * _WORKERS
+    for port in range(start + worker, 32_000, _WORKERS):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as near, socket.socket(type=socket.SOCK_DGRAM) as far:
             try:
                 near.bind((NEAR, port))
@@ -63,13 +69,13 @@ class Nodes:
         return flow, accepting.result()
 
 
-def join(near: Node, far: Node, *, peer: str = FAR) -> Nodes:
-    """Give both nodes a UDP layer; the near one thinks that `clock` is at `peer`, and it is at the far one."""
+def join(near: Node, far: Node, *, peer: str = FAR, name: str = "clock") -> Nodes:
+    """Give both nodes a UDP layer; the near one thinks that `name` is at `peer`, and it is at the far one."""
     port = free_port()
-    for node, host, peers in ((near, NEAR, (f"clock@{peer}",)), (far, FAR, ())):
+    for node, host, peers in ((near, NEAR, (f"{name}@{peer}",)), (far, FAR, ())):
         with node.use():
             conf = IpcpConfig(IpcpType.UDP4, "net", udp4=Udp4Config(host, port=port, peers=peers))
             cli.autoboot("net0", IpcpType.UDP4, "net", conf)
     with far.use():
-        cli.reg_name("clock", layer="net")
+        cli.reg_name(name, layer="net")
     return Nodes(near, far, port)

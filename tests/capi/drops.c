@@ -17,8 +17,13 @@ int main(void)
 {
         int first[2], second[2];
         char buffer[8];
+        int is_root;
         IS(irm_bind_process(getpid(), NAME), 0);
+        is_root = geteuid() == 0;
         change_user();
+        /* Not over the connection that was made as root. */
+        if (is_root)
+                IS(irm_bind_process(getpid(), "other") < 0, 1);
         make_bound_flow(first, NULL, NULL);
         make_bound_flow(second, NULL, NULL);
         IS(flow_write(first[0], "still", 5), 5);

@@ -1,7 +1,7 @@
 /*
  * One end of a flow, for tests that have the other end in another process.
  *
- *     peer accept | childless | reliable | alloc NAME | read | write TEXT | event | dealloc | fork | exit | die ...
+ *     peer accept | childless | reliable | hurry | alloc NAME | read | write TEXT | event | dealloc | fork | exit | die ...
  *
  * Carries out the words one after the other, and says what came of each.
  */
@@ -12,6 +12,8 @@
 
 static int fd;
 static qosspec_t * qos;
+static const struct timespec shortly = {0, 200 * 1000 * 1000};
+static const struct timespec * limit;
 
 static void wait_for_event(void)
 {
@@ -42,11 +44,15 @@ int main(int argc, char ** argv)
         for (int i = 1; i < argc; ++i) {
                 const char * word = argv[i];
                 if (strcmp(word, "accept") == 0)
-                        printf("accept %d\n", fd = flow_accept(NULL, NULL));
+                        printf("accept %d\n", fd = flow_accept(NULL, limit));
                 else if (strcmp(word, "alloc") == 0)
-                        printf("alloc %d\n", fd = flow_alloc(argv[++i], qos, NULL));
+                        printf("alloc %d\n", fd = flow_alloc(argv[++i], qos, limit));
                 else if (strcmp(word, "childless") == 0)
                         signal(SIGCHLD, SIG_IGN);
+                else if (strcmp(word, "hurry") == 0)
+                        limit = &shortly;
+                else if (strcmp(word, "join") == 0)
+                        printf("join %d\n", fd = flow_join(argv[++i], limit));
                 else if (strcmp(word, "reliable") == 0)
                         qos = &data;
                 else if (strcmp(word, "read") == 0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from itertools import product
@@ -20,6 +21,7 @@ from support import (
     Programs,
     Shell,
     children,
+    flows_of_node,
     holds_nothing,
     lasting_descriptors,
     logged_no_bug,
@@ -27,13 +29,13 @@ from support import (
 )
 
 from ouroboros import dev
-from ouroboros.control.messages import DestroyName
 from ouroboros.dataplane import Endpoint
 from ouroboros.dev import Flow, QoSSpec
 from ouroboros.runtime import client
 from ouroboros.testing.node import ProcessNode
+from ouroboros.wire.control import DestroyName
 
-from .worlds import EVERY_CASE, PROPERTIES, WORLDS, Pair, World
+from .worlds import EVERY_CASE, PROPERTIES, SHARERS, WORLDS, Pair, World
 
 _WAYS = [
     pytest.param((world, side), id=f"{world.name}-{side}")
@@ -46,6 +48,7 @@ class House:
     """The nodes of a world where the test's end is on one side. `near`: that of the test, if the world has nodes."""
 
     def __init__(self, world: World, side: str) -> None:
+        self._world = world
         self._nodes: list[ProcessNode] = []
         self.near = self._another() if world.needs_node else None
         try:
@@ -56,16 +59,18 @@ class House:
             self.close()
             raise
         self._names = [set(node.names()) for node in self._nodes]
+        #: Flows of the layers of the world, which stay.
+        self._lower = [_flows(node) for node in self._nodes]
 
     def _another(self) -> ProcessNode:
-        self._nodes.append(ProcessNode(Path(__file__).parent))
+        self._nodes.append(self._world.node(Path(__file__).parent))
         return self._nodes[-1]
 
     def check(self) -> None:
         """The last test left nothing but names, which a node keeps, and which go now."""
-        for node, names in zip(self._nodes, self._names, strict=True):
+        for node, names, lower in zip(self._nodes, self._names, self._lower, strict=True):
             with node.use():
-                holds_nothing(node.pid)
+                holds_nothing(node.pid, lower=lower)
                 for name in set(node.names()) - names:
                     client.request(DestroyName(name))
                 assert set(node.names()) == names
@@ -76,6 +81,11 @@ class House:
             node.stop()
             print(node.log())
             node.clean_up()
+
+
+def _flows(node: ProcessNode) -> set[int]:
+    with node.use():
+        return flows_of_node()
 
 
 class Houses:
@@ -107,30 +117,41 @@ def houses() -> Iterator[Houses]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the cases that a world does not need."""
+    """Run all tests of the same nodes in one worker, and leave out the cases that a world does not need."""
+    for item in items:
+        if (way := _way(item)) is not None:
+            item.add_marker(pytest.mark.xdist_group(f"{way[0].name}-{way[1]}"))
     if EVERY_CASE in os.environ:
         return
-    seen: set[str] = set()
+    sharers = [world.name for world in WORLDS if world.shares]
+    seen: set[tuple[str, str]] = set()
     kept, left_out = [], []
     for item in items:
-        world = _world(item)
+        way = _way(item)
+        world = None if way is None else way[0]
         test = item.nodeid.partition("[")[0]
-        if world is None or world.thorough or test not in seen:
+        case = ("" if world is None else world.name, test)
+        if world is None or world.thorough or (case not in seen and _has_turn(world, test, sharers)):
             kept.append(item)
         else:
             left_out.append(item)
-        if world is not None and not world.thorough:
-            seen.add(test)
+        seen.add(case)
     if left_out:
         items[:] = kept
         config.hook.pytest_deselected(items=left_out)
 
 
-def _world(item: pytest.Item) -> World | None:
+def _has_turn(world: World, test: str, sharers: list[str]) -> bool:
+    """Whether a world runs a test that others can run in its place, by a number of the test that is always the same."""
+    return not world.shares or (sharers.index(world.name) - zlib.crc32(test.encode())) % len(sharers) < SHARERS
+
+
+def _way(item: pytest.Item) -> tuple[World, str] | None:
+    """The world of a test, and the side of its end."""
     if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
         return None
     way = item.callspec.params.get("make_pair")
-    return way[0] if isinstance(way, tuple) else None
+    return way if isinstance(way, tuple) else None
 
 
 @pytest.fixture(params=_WAYS)
@@ -168,9 +189,10 @@ def make_pair(
         flows.append(near)
         if side == "allocating":
             far.begin("f = flow_accept(name='pair')")
-            near.alloc("pair", qos)
+            # The far program may be slower, and that of the test before has ended.
+            near.alloc("pair", qos, wait=True)
         else:
-            far.begin(f"f = flow_alloc('pair', {qos!r})")
+            far.begin(f"f = flow_alloc('pair', {qos!r}, wait=True)")
             near.accept(name="pair")
         far.answer()
         # It is this world, and no other, that the test is about.

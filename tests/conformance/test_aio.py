@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import random
 import select
@@ -15,10 +16,11 @@ import anyio.abc
 import anyio.lowlevel
 import pytest
 from anyio.lowlevel import checkpoint
+from anyio.streams.buffered import BufferedByteReceiveStream
+from anyio.streams.text import TextStream
 from support import NodeProcess, Programs, Shell
 
 from ouroboros import aio, dev
-from ouroboros.control.messages import CreateName
 from ouroboros.dev import (
     FlowAllocatedException,
     FlowDownException,
@@ -34,6 +36,7 @@ from ouroboros.dev import (
 )
 from ouroboros.event import FEventQueue, FEventType, FlowSet
 from ouroboros.runtime import client
+from ouroboros.wire.control import CreateName
 
 pytestmark = pytest.mark.anyio
 
@@ -109,6 +112,167 @@ async def waiting(*calls: Callable[[], Awaitable[Any]]) -> AsyncIterator[list[An
         await anyio.wait_all_tasks_blocked()
         assert outcomes == [None] * len(calls)
         yield outcomes
+
+
+class TestBatches:
+    async def test_a_batch_is_written_and_read_in_order(self, far: Shell) -> None:
+        packets = [b"%d" % number for number in range(100)]
+        async with meet(far) as flow:
+            assert await flow.write_many(packets) == 100
+            assert far.do("[f.read() for _ in range(100)]") == packets
+            far.do(f"f.write_many({packets!r})")
+            assert await flow.read_many(3) == packets[:3]
+            assert await flow.read_many(1000) == packets[3:]
+            assert await flow.write_many([]) == 0
+
+    async def test_a_batch_larger_than_the_ring_waits_for_the_reader(self) -> None:
+        packets = [bytes([number]) * BIG for number in range(100)]
+        async with both_ends() as (one, other), waiting(lambda: one.write_many(packets)) as outcomes:
+            read: list[bytes] = []
+            while len(read) < len(packets):
+                read += await other.read_many()
+        assert outcomes == [100]
+        assert read == packets
+
+    async def test_read_many_returns_what_is_there_before_the_end_shows(self, far: Shell) -> None:
+        async with meet(far) as flow:
+            far.do("f.write(b'one'); f.write(b'two'); f.dealloc()")
+            assert await flow.read_many() == [b"one", b"two"]
+            with pytest.raises(FlowDownException):
+                await flow.read_many()
+            with pytest.raises(FlowDownException):
+                await flow.write_many([b"x"])
+
+    async def test_write_many_stops_before_a_packet_that_is_too_long(self, far: Shell) -> None:
+        async with meet(far) as flow:
+            packets = [b"short", bytes(dev.MAX_PACKET + 1), b"never"]
+            assert await flow.write_many(packets) == 1
+            with pytest.raises(FlowSizeException):
+                await flow.write_many(packets[1:])
+            assert far.do("f.read_many()") == [b"short"]
+
+    async def test_what_is_wrong_in_a_batch_is_told_before_anything_is_sent(self, far: Shell) -> None:
+        async with meet(far) as flow:
+            wrong: list[tuple[Any, type[Exception]]] = [
+                ("text", TypeError),
+                (7, TypeError),
+                (memoryview(b"abcd")[::2], BufferError),
+            ]
+            for packet, kind in wrong:
+                with pytest.raises(kind):
+                    await flow.write_many([b"x", packet])
+            for limit in (0, -1):
+                with pytest.raises(ValueError, match="at least 1"):
+                    await flow.read_many(limit)
+            with pytest.raises(TypeError, match="limit is a whole number"):
+                await flow.read_many(1.5)  # type: ignore[arg-type]
+            assert far.do("f.get_rx_queue_len()") == 0
+
+    async def test_readinto_fills_any_writable_buffer(self, far: Shell) -> None:
+        async with meet(far) as flow:
+            buffer, numbers = bytearray(5), (ctypes.c_int * 2)()
+            far.do("f.write(b'abc'); f.write(b'12345678'); f.write(b'12345678')")
+            assert await flow.readinto(buffer) == 3
+            assert await flow.readinto(memoryview(buffer)[3:]) == 2
+            assert buffer == b"abc12"
+            assert await flow.readinto(numbers) == 6
+            assert bytes(numbers)[:6] == b"345678"
+            assert await flow.readinto(numbers) == 8
+            assert bytes(numbers) == b"12345678"
+            for wrong in (b"read-only", memoryview(bytearray(8))[::2], "text"):
+                with pytest.raises(TypeError):
+                    await flow.readinto(wrong)  # type: ignore[arg-type]
+
+    async def test_a_buffer_that_a_read_waits_for_stays_as_long_as_it_is(self, far: Shell) -> None:
+        buffer = bytearray(4)
+        async with meet(far) as flow, waiting(lambda: flow.readinto(buffer)) as outcomes:
+            with pytest.raises(BufferError):
+                buffer.clear()
+            far.do("f.write(b'late')")
+        assert outcomes == [4]
+        assert buffer == b"late"
+
+
+class TestStream:
+    async def test_objects_are_packets(self) -> None:
+        async with both_ends() as (one, other):
+            sender, receiver = one.stream(), other.stream()
+            assert isinstance(sender, anyio.abc.ObjectStream)
+            for packet in (b"one", bytes(BIG), b"three"):
+                await sender.send(packet)
+                assert await receiver.receive() == packet
+            with pytest.raises(ValueError, match="empty"):
+                await sender.send(b"")
+            with pytest.raises(NotImplementedError, match="both directions"):
+                await sender.send_eof()
+
+    async def test_the_peer_that_deallocates_ends_the_stream(self) -> None:
+        async with both_ends() as (one, other):
+            await one.write(b"last")
+            async with one.stream():
+                pass
+            stream = other.stream()
+            assert [packet async for packet in stream] == [b"last"]
+            with pytest.raises(anyio.EndOfStream):
+                await stream.receive()
+            with pytest.raises(anyio.BrokenResourceError):
+                await stream.send(b"x")
+
+    async def test_a_peer_that_dies_breaks_the_stream(self, far: Shell) -> None:
+        async with meet(far) as flow:
+            far.kill()
+            for call in (flow.stream().receive, functools.partial(flow.stream().send, b"x")):
+                with pytest.raises(anyio.BrokenResourceError):
+                    await call()
+
+    async def test_a_stream_that_is_closed_refuses(self) -> None:
+        async with both_ends() as (one, _):
+            stream = one.stream()
+            closed: list[type] = []
+
+            async def receive() -> None:
+                try:
+                    await stream.receive()
+                except anyio.ClosedResourceError:
+                    closed.append(anyio.ClosedResourceError)
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(receive)
+                await anyio.wait_all_tasks_blocked()
+                await stream.aclose()
+            await stream.aclose()
+            assert closed == [anyio.ClosedResourceError]
+            with pytest.raises(anyio.ClosedResourceError):
+                await stream.receive()
+            with pytest.raises(anyio.ClosedResourceError):
+                await stream.send(b"x")
+
+    async def test_a_second_task_in_the_same_call_is_told(self) -> None:
+        async with both_ends() as (one, other):
+            stream = one.stream()
+            fill(one)
+            with anyio.CancelScope() as scope:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(stream.receive)
+                    tasks.start_soon(stream.send, bytes(BIG))
+                    await anyio.wait_all_tasks_blocked()
+                    with pytest.raises(anyio.BusyResourceError):
+                        await stream.receive()
+                    with pytest.raises(anyio.BusyResourceError):
+                        await stream.send(b"x")
+                    scope.cancel()
+            empty(other)
+            await stream.send(b"again")
+            assert await other.read() == b"again"
+
+    async def test_the_streams_of_anyio_take_it(self) -> None:
+        async with both_ends() as (one, other):
+            await TextStream(one.stream()).send("grüße")
+            assert await TextStream(other.stream()).receive() == "grüße"
+            buffered = BufferedByteReceiveStream(other.stream())
+            await one.write_many([b"first li", b"ne\nsecond", b" line\n"])
+            assert await buffered.receive_until(b"\n", 100) == b"first line"
+            assert await buffered.receive_exactly(12) == b"second line\n"
 
 
 class TestVerbs:
@@ -735,6 +899,15 @@ class TestServe:
                 tasks.cancel_scope.cancel()
         with pytest.raises(ValueError, match="limit"):
             await aio.serve("echo", echo, limit=0)
+
+    async def test_the_limit_is_any_whole_number(self, node: NodeProcess) -> None:
+        class Whole:
+            def __index__(self) -> int:
+                return 2
+
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(functools.partial(aio.serve, "echo", echo, limit=Whole()))  # type: ignore[arg-type]
+            tasks.cancel_scope.cancel()
 
     async def test_a_handler_whose_flow_ends_ends_alone(self, far: Shell, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level("INFO", "ouroboros.aio")

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from support import Background, NodeProcess, Programs, Shell, until
 
-from ouroboros.control.messages import CreateName, ListNames
 from ouroboros.dev import (
     Flow,
     FlowDownException,
@@ -28,6 +27,7 @@ from ouroboros.dev import (
 )
 from ouroboros.runtime import client
 from ouroboros.server import FlowRequestHandler, FlowServer, ThreadingFlowServer
+from ouroboros.wire.control import CreateName, ListNames
 
 from .worlds import LONGEST
 

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import array
+import copy
+import ctypes
+import enum
+import functools
+import gc
 import hashlib
 import math
+import mmap
+import pickle
 import select
+import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import msgspec
 import pytest
 from support import Background, NodeProcess, Shell, forever, until
 
+from ouroboros import aio, irm
 from ouroboros.dev import (
     MAX_PACKET,
     Flow,
@@ -30,7 +42,10 @@ from ouroboros.dev import (
     QoSSpec,
     flow_accept,
     flow_alloc,
+    flow_join,
 )
+from ouroboros.event import FEventQueue, FlowSet
+from ouroboros.server import FlowRequestHandler, FlowServer
 
 from .worlds import LONGEST, Pair, arrived
 
@@ -295,6 +310,10 @@ class TestText:
         assert far.do("f.readline()") == "next"
 
 
+class Point(ctypes.Structure):
+    _fields_ = (("x", ctypes.c_int), ("y", ctypes.c_int))
+
+
 class TestBuffers:
     BUFFERS: tuple[Any, ...] = (
         b"bytes",
@@ -302,6 +321,13 @@ class TestBuffers:
         memoryview(b"-memoryview-")[1:-1],
         array.array("d", [1.5, -2.5]),
         memoryview(bytearray(range(24))).cast("B", (2, 3, 4)),
+        memoryview(array.array("i", [1, 2, 3])),
+        (ctypes.c_int * 3)(1, 2, 3),
+        (ctypes.c_short * 2 * 3)(),
+        ctypes.create_string_buffer(b"characters"),
+        ctypes.c_double(1.5),
+        Point(1, 2),
+        mmap.mmap(-1, 64),
     )
 
     @pytest.mark.parametrize("buffer", BUFFERS, ids=lambda buffer: type(buffer).__name__)
@@ -321,7 +347,7 @@ class TestBuffers:
 
     @pytest.mark.parametrize(
         ("buffer", "kind"),
-        [(memoryview(b"abcd")[::2], ValueError), ("text", TypeError), (7, TypeError), (None, TypeError)],
+        [(memoryview(b"abcd")[::2], BufferError), ("text", TypeError), (7, TypeError), (None, TypeError)],
     )
     def test_what_is_no_contiguous_buffer_is_refused(
         self, near: Flow, far: Shell, buffer: Any, kind: type[Exception]
@@ -334,12 +360,17 @@ class TestBuffers:
         assert far.do("f.read()") == b"next"
 
     def test_readinto_fills_any_writable_buffer(self, near: Flow, far: Shell) -> None:
-        far.do("f.write(b'12345678'); f.write(b'abc'); f.write(b'xyz')")
+        far.do("f.write(b'12345678')")
         numbers = array.array("I", [0, 0])
         near.set_flags(READ_WRITE | FlowProperties.NoPartialRead)
         assert near.readinto(numbers) == 8
         assert numbers.tobytes() == b"12345678"
+        far.do("f.write(b'abcd'); f.write(b'12345678'); f.write(b'x')")
+        characters, point, byte = ctypes.create_string_buffer(6), Point(), ctypes.c_char()
+        assert [near.readinto(each) for each in (characters, point, byte)] == [4, 8, 1]
+        assert (characters.value, bytes(point), byte.value) == (b"abcd", b"12345678", b"x")
         whole = bytearray(b"........")
+        far.do("f.write(b'abc'); f.write(b'xyz')")
         assert near.readinto(memoryview(whole)[2:5]) == 3
         assert whole == b"..abc..."
         assert near.readinto(whole) == 3
@@ -424,8 +455,46 @@ class TestBatches:
         assert writer.result() == 100
 
 
+class Whole:
+    """A whole number of a type that is not Python's, as of numpy."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __index__(self) -> int:
+        return self.value
+
+
+class Real:
+    """A real number of a type that is not Python's."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __float__(self) -> float:
+        return self.value
+
+
+#: Of no type that a timeout can have, or no timeout by their value.
+WRONG_TYPES: tuple[Any, ...] = ("1", b"1", [1], 1j, True, object())
+WRONG_VALUES: tuple[Any, ...] = (
+    -1,
+    -0.001,
+    -math.inf,
+    math.nan,
+    -(10**400),
+    Decimal("nan"),
+    Fraction(-1, 3),
+    Whole(-1),
+)
+NO_TIMEOUTS = [
+    *((value, TypeError) for value in WRONG_TYPES),
+    *((value, ValueError) for value in WRONG_VALUES),
+]
+
+
 class TestTimeouts:
-    @pytest.mark.parametrize("timeout", [0, 0.0, -3, 0.001, 0.05])
+    @pytest.mark.parametrize("timeout", [0, 0.0, 0.001, 0.05])
     def test_a_read_ends_at_its_timeout_and_not_before(self, near: Flow, far: Shell, timeout: float) -> None:
         near.set_rcv_timeout(timeout)
         calls: list[Callable[[], object]] = [
@@ -488,20 +557,36 @@ class TestTimeouts:
         near.set_rcv_timeout(0)
         assert near.read() == b"here"
 
-    @pytest.mark.parametrize(("timeout", "kept"), [(1.5, 1.5), (0, 0), (-1, 0), (None, None), (math.inf, None)])
+    @pytest.mark.parametrize(
+        ("timeout", "kept"),
+        [
+            (1.5, 1.5),
+            (0, 0),
+            (-0.0, 0),
+            (None, None),
+            (math.inf, None),
+            (10**400, None),
+            (Decimal("1.5"), 1.5),
+            (Fraction(3, 2), 1.5),
+            (Whole(2), 2),
+            (Real(0.25), 0.25),
+        ],
+    )
     def test_timeouts_are_reported_as_set(self, near: Flow, timeout: float | None, kept: float | None) -> None:
         near.set_rcv_timeout(timeout)
         assert near.get_rcv_timeout() == kept
         near.set_snd_timeout(timeout)
         assert near.get_snd_timeout() == kept
 
-    @pytest.mark.parametrize("timeout", ["1", math.nan, b"1", []])
-    def test_what_is_no_timeout_is_refused(self, near: Flow, timeout: Any) -> None:
-        with pytest.raises(TypeError, match="timeout"):
+    @pytest.mark.parametrize(("timeout", "kind"), NO_TIMEOUTS)
+    def test_what_is_no_timeout_is_refused(self, near: Flow, timeout: Any, kind: type[Exception]) -> None:
+        with pytest.raises(kind, match="timeo"):
             near.set_rcv_timeout(timeout)
-        with pytest.raises(TypeError, match="timeout"):
+        with pytest.raises(kind, match="timeo"):
             near.set_snd_timeout(timeout)
-        assert near.get_rcv_timeout() is None
+        assert near.get_rcv_timeout() is near.get_snd_timeout() is None
+        with FlowSet([near]) as flows, pytest.raises(kind, match="timeout"):
+            flows.wait(FEventQueue(), timeout)
 
 
 class TestFlags:
@@ -783,6 +868,35 @@ class TestEnd:
             with pytest.raises(FlowNotAllocatedException):
                 call()
 
+    def test_closing_takes_a_flow(self, near: Flow, far: Shell) -> None:
+        with closing(near):
+            near.write(b"before")
+        assert far.do("f.read()") == b"before"
+        with pytest.raises(FlowDownException):
+            far.do("f.read()")
+        near.close()
+
+    def test_iterating_gives_the_packets_until_the_peer_deallocates(self, near: Flow, far: Shell) -> None:
+        far.do("f.write(b'one'); f.write(b'two'); f.dealloc()")
+        assert list(near) == [b"one", b"two"]
+        near.dealloc()
+        with pytest.raises(FlowNotAllocatedException):
+            next(near)
+
+    @pytest.mark.needs("death")
+    def test_iterating_over_a_flow_whose_peer_dies_raises(self, near: Flow, far: Shell) -> None:
+        far.do("f.write(b'one')")
+        packets = iter(near)
+        assert next(packets) == b"one"
+        far.kill()
+        with pytest.raises(FlowPeerException):
+            next(packets)
+
+    def test_iterating_keeps_the_time_limit(self, near: Flow, far: Shell) -> None:
+        near.set_rcv_timeout(0)
+        with pytest.raises(FlowTimeoutException):
+            list(near)
+
     def test_with_deallocates_also_when_it_raises(self, near: Flow, far: Shell) -> None:
         def use_and_fail() -> None:
             with near:
@@ -806,6 +920,177 @@ class TestEnd:
         with pytest.raises(FlowDownException):
             far.do("g.read()")
         far.do("g.dealloc()")
+
+
+class TestReferences:
+    """A call holds its flow, as does whatever was taken off it; a flow that nothing refers to is given back."""
+
+    #: What the far end does with a flow, what the near end calls on one that it keeps no reference to, and the result.
+    CALLS: tuple[tuple[str, Callable[[Flow], object], object], ...] = (
+        ("g.write(b'hello')", lambda flow: flow.read, b"hello"),
+        ("g.write(b'hello')", lambda flow: flow.readline, "hello"),
+        ("g.write(b'hello')", lambda flow: flow.read_many, [b"hello"]),
+        ("g.write(b'hello')", lambda flow: lambda: bytes(bytearray(flow.readinto(bytearray(9)))), bytes(5)),
+        ("g.write(b'hello')", lambda flow: functools.partial(next, iter(flow)), b"hello"),
+        ("g.write(b'hello\\n')", lambda flow: flow.makefile().readline, "hello\n"),
+        ("g.read(1)", lambda flow: functools.partial(flow.write, b"x"), 1),
+        ("g.read(1)", lambda flow: functools.partial(flow.writeline, "x"), 1),
+        ("g.read(1)", lambda flow: functools.partial(flow.write_many, [b"x"]), 1),
+    )
+
+    def dropping(self) -> AbstractContextManager[object]:
+        return pytest.warns(ResourceWarning, match="never deallocated")
+
+    def temporary(self, far: Shell) -> Flow:
+        far.begin("g = flow_accept(name='pair')")
+        flow = flow_alloc("pair")
+        far.answer()
+        return flow
+
+    @pytest.mark.parametrize(("other", "method", "result"), CALLS)
+    def test_a_method_keeps_its_flow(
+        self, near: Flow, far: Shell, other: str, method: Callable[[Flow], Callable[[], object]], result: object
+    ) -> None:
+        call = method(self.temporary(far))
+        gc.collect()
+        far.begin(other)
+        with self.dropping():
+            assert call() == result
+            del call
+        far.answer()
+        with pytest.raises(FlowDownException):
+            far.do("g.read(); g.read()")
+        far.do("g.dealloc()")
+
+    def test_a_flow_lasts_as_long_as_a_call_of_it(self, near: Flow, far: Shell) -> None:
+        with self.dropping():
+            reader = Background(self.temporary(far).read)
+            gc.collect()
+            assert far.do("g.write(b'at last')") == 7
+            assert reader.result() == b"at last"
+            del reader
+        far.do("g.dealloc()")
+
+    def test_a_method_that_is_kept_works_with_the_next_flow(self, near: Flow, far: Shell) -> None:
+        read = near.read
+        near.dealloc()
+        with pytest.raises(FlowNotAllocatedException):
+            read()
+        far.do("f.dealloc()")
+        far.begin("f = flow_accept(name='pair')")
+        near.alloc("pair")
+        far.answer()
+        far.do("f.write(b'next')")
+        assert read() == b"next"
+
+    def test_dropping_the_last_reference_needs_no_garbage_collector(self, near: Flow, far: Shell) -> None:
+        gc.disable()
+        try:
+            with self.dropping():
+                read = self.temporary(far).read
+                del read
+        finally:
+            gc.enable()
+        with pytest.raises(FlowDownException):
+            far.do("g.read()")
+        far.do("g.dealloc()")
+
+    @pytest.mark.parametrize("attempt", [copy.copy, copy.deepcopy, pickle.dumps])
+    def test_a_flow_is_not_copied(self, near: Flow, far: Shell, attempt: Callable[[object], object]) -> None:
+        class Mine(Flow):
+            pass
+
+        files = [near.makefile("rwb"), near.makefile("rb", 0)]
+        with FlowSet([near]) as flows:
+            for each, name in (
+                (near, "Flow"),
+                (Mine(), "Mine"),
+                (aio.Flow(), "Flow"),
+                (aio.Flow().stream(), "FlowStream"),
+                (near._endpoint, "Endpoint"),
+                (flows, "FlowSet"),
+                (FEventQueue(), "FEventQueue"),
+                (files[0], "BufferedRWPair"),
+                (files[1], "FlowFile"),
+            ):
+                with pytest.raises(TypeError, match=name):
+                    attempt(each)
+        gc.collect()
+        near.write(b"as before")
+        assert far.do("f.read()") == b"as before"
+
+    def test_a_dropped_flow_is_given_back_before_it_warns(self, near: Flow, far: Shell) -> None:
+        flow = self.temporary(far)
+        seen: list[Any] = []
+        hook = sys.unraisablehook
+        sys.unraisablehook = seen.append
+        try:
+            # As under `python -W error`: the warning is raised, and can be raised no further.
+            del flow
+        finally:
+            sys.unraisablehook = hook
+        assert [type(each.exc_value).__name__ for each in seen] == ["FlowDeallocWarning"]
+        with pytest.raises(FlowDownException):
+            far.do("g.read()")
+        far.do("g.dealloc()")
+
+
+class TestSubclasses:
+    def test_methods_of_a_subclass_are_called_instead(self, near: Flow, far: Shell) -> None:
+        class Loud(Flow):
+            def read(self, count: int | None = None) -> bytes:
+                return super().read(count).upper()
+
+            def write(self, buf: Any, count: int | None = None) -> int:
+                return super().write(bytes(buf) + b"!", count)
+
+        far.begin("g = flow_accept(name='pair')")
+        with Loud() as loud:
+            loud.alloc("pair")
+            far.answer()
+            loud.write(b"hey")
+            loud.writeline("you")
+            assert far.do("[g.read(), g.read()]") == [b"hey!", b"you!"]
+            far.do("g.write(b'what'); g.write(b'else'); g.write(b'now')")
+            assert (loud.read(), loud.readline(), next(loud)) == (b"WHAT", "else", b"NOW")
+        far.do("g.dealloc()")
+
+    def test_a_subclass_that_forgets_to_call_init_works(self, near: Flow, far: Shell) -> None:
+        class Mine(Flow):
+            def __init__(self, color: str) -> None:
+                self.color = color
+
+        mine = Mine("red")
+        assert "not allocated" in repr(mine)
+        with pytest.raises(FlowNotAllocatedException):
+            mine.read()
+        far.begin("g = flow_accept(name='pair')")
+        with mine:
+            mine.alloc("pair")
+            far.answer()
+            mine.write(b"x", count=1)
+            assert far.do("g.read()") == b"x"
+        assert mine.color == "red"
+        far.do("g.dealloc()")
+
+    def test_a_flow_takes_no_arguments(self) -> None:
+        with pytest.raises(TypeError):
+            Flow("name")  # type: ignore[call-arg]
+
+
+class Names(enum.StrEnum):
+    ECHO = "echo"
+
+
+class Mixed(str, enum.Enum):  # noqa: UP042 - it is the one that programs have had since 3.4
+    ECHO = "echo"
+
+
+class Text(str):
+    """As numpy and markupsafe have one."""
+
+    def __str__(self) -> str:
+        return "another text"
 
 
 class TestAllocation:
@@ -846,7 +1131,12 @@ class TestAllocation:
     @pytest.mark.needs("checks")
     @pytest.mark.parametrize(
         "qos",
-        [None, QoSSpec(), QoSSpec(delay=20, bandwidth=10**9, availability=5, loss=0, ber=0, in_order=1, timeout=0)],
+        [
+            None,
+            QoSSpec(),
+            QoSSpec(delay=20, bandwidth=10**9, availability=5, loss=0, ber=0, in_order=1, timeout=1000),
+            pytest.param(QoSSpec(loss=0, in_order=1, timeout=0), marks=pytest.mark.needs("endless")),
+        ],
     )
     def test_both_ends_report_the_qos_that_was_asked_for(
         self, make_pair: Callable[..., Pair], qos: QoSSpec | None
@@ -872,12 +1162,29 @@ class TestAllocation:
         pair.far.do("f.write(b'so is this')")
         assert pair.near.read() == b"so is this"
 
-    @pytest.mark.parametrize("timeout", ["1", math.nan, [1]])
-    def test_what_is_no_timeout_is_refused(self, node: NodeProcess, timeout: Any) -> None:
-        with pytest.raises(TypeError, match="timeout"):
-            flow_alloc("name", timeo=timeout)
-        with pytest.raises(TypeError, match="timeout"):
-            flow_accept(timeo=timeout)
+    @pytest.mark.parametrize(("timeout", "kind"), NO_TIMEOUTS)
+    def test_what_is_no_timeout_is_refused(self, node: NodeProcess, timeout: Any, kind: type[Exception]) -> None:
+        calls: list[Callable[[], object]] = [
+            lambda: flow_alloc("name", timeo=timeout),
+            lambda: flow_accept(timeout),
+            lambda: flow_join("name", None, timeout),
+        ]
+        for call in calls:
+            with pytest.raises(kind, match="timeo"):
+                call()
+        with FlowServer("name", FlowRequestHandler) as server:
+            server.timeout = timeout
+            with pytest.raises(kind, match="timeo"):
+                server.handle_request()
+
+    @pytest.mark.parametrize("name", [Names.ECHO, Mixed.ECHO, Text("echo")], ids=lambda name: type(name).__name__)
+    def test_a_name_of_a_subclass_of_str_is_taken_as_its_text(self, node: NodeProcess, name: str) -> None:
+        acceptor = Background.waiting_for_node(lambda: flow_accept(name=name))
+        with flow_alloc(name), acceptor.result():
+            assert "echo" in [each.name for each in irm.list_names()]
+        irm.create_name(irm.NameInfo(Text("created")))
+        irm.destroy_name(Text("created"))
+        irm.destroy_name(Text("echo"))
 
     @pytest.mark.parametrize("timeout", [0, 0.05])
     def test_accept_ends_at_its_timeout_and_not_before(self, node: NodeProcess, timeout: float) -> None:

@@ -16,15 +16,18 @@ from functools import cache
 from pathlib import Path
 
 import c_support
-from support import Shell, until
+from support import Shell, udp_settings, until
+from toy_nodes import ToyNode, over_two_ports, over_udp, within_a_node
 from udp_nodes import FAR, NEAR, free_port
+from unicast_nodes import over_hops
 
 from ouroboros import irm
-from ouroboros.control.messages import BootstrapIpcp, CreateIpcp, CreateName, RegisterName, UdpOptions
 from ouroboros.dev import MAX_PACKET, Flow, QoSSpec
 from ouroboros.qos import QOS_DATA, QOS_RAW
 from ouroboros.runtime import client
-from ouroboros.testing.node import Node
+from ouroboros.settings import LocalSettings
+from ouroboros.testing.node import Node, ProcessNode
+from ouroboros.wire.control import BootstrapIpcp, CreateIpcp, CreateName, RegisterName
 
 #: What a test may need that not every world has.
 PROPERTIES = {
@@ -37,6 +40,7 @@ PROPERTIES = {
     "encryption": "a flow can be asked for encryption",
     "checks": "each packet can be checked for bit errors, and what a flow has of that is told",
     "room": "a flow has room of its own, for less than 8 of the longest packets; elsewhere all flows of a host share theirs",
+    "endless": "a flow can be without a timeout; elsewhere a peer gives it ten minutes",
     "promises": "flows in order and without loss can be had",
 }
 
@@ -70,8 +74,12 @@ class World:
     absent: Callable[[], str | None] = lambda: None
     #: Whether it runs every case of a test; else the first, unless `EVERY_CASE` is set.
     thorough: bool = True
+    #: Whether it shares those out with the others of which that is so: each case is run by `SHARERS` of them.
+    shares: bool = False
     #: Whether the programs need a node of ours.
     needs_node: bool = True
+    #: What its nodes are.
+    node: type[ProcessNode] = ProcessNode
 
     def lack(self, needed: Iterable[str], qos: QoSSpec | None = None) -> str | None:
         """What keeps a test with such needs, or a flow of that QoS, from this world."""
@@ -103,7 +111,7 @@ def _direct(name: str, allocating: bool, another: Callable[[], Node]) -> dict[st
 
 def _relayed(name: str, allocating: bool, another: Callable[[], Node]) -> dict[str, str]:
     ipcp = client.request(CreateIpcp("relay", "local"))
-    client.request(BootstrapIpcp(ipcp, "relay", "SHA3_256", "none"))
+    client.request(BootstrapIpcp(ipcp, "relay", LocalSettings(impair="none")))
     client.request(CreateName(name, "spillover"))
     client.request(RegisterName(name, ipcp))
     return {}
@@ -114,7 +122,7 @@ def _udp(name: str, allocating: bool, another: Callable[[], Node]) -> dict[str, 
 
     def join(host: str, peers: list[str]) -> None:
         ipcp = client.request(CreateIpcp("net", "udp4"))
-        client.request(BootstrapIpcp(ipcp, "net", "SHA3_256", None, UdpOptions(host, port, "", peers)))
+        client.request(BootstrapIpcp(ipcp, "net", udp_settings(host, port, peers)))
         if not peers:
             client.request(CreateName(name, "spillover"))
             client.request(RegisterName(name, ipcp))
@@ -140,6 +148,7 @@ def _over_c() -> dict[str, str]:
 
 #: Set to have every case in every world.
 EVERY_CASE = "OUROBOROS_CONFORMANCE_ALL"
+SHARERS = 2
 
 #: Set on a host of the C prototype: the directory of its libraries (`interop/test_native.py`).
 PROTOTYPE = "OUROBOROS_CONFORMANCE_OVER"
@@ -154,6 +163,9 @@ def _at_prototype(name: str, allocating: bool, another: Callable[[], Node]) -> d
     return {}
 
 
+_LIKE_UDP = frozenset(["instant", "long", "shared-flags"])
+_BOUNDED = _LIKE_UDP | {"endless"}
+
 _WORLDS = [
     # Two programs of one node, with nothing between them but a ring.
     World("local", _direct),
@@ -162,9 +174,9 @@ _WORLDS = [
     # ... with the relay of an impaired layer between them, which is set to do no harm.
     World("relayed", _relayed, frozenset(["back-pressure", "instant"])),
     # Programs of two nodes, with a layer over UDP between them. One side only, because the suite is long.
-    World("udp", _udp, frozenset(["instant", "long", "shared-flags"]), sides=("allocating",)),
+    World("udp", _udp, _BOUNDED, sides=("allocating",)),
     # ... and flows lose nothing there.
-    World("reliable", _udp, frozenset(["instant", "shared-flags"]), qos=QOS_DATA, sides=("allocating",)),
+    World("reliable", _udp, _BOUNDED - {"long"}, qos=QOS_DATA, sides=("allocating",)),
     # Two programs of one node, over our C libraries, by `ouroboros.native`, instead of the engine.
     World(
         "native",
@@ -174,6 +186,43 @@ _WORLDS = [
         environment=_over_c,
         absent=c_support.not_built,
         thorough=False,
+    ),
+    # Unicast layers over UDP, with a member in between, or two and flows that lose nothing, or are encrypted.
+    World("unicast", over_hops(2), _LIKE_UDP, sides=("allocating",)),
+    *(
+        World(name, over_hops(3), lacks, qos=qos, sides=("allocating",), thorough=False, shares=True)
+        for name, lacks, qos in [
+            ("reliable over hops", _LIKE_UDP - {"long"}, QOS_DATA),
+            ("encrypted over hops", _LIKE_UDP, QoSSpec(cypher_s=256)),
+        ]
+    ),
+    # Layers over layers (`toy.py`): over flows with nothing between their ends, over UDP, three on top of each other.
+    World(
+        "toy over local", within_a_node(1), _BOUNDED, sides=("allocating",), node=ToyNode, thorough=False, shares=True
+    ),
+    World("toy over udp", over_udp(1), _BOUNDED, sides=("allocating",), node=ToyNode, thorough=False, shares=True),
+    World("toy three deep", over_udp(3), _BOUNDED, sides=("allocating",), node=ToyNode),
+    # ... with flows above, or below, that lose nothing, or are encrypted.
+    *(
+        World(name, over_udp(3), lacks, qos=qos, sides=("allocating",), node=ToyNode, thorough=False, shares=True)
+        for name, qos, lacks in [
+            ("reliable over toys", QOS_DATA, _BOUNDED - {"long"}),
+            ("encrypted over toys", QoSSpec(cypher_s=256), _BOUNDED),
+        ]
+    ),
+    *(
+        World(name, over_udp(2, lower), _BOUNDED, sides=("allocating",), node=ToyNode, thorough=False, shares=True)
+        for name, lower in [("toy over reliable", QOS_DATA), ("toy over encrypted", QoSSpec(cypher_s=256))]
+    ),
+    # ... with neighbours over two ports.
+    World(
+        "toy over two ports",
+        over_two_ports,
+        _BOUNDED,
+        sides=("allocating",),
+        node=ToyNode,
+        thorough=False,
+        shares=True,
     ),
 ]
 

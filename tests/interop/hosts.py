@@ -257,6 +257,19 @@ def join(ours: Namespace, theirs: Namespace, *, mtu: int = 1500) -> None:
         _ip("link set o7 up", host)
 
 
+def bridge(hosts: Sequence[tuple[Namespace, str]]) -> None:
+    """Put hosts into one network, each with its address; the first one has the bridge."""
+    middle, address = hosts[0]
+    _ip("link add o7 type bridge", middle)
+    _ip(f"addr add {address}/24 dev o7", middle)
+    _ip("link set o7 up", middle)
+    for number, (host, address) in enumerate(hosts[1:]):
+        _ip(f"link add p{number} netns {middle.pid} type veth peer name o7 netns {host.pid}")
+        _ip(f"link set p{number} master o7 up", middle)
+        _ip(f"addr add {address}/24 dev o7", host)
+        _ip("link set o7 up", host)
+
+
 def _ip(words: str, host: Namespace | None = None) -> None:
     before = [] if host is None else ["nsenter", f"--target={host.pid}", "--net", "--"]
     done = subprocess.run([*before, "ip", *words.split()], capture_output=True, text=True, check=False)
@@ -277,9 +290,10 @@ class Host:
         return command
 
     def configure(self, path: str, text: str) -> None:
-        """Write a file of the security directory."""
+        """Write a file of the security directory, which may be a private key."""
         file = self.security / path
         file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch(mode=0o600)
         file.write_text(text)
 
     def end_programs(self) -> None:
@@ -336,17 +350,26 @@ class ReferenceHost(Host):
         )
         assert said.returncode == 0, (words, said.stdout, self.log())
 
+    def try_irm(self, *words: str) -> None:
+        """As `irm`, several times, each for a few seconds: its layer loses some requests, and gives up late."""
+        for _ in range(5):
+            command = self.run("timeout", "6", "irm", *words)
+            command.finish()
+            if command.status == 0:
+                return
+        raise AssertionError((words, command.said, self.log()))
+
     def run(self, tool: str, *arguments: str) -> Command:
         """Run one of its tools."""
         return self.keep(Command(self._command("stdbuf", "-oL", tool, *arguments), self.installation.environment()))
 
-    def serve(self, tool: str, *arguments: str) -> Command:
+    def serve(self, tool: str, *arguments: str, layer: str = "net") -> Command:
         """Run one of its servers under the tool's own name, again whenever it ended.
 
         It ends by itself about once in forty flows, when its layer loses a race and accepting a flow fails.
         """
         self.irm("bind", "program", tool, "name", tool)
-        self.irm("name", "register", tool, "layer", "net")
+        self.irm("name", "register", tool, "layer", layer)
         loop = 'while [ -S /run/ouroboros/irm.sock ]; do stdbuf -oL "$@" -l; done'
         server = self.keep(
             Command(self._command("sh", "-c", loop, "sh", tool, *arguments), self.installation.environment())
@@ -433,18 +456,24 @@ class OurHost(Host):
     """A host of ours: a node in a network of its own. The test's process and the tools are its programs."""
 
     def __init__(
-        self, namespace: Namespace, make_node: Callable[..., NodeProcess], family: str, peers: dict[str, str]
+        self,
+        namespace: Namespace,
+        make_node: Callable[..., NodeProcess],
+        family: str,
+        peers: dict[str, str],
+        directory: Path | None = None,
     ) -> None:
+        """`directory`: of its node; None: where the programs of the test look for one."""
         super().__init__(namespace, Path(os.environ["OUROBOROS_SECURITY_DIR"]))
-        self.node = make_node(within=namespace.within())
+        self.node = make_node(within=namespace.within(), directory=directory)
         # A program of the prototype that ends acknowledges nothing any more.
         self.node.lingers = True
         self.family = family
         self._peers = [word for name, address in peers.items() for word in ("peer", f"{name}@{address}")]
 
-    def bootstrap(self, *options: str) -> None:
+    def bootstrap(self, *options: str, address: str | None = None) -> None:
         """Make its layer "net"."""
-        address = ADDRESSES[self.family].ours
+        address = address or ADDRESSES[self.family].ours
         self.irm(
             "ipcp", "bootstrap", "type", self.family, "name", "u", "layer", "net", "ip", address, *self._peers, *options
         )
@@ -458,19 +487,19 @@ class OurHost(Host):
 
     def run(self, tool: str, *arguments: str) -> Command:
         """Run one of our tools."""
-        return self.keep(Command([str(_ours(tool)), *arguments], _environment()))
+        return self.keep(Command([str(_ours(tool)), *arguments], _environment(self.node)))
 
-    def serve(self, tool: str, *arguments: str) -> Command:
+    def serve(self, tool: str, *arguments: str, layer: str = "net") -> Command:
         """Run one of our servers under the tool's own name."""
         self.irm("bind", "program", str(_ours(tool)), "name", tool)
-        self.offer(tool)
+        self.offer(tool, layer)
         server = self.run(tool, "-l", *arguments)
         server.until("erver")
         return server
 
-    def offer(self, name: str) -> None:
+    def offer(self, name: str, layer: str = "net") -> None:
         """Offer a name of ours in the layer."""
-        self.irm("name", "register", name, "layer", "net")
+        self.irm("name", "register", name, "layer", layer)
 
     def script(self, name: str, *arguments: str) -> Command:
         """Run one of the test programs on this host's network."""
@@ -482,9 +511,10 @@ def _ours(tool: str) -> Path:
     return Path(sys.executable).with_name(tool)
 
 
-def _environment() -> dict[str, str]:
+def _environment(node: NodeProcess) -> dict[str, str]:
     # The prototype's tools have the same names.
-    return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"}
+    path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
+    return os.environ | {"PATH": path, "OUROBOROS_RUNTIME_DIR": str(node.directory)}
 
 
 class Link:

@@ -5,15 +5,23 @@ The machine keeps an account of its own of what is owed to whom and compares aft
 
 from __future__ import annotations
 
+from collections import Counter
+
 import hypothesis.strategies as st
 import msgspec
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from irm_world import OWNER, World
 
-from ouroboros.control.effects import Connect, Effect, Join, MarkDead, Release, Reply, StartProgram
 from ouroboros.control.flows import ALLOC_TIMEOUT
-from ouroboros.control.messages import (
+from ouroboros.control.names import POLICIES
+from ouroboros.control.parties import Process
+from ouroboros.control.shares import Kind, Share, default_shares
+from ouroboros.control.waiting import LONGEST_PAUSE
+from ouroboros.errors import NodeLimitError
+from ouroboros.layers.effects import Connect, Effect, Join, MarkDead, Release, Reply, StartProgram
+from ouroboros.qos import QOS_DATA, QoSSpec
+from ouroboros.wire.control import (
     Accept,
     Alloc,
     BindProcess,
@@ -31,12 +39,16 @@ from ouroboros.control.messages import (
     UnbindProcess,
     UnbindProgram,
 )
-from ouroboros.control.messages import Join as JoinRequest
-from ouroboros.control.names import POLICIES, Process
-from ouroboros.qos import QOS_DATA, QoSSpec
+from ouroboros.wire.control import Join as JoinRequest
 
 FLOW_LIMIT = 5
 LAYER = "lab"
+#: Of users other than the owner; small enough to be reached.
+SHARES = default_shares(100, 50) | {
+    Kind.PROCESSES: Share(2, 2),
+    Kind.REQUESTS: Share(1, 1),
+    Kind.FLOWS: Share(2, 2),
+}
 
 NAMES = st.sampled_from(["a", "b", "a", "b", "c"])
 PROGRAMS = st.sampled_from(["a", "p"])
@@ -61,13 +73,13 @@ class Account(World):
         #: Requests without an answer: process, request, deadline.
         self.owed: dict[int, tuple[Process, Request, float | None]] = {}
         #: The ends of each flow that somebody holds.
-        self.ends: dict[int, dict[int, Process]] = {}
+        self.held: dict[int, dict[int, Process]] = {}
         #: Names for which a program was started that did not end.
         self.children: list[str] = []
         self.now = 0.0
-        super().__init__(embedded=embedded, flow_limit=FLOW_LIMIT)
+        super().__init__(embedded=embedded, flow_limit=FLOW_LIMIT, shares=SHARES)
 
-    def send(self, process: Process, request: Request) -> int:
+    def send(self, process: Process, request: Request, uid: int | None = None) -> int:
         timeout: float | None = 0.0
         if isinstance(request, Alloc | Accept):
             timeout = request.timeout
@@ -77,11 +89,11 @@ class Account(World):
             self.let_go(process, request.flow_id, request.side)
         else:
             self.owed[self._last_token + 1] = (process, request, None if timeout is None else self.now + timeout)
-        return super().send(process, request)
+        return super().send(process, request, uid)
 
     def let_go(self, process: Process, flow_id: int, side: int) -> None:
-        if self.ends.get(flow_id, {}).get(side) is process:
-            del self.ends[flow_id][side]
+        if self.held.get(flow_id, {}).get(side) is process:
+            del self.held[flow_id][side]
 
     def kill(self, process: Process) -> None:
         for flow_id, side in self.held_by(process):
@@ -95,7 +107,7 @@ class Account(World):
             del self.owed[token]
 
     def held_by(self, process: Process) -> list[tuple[int, int]]:
-        return [(flow, side) for flow, ends in self.ends.items() for side, each in ends.items() if each is process]
+        return [(flow, side) for flow, ends in self.held.items() for side, each in ends.items() if each is process]
 
     def collect(self) -> list[Effect]:
         effects = super().collect()
@@ -110,6 +122,8 @@ class Account(World):
                 if isinstance(message, Failed) and message.error == "FlowTimeoutException":
                     assert deadline is not None
                     assert deadline <= self.now, "too early"
+                if isinstance(message, Failed) and message.error == "NodeLimitError":
+                    assert f"user {OWNER}" not in message.text, "the owner has no share"
             case Connect():
                 self.book_connection(effect)
             case Join(flow_id=flow_id, token=token):
@@ -117,10 +131,10 @@ class Account(World):
                 assert isinstance(request, JoinRequest)
                 self.book_flow(flow_id, {0: asker})
             case MarkDead(flow_id=flow_id, side=side):
-                assert side not in self.ends[flow_id], "it is alive"
+                assert side not in self.held[flow_id], "it is alive"
             case Release(flow_id=flow_id):
                 # A flow that is not there, because it was never made or is released already, is a KeyError.
-                assert self.ends.pop(flow_id) == {}, "somebody holds an end"
+                assert self.held.pop(flow_id) == {}, "somebody holds an end"
             case StartProgram(name=name):
                 self.children.append(name)
 
@@ -130,6 +144,8 @@ class Account(World):
         assert isinstance(asked, Alloc)
         assert isinstance(took, Accept)
         assert asked.name in server.names
+        assert took.name in (None, asked.name), "the server did not accept for that name"
+        assert effect.name == asked.name
         # The least cipher has a key of 128 bits.
         strength = 128 if asked.qos.cypher_s else 0
         assert msgspec.structs.replace(asked.qos, cypher_s=strength) == effect.qos
@@ -137,10 +153,14 @@ class Account(World):
         self.book_flow(effect.flow_id, {0: client, 1: server})
 
     def book_flow(self, flow_id: int, ends: dict[int, Process]) -> None:
-        assert flow_id == next(each for each in range(1, FLOW_LIMIT + 1) if each not in self.ends), (
+        assert flow_id == next(each for each in range(1, FLOW_LIMIT + 1) if each not in self.held), (
             "not the lowest free"
         )
-        self.ends[flow_id] = ends
+        self.held[flow_id] = ends
+
+
+def takes(request: Request, name: str) -> bool:
+    return isinstance(request, Accept) and request.name in (None, name)
 
 
 class IrmMachine(RuleBasedStateMachine):
@@ -151,10 +171,12 @@ class IrmMachine(RuleBasedStateMachine):
         self.world = Account(embedded=embedded)
         self.processes: list[Process] = []
         self.known: set[str] = set()
+        #: Names that somebody has accepted for.
+        self.served: set[str] = set()
         self.world.manage(CreateName("a", policy))
         ipcp = self.world.manage(CreateIpcp("b0", "broadcast"))
         assert isinstance(ipcp, int)
-        self.world.manage(BootstrapIpcp(ipcp, LAYER, "SHA3_256"))
+        self.world.manage(BootstrapIpcp(ipcp, LAYER))
         self.world.manage(BindProgram("/bin/a", "a", False, []))
         self.world.manage(BindProgram("/bin/p", "b", True, []))
         for program in ("a", "p", "client"):
@@ -171,7 +193,10 @@ class IrmMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.processes) < 5)
     @rule(program=PROGRAMS, uid=USERS)
     def arrive(self, program: str, uid: int) -> None:
-        self.processes.append(self.world.program(program, uid))
+        try:
+            self.processes.append(self.world.program(program, uid))
+        except NodeLimitError:
+            assert uid != OWNER
 
     @precondition(some)
     @rule(number=PICK)
@@ -186,15 +211,15 @@ class IrmMachine(RuleBasedStateMachine):
         if took_along is not None and self.processes:
             self.die(took_along)
         name = self.world.children.pop(number % len(self.world.children))
-        self.world.irm.flows.program_ended(name, "p", "ended", served)
+        self.world.irm.program_ended(name, "p", "ended", served, self.world.now)
         self.world.collect()
 
     # --- flows
 
     @precondition(some)
-    @rule(number=PICK, name=NAMES, timeout=TIMEOUTS, qos=QOS)
-    def alloc(self, number: int, name: str, timeout: float | None, qos: QoSSpec) -> None:
-        self.world.alloc(self.pick(number), name, timeout, qos)
+    @rule(number=PICK, name=NAMES, timeout=TIMEOUTS, qos=QOS, wait=st.booleans())
+    def alloc(self, number: int, name: str, timeout: float | None, qos: QoSSpec, wait: bool) -> None:
+        self.world.alloc(self.pick(number), name, timeout, qos, wait=wait)
 
     @precondition(some)
     @rule(number=PICK, name=st.none() | NAMES, timeout=TIMEOUTS)
@@ -228,8 +253,8 @@ class IrmMachine(RuleBasedStateMachine):
 
     @rule(flow_id=st.integers(1, FLOW_LIMIT), side=st.integers(0, 1))
     def abandon(self, flow_id: int, side: int) -> None:
-        self.world.ends.get(flow_id, {}).pop(side, None)
-        self.world.irm.flows.abandon(flow_id, side)
+        self.world.held.get(flow_id, {}).pop(side, None)
+        self.world.irm.flows.abandon(flow_id, side, self.world.now)
         self.world.collect()
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 25.0]))
@@ -245,6 +270,7 @@ class IrmMachine(RuleBasedStateMachine):
         """Well-formed or not: it is answered at once."""
         if isinstance(request, DestroyName):
             self.known.discard(request.name)
+            self.served.discard(request.name)
         token = self.world.send(self.world.manager, request)
         assert self.world.answer(token) is not None
 
@@ -261,7 +287,7 @@ class IrmMachine(RuleBasedStateMachine):
         owed = self.world.owed.items()
         return (
             [token for token, (_, request, _) in owed if isinstance(request, Alloc) and request.name == name],
-            [token for token, (process, request, _) in owed if isinstance(request, Accept) and name in process.names],
+            [token for token, (process, request, _) in owed if takes(request, name) and name in process.names],
         )
 
     @invariant()
@@ -275,32 +301,69 @@ class IrmMachine(RuleBasedStateMachine):
             assert not (clients and servers)
 
     @invariant()
+    def whoever_accepts_for_a_name_is_bound_to_it(self) -> None:
+        for process, request, _ in self.world.owed.values():
+            assert not isinstance(request, Accept) or request.name in (None, *process.names)
+
+    @invariant()
     def nobody_waits_for_a_name_that_is_not_there(self) -> None:
         for _, request, _ in self.world.owed.values():
             if isinstance(request, Alloc):
-                assert request.name in self.world.irm.registry.names
+                assert request.wait or request.name in self.world.irm.registry.names
+
+    @invariant()
+    def nobody_who_has_not_said_so_waits_for_a_name_that_is_not_served_any_more(self) -> None:
+        registry = self.world.irm.registry
+        for text, name in registry.names.items():
+            served = any(registry.processes[pid].accepts & {None, text} for pid in name.processes)
+            if served:
+                self.served.add(text)
+            elif text in self.served and not (name.expected or name.autostart() or text in self.world.children):
+                waiting = [self.world.owed[token][1] for token in self.waiting_for(text)[0]]
+                assert all(isinstance(request, Alloc) and request.wait for request in waiting)
 
     @invariant()
     def whoever_waits_for_a_program_on_demand_has_a_server_or_a_program_under_way(self) -> None:
         for text, name in self.world.irm.registry.names.items():
             if self.waiting_for(text)[0] and name.autostart() is not None:
-                serves = any(self.world.irm.registry.processes[pid].accepts for pid in name.processes)
+                processes = self.world.irm.registry.processes
+                serves = any(processes[pid].accepts & {None, text} for pid in name.processes)
                 assert serves or text in self.world.children
 
     @invariant()
     def the_next_deadline_is_the_earliest_of_those_who_wait(self) -> None:
         ends = [end for _, _, end in self.world.owed.values() if end is not None]
-        assert self.world.irm.deadline() == min(ends, default=None)
+        deadline = self.world.irm.deadline()
+        if any(isinstance(request, Alloc) and request.wait for _, request, _ in self.world.owed.values()):
+            # They ask layers again and again.
+            assert deadline is not None
+            assert self.world.now < deadline <= min(ends)
+            assert deadline <= self.world.now + LONGEST_PAUSE
+        else:
+            assert deadline == min(ends, default=None)
 
     @invariant()
     def each_flow_is_held_by_a_live_process_and_listed(self) -> None:
-        assert {entry.id for entry in self.world.irm.flows.entries()} == set(self.world.ends)
+        assert {entry.id for entry in self.world.irm.flows.entries()} == set(self.world.held)
         alive = [self.world.manager, *self.processes]
-        for ends in self.world.ends.values():
+        for ends in self.world.held.values():
             assert ends
             assert all(process in alive for process in ends.values())
         for process in alive:
             assert process.ends == set(self.world.held_by(process))
+
+    @invariant()
+    def what_users_have_is_counted_and_no_more_than_their_share(self) -> None:
+        irm, shares = self.world.irm, self.world.irm.shares
+        alloc = Counter(process.uid for process, request, _ in self.world.owed.values() if isinstance(request, Alloc))
+        ends = Counter[int]()
+        for flow_id, sides in self.world.held.items():
+            for process in sides.values():
+                ends[process.uid] += 1 if irm.flows.flows[flow_id].ipcp is None else 2
+        processes = Counter(process.uid for process in irm.registry.processes.values())
+        for kind, counted in ((Kind.REQUESTS, alloc), (Kind.FLOWS, ends), (Kind.PROCESSES, processes)):
+            assert shares.held(kind, OWNER) == 0
+            assert shares.held(kind, OWNER + 1) == counted[OWNER + 1] <= SHARES[kind].user
 
     @invariant()
     def members_of_the_layer_are_the_joined_flows(self) -> None:
@@ -326,9 +389,10 @@ class IrmMachine(RuleBasedStateMachine):
         while self.processes:
             self.die(0)
         assert self.world.owed == {}
-        assert self.world.ends == {}
+        assert self.world.held == {}
         assert self.world.irm.flows.entries() == []
         assert self.world.irm.deadline() is None
+        assert self.world.irm.registry.wanted == {}
         assert set(self.world.irm.registry.names) == names
 
 

@@ -7,8 +7,10 @@ import msgspec
 import pytest
 from hypothesis import given
 
-from ouroboros.control import messages
-from ouroboros.control.messages import (
+from ouroboros.errors import ProtocolError
+from ouroboros.qos import UINT32_MAX, UINT64_MAX, QoSSpec
+from ouroboros.wire import control as messages
+from ouroboros.wire.control import (
     Accept,
     Alloc,
     BindProgram,
@@ -21,8 +23,6 @@ from ouroboros.control.messages import (
     MessageReader,
     Request,
 )
-from ouroboros.errors import ProtocolError
-from ouroboros.qos import UINT32_MAX, UINT64_MAX, QoSSpec
 
 UINT32 = st.integers(0, UINT32_MAX)
 QOS = st.builds(
@@ -160,16 +160,16 @@ def test_a_number_is_kept_or_refused_by_the_name_of_its_field(field: str, value:
 
 @given(values=st.lists(st.integers(-(2**63), 2**64 - 1) | st.booleans() | st.none() | st.text(), max_size=9))
 def test_a_spec_from_the_wire_passes_the_same_checks(values: list[object]) -> None:
+    fields = dict(zip(QoSSpec.__struct_fields__, values, strict=False))
     try:
         spec = msgspec.msgpack.decode(msgspec.msgpack.encode(values), type=QoSSpec)
     except msgspec.ValidationError:
-        fields = dict(zip(QoSSpec.__struct_fields__, values, strict=False))
         booleans = any(isinstance(value, bool) for value in values)
         if not booleans:
             with pytest.raises((TypeError, ValueError)):
                 QoSSpec(**fields)  # type: ignore[arg-type]
         return
-    assert QoSSpec(*values) == spec  # type: ignore[arg-type]
+    assert QoSSpec(**fields) == spec  # type: ignore[arg-type]
 
 
 @given(spec=QOS)

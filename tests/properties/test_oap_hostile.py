@@ -12,11 +12,11 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, derive_priva
 from hypothesis import given, settings
 from oap_support import NOW, Authority
 
-from ouroboros.control.oap import ClientHandshake, Encryption, OapError, Server, Session, Settings
-from ouroboros.control.oap.certificates import Certificate
-from ouroboros.control.oap.encodings import identify
-from ouroboros.control.oap.negotiation import AVAILABLE
 from ouroboros.errors import ProtocolError
+from ouroboros.oap import ClientHandshake, Encryption, OapError, Server, Session, Settings
+from ouroboros.oap.certificates import Certificate
+from ouroboros.oap.encodings import identify
+from ouroboros.oap.negotiation import AVAILABLE
 from ouroboros.wire.oap import FIXED_SIZE, ID_SIZE, Header, decode
 from ouroboros.wire.suites import CIPHER_BY_NUMBER, CIPHERS, HASH_BY_NUMBER, HASHES, KEXES
 

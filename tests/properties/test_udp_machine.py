@@ -10,7 +10,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from udp_world import STRANGER, Faults, Network, Node
 
 from ouroboros.control.flows import ALLOC_TIMEOUT
-from ouroboros.control.messages import (
+from ouroboros.control.parties import Process
+from ouroboros.qos import QOS_DATA, QOS_RAW, QOS_VOICE, QoSSpec
+from ouroboros.wire.control import (
     BindProgram,
     CreateName,
     DestroyName,
@@ -19,8 +21,6 @@ from ouroboros.control.messages import (
     RegisterName,
     UnregisterName,
 )
-from ouroboros.control.names import Process
-from ouroboros.qos import QOS_DATA, QOS_RAW, QOS_VOICE, QoSSpec
 
 A, B = ("192.0.2.1", 3435), ("192.0.2.2", 3435)
 
@@ -109,10 +109,10 @@ class UdpMachine(RuleBasedStateMachine):
     # --- flows
 
     @precondition(some)
-    @rule(number=PICK, name=NAMES, timeout=TIMEOUTS, qos=QOS)
-    def alloc(self, number: int, name: str, timeout: float | None, qos: QoSSpec) -> None:
+    @rule(number=PICK, name=NAMES, timeout=TIMEOUTS, qos=QOS, wait=st.booleans())
+    def alloc(self, number: int, name: str, timeout: float | None, qos: QoSSpec, wait: bool) -> None:
         node, process = self.pick(number)
-        token = node.alloc(process, name, timeout, qos)
+        token = node.alloc(process, name, timeout, qos, wait=wait)
         until = self.network.now + (ALLOC_TIMEOUT if timeout is None else timeout)
         self.asked.append((node, process, token, until))
         self.note()

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from support import Background, NodeProcess, Programs, children, forever, node_info, until, users_of
 
-from ouroboros.control.messages import BindProgram, ListNames
 from ouroboros.dev import FlowDownException, FlowPeerException, FlowRefusedException, flow_alloc
 from ouroboros.runtime import client
+from ouroboros.wire.control import BindProgram, ListNames
 
 #: Tells each client its pid and its arguments, and then does what the client says.
 SERVER = """
@@ -111,7 +111,7 @@ def test_two_names_have_programs_of_their_own(node: NodeProcess, programs: Progr
         ("raise ZeroDivisionError", "status 1"),
         ("os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL"),
         ("os.kill(os.getpid(), signal.SIGRTMIN + 3)", "signal"),
-        ("from ouroboros.control.messages import NodeInfo; client.request(NodeInfo()); sys.exit(4)", "status 4"),
+        ("from ouroboros.wire.control import NodeInfo; client.request(NodeInfo()); sys.exit(4)", "status 4"),
         ("sys.exit(0)", "status 0"),
     ],
 )

@@ -7,7 +7,6 @@ import itertools
 import pytest
 from support import Background, NodeProcess, Programs, Shell, descriptors, node_info, until
 
-from ouroboros.control.messages import BootstrapIpcp, CreateIpcp, DestroyIpcp, IpcpEntry, ListIpcps
 from ouroboros.dev import (
     FlowDownException,
     FlowNameException,
@@ -18,13 +17,14 @@ from ouroboros.dev import (
     flow_join,
 )
 from ouroboros.runtime import client
+from ouroboros.wire.control import BootstrapIpcp, CreateIpcp, DestroyIpcp, IpcpEntry, ListIpcps
 
 
 @pytest.fixture
 def layer(node: NodeProcess) -> int:
     """The IPC process of the broadcast layer "hall"."""
     ipcp = client.request(CreateIpcp("b0", "broadcast"))
-    client.request(BootstrapIpcp(ipcp, "hall", "SHA3_256"))
+    client.request(BootstrapIpcp(ipcp, "hall"))
     assert isinstance(ipcp, int)
     return ipcp
 
@@ -169,7 +169,7 @@ def test_a_destroyed_layer_takes_its_flows_down(members: list[Shell], layer: int
 
 def test_layers_are_apart(members: list[Shell], programs: Programs) -> None:
     ipcp = client.request(CreateIpcp("b1", "broadcast"))
-    client.request(BootstrapIpcp(ipcp, "yard", "SHA3_256"))
+    client.request(BootstrapIpcp(ipcp, "yard"))
     one, two = programs.shell("one"), programs.shell("two")
     for shell in (one, two):
         shell.do("f = flow_join('yard')")
@@ -217,7 +217,7 @@ def test_a_layer_that_is_not_there_cannot_be_joined(layer: int, name: str) -> No
 
 def test_a_layer_that_is_not_a_broadcast_layer_cannot_be_joined(node: NodeProcess) -> None:
     ipcp = client.request(CreateIpcp("l0", "local"))
-    client.request(BootstrapIpcp(ipcp, "local", "SHA3_256"))
+    client.request(BootstrapIpcp(ipcp, "local"))
     with pytest.raises(FlowNameException):
         flow_join("local")
 

@@ -5,6 +5,7 @@ The programs in `tests/capi` check themselves, and say where they failed.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -16,14 +17,20 @@ from pathlib import Path
 
 import pytest
 from c_support import CProgram, build, cannot_build, install
-from support import Background, NodeProcess, Programs, node_info, until
+from stuck_node import StuckNode, piecemeal, polite, polite_piecemeal, silent
+from support import Background, NodeProcess, Programs, asleep_in, node_info, until
 from udp_nodes import Nodes
 
-from ouroboros.control.messages import BindProcess, ListFlows, ListNames
 from ouroboros.dev import FlowDownException, FlowPeerException, QoSSpec, flow_accept, flow_alloc
 from ouroboros.runtime import client
+from ouroboros.wire.control import BindProcess, ListFlows, ListNames
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(cannot_build() is not None, reason=cannot_build() or "")]
+pytestmark = [
+    pytest.mark.slow,
+    # They share the libraries that one of them installs.
+    pytest.mark.xdist_group("c programs"),
+    pytest.mark.skipif(cannot_build() is not None, reason=cannot_build() or ""),
+]
 
 Run = Callable[..., CProgram]
 
@@ -92,7 +99,7 @@ def test_a_c_program_allocates_a_flow_to_a_python_program(node: NodeProcess, run
     acceptor = Background.waiting_for_node(lambda: flow_accept(name="python"))
     peer = run("peer", "alloc", "python", "write", "from C", "read", "dealloc", "listen")
     with acceptor.result() as flow:
-        assert flow.get_qos() == QoSSpec(2**32 - 1, 0, 0, 1, 1, 0, 2**32 - 1, 0, 120_000)
+        assert flow.get_qos() == QoSSpec(2**32 - 1, 0, 0, 1, 1, 0, 2**32 - 1)
         assert flow.readline() == "from C"
         flow.writeline("from Python")
         with pytest.raises(FlowDownException):
@@ -139,7 +146,8 @@ def test_the_death_of_a_c_program_is_seen(node: NodeProcess, run: Run, words: li
 def _kill(node: NodeProcess) -> None:
     node.kill()
     # Which it leaves behind.
-    (node.directory / "irm.sock").unlink()
+    for sock in node.directory.glob("*.sock"):
+        sock.unlink()
 
 
 def test_a_c_program_outlives_its_node(make_node: Callable[..., NodeProcess], run: Run) -> None:
@@ -208,7 +216,7 @@ def test_a_flow_that_a_c_program_allocates_is_encrypted_when_its_node_says_so(
 
 def test_python_and_c_in_one_process_are_one_process(node: NodeProcess, prefix: Path, programs: Programs) -> None:
     shell = programs.shell()
-    shell.do("f = None; client.request(__import__('ouroboros.control.messages').control.messages.NodeInfo()); None")
+    shell.do("f = None; client.request(__import__('ouroboros.wire.control').wire.control.NodeInfo()); None")
     shell.do(f"import ctypes; irm = ctypes.CDLL({str(prefix / 'lib' / 'libouroboros-irm.so')!r}); None")
     shell.do(f"dev = ctypes.CDLL({str(prefix / 'lib' / 'libouroboros-dev.so')!r}); None")
     assert shell.do("irm.irm_bind_process(os.getpid(), b'mixed')") == 0
@@ -285,6 +293,96 @@ def test_reasons_are_told_to_who_asks(node: NodeProcess, run: Run) -> None:
     _, _, complaint = run("peer", "alloc", "x", OUROBOROS_DEBUG="1").finish()
     assert complaint.startswith("ouroboros: FlowNameException: ")
     assert "'x'" in complaint
+
+
+# --- a node that does not answer
+
+
+@pytest.fixture(params=[None, silent, polite, piecemeal, polite_piecemeal])
+def stuck(request: pytest.FixtureRequest, runtime_dir: Path) -> Iterator[StuckNode]:
+    behave = request.param
+    node = StuckNode(runtime_dir, behave, backlog=100 if behave else 0)
+    if behave is None:
+        node.fill()
+    yield node
+    node.close()
+
+
+def test_the_calls_of_a_c_program_keep_their_time_limit(stuck: StuckNode, run: Run) -> None:
+    status, said, complaint = run("peer", "hurry", "alloc", "x", "accept", "join", "x").finish()
+    assert (status, said) == (0, "alloc -1002\naccept -1002\njoin -1002\n")
+    assert f"does not answer: its process {os.getpid()} is stuck or overloaded" in complaint
+
+
+def test_a_c_program_is_told_that_its_node_is_stopped(node: NodeProcess, run: Run) -> None:
+    os.kill(node.pid, signal.SIGSTOP)
+    try:
+        status, said, complaint = run("peer", "hurry", "alloc", "x").finish()
+    finally:
+        os.kill(node.pid, signal.SIGCONT)
+    assert (status, said) == (0, "alloc -1002\n")
+    assert f"its process {node.pid} is stopped; have it go on (`kill -CONT {node.pid}`)" in complaint
+
+
+def test_a_node_that_answers_in_time_is_in_time_for_a_c_program(node: NodeProcess, run: Run) -> None:
+    os.kill(node.pid, signal.SIGSTOP)
+    peer = run("peer", "alloc", "x")
+    until(lambda: asleep_in(peer.pid, peer.pid, "node"))
+    os.kill(node.pid, signal.SIGCONT)
+    assert peer.finish() == (0, "alloc -1007\n", "")
+
+
+def test_a_c_program_never_waits_to_give_a_flow_back(node: NodeProcess, run: Run) -> None:
+    peer = _accepted(run, "listen", "dealloc", "listen")
+    with flow_alloc("peer") as flow:
+        assert peer.line() == "accept 64"
+        os.kill(node.pid, signal.SIGSTOP)
+        try:
+            assert peer.process.stdin is not None
+            peer.process.stdin.write(b"go")
+            peer.process.stdin.flush()
+            assert peer.line() == "dealloc 0"
+            with pytest.raises(FlowDownException):
+                flow.read()
+        finally:
+            os.kill(node.pid, signal.SIGCONT)
+    until(lambda: client.request(ListFlows()) == [])
+    assert peer.finish()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        ("/bin/false", "the node did not start: it said nothing"),
+        ("/no/irmd", "cannot start a node"),
+        (None, "which it is not"),
+    ],
+)
+def test_what_is_no_node_does_not_become_one_of_a_c_program(
+    runtime_dir: Path, run: Run, tmp_path: Path, command: str | None, why: str
+) -> None:
+    peer = run("peer", "alloc", "x", OUROBOROS_IRMD=command or str(itself(tmp_path)))
+    status, said, complaint = peer.finish()
+    assert (status, said) == (0, "alloc -1002\n")
+    assert why in complaint
+
+
+def itself(folder: Path) -> Path:
+    """The program once more, in the place of a node."""
+    script = folder / "itself"
+    script.write_text(f"#!/bin/sh\nexec {folder}/peer alloc x > /dev/null\n")
+    script.chmod(0o755)
+    return script
+
+
+def test_a_starter_that_is_stopped_keeps_no_c_program_for_ever(runtime_dir: Path, run: Run) -> None:
+    with (runtime_dir / "start.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("4711")
+        lock.flush()
+        _, said, complaint = run("peer", "hurry", "alloc", "x").finish()
+    assert said == "alloc -1002\n"
+    assert "process 4711 has begun to and does not come to an end" in complaint
 
 
 # --- what is installed

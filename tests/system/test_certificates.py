@@ -160,6 +160,25 @@ def test_both_sides_know_each_other_by_name(certified: tuple[Host, Host]) -> Non
 
 
 @pytest.mark.slow
+def test_a_key_that_others_can_read_is_not_used_and_the_owner_hears_what_to_do(certified: tuple[Host, Host]) -> None:
+    near, far = certified
+    start(near, far)
+    accepting = far.accept()
+    keys = far.security / "server/clock/key.pem", near.security / "client/clock/key.pem"
+    keys[0].chmod(0o644)
+    with pytest.raises(FlowAuthException, match="-1009 EAUTH"):
+        near.alloc()
+    assert f"`chmod 600 {keys[0]}`" in far.log.read_text()
+    keys[0].chmod(0o600)
+    keys[1].chmod(0o640)
+    with pytest.raises(FlowAuthException, match=rf"client/clock/key\.pem .*: `chmod 600 {keys[1]}`"):
+        near.alloc()
+    keys[1].chmod(0o600)
+    with near.alloc() as flow, accepting.result():
+        assert flow.security is not None
+
+
+@pytest.mark.slow
 def test_who_is_not_on_the_list_is_refused_and_files_count_at_once(certified: tuple[Host, Host]) -> None:
     near, far = certified
     far.write("server/clock/policy.conf", "allow=bob\n")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 
 import pytest
 from support import Background, NodeProcess, Programs, Shell, descriptors, node_info, until
 
-from ouroboros.control.messages import CreateName, ListFlows
 from ouroboros.dev import (
     Flow,
     FlowDownException,
+    FlowNameException,
     FlowPeerException,
     FlowProperties,
     FlowTimeoutException,
@@ -18,6 +19,7 @@ from ouroboros.dev import (
     flow_alloc,
 )
 from ouroboros.runtime import client
+from ouroboros.wire.control import CreateName, ListFlows
 
 
 @pytest.fixture
@@ -187,9 +189,9 @@ def test_no_client_is_given_to_a_killed_acceptor(far: Shell, programs: Programs)
     far.begin_blocked("f = flow_accept(name='name')", "node")
     far.kill()
     until(lambda: node_info().processes == 1)
-    with pytest.raises(FlowTimeoutException):
-        flow_alloc("name", timeo=0)
-    allocator = Background.waiting_for_node(lambda: flow_alloc("name"))
+    with pytest.raises(FlowNameException, match="has ended"):
+        flow_alloc("name")
+    allocator = Background.waiting_for_node(lambda: flow_alloc("name", wait=True))
     second = programs.shell("second")
     second.do("f = flow_accept(name='name'); f.write(b'served')")
     with allocator.result() as flow:
@@ -209,8 +211,22 @@ def test_a_name_outlives_its_killed_program(far: Shell) -> None:
     far.begin_blocked("f = flow_accept(name='name')", "node")
     far.kill()
     until(lambda: node_info().processes == 1)
-    with pytest.raises(FlowTimeoutException, match="no program"):
-        flow_alloc("name", timeo=0)
+    with pytest.raises(FlowNameException, match="nobody serves 'name' any more"):
+        flow_alloc("name")
+    with pytest.raises(FlowTimeoutException, match="the program that served it has ended"):
+        flow_alloc("name", timeo=0, wait=True)
+
+
+def test_clients_that_wait_are_told_when_the_last_server_is_killed(far: Shell) -> None:
+    with connect(far):
+        asking, waiting = (
+            Background.waiting_for_node(functools.partial(flow_alloc, "far", wait=wait)) for wait in (False, True)
+        )
+        far.kill()
+        with pytest.raises(FlowNameException, match="nobody serves 'far' any more"):
+            asking.result()
+        with flow_accept(name="far"), waiting.result() as flow:
+            assert flow.name == "far"
 
 
 def test_a_stopped_reader_stops_only_itself(node: NodeProcess, far: Shell) -> None:

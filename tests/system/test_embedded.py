@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,12 +12,13 @@ from pathlib import Path
 import pytest
 from support import Programs, ended, node_info, spawn_irmd, users_of
 
-from ouroboros.control.messages import ListIpcps
+import ouroboros
 from ouroboros.dev import FlowTimeoutException, flow_accept, flow_alloc
 from ouroboros.errors import NodeError
 from ouroboros.runtime import client
+from ouroboros.wire.control import ListIpcps
 
-NODE_PID = "from ouroboros.control.messages import NodeInfo; client.request(NodeInfo()).pid"
+NODE_PID = "from ouroboros.wire.control import NodeInfo; client.request(NodeInfo()).pid"
 
 
 def test_the_first_call_starts_a_node(embedded: Path) -> None:
@@ -152,3 +154,61 @@ def test_a_node_that_cannot_start_says_why(runtime_dir: Path, programs: Programs
     runtime_dir.chmod(0o777)
     with pytest.raises(NodeError, match="not safe"):
         shell.do("flow_accept(timeo=0)")
+
+
+#: Says so when a module of the environment, of the user or of the working directory runs.
+TRAP = "import os, sys; open(os.environ['TRAP'], 'a').write(f'{__name__} {sys.argv}\\n')\n"
+
+
+@pytest.mark.parametrize("options", [["-I"], ["-E"], ["-I", "-S"], ["-E", "-P", "-s"], ["-I", "-W", "error"]], ids=repr)
+def test_a_node_is_as_isolated_as_the_program_that_starts_it(
+    embedded: Path, tmp_path: Path, options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile = tmp_path / "hostile"
+    hostile.mkdir()
+    # One of the standard library, one of a dependency, one that any interpreter looks for at its start, and ourselves.
+    for name in ("asyncio", "click", "msgspec", "sitecustomize", "ouroboros"):
+        (hostile / f"{name}.py").write_text(TRAP)
+    monkeypatch.setenv("PYTHONPATH", str(hostile))
+    monkeypatch.setenv("PYTHONUSERBASE", str(hostile))
+    monkeypatch.setenv("TRAP", str(tmp_path / "trapped"))
+    monkeypatch.chdir(hostile)
+    # Under -S a program has to say where its packages are.
+    paths = [path for path in sys.path if path.endswith(("-packages", "/src"))]
+    # As a copy that is not installed does it.
+    package = str(Path(ouroboros.__file__).parents[1])
+    code = f"import sys; sys.path += {paths!r}; sys.path.insert(0, {package!r}); from ouroboros.dev import *; "
+    script = tmp_path / "program.py"
+    script.write_text(code + "\ntry: flow_accept(timeo=0)\nexcept TimeoutError: pass\n")
+    subprocess.run([sys.executable, *options, str(script)], check=True)
+    info = node_info()
+    assert not (tmp_path / "trapped").exists()
+    flags = Path(f"/proc/{info.pid}/cmdline").read_text().split("\0")
+    assert set(options) - {"-W", "error"} <= set(flags)
+    with pytest.raises(FlowTimeoutException):
+        flow_accept(timeo=0, name="works")
+
+
+def test_a_node_runs_the_copy_of_the_package_that_an_isolated_program_runs(embedded: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(Path(ouroboros.__file__).parent, copy / "ouroboros")
+    (copy / "ouroboros/__init__.py").write_text('__version__ = "0.0.copy"\n')
+    script = tmp_path / "program.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(copy)!r})\nfrom ouroboros.dev import *\n"
+        "try: flow_accept(timeo=0)\nexcept TimeoutError: pass\n"
+    )
+    subprocess.run([sys.executable, "-I", str(script)], check=True)
+    assert node_info().version == "0.0.copy"
+
+
+def test_a_program_that_is_not_isolated_finds_what_its_node_needs_by_the_environment(
+    embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # That is what PYTHONPATH is for.
+    (tmp_path / "sitecustomize.py").write_text(TRAP)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("TRAP", str(tmp_path / "trapped"))
+    code = "from ouroboros.dev import *\ntry: flow_accept(timeo=0)\nexcept TimeoutError: pass"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert len((tmp_path / "trapped").read_text().splitlines()) == 2

@@ -5,9 +5,15 @@ from __future__ import annotations
 import pytest
 from support import Background, NodeProcess, Program, Programs, node_info, until, users_of
 
-from ouroboros.control.messages import ListNames
-from ouroboros.dev import Flow, FlowDownException, FlowPeerException, FlowTimeoutException, flow_alloc
+from ouroboros.dev import (
+    Flow,
+    FlowDownException,
+    FlowNameException,
+    FlowPeerException,
+    flow_alloc,
+)
 from ouroboros.runtime import client
+from ouroboros.wire.control import ListNames
 
 #: A server that forks after it accepted a flow; `child` is what the child does.
 PARENT = """
@@ -177,5 +183,62 @@ def test_a_child_does_not_keep_a_withdrawn_request_alive(node: NodeProcess, prog
     shell.do("pid = os.fork()\nif pid == 0: signal.pause()")
     shell.kill()
     until(lambda: node_info().processes == 1)
-    with pytest.raises(FlowTimeoutException):
+    with pytest.raises(FlowNameException, match="has ended"):
         flow_alloc("shell", timeo=0)
+
+
+FORKING_SERVER = """
+from ouroboros.server import {kind}, FlowRequestHandler
+
+class Handler(FlowRequestHandler):
+    def handle(self):
+        self.flow.writeline(f"{{os.getpid()}}")
+
+with {kind}("served", Handler) as server:
+    serving = threading.Thread(target=server.serve_forever)
+    serving.start()
+    say("serves")
+    hear()
+    pid = os.fork()
+    if pid == 0:
+        {child}
+        sys.stdout.flush()
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    say([os.getpid(), os.waitstatus_to_exitcode(status)])
+    hear()
+    server.shutdown()
+    serving.join()
+"""
+
+
+@pytest.mark.parametrize("kind", ["FlowServer", "ThreadingFlowServer"])
+@pytest.mark.parametrize("child", ["server.server_close()", "server.shutdown()", "server.__exit__(None, None, None)"])
+def test_a_child_that_ends_the_server_of_its_parent_ends_its_own_copy(
+    node: NodeProcess, programs: Programs, kind: str, child: str
+) -> None:
+    parent = programs.start(FORKING_SERVER.format(kind=kind, child=child), name="parent")
+    assert parent.line() == "serves"
+    parent.tell("fork")
+    pid, status = parent.line()
+    assert status == 0
+    with flow_alloc("served") as flow:
+        assert flow.readline() == f"{pid}"
+    parent.tell("end")
+    assert parent.process.wait() == 0
+    assert parent.errors() == ""
+
+
+def test_a_child_serves_with_the_server_of_its_parent(node: NodeProcess, programs: Programs) -> None:
+    child = "server.handle_request(); server.server_close()"
+    source = FORKING_SERVER.format(kind="FlowServer", child=child).replace("    serving.start()\n", "")
+    parent = programs.start(source.replace("    serving.join()\n", ""), name="parent")
+    assert parent.line() == "serves"
+    parent.tell("fork")
+    with flow_alloc("served", wait=True) as flow:
+        answered_by = flow.readline()
+    pid, status = parent.line()
+    assert status == 0
+    assert answered_by != f"{pid}"
+    parent.tell("end")
+    assert parent.process.wait() == 0

@@ -22,8 +22,8 @@ from ouroboros.dev import (
 #: A program that has its flow as bare descriptors: `memory`, mapped as `view`, and the socket `bell`.
 ATTACHED = """
 import mmap, random, socket
-from ouroboros.control import messages
-from ouroboros.control.messages import Accept, Hello, encode
+from ouroboros.wire import control as messages
+from ouroboros.wire.control import Accept, Hello, encode
 
 control = socket.socket(socket.AF_UNIX)
 control.connect(os.environ["OUROBOROS_RUNTIME_DIR"] + "/irm.sock")

@@ -8,9 +8,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
-from support import NodeProcess, Programs, Shell, descriptors, node_info, until
+from support import NodeProcess, Programs, Shell, descriptors, until
 
-from ouroboros.control.messages import (
+from ouroboros.dev import (
+    Flow,
+    FlowDownException,
+    FlowPeerException,
+    QoSSpec,
+    flow_alloc,
+)
+from ouroboros.qos import QOS_DATA
+from ouroboros.runtime import client
+from ouroboros.settings import LocalSettings
+from ouroboros.wire.control import (
     BootstrapIpcp,
     CreateIpcp,
     CreateName,
@@ -21,15 +31,6 @@ from ouroboros.control.messages import (
     ListIpcps,
     RegisterName,
 )
-from ouroboros.dev import (
-    Flow,
-    FlowDownException,
-    FlowPeerException,
-    QoSSpec,
-    flow_alloc,
-)
-from ouroboros.qos import QOS_DATA
-from ouroboros.runtime import client
 
 PACKETS = 400
 #: The last packet of a direction; it is sent through a link that loses nothing.
@@ -52,7 +53,7 @@ class Layer:
     def seen(self) -> int:
         """How many of the packets that were sent have met their fate."""
         entry = self.entry()
-        return entry.delivered - entry.duplicated + entry.lost
+        return int(entry.delivered - entry.duplicated + entry.lost)
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def make_layer(node: NodeProcess) -> Callable[[str], Layer]:
     def make(impair: str) -> Layer:
         number = len(client.request(ListIpcps()))
         ipcp = client.request(CreateIpcp(f"l{number}", "local"))
-        client.request(BootstrapIpcp(ipcp, f"lab{number}", "SHA3_256", impair))
+        client.request(BootstrapIpcp(ipcp, f"lab{number}", LocalSettings(impair=impair)))
         client.request(CreateName("clock", "spillover"))
         client.request(RegisterName("clock", ipcp))
         return Layer(ipcp)
@@ -140,6 +141,7 @@ def test_both_directions_are_impaired_and_differ(
     layer = make_layer("loss=20%,seed=1")
     flow = connect()
     far.do(f"for number in range({PACKETS}): f.write(b'%d' % number)")
+    until(lambda: layer.seen() == PACKETS)
     send(flow, layer)
     there = received(far)
     until(lambda: layer.seen() == 2 * PACKETS + 1)
@@ -343,16 +345,16 @@ def test_a_writer_hears_of_the_death_of_its_reader(
         write_until_down()
 
 
-def test_flows_of_a_layer_that_is_destroyed_go_down(
+def test_flows_of_a_layer_that_is_destroyed_end_without_a_word_of_the_peer(
     node: NodeProcess, make_layer: Callable[[str], Layer], connect: Callable[[], Flow], far: Shell
 ) -> None:
     layer = make_layer("delay=1ms")
     flow = connect()
     far.begin_blocked("f.read()", "poll")
     client.request(DestroyIpcp(layer.ipcp))
-    with pytest.raises(FlowDownException, match="deallocated"):
+    with pytest.raises(FlowPeerException, match="layer between ended"):
         flow.read()
-    with pytest.raises(FlowDownException, match="deallocated"):
+    with pytest.raises(FlowPeerException, match="layer between ended"):
         far.answer()
     far.do("f.dealloc()")
     flow.dealloc()
@@ -390,10 +392,12 @@ def test_nothing_is_left_of_relayed_flows(
     connect().dealloc()
     far.do("f.dealloc()")
     until(lambda: client.request(ListFlows()) == [])
-    node_info()
+    # The engine lets go a bit later.
+    until(lambda: descriptors(node.pid)["flow memory"] == 0)
     before = descriptors(node.pid)
     for _ in range(20):
         connect().dealloc()
         far.do("f.dealloc()")
     until(lambda: client.request(ListFlows()) == [])
-    assert descriptors(node.pid) == before
+    # Doorbells of the first flow may have been among those counted before.
+    until(lambda: not descriptors(node.pid) - before)

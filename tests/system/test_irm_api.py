@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import subprocess
+import sys
 from pathlib import Path
 
+import anyio
 import pytest
 from support import Background, NodeProcess, Programs, until
 
-from ouroboros import cli, irm
-from ouroboros.dev import FlowDownException, flow_accept, flow_alloc, flow_join
+from ouroboros import aio, cli, irm
+from ouroboros.dev import FlowDownException, FlowTimeoutException, flow_accept, flow_alloc, flow_join
 from ouroboros.errors import FlowNameException
 from ouroboros.irm import (
     BIND_AUTO,
@@ -24,6 +28,7 @@ from ouroboros.irm import (
     NodeError,
     UnsupportedError,
 )
+from ouroboros.server import FlowRequestHandler, FlowServer
 
 
 def test_the_life_of_an_ipc_process(node: NodeProcess) -> None:
@@ -65,7 +70,7 @@ def test_an_exception_carries_the_reason_of_the_node(node: NodeProcess) -> None:
 
 
 def test_what_is_not_built_yet_says_so(node: NodeProcess) -> None:
-    for ipcp_type in (IpcpType.UNICAST, IpcpType.ETH_LLC, IpcpType.ETH_DIX):
+    for ipcp_type in (IpcpType.ETH_LLC, IpcpType.ETH_DIX):
         with pytest.raises(UnsupportedError, match=f"of type {ipcp_type.word} are not built yet"):
             irm.create_ipcp("a", ipcp_type)
         with pytest.raises(UnsupportedError, match=f"of type {ipcp_type.word} are not built yet"):
@@ -91,6 +96,35 @@ def test_names(node: NodeProcess) -> None:
     cli.unreg_name("clock", ipcp="lab0")
     irm.destroy_name("bell")
     assert irm.list_names() == [NameInfo("clock", LoadBalancePolicy.SPILL)]
+
+
+def test_a_name_has_the_same_policy_however_it_is_made(node: NodeProcess, programs: Programs) -> None:
+    cli.autoboot("lab0", IpcpType.LOCAL, "lab")
+    with pytest.raises(FlowTimeoutException):
+        flow_accept(0, name="accepted")
+    FlowServer("served", FlowRequestHandler).server_close()
+    asyncio.run(serve_for_a_moment("awaited"))
+    irm.create_name(NameInfo("created"))
+    cli.create_name("by name")
+    cli.reg_name("registered", layer="lab")
+    irm.bind_program(str(programs.script("clockd", "")), "program")
+    irm.bind_process(os.getpid(), "process")
+    for words in ("create command", "register command-registers layer lab"):
+        run("name", *words.split())
+    names = cli.list_names()
+    assert len(names) == 10
+    assert {name.pol_lb for name in names} == {LoadBalancePolicy.ROUND_ROBIN}
+
+
+async def serve_for_a_moment(name: str) -> None:
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(aio.serve, name, anyio.Event.wait)
+            scope.cancel()
+
+
+def run(*words: str) -> None:
+    subprocess.run([sys.executable, "-m", "ouroboros.tools.irm", *words], check=True)
 
 
 def test_bound_programs_and_processes_accept(node: NodeProcess, programs: Programs) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -62,7 +63,7 @@ def lab(node: NodeProcess) -> NodeProcess:
 def test_ipc_processes_are_created_bootstrapped_listed_and_destroyed(node: NodeProcess) -> None:
     assert done("ipcp list") == "No IPCPs in system.\n\n"
     quiet("ipcp create type local name lab0", "ipcp bootstrap name lab0 layer lab hash SHA3_512")
-    quiet("i b t broad n chat0 l chat a")
+    quiet("i b t broad n chat0 l chat au")
     assert done("i l").splitlines() == [
         "+---------+----------------------+------------+----------------------+",
         "|     pid |                 name |       type |                layer |",
@@ -126,8 +127,8 @@ def test_names_are_created_listed_and_destroyed(node: NodeProcess) -> None:
 def test_names_are_registered_and_unregistered(lab: NodeProcess) -> None:
     quiet("name register clock layer lab", "name register bell ipcp *", "name register bell ipcp lab0 layer lab")
     assert [(name["name"], name["pol_lb"], name["layers"]) for name in listed("name list")] == [
-        ("bell", "spillover", ["lab"]),
-        ("clock", "spillover", ["lab"]),
+        ("bell", "round-robin", ["lab"]),
+        ("clock", "round-robin", ["lab"]),
     ]
     quiet("name unregister clock ipcp lab0", "name unregister bell layer *")
     assert [name["layers"] for name in listed("name list")] == [[], []]
@@ -146,7 +147,7 @@ def test_a_program_is_bound_started_with_its_arguments_and_unbound(node: NodePro
 
 def test_a_process_is_bound_and_unbound(node: NodeProcess, programs: Programs) -> None:
     server = programs.shell("server")
-    server.begin_blocked("f = flow_accept(name='other')", "node")
+    server.begin_blocked("f = flow_accept()", "node")
     with pytest.raises(FlowNameException):
         flow_alloc("clock")
     quiet(f"bind process {server.pid} name clock")
@@ -185,12 +186,12 @@ def test_a_broadcast_layer_holds_no_names(lab: NodeProcess) -> None:
 
 FAILURES = [
     ("ipcp create name lab0 type local", "there is an IPC process 'lab0' already; choose another name"),
-    ("ipcp create name u type unicast", "of type unicast are not built yet"),
+    ("ipcp create name u type eth-llc", "of type eth-llc are not built yet"),
     ("ipcp destroy name nix", "there is no IPC process 'nix': see 'irm ipcp list'"),
     ("ipcp bootstrap name nix layer x", "there is no IPC process 'nix': add 'type TYPE' to create it"),
     ("ipcp bootstrap name lab0 layer x", "IPC process 'lab0' is in layer 'lab' already"),
     ("ipcp bootstrap name idle layer x type broadcast", "'idle' is of type local, not broadcast"),
-    ("ipcp bootstrap name u layer x type unicast dht_k 4 congestion none", "of type unicast are not built yet"),
+    ("ipcp bootstrap name u layer x type unicast addr 2 congestion none", "addr: flat addresses have 4 bytes, not 2"),
     ("ipcp bootstrap name e layer x type eth-llc dev eth0", "of type eth-llc are not built yet"),
     ("ipcp bootstrap name e layer x type eth-dix dev eth0 ethertype A000", "of type eth-dix are not built yet"),
     ("ipcp bootstrap name u layer x type udp4 ip 192.0.2.1", "cannot use 192.0.2.1 port 3435 for a UDP layer"),
@@ -202,7 +203,7 @@ FAILURES = [
     ("ipcp bootstrap name u layer x type udp6 ip ::", "ip: give the address of this host"),
     ("ipcp peer name lab0 add a@192.0.2.1", "IPC process 'lab0' of type local has no peers"),
     ("ipcp peer name nix add a@192.0.2.1", "there is no IPC process 'nix'"),
-    ("ipcp enroll name u layer x", "of type unicast are not built yet"),
+    ("ipcp enroll name u layer x", "IPC process 'u' cannot enroll with 'x'"),
     ("ipcp enroll name chat0 dst x layer chat autobind", "enrollment is not built yet"),
     ("ipcp enroll name lab0 layer x", "of type local cannot enroll: only types unicast and broadcast can"),
     ("ipcp enroll name chat1 layer x type broadcast", "enrollment is not built yet"),
@@ -272,10 +273,37 @@ def test_help_version_and_completion_need_no_node(runtime_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["--help", "completion bash"])
-def test_a_reader_that_has_seen_enough_is_no_failure_to_be_shown(runtime_dir: Path, line: str) -> None:
+def test_a_reader_that_has_seen_enough_ends_it_quietly(runtime_dir: Path, line: str) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w") as pipe:
         command = [sys.executable, "-m", "ouroboros.tools.irm", *line.split()]
         result = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True)
-    assert (result.returncode, result.stderr) == (1, "")
+    assert (result.returncode, result.stderr) == (-signal.SIGPIPE, "")
+
+
+# --- words of the running node, for completion
+
+
+def test_a_shell_is_offered_what_the_running_node_has(lab: NodeProcess) -> None:
+    for name in ("clock", "z\u00fcrich", "two words", "$(date)", "`id`", "-c", "a;b", "*"):
+        irm.create_name(irm.NameInfo(name))
+    assert done("--complete names").splitlines() == ["clock", "z\u00fcrich"]
+    assert done("--complete ipcps").splitlines() == ["chat0", "idle", "lab0"]
+    assert done("--complete layers").splitlines() == ["chat", "lab"]
+    acceptor = Background.waiting_for_node(lambda: flow_accept(name="clock"))
+    with flow_alloc("clock"), acceptor.result():
+        assert done("--complete pids").splitlines() == [str(os.getpid())]
+
+
+def test_completion_starts_no_node_and_says_nothing_without_one(runtime_dir: Path) -> None:
+    quiet("--complete names", "--complete ipcps", "--complete layers", "--complete pids")
+    assert list(runtime_dir.iterdir()) == []
+
+
+def test_a_node_that_does_not_answer_keeps_no_shell_waiting(node: NodeProcess) -> None:
+    node.process.send_signal(signal.SIGSTOP)
+    try:
+        quiet("--complete names")
+    finally:
+        node.process.send_signal(signal.SIGCONT)

@@ -149,7 +149,7 @@ def test_a_node_without_a_file_reads_whom_it_trusts_at_sighup(node: NodeProcess,
     store = runtime_dir / "security" / "cacert"
     store.mkdir(parents=True)
     (store / "broken.pem").write_text("no certificate")
-    reload(node, "CA store cannot be used: cacert/broken.pem")
+    reload(node, f"CA store cannot be used: {store}/broken.pem")
     assert node_info().pid == node.pid
 
 
@@ -159,10 +159,10 @@ def test_check_looks_at_the_file_and_runs_nothing(runtime_dir: Path, config: Pat
 
 
 def test_check_says_what_is_wrong(runtime_dir: Path, config: Path) -> None:
-    config.write_text('[unicast.u0]\nbootstrap = "net"')
+    config.write_text('[eth-dix.u0]\nbootstrap = "net"')
     status, output, errors = run("--check", str(config))
     assert (status, output) == (1, "")
-    assert errors.startswith(f"irmd: {config}: [unicast.u0] IPC processes of type unicast are not built yet")
+    assert errors.startswith(f"irmd: {config}: [eth-dix.u0] IPC processes of type eth-dix are not built yet")
     assert list(runtime_dir.iterdir()) == []
 
 
@@ -366,8 +366,8 @@ def test_the_units_fit_together_and_to_irmd() -> None:
     service, sock = unit("irmd.service"), unit("irmd.socket")
     program, *options = shlex.split(service["Service"]["ExecStart"])
     assert program.endswith("/irmd")
-    with click.Context(irmd.main) as context:
-        parsed = irmd.main.make_parser(context).parse_args(options)[0]
+    with click.Context(irmd.irmd) as context:
+        parsed = irmd.irmd.make_parser(context).parse_args(options)[0]
     assert f"{parsed['directory']}/irm.sock" == sock["Socket"]["ListenStream"]
     assert str(parsed["config"]).endswith("/irmd.toml")
     assert service["Service"]["Type"] == "notify"

@@ -14,10 +14,15 @@ from pathlib import Path
 import pytest
 from support import Background, NodeProcess, Programs, descriptors, node_info, spawn_irmd, until
 
-from ouroboros.control import messages
-from ouroboros.control.messages import (
+from ouroboros.dev import FlowDownException, FlowPeerException, FlowTimeoutException, QoSSpec, flow_accept, flow_alloc
+from ouroboros.errors import NodeError
+from ouroboros.runtime import client
+from ouroboros.settings import Udp4Settings
+from ouroboros.wire import control as messages
+from ouroboros.wire.control import (
     Accept,
     Alloc,
+    BootstrapIpcp,
     CreateName,
     Hello,
     ListFlows,
@@ -26,9 +31,6 @@ from ouroboros.control.messages import (
     decode_answer,
     encode,
 )
-from ouroboros.dev import FlowDownException, FlowPeerException, FlowTimeoutException, QoSSpec, flow_accept, flow_alloc
-from ouroboros.errors import NodeError
-from ouroboros.runtime import client
 
 
 @contextlib.contextmanager
@@ -96,6 +98,35 @@ def test_a_broken_message_is_answered_with_the_reason_and_hung_up(node: NodeProc
     assert isinstance(last, messages.Failed)
     assert last.text
     a_flow_can_be_allocated()
+
+
+def test_settings_that_no_layer_can_have_are_refused_and_the_connection_goes_on(node: NodeProcess) -> None:
+    good = encode(BootstrapIpcp(1, "lab", Udp4Settings()))
+    bad = good.replace(b"\xa4port\xcd\x0d\x6b", b"\xa4port\xcd\x00\x00")
+    assert bad != good
+    with stranger(node.directory) as sock:
+        sock.sendall(as_sent(HELLO))
+        assert decode_answer(sock.recv(65536)[4:]) == messages.Done(None)
+        sock.sendall(bad)
+        refused = decode_answer(sock.recv(65536)[4:])
+        assert refused == messages.Failed("IpcpBootstrapError", "Udp4Config: port must be from 1 to 65535, not 0")
+        sock.sendall(encode(NodeInfo()))
+        assert isinstance(decode_answer(sock.recv(65536)[4:]), messages.Done)
+    with stranger(node.directory) as sock:
+        # Whoever has not said hello is told nothing of it but that.
+        sock.sendall(bad)
+        last = everything_until_the_end(sock)
+        assert b"the first message must be a Hello" in last
+
+
+@pytest.mark.parametrize("broken", [encode(NodeInfo()), BROKEN["another type"]], ids=["a second request", "no message"])
+def test_what_a_connection_waited_for_is_over_when_it_is_hung_up_on(node: NodeProcess, broken: bytes) -> None:
+    with stranger(node.directory) as sock:
+        sock.sendall(as_sent(HELLO) + encode(Accept("wanted", None)) + broken)
+        everything_until_the_end(sock)
+    with pytest.raises(FlowTimeoutException):
+        flow_alloc("wanted", timeo=0.1)
+    a_flow_can_be_allocated("wanted")
 
 
 def test_garbage_disturbs_nobody(node: NodeProcess, programs: Programs) -> None:
@@ -168,7 +199,7 @@ def test_an_end_that_a_process_does_not_hold_cannot_be_released_by_it(node: Node
         third = programs.shell("third")
         for flow_id in (near.flow_id, 99):
             third.do(f"for side in (0, 1, 2, -1): client.release({flow_id}, side, {node.pid})")
-        third.do("from ouroboros.control.messages import NodeInfo; client.request(NodeInfo()); None")
+        third.do("from ouroboros.wire.control import NodeInfo; client.request(NodeInfo()); None")
         assert [flow.id for flow in client.request(ListFlows())] == [near.flow_id]
         assert descriptors(node.pid)["flow memory"] == 1
         near.write(b"unharmed")
@@ -292,7 +323,7 @@ def test_an_end_from_before_the_restart_releases_no_flow_of_the_new_node(node: N
         assert old.flow_id == new.flow_id
         old.dealloc()
         far.do("f.dealloc()")
-        far.do("from ouroboros.control.messages import NodeInfo; client.request(NodeInfo()); None")
+        far.do("from ouroboros.wire.control import NodeInfo; client.request(NodeInfo()); None")
         assert [flow.id for flow in client.request(ListFlows())] == [new.flow_id]
         assert descriptors(node.pid)["flow memory"] == 1
 

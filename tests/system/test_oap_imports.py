@@ -9,8 +9,8 @@ import textwrap
 PLAIN = """
     import random, sys
     import ouroboros.dev
-    from ouroboros.control.oap import ClientHandshake, Server, Settings
-    from ouroboros.control.oap.directory import load_settings, load_trust
+    from ouroboros.oap import ClientHandshake, Server, Settings
+    from ouroboros.oap.directory import load_settings, load_trust
 
     settings = load_settings(lambda path: None, "client", "clock", load_trust({}, {}))
     client = ClientHandshake("clock", settings, random=random.Random(1), wall=1)

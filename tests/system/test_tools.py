@@ -11,22 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import Background, NodeProcess
+from support import TOOLS_CONFIGURATION, Background, NodeProcess
 
 from ouroboros.dev import FlowDownException, flow_accept, flow_alloc, flow_join
-
-CONFIGURATION = """
-[name.oecho]
-prog = ["oecho"]
-[name.oping]
-prog = ["oping"]
-[name.operf]
-prog = ["operf"]
-[name.ocbr]
-prog = ["ocbr"]
-[broadcast.news0]
-bootstrap = "news"
-"""
+from ouroboros.tools.oping import encode_reply
 
 
 class Command:
@@ -65,7 +53,7 @@ Start = Callable[..., Command]
 def start(make_node: Callable[..., NodeProcess], tmp_path: Path) -> Iterator[Start]:
     """Starts commands on a node that has the configuration; ends them at the end."""
     path = tmp_path / "irmd.toml"
-    path.write_text(CONFIGURATION)
+    path.write_text(TOOLS_CONFIGURATION)
     make_node("--config", str(path))
     running: list[Command] = []
 
@@ -115,7 +103,45 @@ def test_oping(start: Start) -> None:
     assert output[-1] == "Ouroboros ping server stopped."
 
 
+def test_oping_without_a_reply_exits_with_1(start: Start) -> None:
+    acceptor = Background.waiting_for_node(lambda: flow_accept(name="oping"))
+    client = start("oping", "-n", "oping", "-c", "3")
+    acceptor.result().dealloc()
+    status, output, errors = client.finish()
+    assert (status, errors) == (1, "")
+    assert output[-1].startswith("0 packets transmitted, 0 received")
+
+
+def test_oping_with_one_reply_of_three_exits_with_0(start: Start) -> None:
+    acceptor = Background.waiting_for_node(lambda: flow_accept(name="oping"))
+    client = start("oping", "-n", "oping", "-c", "3", "-f")
+    with acceptor.result() as flow:
+        flow.write(encode_reply(flow.read()))
+        flow.read()
+    status, output, errors = client.finish()
+    assert (status, errors) == (0, "")
+    assert output[-2].startswith("2 packets transmitted, 1 received")
+
+
+def test_oping_interrupted_without_a_reply_exits_with_1(start: Start) -> None:
+    acceptor = Background.waiting_for_node(lambda: flow_accept(name="oping"))
+    client = start("oping", "-n", "oping", "-i", "1")
+    with acceptor.result() as flow:
+        flow.read()
+        client.interrupt()
+        status, output, errors = client.finish()
+    assert (status, errors) == (1, "")
+    assert " 0 received" in output[-1]
+
+
 # --- operf
+
+
+def arrived(line: str) -> tuple[int, int, int]:
+    """What a server counted: the flow, packets and bytes."""
+    total = re.fullmatch(r"Flow +(\d+): +(\d+) packets \( +(\d+) bytes\) in +\d+ ms => +[\d.]+ pps, +[\d.]+ Mbps", line)
+    assert total is not None, line
+    return int(total[1]), int(total[2]), int(total[3])
 
 
 @pytest.mark.slow
@@ -123,15 +149,19 @@ def test_operf_one_way(start: Start) -> None:
     server = start("operf", "-l")
     server.line()
     client = start("operf", "-n", "operf", "-d", "200", "-r", "1M", "-s", "1000", "--sleep")
-    assert client.finish() == (
-        0,
-        [
-            "Doing a unidirectional test.",
-            "Sending 1000 byte packets for 0.2 s to operf at 1.000 Mb/s.",
-            "Test finished.",
-        ],
-        "",
+    status, output, errors = client.finish()
+    assert (status, errors) == (0, "")
+    assert output[:-1] == [
+        "Doing a unidirectional test.",
+        "Sending 1000 byte packets for 0.2 s to operf at 1.000 Mb/s.",
+        "Test finished.",
+        "--- operf perf statistics ---",
+    ]
+    sent = re.fullmatch(
+        r"(\d+) packets transmitted, (\d+) bytes, time: [\d.]+ ms, bandwidth: [\d.]+ Mb/s\.", output[-1]
     )
+    assert sent is not None
+    assert int(sent[2]) == 1000 * int(sent[1])
     fd = re.fullmatch(r"New flow (\d+)\.", server.line())
     assert fd is not None
     assert server.line() == "Doing a unidirectional test."
@@ -139,7 +169,9 @@ def test_operf_one_way(start: Start) -> None:
     while re.fullmatch(rf"Seqno {sequence} from fd {fd[1]}: \d+\.\d{{6}}", line := server.line()):
         sequence += 1
     assert 1 <= sequence <= 25
-    assert line == f"Flow {fd[1]} ended by the client."
+    assert sequence == int(sent[1])
+    assert arrived(line) == (int(fd[1]), sequence, sequence * 1000)
+    assert server.line() == f"Flow {fd[1]} ended by the client."
     assert stopped(server) == ["Ouroboros perf server stopped."]
 
 
@@ -149,6 +181,7 @@ def test_operf_there_and_back_by_several_clients_at_once(start: Start, pace: lis
     server = start("operf", "-l")
     server.line()
     clients = [start("operf", "-n", "operf", "-t", "bi", "-d", "200ms", *pace) for _ in range(2)]
+    returned = 0
     for client in clients:
         status, output, errors = client.finish()
         assert (status, errors) == (0, "")
@@ -160,8 +193,12 @@ def test_operf_there_and_back_by_several_clients_at_once(start: Start, pace: lis
         )
         assert figures is not None
         assert int(figures[1]) == int(figures[2]) >= 1
+        returned += int(figures[2])
     output = stopped(server)
     assert output.count("Doing a bidirectional test.") == 2
+    totals = [arrived(line) for line in output if " pps, " in line]
+    assert len(totals) == 2
+    assert sum(packets for _, packets, _ in totals) == returned
 
 
 @pytest.mark.slow
@@ -179,6 +216,18 @@ def test_operf_sends_the_packets_of_the_c_prototype(start: Start) -> None:
     assert errors.startswith("The test ended early: ")
     assert output[-2] == "--- operf perf statistics ---"
     assert ", 3 received, " in output[-1]
+
+
+@pytest.mark.slow
+def test_operf_there_and_back_that_gets_nothing_back_fails(start: Start) -> None:
+    acceptor = Background.waiting_for_node(lambda: flow_accept(name="operf"))
+    client = start("operf", "-n", "operf", "-t", "bi", "-d", "1ms", "-r", "1k")
+    with acceptor.result() as flow:
+        flow.read()
+        flow.read()
+        status, output, errors = client.finish()
+    assert (status, errors) == (1, "No packet came back.\n")
+    assert output[-1].startswith("1 packets transmitted, 0 received, 100% packet loss")
 
 
 @pytest.mark.slow
@@ -312,18 +361,21 @@ def test_obc_writes_one_packet_that_ends_with_a_nul(start: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "text"),
+    ("words", "expected", "text"),
     [
-        ("oping -n nobody -c 1", "Failed to allocate flow: nobody offers 'nobody'"),
-        ("operf -n nobody", "Failed to allocate flow: nobody offers 'nobody'"),
-        ("ocbr -n nobody", "Failed to allocate flow: nobody offers 'nobody'"),
-        ("obc -n nobody -m hello", "Failed to join nobody: "),
-        ("obc -n nobody -l", "Failed to join nobody: "),
+        # As ping: 1 would be a name that is there and does not answer.
+        ("oping -n nobody -c 1", 2, "Failed to allocate flow: nobody offers 'nobody'"),
+        ("operf -n nobody", 1, "Failed to allocate flow: nobody offers 'nobody'"),
+        ("ocbr -n nobody", 1, "Failed to allocate flow: nobody offers 'nobody'"),
+        ("obc -n nobody -m hello", 1, "Failed to join nobody: "),
+        ("obc -n nobody -l", 1, "Failed to join nobody: "),
     ],
 )
-def test_a_name_that_nobody_offers_is_a_sentence_and_exit_code_1(start: Start, words: str, text: str) -> None:
+def test_a_name_that_nobody_offers_is_a_sentence_and_an_exit_code(
+    start: Start, words: str, expected: int, text: str
+) -> None:
     status, _, errors = start(*words.split()).finish()
-    assert status == 1
+    assert status == expected
     assert errors.startswith(text)
     assert "Traceback" not in errors
 
@@ -336,3 +388,12 @@ def test_a_server_without_a_node_is_a_sentence_and_exit_code_1(
     status, _, errors = Command(tool, "-l").finish()
     assert status == 1
     assert re.match(r"Cannot accept flows: no node runs in .*: start one with `irmd`\n", errors)
+
+
+# --- ouroboros
+
+
+def test_python_m_ouroboros_is_the_command(runtime_dir: Path) -> None:
+    command = [sys.executable, "-m", "ouroboros", "info"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.splitlines(), done.stderr) == Command("ouroboros", "info").finish()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
-from support import until
+from support import NodeProcess, until
 from udp_nodes import FAR, NEAR, Nodes
 
 from ouroboros import cli, irm
@@ -76,6 +77,29 @@ def test_a_port_that_is_taken_cannot_be_had_and_nothing_is_left_of_the_attempt(n
         with pytest.raises(IpcpBootstrapError, match=f"cannot use {FAR} port {nodes.port} .* in use"):
             cli.autoboot("net1", IpcpType.UDP4, "other", conf)
         assert cli.list_ipcps(name="net1") == []
+
+
+@pytest.mark.parametrize(
+    ("ip", "text"),
+    [
+        ("255.255.255.255", "ip: '255.255.255.255' is not the address of one host everywhere"),
+        ("224.0.0.1", "ip: '224.0.0.1' is not the address of one host everywhere"),
+        # Of the loopback network, as the kernel knows.
+        (
+            "127.255.255.255",
+            "cannot use 127.255.255.255 port 3435 for a UDP layer: it is the broadcast address of a network",
+        ),
+    ],
+)
+def test_an_address_that_no_host_can_have_is_refused_everywhere(
+    node: NodeProcess, capsys: pytest.CaptureFixture[str], ip: str, text: str
+) -> None:
+    conf = IpcpConfig(IpcpType.UDP4, "net", udp4=Udp4Config(ip))
+    with pytest.raises(IpcpBootstrapError, match=re.escape(text)):
+        cli.autoboot("net0", IpcpType.UDP4, "net", conf)
+    assert irm_main(["ipcp", "bootstrap", "type", "udp4", "name", "net0", "layer", "net", "ip", ip]) == 1
+    assert text in capsys.readouterr().err
+    assert irm.list_ipcps() == []
 
 
 def test_a_layer_that_is_destroyed_ends_its_flows_and_the_peer_is_told(nodes: Nodes) -> None:

@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from support import Background, Programs, until
+from support import Background, Programs, forever, until
 from udp_nodes import FAR, NEAR, Nodes
 
 from ouroboros import irm
@@ -70,6 +70,39 @@ def test_both_directions_of_a_reliable_flow_work_at_once_over_a_bad_network(node
         assert reading.result() == packets
         for each in writing:
             each.result()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", [0, 1, 2], ids=["fair", "1 %", "2 %"])
+def test_asking_and_answering_goes_on_for_long_after_an_outage(nodes: Nodes, loss: int) -> None:
+    near, far = nodes.flow(RELIABLE)
+
+    def answer() -> None:
+        with pytest.raises(FlowDownException, match="deallocated"):
+            forever(lambda: far.write(far.read()))
+
+    def ask(times: int) -> None:
+        for number in range(times):
+            near.write(number.to_bytes(4) * 200)
+            assert near.read() == number.to_bytes(4) * 200
+
+    with far:
+        answering = Background(answer)
+        with near:
+            ask(1000)
+            nodes.impair("partition")
+            near.write(b"into the dark")
+            # So many in vain that the path counts as full.
+            until(lambda: nodes.counters(nodes.near)["frcp_timeouts"] >= 5)
+            nodes.impair(f"loss={loss}%,seed=1")
+            assert near.read() == b"into the dark"
+            ask(1000 if loss else 20_000)
+        answering.result()
+    for node in (nodes.near, nodes.far):
+        with node.use():
+            (layer,) = (info for info in irm.list_ipcps() if info.name == "net0")
+        assert (layer.state, layer.reason) == ("operational", "")
+        assert "restored" not in layer.counters
 
 
 def test_an_ordered_flow_loses_packets_but_never_goes_back(nodes: Nodes) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import pytest
 from support import Background, NodeProcess, Programs, Shell, forever
 
-from ouroboros.control.messages import CreateName
 from ouroboros.dev import (
     Flow,
     FlowDownException,
@@ -19,6 +18,7 @@ from ouroboros.dev import (
     flow_alloc,
 )
 from ouroboros.runtime import client
+from ouroboros.wire.control import CreateName
 
 READS: dict[str, Callable[[Flow], object]] = {
     "read": lambda flow: flow.read(),

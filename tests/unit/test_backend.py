@@ -1,4 +1,4 @@
-"""The choice between our node and an installed C Ouroboros, and how one is found."""
+"""The choice between our node and an installed C prototype, and how one is found."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from ouroboros import backend
+from ouroboros import __version__, backend
 from ouroboros.errors import NodeError
 from ouroboros.native import find, library, stack
 from ouroboros.runtime import client
@@ -34,7 +34,7 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[socket.socket]:
-    """Answers as the daemon of a C Ouroboros does, for as long as it is open."""
+    """Answers as the daemon of the prototype does, for as long as it is open."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listening.bind(str(tmp_path / "c.sock"))
     listening.listen()
@@ -93,6 +93,28 @@ class TestFind:
             find.daemon()
 
 
+@pytest.fixture
+def crashing(tmp_path: Path) -> Callable[[int, str], tuple[Path, Path]]:
+    """Builds a library whose first starts end badly, and names the file that gets a byte at each start."""
+
+    def build(times: int, how: str) -> tuple[Path, Path]:
+        path, starts = tmp_path / "libcrash.so", tmp_path / "starts"
+        source = f"""
+            #include <fcntl.h>
+            #include <signal.h>
+            #include <unistd.h>
+            __attribute__((constructor)) static void start(void) {{
+                int file = open("{starts}", O_CREAT | O_WRONLY | O_APPEND, 0600);
+                if (write(file, "x", 1) == 1 && lseek(file, 0, SEEK_CUR) <= {times})
+                    {how};
+            }}
+        """
+        subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-o", str(path), "-"], input=source, text=True, check=True)
+        return path, starts
+
+    return build
+
+
 class TestLoad:
     """What would end the process is found out before."""
 
@@ -106,6 +128,28 @@ class TestLoad:
         install(tmp_path, "0.23", b"no library at all")
         with pytest.raises(NodeError, match="does not start here"):
             library.load()
+
+    @pytest.mark.slow
+    def test_a_library_that_crashes_is_tried_again(self, crashing: Callable[[int, str], tuple[Path, Path]]) -> None:
+        path, starts = crashing(2, "raise(SIGSEGV)")
+        library._try_out(path)
+        assert starts.stat().st_size == 3
+
+    @pytest.mark.slow
+    def test_a_library_that_always_crashes_is_given_up(self, crashing: Callable[[int, str], tuple[Path, Path]]) -> None:
+        path, starts = crashing(100, "raise(SIGSEGV)")
+        with pytest.raises(NodeError, match=r"crashed at each of 5 starts \(Segmentation fault\): restart the daemon"):
+            library._try_out(path)
+        assert starts.stat().st_size == 5
+
+    @pytest.mark.slow
+    def test_a_library_that_gives_up_is_not_tried_again(
+        self, crashing: Callable[[int, str], tuple[Path, Path]]
+    ) -> None:
+        path, starts = crashing(1, "_exit(1)")
+        with pytest.raises(NodeError, match="does not start here: status 1"):
+            library._try_out(path)
+        assert starts.stat().st_size == 1
 
     def test_an_interpreter_without_arguments_has_no_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Path, "read_bytes", lambda self: b"/usr/bin/python3\0")
@@ -142,7 +186,7 @@ class TestChoice:
 
     def test_another_word_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OUROBOROS_BACKEND", "nativ")
-        with pytest.raises(ValueError, match="node or native, not 'nativ'"):
+        with pytest.raises(NodeError, match="node or native, not 'nativ'"):
             backend.choose()
 
     def test_the_socket_of_a_c_ouroboros_in_our_place_is_told(self, tmp_path: Path) -> None:
@@ -159,7 +203,7 @@ class TestInfo:
     def test_it_says_which_and_why(self) -> None:
         result = CliRunner().invoke(info)
         assert result.exit_code == 0
-        assert result.output.startswith("our node 0.1.0: no node runs in ")
+        assert result.output.startswith(f"our node {__version__}: no node runs in ")
         assert "starts it" in result.output
 
     def test_what_cannot_be_used_is_a_failure(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,10 +13,10 @@ from click.testing import CliRunner, Result
 from cryptography import x509
 from oap_support import NOW, shake
 
-from ouroboros.control.oap import Encryption, OapError, Settings, asking
-from ouroboros.control.oap.certificates import Certificate, Credentials, TrustStore
-from ouroboros.control.oap.directory import load_settings, load_trust
-from ouroboros.control.oap.issuing import Issued, check_name, make_authority, make_certificate
+from ouroboros.oap import Encryption, OapError, Settings, asking
+from ouroboros.oap.certificates import Certificate, Credentials, TrustStore
+from ouroboros.oap.directory import load_settings, load_trust
+from ouroboros.oap.issuing import Issued, check_name, make_authority, make_certificate
 from ouroboros.runtime.paths import security_dir
 from ouroboros.tools.main import ouroboros
 
@@ -164,6 +164,16 @@ def test_files_for_another_host_come_with_the_authoritys_certificate_but_not_its
     assert run("server", "oping", "--output", str(output)).exit_code == 0
     made = sorted(str(path.relative_to(output)) for path in output.rglob("*.pem"))
     assert made == ["cacert/authority.pem", "server/oping/crt.pem", "server/oping/key.pem"]
+
+
+def test_an_authority_whose_key_others_can_read_issues_nothing(run: Run, tmp_path: Path) -> None:
+    run("authority")
+    key = tmp_path / "security/authority/key.pem"
+    key.chmod(0o644)
+    result = run("server", "oping")
+    assert result.exit_code == 1
+    assert f"`chmod 600 {key}`" in "".join(result.output.splitlines())
+    assert not (tmp_path / "security/server").exists()
 
 
 def test_mistakes_are_told(run: Run) -> None:

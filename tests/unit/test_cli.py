@@ -13,7 +13,6 @@ from irm_world import World
 
 from ouroboros import cli, irm
 from ouroboros.cli import IpcpConfig, IpcpType, LoadBalancePolicy, NameInfo, NoMatchError
-from ouroboros.control.messages import NameSecurity
 from ouroboros.errors import (
     BindError,
     IpcpBootstrapError,
@@ -24,6 +23,7 @@ from ouroboros.errors import (
 )
 from ouroboros.qos import QOS_DATA, QoSSpec
 from ouroboros.runtime import client
+from ouroboros.wire.control import BootstrapIpcp, NameSecurity
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_autoboot_wants_settings_of_its_type(world: World) -> None:
         cli.autoboot("a", IpcpType.BROADCAST, "b", IpcpConfig(IpcpType.LOCAL))
 
 
-@pytest.mark.parametrize("ipcp_type", [IpcpType.UNICAST, IpcpType.ETH_LLC, IpcpType.ETH_DIX])
+@pytest.mark.parametrize("ipcp_type", [IpcpType.ETH_LLC, IpcpType.ETH_DIX])
 def test_types_to_come_say_so(world: World, ipcp_type: IpcpType) -> None:
     for call in (irm.create_ipcp, cli.create_ipcp):
         with pytest.raises(UnsupportedError, match=f"of type {ipcp_type.word} are not built yet"):
@@ -223,7 +223,11 @@ def test_an_enrollment_that_fails_leaves_no_process_behind(world: World) -> None
 @pytest.fixture
 def enrolled(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """Enrollment as it will be: by way of `dst` one gets into layer chat."""
-    monkeypatch.setattr(irm, "enroll_ipcp", lambda pid, dst: world.irm.ipcps[pid].bootstrap("chat", "SHA3_256"))
+
+    def enroll(pid: int, dst: str, *, connect: bool) -> None:
+        world.manage(BootstrapIpcp(pid, "chat"))
+
+    monkeypatch.setattr(irm, "enroll_ipcp", enroll)
     return world
 
 

@@ -11,10 +11,12 @@ import pytest
 from ouroboros.runtime.client import program_name
 
 
-def run_as(monkeypatch: pytest.MonkeyPatch, argv: list[str], module: str | None = None) -> None:
-    """Make it look as if the interpreter was started so; `module`: what `python -m` ran."""
+def run_as(
+    monkeypatch: pytest.MonkeyPatch, argv: list[str], module: str | None = None, origin: str | None = None
+) -> None:
+    """Make it look as if the interpreter was started so; `module`: what `python -m` ran, `origin`: its file."""
     main = ModuleType("__main__")
-    main.__spec__ = None if module is None else ModuleSpec(module, None)
+    main.__spec__ = None if module is None else ModuleSpec(module, None, origin=origin)
     monkeypatch.setitem(sys.modules, "__main__", main)
     monkeypatch.setattr(sys, "argv", argv)
 
@@ -26,6 +28,9 @@ def run_as(monkeypatch: pytest.MonkeyPatch, argv: list[str], module: str | None 
         ("./examples/oecho.py", "oecho.py"),
         ("/usr/local/bin/oping", "oping"),
         ("/opt/two words", "two words"),
+        ("app.pyz", "app.pyz"),
+        ("service/", "service"),
+        ("/srv/service/__main__.py", "service"),
     ],
 )
 def test_a_script_is_called_by_its_file(monkeypatch: pytest.MonkeyPatch, script: str, name: str) -> None:
@@ -41,6 +46,31 @@ def test_a_module_is_called_by_the_last_part_of_its_name(
     monkeypatch: pytest.MonkeyPatch, module: str, name: str
 ) -> None:
     run_as(monkeypatch, ["/lib/whatever/__main__.py"], module)
+    assert program_name() == name
+
+
+@pytest.mark.parametrize(
+    ("module", "argv", "name"),
+    [
+        # A profiler or a debugger, and what it runs.
+        ("cProfile", "server.py", "server.py"),
+        ("trace", "./examples/server.py", "server.py"),
+        ("coverage.__main__", "/usr/local/bin/server", "server"),
+        ("cProfile", "server", "server"),
+        ("cProfile", "package.server", "server"),
+        ("cProfile", "package.__main__", "package"),
+        ("trace", "/lib/package/__main__.py", "package"),
+        # It runs itself.
+        ("timeit", "/lib/timeit.py", "timeit"),
+        ("package.server", "/lib/timeit.py", "server"),
+        # It has put something for people there.
+        ("unittest.__main__", "python3 -m unittest", "unittest"),
+    ],
+)
+def test_what_a_module_runs_is_called_by_its_own_name(
+    monkeypatch: pytest.MonkeyPatch, module: str, argv: str, name: str
+) -> None:
+    run_as(monkeypatch, [argv, "-l"], module, argv if module == "package.server" else "/lib/timeit.py")
     assert program_name() == name
 
 

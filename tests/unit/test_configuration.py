@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from irm_world import World
+from support import udp_settings
 
 from ouroboros.control.configuration import (
     Configuration,
@@ -17,9 +19,26 @@ from ouroboros.control.configuration import (
     IpcpTable,
     NameTable,
     Program,
+    ShareTable,
+    Steps,
     parse,
 )
-from ouroboros.control.messages import (
+from ouroboros.control.shares import Kind
+from ouroboros.settings import (
+    BroadcastSettings,
+    DhtConfig,
+    DirConfig,
+    DirectoryHashAlgo,
+    DtConfig,
+    LinkStateConfig,
+    LinkStatePolicy,
+    LocalSettings,
+    RoutingConfig,
+    Strangers,
+    UnicastConfig,
+    UnicastSettings,
+)
+from ouroboros.wire.control import (
     BindProcess,
     BindProgram,
     CreateName,
@@ -27,7 +46,6 @@ from ouroboros.control.messages import (
     ListIpcps,
     ListNames,
     NameEntry,
-    UdpOptions,
 )
 
 EXAMPLE = Path(__file__).parents[2] / "contrib" / "irmd.toml"
@@ -38,8 +56,12 @@ def find_nothing(name: str) -> None:
 
 
 def apply(world: World, text: str) -> list[str]:
-    """Apply a configuration; the errors."""
-    return [str(error) for error in parse(text).apply(world.manage, find_nothing) if error is not None]
+    """Apply a configuration; the errors. Nothing is left for later."""
+    return [str(error) for error in parse(text).apply(world.manage, find_nothing, never) if error is not None]
+
+
+def never(title: str, steps: Callable[[], Steps]) -> None:
+    raise AssertionError(title)
 
 
 def names(world: World) -> dict[str, NameEntry]:
@@ -86,21 +108,28 @@ def test_a_quoted_name_may_have_dots_and_blanks() -> None:
 
 
 def test_an_ipcp_without_keys_is_only_created() -> None:
-    assert parse("[local.l0]\n[broadcast.b0]").ipcps == (IpcpTable("local", "l0"), IpcpTable("broadcast", "b0"))
+    assert parse("[local.l0]\n[broadcast.b0]").ipcps == (
+        IpcpTable("local", "l0", settings=LocalSettings()),
+        IpcpTable("broadcast", "b0", settings=BroadcastSettings()),
+    )
 
 
 def test_every_key_of_a_local_ipcp() -> None:
     text = '[local.l0]\nbootstrap = "lab"\nreg = ["a", "b"]\nhash = "SHA3_512"'
-    assert parse(text).ipcps == (IpcpTable("local", "l0", "lab", "SHA3_512", register=("a", "b")),)
+    assert parse(text).ipcps == (
+        IpcpTable("local", "l0", "lab", LocalSettings(DirectoryHashAlgo.SHA3_512), register=("a", "b")),
+    )
 
 
 def test_every_key_of_a_broadcast_ipcp() -> None:
     text = '[broadcast.b0]\nbootstrap = "news"\nautobind = true'
-    assert parse(text).ipcps == (IpcpTable("broadcast", "b0", "news", bind=("b0", "news")),)
+    assert parse(text).ipcps == (IpcpTable("broadcast", "b0", "news", BroadcastSettings(), autobind=True),)
 
 
 def test_autobind_binds_a_name_that_is_also_the_layers_once() -> None:
-    assert parse('[broadcast.news]\nbootstrap = "news"\nautobind = true').ipcps[0].bind == ("news",)
+    world = World()
+    assert apply(world, '[broadcast.news]\nbootstrap = "news"\nautobind = true') == []
+    assert names(world).keys() == {"news"}
 
 
 def test_a_layer_over_udp_has_an_address_and_peers() -> None:
@@ -112,17 +141,77 @@ def test_a_layer_over_udp_has_an_address_and_peers() -> None:
         peers = ["clock@192.0.2.7"]
         reg = ["a"]
     """
-    udp = UdpOptions("192.0.2.1", 4000, "", ["clock@192.0.2.7"])
-    assert parse(text).ipcps == (IpcpTable("udp4", "u0", "net", register=("a",), udp=udp),)
+    udp = udp_settings("192.0.2.1", 4000, ["clock@192.0.2.7"])
+    assert parse(text).ipcps == (IpcpTable("udp4", "u0", "net", udp, register=("a",)),)
+
+
+def test_every_key_of_a_unicast_ipcp_as_the_prototype_writes_it() -> None:
+    text = """
+        [unicast.u0]
+        bootstrap = "campus"
+        autobind = true
+        addr_size = 4
+        eid_size = 8
+        max_ttl = 30
+        addr-auth = "flat"
+        routing = "link-state"
+        ls_t_recalc = 1
+        ls_t_update = 2
+        ls_t_timeo = 8
+        congestion = "mb-ecn"
+        directory = "dht"
+        dht_alpha = 4
+        dht_k = 5
+        dht_t_expiry = 600
+        dht_t_refresh = 60
+        dht_t_replicate = 30
+        hash = "SHA3_384"
+        reg = ["clock"]
+    """
+    config = UnicastConfig(
+        DtConfig(4, 8, 30, RoutingConfig(ls=LinkStateConfig(LinkStatePolicy.SIMPLE, 1, 2, 8))),
+        DirConfig(dht=DhtConfig(4, 5, 600, 60, 30)),
+    )
+    settings = UnicastSettings(DirectoryHashAlgo.SHA3_384, unicast=config)
+    assert parse(text).ipcps == (IpcpTable("unicast", "u0", "campus", settings, autobind=True, register=("clock",)),)
+    assert parse(text.replace("link-state", "link_state").replace("expiry", "expire")) == parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "enrol", "neighbours"),
+    [
+        ('enrol = "a"', "a", ("a",)),
+        ('enrol = "a"\nbootstrap = "n"', "a", ("a",)),
+        ('enrol = "a"\nconnect = false', "a", ()),
+        ('enrol = "a"\nconn = ["b", "c"]', "a", ("b", "c")),
+        ('bootstrap = "n"\nconn = ["b"]', "", ("b",)),
+    ],
+)
+def test_whom_a_member_enrolls_with_and_connects_to(text: str, enrol: str, neighbours: tuple[str, ...]) -> None:
+    (table,) = parse(f"[unicast.u0]\n{text}").ipcps
+    assert (table.enrol, table.neighbours) == (enrol, neighbours)
+    assert bool(table.layer) is not bool(enrol)
+
+
+def test_an_empty_address_stands_for_none() -> None:
+    (table,) = parse('[udp4.u0]\nbootstrap = "net"\nip = "192.0.2.1"\ndns = ""').ipcps
+    assert table.settings == udp_settings("192.0.2.1")
 
 
 def test_autobind_false_binds_nothing() -> None:
-    assert parse('[broadcast.b0]\nbootstrap = "news"\nautobind = false').ipcps[0].bind == ()
+    assert parse('[broadcast.b0]\nbootstrap = "news"\nautobind = false').ipcps[0].autobind is False
+
+
+def test_shares_of_users_are_for_the_node_itself() -> None:
+    found = parse("[share.connections]\nuser = 10\n[share.flows]\nusers = 0")
+    assert found.shares == (ShareTable(Kind.CONNECTIONS, user=10), ShareTable(Kind.FLOWS, users=0))
+    assert not found.names
+    assert not found.ipcps
 
 
 # --- errors
 
-UNBUILT = ("unicast", "eth-llc", "eth-dix")
+UNBUILT = ("eth-llc", "eth-dix")
 SECURITY = [f"{side}_{kind}_file" for side in ("server", "client") for kind in ("enc", "crt", "key")]
 
 ERRORS = {
@@ -169,9 +258,15 @@ ERRORS = {
     '[local.a]\nbootstrap = "b"\nreg = ["c", "c"]': r"\[local.a\] reg: 'c' is there twice",
     '[local.a]\nreg = ["c"]': r"\[local.a\] reg: .* add bootstrap",
     '[udp4.a]\nbootstrap = "b"': r"\[udp4.a\] ip: give the address of this host",
-    '[udp4.a]\nbootstrap = "b"\nip = "x"': r"\[udp4.a\] ip: 'x' is no address of type udp4",
-    '[udp6.a]\nbootstrap = "b"\nip = "192.0.2.1"': r"\[udp6.a\] ip: '192.0.2.1' is no address of type udp6",
-    '[udp4.a]\nbootstrap = "b"\nip = "192.0.2.1"\nport = 0': r"\[udp4.a\] port: 0 is not from 1 to 65535",
+    '[udp4.a]\nbootstrap = "b"\nip = ""': r"\[udp4.a\] ip: give the address of this host",
+    '[udp4.a]\nbootstrap = "b"\nip = "192.0.2.1"\nport = ""': r"\[udp4.a\] port: must be a whole number",
+    '[local.a]\nimpair = ""': r"\[local.a\] impair: unknown key ''",
+    '[local.a]\nbootstrap = "b"\nhash = ""': r"\[local.a\] hash: must be one of SHA3_224",
+    '[udp4.a]\nbootstrap = "b"\nip = "x"': r"\[udp4.a\] ip: must be an IP address, not x",
+    '[udp4.a]\nbootstrap = "b"\nip = "255.255.255.255"': r"\[udp4.a\] ip: '255.255.255.255' is not the address of one host",
+    '[udp4.a]\nbootstrap = "b"\nip = "192.0.2.1"\npeers = ["c@255.255.255.255"]': r"peer: '255.255.255.255' is not the",
+    '[udp6.a]\nbootstrap = "b"\nip = "192.0.2.1"': r"\[udp6.a\] ip: must be an IPv6 address, not '192.0.2.1'",
+    '[udp4.a]\nbootstrap = "b"\nip = "192.0.2.1"\nport = 0': r"\[udp4.a\] port: must be from 1 to 65535, not 0",
     '[udp4.a]\nbootstrap = "b"\nip = "192.0.2.1"\nport = "1"': r"\[udp4.a\] port: must be a whole number",
     '[udp4.a]\nbootstrap = "b"\nip = "192.0.2.1"\npeers = ["c"]': r"\[udp4.a\] peer: 'c' is no NAME@ADDRESS",
     '[udp4.a]\nbootstrap = "b"\nip = "192.0.2.1"\ndns = "192.0.2.9"': r"\[udp4.a\] dns: .* with `peer NAME@ADDRESS`",
@@ -182,6 +277,11 @@ ERRORS = {
     '[broadcast.a]\nhash = "SHA3_256"': r"\[broadcast.a\] hash: unknown key; known are bootstrap, autobind",
     '[broadcast.a]\nenrol = "b"': r"\[broadcast.a\] enrol: not built yet",
     '[broadcast.a]\nconn = ["b"]': r"\[broadcast.a\] conn: not built yet",
+    "[share.names]": r"\[share.names\] unknown share: known are connections, processes, requests, flows, answers",
+    "[share.flows]\nall = 1": r"\[share.flows\] all: unknown key; known are user, users",
+    "[share.flows]\nuser = -1": r"\[share.flows\] user: must be a whole number from 0 on, not -1",
+    '[share.flows]\nusers = "9"': r"\[share.flows\] users: must be a whole number from 0 on, not .9",
+    "[share.flows]\nuser = 3\nusers = 2": r"\[share.flows\] user: one user cannot have more \(3\) than all of them \(2\)",
     "[local.a]\n[broadcast.a]": r"\[broadcast.a\] has the name of \[local.a\]",
     '[local.a]\nbootstrap = "l"\n[local.b]\nbootstrap = "l"': r"\[local.b\] bootstrap: \[local.a\] is in layer 'l'",
 }
@@ -191,6 +291,24 @@ ERRORS = {
 def test_an_error_names_the_table_and_the_key(text: str) -> None:
     with pytest.raises(ConfigurationError, match=ERRORS[text]):
         parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ('conn = ["a"]', r"conn: only a member of a layer has neighbours; add enrol or bootstrap"),
+        ('enrol = "a"\nconn = ["b"]\nconnect = false', r"conn: .*leave one of them out"),
+        ('reg = ["a"]', r"reg: .* add bootstrap or enrol"),
+        ('enrol = ""', r"enrol: the name to enroll with is empty"),
+        ('bootstrap = "n"\naddr_size = 2', r"addr: flat addresses have 4 bytes, not 2"),
+        ("dht_t_expire = 60\ndht_t_expiry = 60", r"dht_t_expiry: says the same as dht_t_expire"),
+        ('routing = "rip"', r"routing: must be one of link_state, lfa, ecmp"),
+        ("dht_k = 21", r"dht_k: must be from 1 to 20, not 21"),
+    ],
+)
+def test_what_a_member_of_a_unicast_layer_cannot_be(text: str, error: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"\[unicast.u\] {error}"):
+        parse(f"[unicast.u]\n{text}")
 
 
 def test_layers_of_two_types_may_have_one_name() -> None:
@@ -214,8 +332,8 @@ def test_the_example_makes_what_it_says() -> None:
     assert {name: (entry.policy, entry.programs, entry.layers) for name, entry in found.items()} == {
         "oping": ("round-robin", ["oping"], ["lab"]),
         "clock": ("spillover", ["clockd"], ["lab"]),
-        "news0": ("spillover", [], []),
-        "news": ("spillover", [], []),
+        "news0": ("round-robin", [], []),
+        "news": ("round-robin", [], []),
     }
     assert {name: (entry.type, entry.layer, entry.state) for name, entry in ipcps(world).items()} == {
         "lab0": ("local", "lab", "operational"),
@@ -257,7 +375,7 @@ def test_a_program_is_looked_up_by_its_base_name() -> None:
     world = World()
     configuration = parse('[name.a]\nprog = ["served", "later", "/opt/given"]\nargs = ["-x"]')
     found = {"served": "/usr/bin/served"}
-    assert [*configuration.apply(world.manage, found.get)] == [None]
+    assert [*configuration.apply(world.manage, found.get, never)] == [None]
     paths = {program: binding.path for program, binding in world.irm.registry.names["a"].programs.items()}
     # One that others start is known by its base name: it may be installed later.
     assert paths == {"served": "/usr/bin/served", "later": "/later", "given": "/opt/given"}
@@ -331,6 +449,30 @@ def test_autobind_is_the_binding_that_irm_makes() -> None:
 
 def test_impairment_of_a_local_layer_is_taken_and_checked() -> None:
     table = parse('[local.bad]\nbootstrap = "bad"\nimpair = "loss=1%"').ipcps[0]
-    assert table.impair == "loss=1%"
+    assert table.settings == LocalSettings(impair="loss=1%")
     with pytest.raises(ConfigurationError, match=r"\[local.bad\] impair: .*loss must look like 1%"):
         parse('[local.bad]\nbootstrap = "bad"\nimpair = "loss=often"')
+
+
+# --- strangers
+
+
+def test_shares_of_strangers_are_those_of_the_file_and_the_others_as_ever() -> None:
+    assert parse("").strangers == Strangers()
+    found = parse("[strangers]\nunproven = 0\ntimeout = 5000\nanswer = 8\n").strangers
+    assert found == Strangers(unproven=0, timeout=5000, answer=8)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("strangers = 1", r"strangers: not a table; write \[strangers\]"),
+        ("[strangers]\nflow = 1", r"\[strangers\] flow: unknown key; known are flows, unproven"),
+        ("[strangers]\nunproven = -1", r"\[strangers\] unproven: must be from 0"),
+        ("[strangers]\ntimeout = 10", r"\[strangers\] timeout: must be from 1000"),
+        ('[strangers]\ngrace = "long"', r"\[strangers\] grace: must be a whole number"),
+    ],
+)
+def test_a_share_that_cannot_be_is_named(text: str, why: str) -> None:
+    with pytest.raises(ConfigurationError, match=why):
+        parse(text)

@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support import udp_settings
 
-from ouroboros.control import messages
-from ouroboros.control.messages import (
+from ouroboros.qos import QOS_DATA, QoSSpec
+from ouroboros.security import FlowSecurity
+from ouroboros.settings import DirectoryHashAlgo, LocalSettings
+from ouroboros.wire import control as messages
+from ouroboros.wire.control import (
     Accept,
     Alloc,
     Answer,
@@ -31,18 +35,15 @@ from ouroboros.control.messages import (
     NameSecurity,
     RegisterName,
     Request,
-    UdpOptions,
     UnbindProcess,
     UnbindProgram,
     UnregisterName,
     encode,
 )
-from ouroboros.qos import QOS_DATA, QoSSpec
-from ouroboros.security import FlowSecurity
 
 _FILE = Path(__file__).parents[1] / "vectors" / "control.txt"
 
-_RAW = QoSSpec(2**32 - 1, 0, 0, 1, 1, 0, 2**32 - 1, 0, 120_000)
+_RAW = QoSSpec(2**32 - 1, 0, 0, 1, 1, 0, 2**32 - 1)
 
 #: By the words that both sides know them by.
 _VECTORS: dict[str, Request | Answer] = {
@@ -64,16 +65,16 @@ _VECTORS: dict[str, Request | Answer] = {
     "bind process": BindProcess(4711, "x"),
     "unbind process": UnbindProcess(4711, "x"),
     "create ipcp": CreateIpcp("lab0", "broadcast"),
-    "bootstrap ipcp": BootstrapIpcp(messages.FIRST_IPCP_ID, "lab", "SHA3_256", None, None),
-    "bootstrap udp ipcp": BootstrapIpcp(1, "lab", "SHA3_256", None, UdpOptions("192.0.2.1", 3435, "", [])),
+    "bootstrap ipcp": BootstrapIpcp(messages.FIRST_IPCP_ID, "lab", LocalSettings(DirectoryHashAlgo.SHA3_512)),
+    "bootstrap udp ipcp": BootstrapIpcp(1, "lab", udp_settings("192.0.2.1", 3435, [])),
     "destroy ipcp": DestroyIpcp(1),
     "list ipcps": ListIpcps(),
     "answer: done": Done(None),
     "answer: id": Done(messages.FIRST_IPCP_ID),
     "answer: failed": Failed("FlowNameException", "nobody offers 'x'"),
-    "answer: granted": Granted(7, QOS_DATA, 1, 1 << 20),
+    "answer: granted": Granted(7, QOS_DATA, 1, 1 << 20, name="naïve"),
     "answer: encrypted": Granted(
-        7, QOS_DATA, 0, 1000, FlowSecurity("X25519 aes-256-gcm", 256, "clock", b"\x30"), 901, bytes(range(32))
+        7, QOS_DATA, 0, 1000, FlowSecurity("X25519 aes-256-gcm", 256, "clock", b"\x30"), 901, bytes(range(32)), "clock"
     ),
     "answer: names": Done([NameEntry("x", "spillover", ["oecho"], [4711], ["lab"])]),
     "answer: ipcps": Done([IpcpEntry(messages.FIRST_IPCP_ID, "lab0", "local", "operational", "lab", "SHA3_256")]),

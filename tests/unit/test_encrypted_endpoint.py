@@ -146,7 +146,7 @@ FORGERIES: dict[str, Callable[[bytes], bytes]] = {
     "zeros": lambda packet: bytes(len(packet)),
     "too short": lambda packet: packet[:27],
     "empty": lambda packet: b"",
-    "of another flow": lambda packet: sealed(b"other")[:-1] + b"x",
+    "of another flow": lambda packet: (other := sealed(b"other"))[:-1] + bytes([other[-1] ^ 1]),
 }
 
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import tomllib
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 import ouroboros
-from ouroboros import aio, cli, dev, errors, event, ipcp_config, irm, qos, server
+from ouroboros import aio, cli, dev, errors, event, irm, qos, server, settings
 
 MODULES = ["ouroboros", *(each.name for each in pkgutil.walk_packages(ouroboros.__path__, "ouroboros."))]
+VECTORS = Path(__file__).parents[1] / "vectors"
+
 #: Modules whose names may be imported side by side.
 PUBLIC = [dev, errors, event, irm, qos, server]
 #: Modules with the verbs of another: of `dev`, awaited; of `irm`, by names.
-VERBS = [aio, cli, ipcp_config]
+VERBS = [aio, cli, settings]
 
 
 def public_names(module: ModuleType) -> list[str]:
@@ -43,6 +47,12 @@ def members(name: str, kind: type) -> list[tuple[str, object]]:
         if not each.startswith("_") and (inspect.isroutine(value) or isinstance(value, property))
     ]
 
+
+#: What the package of the C prototype, version 0.23, gives by module, with the members of its classes. Not its bindings
+#: to C, `ffi` and `lib`.
+PROTOTYPE = [line.split() for line in (VECTORS / "names-0.23.txt").read_text().splitlines()]
+#: Names in it that come from the standard library.
+HELPERS = {"IntEnum", "IntFlag", "List", "Optional", "errno", "modf", "shutil"}
 
 DOCUMENTED = [
     (f"{module.__name__}.{name}", value)
@@ -74,12 +84,23 @@ def test_a_name_means_the_same_in_every_public_module(module: ModuleType) -> Non
 
 
 @pytest.mark.parametrize("module", [dev, event, irm, qos, server, *VERBS], ids=lambda module: module.__name__)
-def test_a_star_import_brings_what_is_ours_and_no_helpers(module: ModuleType) -> None:
-    for name in module.__all__:
+def test_a_star_import_brings_what_is_ours_and_no_helpers_but_the_prototypes(module: ModuleType) -> None:
+    for name in set(module.__all__) - HELPERS:
         value = getattr(module, name)
         assert not name.startswith("_")
         assert not inspect.ismodule(value)
         assert getattr(value, "__module__", "ouroboros").startswith("ouroboros"), name
+
+
+@pytest.mark.parametrize(("name", "path"), PROTOTYPE, ids=[" ".join(row) for row in PROTOTYPE])
+def test_a_module_gives_what_the_prototypes_gives(name: str, path: str) -> None:
+    scope: dict[str, object] = {}
+    exec(f"from {name} import *", scope)
+    first, *members = path.split(".")
+    assert first in scope
+    value = scope[first]
+    for each in members:
+        value = getattr(value, each)
 
 
 def test_a_star_import_of_dev_shadows_no_builtin() -> None:
@@ -107,3 +128,10 @@ def test_the_test_of_documentation_reaches_methods_and_properties() -> None:
     names = {name for name, _ in DOCUMENTED}
     assert {"ouroboros.dev.Flow.read", "ouroboros.dev.Flow.flow_id", "ouroboros.qos.QoSSpec.cube"} <= names
     assert {"ouroboros.irm.create_name", "ouroboros.errors.FlowException"} <= names
+
+
+def test_the_versions_agree() -> None:
+    root = Path(__file__).parents[2]
+    python = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    rust = tomllib.loads((root / "Cargo.toml").read_text())["workspace"]["package"]["version"]
+    assert ouroboros.__version__ == python == rust

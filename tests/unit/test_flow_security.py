@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from irm_world import World
+from irm_world import OWNER, World
 from security_world import certified, trusting
 
-from ouroboros.control.effects import Connect, Relay
-from ouroboros.control.messages import (
+from ouroboros.errors import FlowAuthException
+from ouroboros.layers.effects import Connect, Loop, Warn
+from ouroboros.qos import QoSSpec
+from ouroboros.settings import LocalSettings
+from ouroboros.wire.control import (
     BootstrapIpcp,
     CreateIpcp,
     CreateName,
@@ -16,10 +19,10 @@ from ouroboros.control.messages import (
     NameSecurity,
     RegisterName,
 )
-from ouroboros.errors import FlowAuthException
-from ouroboros.qos import QoSSpec
 
 ENCRYPTED = QoSSpec(cypher_s=256)
+#: Somebody else than the user of the node.
+OTHER = OWNER + 1
 
 
 @pytest.fixture
@@ -34,14 +37,20 @@ def both(world: World, qos: QoSSpec | None = None, name: str = "x") -> tuple[Gra
     return world.granted(asked), world.granted(taken)
 
 
-def refused(world: World, qos: QoSSpec | None = None) -> Failed:
+def refused(world: World, qos: QoSSpec | None = None, uid: int = OWNER) -> Failed:
     """What the client gets; the acceptor goes on waiting."""
     before = len(world.irm.flows.flows)
     taken = world.accept(world.server("x"))
-    failed = world.failed(world.alloc(world.program("client"), "x", qos=qos))
+    failed = world.failed(world.alloc(world.program("client", uid), "x", qos=qos))
     assert world.answer(taken) is None
     assert len(world.irm.flows.flows) == before
+    world.cancel(taken)
     return failed
+
+
+def logged(world: World) -> str:
+    """What the node tells whoever looks after it, since the last time."""
+    return "\n".join(effect.text for effect in world.take(Warn))
 
 
 @pytest.mark.parametrize(
@@ -102,16 +111,19 @@ def test_a_server_that_wants_encryption_refuses_a_client_that_offers_none(world:
     world.files["server/x/enc.conf"] = b"kex=X25519"
     failed = refused(world)
     assert failed.error == "FlowCryptException"
-    assert "the client offers no encryption; this side wants at least X25519, aes-256-gcm, sha256" in failed.text
-    assert "(the client: this side asks for no encryption)" in failed.text
+    assert "the server wants more or has no valid settings, and this side asks for no encryption" in failed.text
+    assert "X25519" not in failed.text
+    assert "the client offers no encryption; this side wants at least X25519, aes-256-gcm, sha256" in logged(world)
 
 
-def test_a_server_that_wants_more_refuses_and_the_error_says_what_each_wanted(world: World) -> None:
+def test_a_server_that_wants_more_refuses_and_each_side_is_told_its_own(world: World) -> None:
     world.files["server/x/enc.conf"] = b"kex=ML-KEM-768"
     failed = refused(world, ENCRYPTED)
     assert failed.error == "FlowCryptException"
-    assert "the client offers secp521r1, which is weaker; this side wants at least ML-KEM-768" in failed.text
-    assert "the client: this side wants at least secp521r1, aes-256-gcm, sha3-256" in failed.text
+    assert "and this side wants at least secp521r1, aes-256-gcm, sha3-256" in failed.text
+    assert "the log of the node has the reason" in failed.text
+    assert "ML-KEM" not in failed.text
+    assert "the client offers secp521r1, which is weaker; this side wants at least ML-KEM-768" in logged(world)
 
 
 @pytest.mark.parametrize("side", ["client", "server"])
@@ -121,12 +133,37 @@ def test_policies_of_strength_hold(world: World, side: str) -> None:
     assert near.qos.cypher_s == far.qos.cypher_s == 192
 
 
-@pytest.mark.parametrize("path", ["client/x/enc.conf", "server/x/enc.conf", "client/x/policy.conf"])
-def test_a_file_that_is_wrong_is_an_error_that_names_it_and_no_flow(world: World, path: str) -> None:
-    world.files[path] = b"cipher=none-such"
-    failed = refused(world)
+@pytest.mark.parametrize("name", ["enc.conf", "policy.conf"])
+@pytest.mark.parametrize("side", ["client", "server"])
+@pytest.mark.parametrize("uid", [OWNER, OTHER])
+def test_a_file_that_is_wrong_is_an_error_that_names_it_to_those_whom_it_concerns(
+    world: World, side: str, name: str, uid: int
+) -> None:
+    path = f"{side}/x/{name}"
+    world.files[path] = b"cipher=none-such" if name == "enc.conf" else b"require=secrecy"
+    failed = refused(world, uid=uid)
     assert failed.error == "FlowCryptException"
-    assert path in failed.text
+    if side == "client" and uid == OWNER:
+        assert f"{path}, line 1: " in failed.text
+        assert logged(world) == ""
+    else:
+        assert not any(each in failed.text for each in (name, "none-such", "secrecy", "line"))
+        assert "the log of the node has the reason" in failed.text
+        assert f"a flow to 'x' for client ({world.last_pid}) was refused: {path}, line 1: " in logged(world)
+
+
+def test_what_the_log_is_told_is_bounded(world: World) -> None:
+    world.files["server/x/enc.conf"] = b"cipher=none-such"
+    world.accept(world.server("x"))
+    client = world.program("client")
+    for _ in range(100):
+        world.alloc(client, "x")
+    assert len(logged(world).splitlines()) == 20
+    world.take(Warn)
+    world.advance(3)
+    for _ in range(100):
+        world.alloc(client, "x")
+    assert len(logged(world).splitlines()) == 3
 
 
 def test_a_file_that_cannot_be_read_is_not_taken_for_none(world: World) -> None:
@@ -230,13 +267,27 @@ def test_a_name_that_is_required_to_prove_itself_does_or_there_is_no_flow(world:
     assert (failed.error, "the server of 'x' has no certificate" in failed.text) == ("FlowAuthException", True)
 
 
+def test_who_is_let_in_by_one_name_reaches_nobody_who_accepts_for_another(world: World) -> None:
+    world.files.update(trusting() | certified("client/x", "mallory"))
+    world.files["server/x/policy.conf"] = b"allow=alice"
+    world.irm.security.reload()
+    process, client = world.program("both"), world.program("client")
+    guarded, open_to_all = world.accept(process, "x"), world.accept(process, "y")
+    assert world.failed(world.alloc(client, "x", qos=ENCRYPTED)).error == "FlowAuthException"
+    assert world.connected(world.alloc(client, "y"), open_to_all)
+    waits = world.alloc(client, "y")
+    assert (world.answer(waits), world.answer(guarded)) == (None, None)
+
+
 def test_only_clients_that_are_allowed_get_flows(world: World) -> None:
     world.files.update(trusting() | certified("client/x", "mallory"))
     world.files["server/x/policy.conf"] = b"allow=alice\nallow=bob"
     world.irm.security.reload()
     failed = refused(world, ENCRYPTED)
     assert failed.error == "FlowAuthException"
-    assert "the client is 'mallory'; allowed are 'alice', 'bob'" in failed.text
+    assert "this side has no certificate that the server trusts and allows" in failed.text
+    assert not any(name in failed.text for name in ("alice", "bob", "mallory"))
+    assert "the client is 'mallory'; allowed are 'alice', 'bob'" in logged(world)
     world.files.update(certified("client/x", "bob"))
     assert both(world, ENCRYPTED)[1].security is not None
 
@@ -257,12 +308,12 @@ def test_the_store_is_read_when_told_and_a_broken_one_changes_nothing(world: Wor
 def test_a_flow_through_an_impaired_layer_is_encrypted_too(world: World) -> None:
     ipcp = world.manage(CreateIpcp("l0", "local"))
     assert isinstance(ipcp, int)
-    world.manage(BootstrapIpcp(ipcp, "lab", "SHA3_256", "none"))
+    world.manage(BootstrapIpcp(ipcp, "lab", LocalSettings(impair="none")))
     world.manage(CreateName("x", "spillover"))
     world.manage(RegisterName("x", ipcp))
     world.accept(world.server("x"))
     world.alloc(world.program("client"), "x", qos=ENCRYPTED)
-    (relay,) = world.take(Relay)
+    (relay,) = world.take(Loop)
     assert relay.sessions is not None
     assert relay.sessions[0].key == relay.sessions[1].key
     assert relay.qos.cypher_s == 256

@@ -7,24 +7,23 @@ import pytest
 from hypothesis import given
 from irm_world import World
 
-from ouroboros.control.effects import Connect, Effect, Impair, MarkDead, Relay, Release, StopLayer
-from ouroboros.control.impairment import Impairment, parse
-from ouroboros.control.messages import (
+from ouroboros.errors import IpcpBootstrapError, UnsupportedError
+from ouroboros.layers.effects import CloseMember, Connect, Impair, Loop, MarkDead, Release
+from ouroboros.layers.impairment import Impairment, parse
+from ouroboros.qos import QOS_DATA, QoSSpec
+from ouroboros.settings import BroadcastSettings, LocalSettings
+from ouroboros.wire.control import (
     BootstrapIpcp,
     CreateIpcp,
     CreateName,
     DestroyIpcp,
-    Granted,
     ImpairIpcp,
     IpcpEntry,
     ListIpcps,
+    LocalDetails,
     RegisterName,
     UnregisterName,
 )
-from ouroboros.dataplane import MAX_PACKET
-from ouroboros.errors import IpcpBootstrapError, UnsupportedError
-from ouroboros.layers.local import LocalIpcp
-from ouroboros.qos import QOS_DATA, QoSSpec
 
 MS = 10**6
 LOSSY = "loss=1%,seed=42"
@@ -138,21 +137,9 @@ def test_nothing_of_it_is_called_none() -> None:
 # --- the IRM
 
 
-class RelayWorld(World):
-    """A node that can relay flows."""
-
-    def collect(self) -> list[Effect]:
-        effects = super().collect()
-        for effect in effects:
-            if isinstance(effect, Relay):
-                self._settle(effect.allocator, Granted(effect.flow_id, effect.qos, 0, MAX_PACKET))
-                self._settle(effect.acceptor, Granted(effect.flow_id, effect.qos, 1, MAX_PACKET))
-        return effects
-
-
 @pytest.fixture
 def world() -> World:
-    world = RelayWorld()
+    world = World()
     world.manage(CreateName("clock", "spillover"))
     return world
 
@@ -161,7 +148,7 @@ def layer(world: World, impair: str | None, name: str = "lab", type: str = "loca
     """A layer in which the name "clock" is."""
     ipcp = world.manage(CreateIpcp(name, type))
     assert isinstance(ipcp, int)
-    world.manage(BootstrapIpcp(ipcp, name, "SHA3_256", impair))
+    world.manage(BootstrapIpcp(ipcp, name, LocalSettings(impair=impair)))
     world.manage(RegisterName("clock", ipcp))
     return ipcp
 
@@ -174,7 +161,7 @@ def connect(world: World) -> tuple[int, int]:
 
 def connections(world: World) -> list[object]:
     """The flows that were to be made since the last look."""
-    return [effect for effect in world.take(object) if isinstance(effect, Relay | Connect)]
+    return [effect for effect in world.take(object) if isinstance(effect, Loop | Connect)]
 
 
 def entry(world: World, ipcp: int) -> IpcpEntry:
@@ -189,7 +176,7 @@ def test_flows_to_a_name_in_an_impaired_layer_go_through_its_relay(world: World)
     lab = layer(world, LOSSY)
     assert world.take(Impair) == [Impair(lab, Impairment(loss=0.01, seed=42))]
     allocator, acceptor = connect(world)
-    assert connections(world) == [Relay(1, QoSSpec(), allocator, acceptor, lab)]
+    assert connections(world) == [Loop(1, "clock", QoSSpec(), (allocator, acceptor), lab)]
 
 
 def test_flows_to_a_name_in_no_impaired_layer_go_directly(world: World) -> None:
@@ -197,7 +184,7 @@ def test_flows_to_a_name_in_no_impaired_layer_go_directly(world: World) -> None:
     elsewhere = layer(world, LOSSY, "elsewhere")
     world.manage(UnregisterName("clock", elsewhere))
     allocator, acceptor = connect(world)
-    assert connections(world) == [Connect(1, QoSSpec(), allocator, acceptor)]
+    assert connections(world) == [Connect(1, "clock", QoSSpec(), allocator, acceptor)]
     assert entry(world, plain).impair == ""
 
 
@@ -205,17 +192,17 @@ def test_of_two_layers_with_the_name_the_older_one_is_taken(world: World) -> Non
     layer(world, None, "plain")
     bad = layer(world, LOSSY, "bad")
     connect(world)
-    assert world.take(Relay) == []
+    assert world.take(Loop) == []
     world.manage(ImpairIpcp(bad, "none"))
     connect(world)
-    assert world.take(Relay) == []
+    assert world.take(Loop) == []
 
 
 def test_an_impairment_of_none_goes_through_the_relay_too(world: World) -> None:
     # So that it can be made worse while the flow is there.
     lab = layer(world, "none")
     connect(world)
-    assert len(world.take(Relay)) == 1
+    assert len(world.take(Loop)) == 1
     world.manage(ImpairIpcp(lab, "partition"))
     assert world.take(Impair) == [Impair(lab, Impairment(partition=True))]
     assert entry(world, lab).impair == "partition"
@@ -224,10 +211,10 @@ def test_an_impairment_of_none_goes_through_the_relay_too(world: World) -> None:
 def test_a_layer_without_impairment_can_be_given_one(world: World) -> None:
     lab = layer(world, None)
     connect(world)
-    assert world.take(Relay) == []
+    assert world.take(Loop) == []
     world.manage(ImpairIpcp(lab, "delay=1ms"))
     connect(world)
-    assert [effect.ipcp for effect in world.take(Relay)] == [lab]
+    assert [effect.ipcp for effect in world.take(Loop)] == [lab]
 
 
 @pytest.mark.parametrize("qos", [QOS_DATA, QoSSpec(loss=0), QoSSpec(in_order=1)], ids=["data", "reliable", "in order"])
@@ -235,8 +222,8 @@ def test_flows_that_are_promised_something_go_through_it_too(world: World, qos: 
     lab = layer(world, LOSSY)
     acceptor = world.accept(world.server("clock"))
     world.alloc(world.program("client"), "clock", qos=qos)
-    (effect,) = world.take(Relay)
-    assert (effect.ipcp, effect.acceptor, effect.qos) == (lab, acceptor, qos)
+    (effect,) = world.take(Loop)
+    assert (effect.ipcp, effect.users[1], effect.qos) == (lab, acceptor, qos)
 
 
 @pytest.mark.parametrize("side", [0, 1])
@@ -259,27 +246,27 @@ def test_a_layer_that_is_destroyed_takes_its_relay_with_it(world: World) -> None
     allocator = world.alloc(process, "clock")
     assert world.connected(allocator, acceptor)
     world.manage(DestroyIpcp(lab))
-    assert world.take(StopLayer) == [StopLayer(lab)]
+    assert world.take(CloseMember) == [CloseMember(lab)]
     world.dealloc(process, allocator)
     connect(world)
-    assert world.take(Relay) == []
+    assert world.take(Loop) == []
 
 
 def test_a_plain_layer_has_none(world: World) -> None:
     lab = layer(world, None)
     world.manage(DestroyIpcp(lab))
-    assert world.take(StopLayer) == []
+    assert world.take(CloseMember) == []
 
 
 def test_a_wrong_impairment_leaves_the_layer_as_it_is(world: World) -> None:
     ipcp = world.manage(CreateIpcp("l0", "local"))
     assert isinstance(ipcp, int)
     with pytest.raises(IpcpBootstrapError, match="loss must look like"):
-        world.manage(BootstrapIpcp(ipcp, "lab", "SHA3_256", "loss=1"))
+        world.manage(BootstrapIpcp(ipcp, "lab", LocalSettings(impair="loss=1")))
     with pytest.raises(IpcpBootstrapError, match="bootstrap it first"):
         world.manage(ImpairIpcp(ipcp, LOSSY))
     assert entry(world, ipcp) == IpcpEntry(ipcp, "l0", "local", "boot", "", "SHA3_256")
-    world.manage(BootstrapIpcp(ipcp, "lab", "SHA3_256", LOSSY))
+    world.manage(BootstrapIpcp(ipcp, "lab", LocalSettings(impair=LOSSY)))
     world.take(object)
     with pytest.raises(IpcpBootstrapError, match="unknown key"):
         world.manage(ImpairIpcp(ipcp, "lost"))
@@ -291,16 +278,15 @@ def test_other_types_cannot_be_impaired(world: World) -> None:
     ipcp = world.manage(CreateIpcp("b0", "broadcast"))
     assert isinstance(ipcp, int)
     with pytest.raises(UnsupportedError, match="only local and UDP layers can"):
-        world.manage(BootstrapIpcp(ipcp, "hall", "SHA3_256", LOSSY))
+        world.manage(BootstrapIpcp(ipcp, "hall", BroadcastSettings(impair=LOSSY)))
     assert entry(world, ipcp).state == "boot"
-    world.manage(BootstrapIpcp(ipcp, "hall", "SHA3_256"))
+    world.manage(BootstrapIpcp(ipcp, "hall"))
     with pytest.raises(UnsupportedError, match="only local and UDP layers can"):
         world.manage(ImpairIpcp(ipcp, LOSSY))
 
 
 def test_the_listing_has_what_became_of_packets(world: World) -> None:
     lab = layer(world, LOSSY)
-    ipcp = world.irm.ipcps[lab]
-    assert isinstance(ipcp, LocalIpcp)
-    ipcp.counts = (90, 10, 3, 2)
-    assert entry(world, lab) == IpcpEntry(lab, "lab", "local", "operational", "lab", "SHA3_256", 0, 10, LOSSY, 90, 3, 2)
+    world.irm.counted(lab, {"delivered": 90, "lost": 10, "duplicated": 3, "reordered": 2})
+    details = LocalDetails(LOSSY, delivered=90, lost=10, duplicated=3, reordered=2)
+    assert entry(world, lab) == IpcpEntry(lab, "lab", "local", "operational", "lab", "SHA3_256", details)

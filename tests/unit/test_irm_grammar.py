@@ -23,7 +23,7 @@ from ouroboros.irm import (
 )
 from ouroboros.tools.irm import irm_main
 from ouroboros.tools.irm_grammar import Command, Help, UsageError, parse
-from ouroboros.tools.irm_help import FILES, completion_script, completions, help_text
+from ouroboros.tools.irm_help import FILES, LIVE, completion_script, completions, help_text
 from ouroboros.tools.irm_settings import settings
 from ouroboros.tools.irm_table import VERBS
 
@@ -64,7 +64,7 @@ def test_a_prefix_stands_for_the_first_word_in_the_table(line: str, meant: str) 
 
 
 def test_keys_and_words_can_be_cut_short() -> None:
-    command = parsed("i b t loc n lab0 l lab h sha3_5 a")
+    command = parsed("i b t loc n lab0 l lab h sha3_5 au")
     assert command.values == {
         "type": ["local"],
         "name": ["lab0"],
@@ -129,15 +129,15 @@ def test_json_goes_anywhere_in_a_list(line: str) -> None:
 @pytest.mark.parametrize(
     ("line", "text"),
     [
-        ("", "nothing asked for: begin with ipcp, bind, unbind, name, flow or completion"),
-        ("layer list", "no such object: layer (known: ipcp, bind, unbind, name, flow, completion)"),
+        ("", "nothing asked for: begin with ipcp, layer, bind, unbind, name, flow or completion"),
+        ("radio list", "no such object: radio (known: ipcp, layer, bind, unbind, name, flow, completion)"),
         ("name", "after 'name' comes create, destroy, register, unregister or list"),
         ("flow create", "'flow' has no verb create (known: list)"),
         ("name create", "'name create' needs a <name>"),
         ("bind program oping", "key 'name' is missing"),
         ("ipcp create name a", "key 'type' is missing"),
         ("ipcp create name a type", "key 'type' needs a value"),
-        ("ipcp create name a type radio", "key 'type' cannot be radio: say local, unicast, broadcast, eth-llc"),
+        ("ipcp create name a type radio", "key 'type' cannot be radio: say unicast, broadcast, udp4, udp6"),
         ("ipcp create name a name b type local", "key 'name' is given twice"),
         ("ipcp create name a color red", "no such key: color (known: name, type)"),
         ("name create clock lb random", "key 'lb' cannot be random: say round-robin or spillover"),
@@ -257,7 +257,7 @@ def test_addresses_are_of_the_version_of_the_type() -> None:
         ("congestion tcp", "key 'congestion' cannot be tcp: say none or mb-ecn"),
         ("directory dns", "key 'directory' cannot be dns: say DHT"),
         ("hash md5", "key 'hash' cannot be md5"),
-        (f"dev {'x' * 256}", "key 'dev' has 256 bytes in UTF-8; at most 255 fit"),
+        (f"dev {'x' * 256}", "key 'device' has 256 bytes in UTF-8; at most 255 fit"),
     ],
 )
 def test_a_value_that_a_setting_cannot_have_is_told_with_its_range(keys: str, text: str) -> None:
@@ -269,10 +269,10 @@ def test_a_value_that_a_setting_cannot_have_is_told_with_its_range(keys: str, te
 @pytest.mark.parametrize(
     ("keys", "ipcp_type", "text"),
     [
-        ("dev eth0", IpcpType.LOCAL, "key 'dev' means nothing for type local: leave it out"),
+        ("dev eth0", IpcpType.LOCAL, "key 'device' means nothing for type local: leave it out"),
         ("dev eth0 ethertype A000", IpcpType.ETH_LLC, "key 'ethertype' means nothing for type eth-llc"),
         ("dht_k 3", IpcpType.BROADCAST, "key 'dht_k' means nothing for type broadcast"),
-        ("", IpcpType.ETH_DIX, "key 'dev' is missing: type eth-dix needs it"),
+        ("", IpcpType.ETH_DIX, "key 'device' is missing: type eth-dix needs it"),
         ("port 1000", IpcpType.UDP6, "key 'ip' is missing: type udp6 needs it"),
     ],
 )
@@ -285,7 +285,7 @@ def test_settings_have_to_fit_the_type(keys: str, ipcp_type: IpcpType, text: str
 def test_settings_that_do_not_fit_are_wrong_usage_before_any_node_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
     assert irm_main(["ipcp", "bootstrap", "type", "local", "name", "a", "layer", "b", "dev", "eth0"]) == 2
     assert capsys.readouterr().err == (
-        "irm: key 'dev' means nothing for type local: leave it out\nTry 'irm ipcp bootstrap --help'.\n"
+        "irm: key 'device' means nothing for type local: leave it out\nTry 'irm ipcp bootstrap --help'.\n"
     )
 
 
@@ -311,23 +311,38 @@ def test_completion_offers_every_object_verb_key_and_word() -> None:
         assert {key.name for key in verb.keys} <= set(rows[f"{start} *"])
         for key in verb.keys:
             if key.value and key.value != "PATH":
-                assert rows[f"{start} {key.name}"] == list(key.words)
+                assert rows[f"{start} {key.name}"] == ([LIVE[key.live]] if key.live else list(key.words))
 
 
 def test_completion_offers_files_where_a_file_is_meant() -> None:
     rows = completions()
     assert rows["bind program program"] == rows["name create scrtpath"] == [FILES]
-    assert rows["name destroy destroy"] == []
+    assert rows["name create create"] == rows["ipcp create name"] == []
 
+
+def test_completion_asks_the_node_for_what_has_to_be_there_already() -> None:
+    rows = completions()
+    assert rows["name destroy destroy"] == rows["bind program name"] == [LIVE["names"]]
+    assert rows["bind ipcp ipcp"] == rows["ipcp destroy name"] == rows["name register ipcp"] == [LIVE["ipcps"]]
+    assert rows["name register layer"] == [LIVE["layers"]]
+    assert rows["unbind process process"] == [LIVE["pids"]]
+
+
+#: Answers in place of a node.
+NODE = """irm() { printf '%s-1\\n%s-2\\n' "$2" "$2"; }"""
 
 COMPLETED = [
-    ("irm ", "ipcp bind unbind name flow completion --help --version"),
+    ("irm ", "ipcp layer bind unbind name flow completion --help --version"),
     ("irm i", "ipcp"),
     ("irm ipcp con", "connect"),
-    ("irm ipcp create type eth", "eth-llc eth-dix"),
+    ("irm ipcp create type eth", "eth-dix eth-llc"),
     ("irm ipcp create name x t", "type"),
     ("irm ipcp create name ", ""),
-    ("irm name destroy ", ""),
+    ("irm name create ", ""),
+    ("irm name destroy ", "names-1 names-2"),
+    ("irm ipcp destroy name ip", "ipcps-1 ipcps-2"),
+    ("irm name register x layer ", "layers-1 layers-2"),
+    ("irm bind process ", "pids-1 pids-2"),
     ("irm completion ", "bash zsh fish"),
     ("irm ipcp list --", "--json"),
 ]
@@ -337,7 +352,7 @@ COMPLETED = [
 def test_bash_completes(line: str, words: str) -> None:
     typed = line.split(" ")
     script = (
-        f"{completion_script('bash')}\nCOMP_WORDS=({' '.join(word or repr('') for word in typed)})\n"
+        f"{completion_script('bash')}\n{NODE}\nCOMP_WORDS=({' '.join(word or repr('') for word in typed)})\n"
         f'COMP_CWORD={len(typed) - 1}\n_irm\necho "${{COMPREPLY[*]}}"'
     )
     assert spoken_by("bash", "-c", script) == words.split()
@@ -345,13 +360,14 @@ def test_bash_completes(line: str, words: str) -> None:
 
 @pytest.mark.parametrize(("line", "words"), COMPLETED)
 def test_fish_completes(line: str, words: str) -> None:
-    script = f"{completion_script('fish')}\ncomplete -C '{line}'"
+    node = "function irm\n    printf '%s-1\\n%s-2\\n' $argv[2] $argv[2]\nend"
+    script = f"{completion_script('fish')}\n{node}\ncomplete -C '{line}'"
     assert sorted(spoken_by("fish", "--no-config", "-c", script)) == sorted(words.split())
 
 
 def test_zsh_understands_its_script() -> None:
     script = f'compdef() {{ : }}\n{completion_script("zsh")}\n_irm_next "ipcp create type"'
-    assert spoken_by("zsh", "-f", "-c", script)[:2] == ["local", "unicast"]
+    assert spoken_by("zsh", "-f", "-c", script)[:2] == ["unicast", "broadcast"]
 
 
 def spoken_by(*command: str) -> list[str]:

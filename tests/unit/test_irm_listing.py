@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
-from ouroboros.irm import DirectoryHashAlgo, FlowInfo, IpcpInfo, IpcpType, LoadBalancePolicy, NameInfo
+import msgspec
+import pytest
+
+from ouroboros.irm import (
+    ConnectionInfo,
+    DirectoryHashAlgo,
+    FlowInfo,
+    IpcpInfo,
+    IpcpType,
+    LoadBalancePolicy,
+    NameInfo,
+    RouteInfo,
+)
 from ouroboros.qos import QoSSpec
-from ouroboros.tools.irm_listing import flow_table, ipcp_table, json_text, name_table, qos_words
+from ouroboros.tools.irm_listing import flow_table, ipcp_table, json_text, layer_text, name_table, qos_words
+from ouroboros.wire.control import Details
 
 IPCPS = [
     IpcpInfo(17582, IpcpType.LOCAL, "l1", "local", "operational", DirectoryHashAlgo.SHA3_256),
@@ -24,6 +38,14 @@ def test_ipcps_as_the_c_prototype_lists_them() -> None:
         "|   17646 |                   u1 |    unicast |        Not enrolled. |",
         "+---------+----------------------+------------+----------------------+",
     ]
+
+
+def test_a_layer_that_failed_is_shown_with_the_reason() -> None:
+    failed = IpcpInfo(17700, IpcpType.UDP4, "u0", "net", "failed", reason="out of luck")
+    assert (
+        ipcp_table([failed]).splitlines()[3]
+        == "|   17700 |                   u0 |       udp4 | net failed: out of luck |"
+    )
 
 
 def test_names_as_the_c_prototype_lists_them() -> None:
@@ -81,6 +103,11 @@ def test_json_of_ipcps_has_all_fields_and_words_for_enums() -> None:
             "address": "",
             "peers": [],
             "counters": {},
+            "reason": "",
+            "connections": [],
+            "routes": [],
+            "registered": [],
+            "kept": 0,
         },
         {
             "pid": 17646,
@@ -98,7 +125,67 @@ def test_json_of_ipcps_has_all_fields_and_words_for_enums() -> None:
             "address": "",
             "peers": [],
             "counters": {},
+            "reason": "",
+            "connections": [],
+            "routes": [],
+            "registered": [],
+            "kept": 0,
         },
+    ]
+
+
+MEMBER = IpcpInfo(
+    17646,
+    IpcpType.UNICAST,
+    "u1",
+    "campus",
+    "operational",
+    address="8b.8c.d4.1f",
+    connections=(
+        ConnectionInfo("Management", "u2", "c2.02.f4.8d", "node", "up", 12.4),
+        ConnectionInfo("Data Transfer", "u3", "", "", "missing", 0.0),
+    ),
+    routes=(
+        RouteInfo("c2.02.f4.8d", 1, ("c2.02.f4.8d",), "node"),
+        RouteInfo("01.02.03.04", 2, ("a", "b"), "prototype"),
+    ),
+    registered=("clock", "oping"),
+    kept=3,
+)
+
+
+def test_a_member_of_a_unicast_layer_with_its_neighbours_and_routes() -> None:
+    assert layer_text(MEMBER).splitlines() == [
+        "u1 is member 8b.8c.d4.1f of unicast layer campus (operational)",
+        "Connections:",
+        "+----------------------+-------------+---------------+-----------+---------+----------+",
+        "|            neighbour |     address |     component |      node |   state |      age |",
+        "+----------------------+-------------+---------------+-----------+---------+----------+",
+        "|                   u2 | c2.02.f4.8d |    Management |      node |      up |     12 s |",
+        "|                   u3 |             | Data Transfer |           | missing |      0 s |",
+        "+----------------------+-------------+---------------+-----------+---------+----------+",
+        "Members that can be reached:",
+        "+-------------+-----------+------+-------------+",
+        "|      member |      node | hops |   by way of |",
+        "+-------------+-----------+------+-------------+",
+        "| c2.02.f4.8d |      node |    1 | c2.02.f4.8d |",
+        "| 01.02.03.04 | prototype |    2 |         a b |",
+        "+-------------+-----------+------+-------------+",
+        "Names of this node: clock, oping; kept for the layer: 3",
+    ]
+    assert json.loads(json_text([MEMBER]))[0]["routes"][1] == {
+        "address": "01.02.03.04",
+        "hops": 2,
+        "via": ["a", "b"],
+        "peer": "prototype",
+    }
+
+
+def test_a_member_that_is_alone_says_so() -> None:
+    alone = IpcpInfo(17646, IpcpType.UNICAST, "u1", "campus", "operational", address="8b.8c.d4.1f")
+    assert layer_text(alone).splitlines()[1:] == [
+        "No other member can be reached.",
+        "Names of this node: none; kept for the layer: 0",
     ]
 
 
@@ -123,3 +210,10 @@ def test_json_of_names_and_flows() -> None:
 
 def test_json_of_nothing_is_an_empty_list() -> None:
     assert json.loads(json_text([])) == []
+
+
+@pytest.mark.parametrize("kind", get_args(Details))
+def test_what_a_type_says_of_itself_is_in_the_info_of_programs(kind: type[msgspec.Struct]) -> None:
+    public = msgspec.structs.asdict(IPCPS[0])
+    for field, default in msgspec.structs.asdict(kind()).items():
+        assert public[field] == default, field

@@ -5,10 +5,21 @@ from __future__ import annotations
 import pytest
 from irm_world import OWNER, World, new_irm
 
-from ouroboros.control.effects import Join, MarkDead, Release, StartLayer, StopLayer
-from ouroboros.control.irm import IPCP_TYPES
-from ouroboros.control.messages import (
+from ouroboros.errors import (
+    BindError,
+    IpcpBootstrapError,
+    IpcpCreateError,
+    NameError,
+    OuroborosError,
+    UnsupportedError,
+)
+from ouroboros.layers.effects import CloseMember, Join, MarkDead, OpenBroadcast, Release
+from ouroboros.qos import QOS_RAW_NO_ERRORS, QoSSpec
+from ouroboros.runtime.node import IPCP_TYPES
+from ouroboros.settings import BroadcastSettings, DirectoryHashAlgo, LocalSettings
+from ouroboros.wire.control import (
     FIRST_IPCP_ID,
+    Accept,
     BindProcess,
     BindProgram,
     BootstrapIpcp,
@@ -30,16 +41,7 @@ from ouroboros.control.messages import (
     UnbindProgram,
     UnregisterName,
 )
-from ouroboros.control.messages import Join as JoinRequest
-from ouroboros.errors import (
-    BindError,
-    IpcpBootstrapError,
-    IpcpCreateError,
-    NameError,
-    OuroborosError,
-    UnsupportedError,
-)
-from ouroboros.qos import QOS_RAW_NO_ERRORS, QoSSpec
+from ouroboros.wire.control import Join as JoinRequest
 
 OTHER = OWNER + 1
 
@@ -65,7 +67,7 @@ def make_ipcp(world: World, name: str, type: str, layer: str | None = None) -> i
     id = world.manage(CreateIpcp(name, type))
     assert isinstance(id, int)
     if layer is not None:
-        assert world.manage(BootstrapIpcp(id, layer, "SHA3_256")) == id
+        assert world.manage(BootstrapIpcp(id, layer)) == id
     return id
 
 
@@ -110,11 +112,19 @@ def test_a_destroyed_name_is_listed_no_more(world: World) -> None:
             IpcpCreateError,
             "unknown type 'quantum': choose one of local, unicast, broadcast",
         ),
-        (CreateIpcp("l", "unicast"), UnsupportedError, "of type unicast are not built yet; there are local, broad"),
+        (
+            CreateIpcp("l", "eth-llc"),
+            UnsupportedError,
+            "of type eth-llc are not built yet; there are local, unicast, broad",
+        ),
         (CreateIpcp("there", "local"), IpcpCreateError, "there is an IPC process 'there' already; choose another name"),
-        (BootstrapIpcp(7, "lab", "SHA3_256"), IpcpCreateError, "there is no IPC process 7"),
-        (BootstrapIpcp(FIRST_IPCP_ID, "", "SHA3_256"), NameError, "the layer name is empty"),
-        (BootstrapIpcp(FIRST_IPCP_ID, "lab", "MD5"), IpcpBootstrapError, "'MD5': choose one of SHA3_224, SHA3_256"),
+        (BootstrapIpcp(7, "lab"), IpcpCreateError, "there is no IPC process 7"),
+        (BootstrapIpcp(FIRST_IPCP_ID, ""), NameError, "the layer name is empty"),
+        (
+            BootstrapIpcp(FIRST_IPCP_ID, "lab", BroadcastSettings()),
+            IpcpBootstrapError,
+            "IPC process 'there' is of type local, its settings of broadcast",
+        ),
         (DestroyIpcp(7), IpcpCreateError, "there is no IPC process 7; `irm ipcp list` shows them"),
         (Hello(1, "x", 1), UnsupportedError, "Hello is no request for the IRM"),
     ],
@@ -159,10 +169,10 @@ def test_bindings_are_listed_with_the_name_they_make(world: World) -> None:
     world.manage(BindProgram("/bin/server", "x", False, []))
     server, other = world.program("server"), world.program("other")
     world.manage(BindProcess(other.pid, "x"))
-    assert names(world) == [NameEntry("x", "spillover", ["server"], [server.pid, other.pid], [])]
+    assert names(world) == [NameEntry("x", "round-robin", ["server"], [server.pid, other.pid], [])]
     world.manage(UnbindProcess(server.pid, "x"))
     world.manage(UnbindProgram("server", "x"))
-    assert names(world) == [NameEntry("x", "spillover", [], [other.pid], [])]
+    assert names(world) == [NameEntry("x", "round-robin", [], [other.pid], [])]
 
 
 def test_a_process_that_is_not_bound_cannot_be_unbound(world: World) -> None:
@@ -215,22 +225,22 @@ def test_a_type_that_is_not_built_yet_says_so(world: World, type: str) -> None:
 def test_an_ipc_process_is_in_boot_until_it_is_bootstrapped(world: World) -> None:
     ipcp = make_ipcp(world, "l0", "local")
     assert ipcps(world) == [IpcpEntry(ipcp, "l0", "local", "boot", "", "SHA3_256")]
-    world.manage(BootstrapIpcp(ipcp, "lab", "SHA3_512"))
+    world.manage(BootstrapIpcp(ipcp, "lab", LocalSettings(DirectoryHashAlgo.SHA3_512)))
     assert ipcps(world) == [IpcpEntry(ipcp, "l0", "local", "operational", "lab", "SHA3_512")]
 
 
 def test_a_second_bootstrap_is_refused_and_the_first_stands(world: World) -> None:
     ipcp = make_ipcp(world, "l0", "local", "lab")
     with pytest.raises(IpcpBootstrapError, match="IPC process 'l0' is in layer 'lab' already"):
-        world.manage(BootstrapIpcp(ipcp, "other", "SHA3_256"))
+        world.manage(BootstrapIpcp(ipcp, "other"))
     assert ipcps(world)[0].layer == "lab"
 
 
 def test_a_failed_bootstrap_can_be_tried_again(world: World) -> None:
     ipcp = make_ipcp(world, "l0", "local")
     with pytest.raises(IpcpBootstrapError):
-        world.manage(BootstrapIpcp(ipcp, "lab", "CRC32"))
-    world.manage(BootstrapIpcp(ipcp, "lab", "SHA3_224"))
+        world.manage(BootstrapIpcp(ipcp, "lab", LocalSettings(impair="loss")))
+    world.manage(BootstrapIpcp(ipcp, "lab", LocalSettings(DirectoryHashAlgo.SHA3_224)))
     assert ipcps(world)[0].state == "operational"
 
 
@@ -250,17 +260,17 @@ def test_listings_have_the_types_in_the_order_of_their_preference(world: World) 
 def test_a_broadcast_layer_starts_with_its_bootstrap_and_ends_with_its_ipc_process(world: World) -> None:
     ipcp = make_ipcp(world, "b0", "broadcast")
     assert world.take(object)[1:] == []
-    world.manage(BootstrapIpcp(ipcp, "lab", "SHA3_256"))
-    assert world.take(StartLayer) == [StartLayer(ipcp)]
+    world.manage(BootstrapIpcp(ipcp, "lab"))
+    assert world.take(OpenBroadcast) == [OpenBroadcast(ipcp)]
     world.manage(DestroyIpcp(ipcp))
-    assert world.take(StopLayer) == [StopLayer(ipcp)]
+    assert world.take(CloseMember) == [CloseMember(ipcp)]
     assert ipcps(world) == []
 
 
 def test_a_layer_that_never_started_is_not_stopped(world: World) -> None:
     for type in ("broadcast", "local"):
         world.manage(DestroyIpcp(make_ipcp(world, type, type)))
-    assert world.take(StopLayer) == []
+    assert world.take(CloseMember) == []
 
 
 # --- registration
@@ -296,7 +306,7 @@ def test_a_name_is_registered_in_a_layer_only(world: World) -> None:
     with pytest.raises(IpcpBootstrapError, match="IPC process 'l0' is in no layer yet: bootstrap it first"):
         world.manage(RegisterName("x", ipcp))
     # With another hash, what was registered before could never be found or taken out again.
-    world.manage(BootstrapIpcp(ipcp, "lab", "SHA3_512"))
+    world.manage(BootstrapIpcp(ipcp, "lab", LocalSettings(DirectoryHashAlgo.SHA3_512)))
     world.manage(RegisterName("x", ipcp))
     assert names(world)[0].layers == ["lab"]
 
@@ -322,7 +332,7 @@ MANAGEMENT: list[Request] = [
     BindProcess(FIRST_IPCP_ID, "x"),
     UnbindProcess(FIRST_IPCP_ID, "x"),
     CreateIpcp("l1", "local"),
-    BootstrapIpcp(FIRST_IPCP_ID, "lab", "SHA3_256"),
+    BootstrapIpcp(FIRST_IPCP_ID, "lab"),
     DestroyIpcp(FIRST_IPCP_ID),
 ]
 
@@ -357,6 +367,11 @@ def test_another_user_can_allocate_and_release_flows(world: World) -> None:
     assert client.ends == set()
 
 
+def test_another_user_can_join_a_broadcast_layer(world: World) -> None:
+    make_ipcp(world, "b0", "broadcast", "lab")
+    world.granted(world.send(world.program("member", uid=OTHER), JoinRequest("lab", QoSSpec(), None)))
+
+
 def test_another_user_can_accept_once_the_owner_bound_the_process(world: World) -> None:
     server = world.program("server", uid=OTHER)
     failed = world.failed(world.accept(server, name="x"))
@@ -373,12 +388,31 @@ def test_another_user_cannot_take_a_name_of_the_embedded_default_either() -> Non
     assert world.failed(world.accept(world.program("oecho.py", uid=OTHER))).error == "FlowPermissionException"
 
 
+def test_what_may_come_over_a_connection_goes_by_its_user_not_by_that_of_the_process(world: World) -> None:
+    process = world.program("daemon", uid=0)
+    for request in MANAGEMENT:
+        failed = world.failed(world.send(process, request, uid=OTHER))
+        assert failed.text == "only the user who runs this node, and root, may manage it"
+    assert world.failed(world.send(process, Accept("x", None), uid=OTHER)).error == "FlowPermissionException"
+    assert names(world) == []
+    stranger = world.program("sudo", uid=OTHER)
+    world.answer(world.send(stranger, CreateName("x", "spillover"), uid=OWNER))
+    assert [name.name for name in names(world)] == ["x"]
+
+
+def test_a_process_that_gave_up_its_rights_keeps_the_names_that_it_had(world: World) -> None:
+    server = world.program("server", uid=0)
+    world.accept(server, name="x", timeout=0)
+    taken = world.send(server, Accept("x", None), uid=OTHER)
+    assert world.connected(world.alloc(world.program("client"), "x"), taken)
+
+
 # --- the embedded default
 
 
 def test_the_embedded_node_has_a_local_and_a_broadcast_layer() -> None:
     irm = new_irm(embedded=True)
-    assert [StartLayer(FIRST_IPCP_ID + 1)] == irm.take_effects()
+    assert [OpenBroadcast(FIRST_IPCP_ID + 1)] == irm.take_effects()
     found = [(ipcp.name, ipcp.type, ipcp.layer, ipcp.state) for ipcp in ipcps(World(embedded=True))]
     assert found == [
         ("local", "local", "local", "operational"),
@@ -386,7 +420,10 @@ def test_the_embedded_node_has_a_local_and_a_broadcast_layer() -> None:
     ]
 
 
-@pytest.mark.parametrize(("program", "name"), [("oecho.py", "oecho"), ("oecho", "oecho"), ("a.py.py", "a.py")])
+@pytest.mark.parametrize(
+    ("program", "name"),
+    [("oecho.py", "oecho"), ("oecho", "oecho"), ("a.py.py", "a.py"), ("app.pyz", "app"), ("a.pyx", "a.pyx")],
+)
 def test_on_the_embedded_node_an_unbound_program_accepts_under_its_own_name(program: str, name: str) -> None:
     world = World(embedded=True)
     taken = world.accept(world.program(program))
@@ -443,7 +480,7 @@ def test_a_broadcast_layer_refuses_what_it_cannot_promise(world: World, qos: QoS
 
 def test_a_member_gets_a_flow_whose_other_end_is_the_node(world: World, lab: int) -> None:
     token = join(world, qos=QOS_RAW_NO_ERRORS)
-    assert world.take(Join) == [Join(1, QOS_RAW_NO_ERRORS, lab, token)]
+    assert world.take(Join) == [Join(1, "lab", QOS_RAW_NO_ERRORS, lab, token)]
     member = next(process for process in world.irm.registry.processes.values() if process.program == "member")
     assert world.manage(ListFlows()) == [FlowEntry(1, "lab", (member.pid, 0), QOS_RAW_NO_ERRORS)]
     assert ipcps(world)[0].members == 1
@@ -467,7 +504,7 @@ def test_the_end_of_the_node_is_nobodys_to_release(world: World) -> None:
     world.send(member, JoinRequest("lab", QoSSpec(), None))
     world.take(object)
     world.send(member, Dealloc(1, 1))
-    world.irm.flows.abandon(1, 1)
+    world.irm.flows.abandon(1, 1, world.now)
     assert (world.collect(), world.take(object)) == ([], [])
 
 
@@ -507,7 +544,7 @@ def test_effects_are_handed_out_once_and_in_order() -> None:
     irm = new_irm()
     process = irm.process_arrived(1, OWNER, "irm")
     for token, name in enumerate("abc"):
-        irm.handle(token, process, CreateName(name, "spillover"), 0.0)
+        irm.handle(token, process, CreateName(name, "spillover"), 0.0, user=OWNER)
     assert [effect.token for effect in irm.take_effects() if hasattr(effect, "token")] == [0, 1, 2]
     assert irm.take_effects() == []
 

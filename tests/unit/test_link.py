@@ -119,6 +119,14 @@ def test_each_host_sees_a_face_instead_of_the_other(stack: ExitStack, host: str)
         assert link.counters.delivered == 2
 
 
+def test_wrong_words_leave_no_descriptors() -> None:
+    hosts, faces = (("127.0.0.1", 9), ("127.0.0.1", 9)), (("127.0.0.1", 0), ("127.0.0.1", 0))
+    before = descriptors()
+    with pytest.raises(IpcpBootstrapError, match="loss"):
+        datagram_link(hosts, faces, "loss=2")
+    assert descriptors() == before
+
+
 def test_a_face_that_is_taken_is_an_error(stack: ExitStack) -> None:
     taken = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     taken.bind(("127.0.0.1", 0))
@@ -134,3 +142,15 @@ def _has_ipv6() -> bool:
         except OSError:
             return False
     return True
+
+
+def test_a_link_that_failed_by_itself_says_so_whatever_is_asked_of_it(stack: ExitStack) -> None:
+    ends = [stack.enter_context(each) for _ in range(2) for each in socket.socketpair(type=socket.SOCK_SEQPACKET)]
+    link = Link(ends[1].detach(), ends[2].detach())
+    link._worker._panic()
+    # Whose end is gone.
+    assert ends[0].recv(1) == b""
+    until(lambda: link._worker.failure is not None)
+    for use in (lambda: link.counters, link.partition, link.close):
+        with pytest.raises(RuntimeError, match=r"the link failed by itself.*provoked by a test"):
+            use()

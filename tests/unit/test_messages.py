@@ -7,22 +7,29 @@ import typing
 
 import msgspec
 import pytest
+from support import udp_settings
 
-from ouroboros.control import messages
-from ouroboros.control.messages import (
+from ouroboros.errors import ProtocolError
+from ouroboros.qos import QOS_DATA, QoSSpec
+from ouroboros.wire import control as messages
+from ouroboros.wire.control import (
     Accept,
     Alloc,
     Answer,
     BindProcess,
     BindProgram,
     BootstrapIpcp,
+    BroadcastDetails,
     ChangePeers,
+    ConnectIpcp,
     CreateIpcp,
     CreateName,
     Dealloc,
     DestroyIpcp,
     DestroyName,
+    DisconnectIpcp,
     Done,
+    EnrollIpcp,
     Failed,
     FlowEntry,
     Granted,
@@ -33,19 +40,18 @@ from ouroboros.control.messages import (
     ListFlows,
     ListIpcps,
     ListNames,
+    LocalDetails,
     MessageReader,
     NameEntry,
     NodeEntry,
     NodeInfo,
     RegisterName,
     Request,
-    UdpOptions,
+    UdpDetails,
     UnbindProcess,
     UnbindProgram,
     UnregisterName,
 )
-from ouroboros.errors import ProtocolError
-from ouroboros.qos import QOS_DATA, QoSSpec
 
 REQUESTS: list[Request] = [
     Hello(messages.VERSION, "oecho.py", 1),
@@ -65,10 +71,13 @@ REQUESTS: list[Request] = [
     BindProcess(1, "x"),
     UnbindProcess(1, "x"),
     CreateIpcp("l0", "local"),
-    BootstrapIpcp(messages.FIRST_IPCP_ID, "lab", "SHA3_256"),
-    BootstrapIpcp(messages.FIRST_IPCP_ID, "net", "SHA3_256", None, UdpOptions("192.0.2.1", 3500, "", ["a@192.0.2.2"])),
+    BootstrapIpcp(messages.FIRST_IPCP_ID, "lab"),
+    BootstrapIpcp(messages.FIRST_IPCP_ID, "net", udp_settings("192.0.2.1", 3500, ["a@192.0.2.2"])),
     ImpairIpcp(messages.FIRST_IPCP_ID, "loss=1%,delay=10ms"),
     ChangePeers(messages.FIRST_IPCP_ID, ["a@192.0.2.2"], []),
+    EnrollIpcp(messages.FIRST_IPCP_ID, "campus"),
+    ConnectIpcp(messages.FIRST_IPCP_ID, "Data Transfer", "campus.b", QoSSpec(loss=0)),
+    DisconnectIpcp(messages.FIRST_IPCP_ID, "Management", "campus.b"),
     DestroyIpcp(messages.FIRST_IPCP_ID),
     ListIpcps(),
     ListFlows(),
@@ -82,9 +91,11 @@ ANSWERS: list[Answer] = [
 ]
 ENTRIES: list[msgspec.Struct] = [
     NameEntry("x", "spillover", ["x"], [7], ["lab"]),
-    IpcpEntry(messages.FIRST_IPCP_ID, "l0", "local", "operational", "lab", "SHA3_256", 2, 3),
+    IpcpEntry(messages.FIRST_IPCP_ID, "l0", "local", "operational", "lab", "SHA3_256", LocalDetails("loss=1%", 2, 3)),
+    IpcpEntry(1, "b0", "broadcast", "boot", "", "SHA3_256", BroadcastDetails(2, 3)),
+    IpcpEntry(1, "u0", "udp6", "opening", "net", "MD5", UdpDetails("", "[::1]:1", ("a@::1",)), {"lost": 1}),
     FlowEntry(1, "x", (7, 0), QOS_DATA),
-    NodeEntry("0.1.0", 1, True, "/tmp/node", 1, 2, 3),
+    NodeEntry("0.0.0", 1, True, "/tmp/node", 1, 2, 3),
 ]
 
 
@@ -116,6 +127,14 @@ def test_the_entry_of_a_listing_survives_its_trip(entry: msgspec.Struct) -> None
     answer = messages.decode_answer(body(Done([entry])))
     assert isinstance(answer, Done)
     assert msgspec.convert(answer.value, list[type(entry)]) == [entry]  # type: ignore[misc]
+
+
+def test_what_a_type_says_of_itself_is_read_from_its_entry_and_of_others_the_defaults() -> None:
+    entry = IpcpEntry(1, "b0", "broadcast", "boot", "", "SHA3_256", BroadcastDetails(2, 3))
+    assert (entry.members, entry.lost, entry.impair, entry.peers) == (2, 3, "", ())
+    assert IpcpEntry(1, "l0", "local", "boot", "", "SHA3_256").lost == 0
+    with pytest.raises(AttributeError, match="IpcpEntry has no field 'lots'"):
+        entry.lots  # noqa: B018
 
 
 def test_the_length_stands_in_front_in_network_order() -> None:

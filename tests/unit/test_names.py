@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from ouroboros.control.messages import NAME_LENGTH
+from ouroboros._arguments import NAME_LENGTH
 from ouroboros.control.names import Binding, Registry, check_name
 from ouroboros.errors import BindError, NameError
 
@@ -187,10 +187,10 @@ def test_the_orders_of_name_program_and_process_all_end_alike() -> None:
         assert registry.processes[1].names == {"x"}
 
 
-def test_binding_makes_the_name_as_spillover(registry: Registry) -> None:
+def test_binding_makes_the_name_with_the_policy_of_all_names(registry: Registry) -> None:
     registry.bind_process(registry.add_process(1, USER, "p"), "x")
     registry.bind_program(Binding("/bin/q"), "y")
-    assert (registry.names["x"].policy, registry.names["y"].policy) == ("spillover", "spillover")
+    assert (registry.names["x"].policy, registry.names["y"].policy) == ("round-robin", "round-robin")
 
 
 def test_binding_twice_is_binding_once(registry: Registry) -> None:

@@ -14,6 +14,7 @@ import pytest
 from native_fake import FakeDev, fake_library
 from support import Background, asleep_in, forever, until
 
+from ouroboros.dataplane.ends import Ended
 from ouroboros.errors import (
     FlowDownException,
     FlowException,
@@ -25,7 +26,7 @@ from ouroboros.errors import (
     FlowWouldBlockException,
 )
 from ouroboros.native import declarations as c
-from ouroboros.native.endpoint import CLOSED, DEAD, DOWN, Endpoint
+from ouroboros.native.endpoint import Endpoint
 from ouroboros.native.library import Library
 from ouroboros.native.pump import Pump, Undertaker
 
@@ -163,14 +164,14 @@ class TestReading:
     ) -> None:
         """B5"""
         reader = Background(near.read)
-        until(lambda: near._reading.locked())
+        until(lambda: near._reading.lock.locked())
         getattr(dev, end)(near.fd)
         with pytest.raises(kind):
             reader.result()
 
     def test_a_reader_is_told_of_our_own_dealloc(self, near: Endpoint, dev: FakeDev) -> None:
         reader = Background(near.read)
-        until(lambda: near._reading.locked())
+        until(lambda: near._reading.lock.locked())
         near.close()
         with pytest.raises(FlowNotAllocatedException):
             reader.result()
@@ -184,25 +185,25 @@ class TestReading:
 
     def test_readers_share_the_packets_and_none_starves(self, near: Endpoint, dev: FakeDev) -> None:
         readers = [Background(near.read) for _ in range(3)]
-        until(lambda: near._queued > 0)
+        until(lambda: near._reading.queued > 0)
         for number in range(3):
             dev.put(near.fd, b"%d" % number)
         assert sorted(reader.result() for reader in readers) == [b"0", b"1", b"2"]
 
-    def test_a_signal_between_the_library_and_us_loses_no_packet(self, near: Endpoint, dev: FakeDev) -> None:
+    def test_a_signal_between_the_library_and_us_loses_no_packet(self, bench: Bench, near: Endpoint) -> None:
         """P20: what a handler raises comes out of the call; the packet that was read meanwhile does not go with it."""
-        libc = near._library.ffi.dlopen(None)
+        libc, reading = bench.library.ffi.dlopen(None), near._reading
         readable_end, writable_end = os.pipe()
         # In the place of the library, which is not interrupted either.
-        buffer, size = near._arguments[0][1:]
-        near._flow_read, near._arguments = libc.read, ((readable_end, buffer, size),)
+        buffer, size = reading.arguments[0][1:]
+        reading.read_one, reading.arguments = libc.read, ((readable_end, buffer, size),)
         before = signal.signal(signal.SIGUSR1, _interrupt)
         signal.siginterrupt(signal.SIGUSR1, False)
         try:
             Background(lambda: _interrupt_and_write(threading.main_thread(), writable_end))
             with pytest.raises(KeyboardInterrupt):
                 near.read()
-            near._arguments = ((-1, buffer, size),)
+            reading.arguments = ((-1, buffer, size),)
             assert near.read() == b"packet"
         finally:
             signal.signal(signal.SIGUSR1, before)
@@ -211,7 +212,7 @@ class TestReading:
 
     def test_a_timeout_holds_also_while_another_thread_reads(self, near: Endpoint, dev: FakeDev) -> None:
         reader = Background(near.read)
-        until(lambda: near._reading.locked())
+        until(lambda: near._reading.lock.locked())
         near.receive_timeout = 0
         with pytest.raises(FlowTimeoutException):
             near.read()
@@ -264,7 +265,7 @@ class TestWriting:
     ) -> None:
         """B1, P4"""
         near.write(b"before")
-        near._up_at = 0.0  # the moment is over for which it counts as up
+        near._ending.up_at = 0.0  # the moment is over for which it counts as up
         getattr(dev, end)(near.fd)
         calls: list[Callable[[], object]] = [
             lambda: near.write(b"x"),
@@ -289,7 +290,7 @@ class TestWriting:
     def test_text_and_scattered_buffers_are_refused(self, near: Endpoint) -> None:
         with pytest.raises(TypeError, match="writeline"):
             near.write("text")  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="contiguous"):
+        with pytest.raises(BufferError, match="contiguous"):
             near.write(memoryview(b"abcdef")[::2])
 
     def test_a_flow_that_is_read_only_writes_nothing(self, near: Endpoint, dev: FakeDev) -> None:
@@ -318,7 +319,7 @@ class TestFlags:
         for call in near.read, lambda: near.write(b"x"):
             with pytest.raises(FlowDownException, match="Down"):
                 call()
-        assert near.ended == DOWN
+        assert near.ended == Ended.DOWN
         near.flags = READ_WRITE
         assert near.write(b"x") == 1
         assert near.ended == 0
@@ -351,7 +352,7 @@ class TestDescriptor:
         until(lambda: not dev.end(near.fd).received)
         until(lambda: silent(near, dev))
 
-    @pytest.mark.parametrize(("end", "ended"), [("end_by_peer", CLOSED), ("time_out", DEAD)])
+    @pytest.mark.parametrize(("end", "ended"), [("end_by_peer", Ended.CLOSED), ("time_out", Ended.DEAD)])
     def test_the_end_makes_it_readable_once_it_was_seen_no_more(
         self, near: Endpoint, dev: FakeDev, end: str, ended: int
     ) -> None:
@@ -366,8 +367,8 @@ class TestDescriptor:
         assert silent(near, dev)
         dev.set_down(near.fd, True)
         assert readable(near.descriptor, 10)
-        assert near.ended == DOWN
-        near.watch(DOWN)
+        assert near.ended == Ended.DOWN
+        near.watch(Ended.DOWN)
         assert silent(near, dev)
         dev.set_down(near.fd, False)
         assert readable(near.descriptor, 10)
@@ -375,7 +376,7 @@ class TestDescriptor:
         # Nobody has said to have seen that.
         until(lambda: dev.end(near.fd).set is not None)
         dev.set_down(near.fd, True)
-        until(lambda: near.ended == DOWN)
+        until(lambda: near.ended == Ended.DOWN)
 
     def test_down_that_was_taken_back_before_anybody_looked_is_news(self, near: Endpoint, dev: FakeDev) -> None:
         assert silent(near, dev)
@@ -393,7 +394,7 @@ class TestDescriptor:
         assert near.ended == 0
         dev.end(near.fd).down = True
         assert readable(near.descriptor, 10)
-        assert near.ended == DOWN
+        assert near.ended == Ended.DOWN
 
     def test_an_end_without_an_event_is_found(self, near: Endpoint, dev: FakeDev) -> None:
         """The flow was in no set when it ended."""
@@ -402,7 +403,7 @@ class TestDescriptor:
         dev.end_by_peer(near.fd)
         assert near.read() == b"last"
         assert readable(near.descriptor)
-        assert near.ended == CLOSED
+        assert near.ended == Ended.CLOSED
 
     def test_a_waiting_reader_and_the_descriptor_do_not_get_in_each_other_s_way(
         self, near: Endpoint, dev: FakeDev

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import threading
@@ -11,7 +12,6 @@ import pytest
 from native_fake import FakeDev, fake_library
 from support import Background, asleep_in, until
 
-from ouroboros.control.messages import Accept, Alloc, BindProcess, Join, UnbindProcess
 from ouroboros.errors import (
     FlowAuthException,
     FlowCryptException,
@@ -28,6 +28,7 @@ from ouroboros.native import calls
 from ouroboros.native import declarations as c
 from ouroboros.native.stack import NODE, Stack
 from ouroboros.qos import QoSSpec
+from ouroboros.wire.control import Accept, Alloc, BindProcess, Join, UnbindProcess
 
 
 class Host:
@@ -57,7 +58,7 @@ def dev(host: Host) -> FakeDev:
 def test_two_programs_meet(host: Host) -> None:
     call = host.stack.begin(Accept("clock", None))
     near = host.stack.request_flow(host.alloc("other", QoSSpec(delay=5)))
-    until(lambda: readable(call.fileno()))
+    until(lambda: readable(call.waits_for().descriptor))
     far = call.poll()
     assert far is not None
     assert near.endpoint.write(b"hello") == 5
@@ -148,6 +149,37 @@ class TestAccept:
         host.stack.request(BindProcess(os.getpid(), "clock"))
         assert irm.bound == {(os.getpid(), b"clock")}
 
+    def test_a_flow_tells_the_name_it_was_taken_for(self, host: Host) -> None:
+        for name, told in (("clock", "clock"), (None, "")):
+            call = host.stack.begin(Accept(name, None))
+            near = host.stack.request_flow(host.alloc("asked"))
+            until(functools.partial(lambda call: readable(call.waits_for().descriptor), call))
+            far = call.poll()
+            assert far is not None
+            assert (near.granted.name, far.granted.name) == ("asked", told)
+            near.endpoint.close()
+            far.endpoint.close()
+
+    def test_a_program_accepts_for_one_name_alone(self, host: Host) -> None:
+        """The library does not tell which name a flow is for."""
+        host.stack.begin(Accept("clock", None)).withdraw()
+        for request in (
+            lambda: host.stack.begin(Accept("watch", None)),
+            lambda: host.stack.request(BindProcess(os.getpid(), "watch")),
+        ):
+            with pytest.raises(UnsupportedError, match="bound to 'clock' already, and cannot tell flows to 'watch'"):
+                request()
+        assert host.library.irm.bound == {(os.getpid(), b"clock")}
+        host.stack.request(UnbindProcess(os.getpid(), "clock"))
+        host.stack.begin(Accept("watch", None)).withdraw()
+
+    def test_a_program_that_is_bound_to_several_names_accepts_for_all_of_them(self, host: Host) -> None:
+        for name in ("clock", "watch"):
+            host.stack.request(BindProcess(os.getpid(), name))
+        host.stack.begin(Accept(None, None)).withdraw()
+        with pytest.raises(UnsupportedError, match="accept without one"):
+            host.stack.begin(Accept("clock", None))
+
     def test_a_flow_that_comes_after_the_withdrawal_is_given_back(self, host: Host, dev: FakeDev) -> None:
         """B14"""
         call = host.stack.begin(Accept(None, None))
@@ -162,7 +194,7 @@ class TestAccept:
     def test_a_flow_that_nobody_polled_is_given_back(self, host: Host, dev: FakeDev) -> None:
         grant = host.stack.request_flow(host.alloc())
         call = host.stack.begin(Accept(None, None))
-        until(lambda: readable(call.fileno()))
+        until(lambda: readable(call.waits_for().descriptor))
         call.withdraw()
         with pytest.raises(FlowException):
             grant.endpoint.read()
@@ -214,6 +246,26 @@ class TestAlloc:
         until(lambda: "flow_dealloc" in dev.calls)
         until(lambda: not calls.under_way)
 
+    def test_a_name_that_nobody_offers_is_waited_for_if_asked(self, host: Host, dev: FakeDev) -> None:
+        dev.refusals += [-c.ENAME, -c.EIPCP, -c.ENAME]
+        grant = host.stack.request_flow(Alloc("name", QoSSpec(), 20.0, wait=True))
+        assert dev.calls.count("flow_alloc") == 4
+        grant.endpoint.close()
+        dev.refusals += [-c.ENAME] * 100
+        with pytest.raises(FlowTimeoutException, match="nobody accepted 'name'"):
+            host.stack.request_flow(Alloc("name", QoSSpec(), 0.2, wait=True))
+
+    def test_what_time_does_not_cure_is_told_to_who_waits_for_a_name(self, host: Host, dev: FakeDev) -> None:
+        dev.refusals.append(-c.ECRYPT)
+        with pytest.raises(FlowCryptException):
+            host.stack.request_flow(Alloc("name", QoSSpec(), 20.0, wait=True))
+
+    def test_without_a_limit_it_asks_as_long_as_it_takes(self, host: Host, dev: FakeDev) -> None:
+        dev.refusals += [-c.ETIMEDOUT, -c.ETIMEDOUT]
+        grant = host.stack.request_flow(Alloc("name", QoSSpec(), float("inf")))
+        assert dev.calls.count("flow_alloc") == 3
+        grant.endpoint.close()
+
 
 class TestFork:
     def test_a_child_is_told_what_to_do(self, host: Host, dev: FakeDev) -> None:
@@ -225,9 +277,10 @@ class TestFork:
         host.library.pid = os.getpid()
 
 
-def readable(descriptor: int) -> bool:
+def readable(descriptor: int | None) -> bool:
     import select
 
+    assert descriptor is not None
     return bool(select.select([descriptor], [], [], 0)[0])
 
 

@@ -1,4 +1,4 @@
-"""Managing a C Ouroboros by functions that say little and check nothing."""
+"""Managing the C prototype by functions that say little and check nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from native_fake import FakeIrm, fake_library
 
-from ouroboros.control import messages
 from ouroboros.errors import (
     BindError,
     IpcpBootstrapError,
@@ -34,6 +33,7 @@ from ouroboros.ipcp_config import (
 from ouroboros.native.library import Library
 from ouroboros.native.management import Management
 from ouroboros.qos import QOS_DATA
+from ouroboros.wire import control as messages
 
 MGMT, DT = "Management", "Data Transfer"
 

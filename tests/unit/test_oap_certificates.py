@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from random import Random
 from typing import Any
 
@@ -14,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from oap_support import NOW, SECOND, Authority, common_name, key_pem, shake
 
-from ouroboros.control.oap import EAUTH, ClientHandshake, Encryption, OapError, Policy, Server, Settings
-from ouroboros.control.oap.certificates import Certificate, Credentials, TrustStore
+from ouroboros.oap import EAUTH, ClientHandshake, Encryption, OapError, Policy, Server, Settings
+from ouroboros.oap.certificates import Certificate, Credentials, TrustStore
 from ouroboros.wire.suites import HASHES
 
 ROOT = Authority()
@@ -238,11 +239,87 @@ def test_a_demand_that_is_not_understood_is_refused() -> None:
         verify(ROOT.issue(extensions=[(strange, True)]))
 
 
-def test_a_certificate_for_other_uses_only_is_refused() -> None:
-    code, client = ExtendedKeyUsageOID.CODE_SIGNING, ExtendedKeyUsageOID.CLIENT_AUTH
-    verify(ROOT.issue(extensions=[(x509.ExtendedKeyUsage([code, client]), True)]))
-    with pytest.raises(OapError, match="other uses"):
-        verify(ROOT.issue(extensions=[(x509.ExtendedKeyUsage([code]), True)]))
+SERVER, CLIENT = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
+CODE, ANY = ExtendedKeyUsageOID.CODE_SIGNING, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
+
+
+def uses(*allowed: x509.ObjectIdentifier, critical: bool = False) -> list[tuple[x509.ExtensionType, bool]]:
+    return [(x509.ExtendedKeyUsage(allowed), critical)] if allowed else []
+
+
+def roles_of(credentials: Credentials, trust: TrustStore = ROOT.trust) -> set[str]:
+    """What peers take a certificate for; the node that has it must see it alike."""
+    taken = set()
+    for role in ("server", "client"):
+        with contextlib.suppress(OapError):
+            trust.verify(Certificate(credentials.certificate), NOW, role)
+            taken.add(role)
+    return taken
+
+
+BOTH = {"server", "client"}
+
+
+@pytest.mark.parametrize("critical", [False, True])
+@pytest.mark.parametrize(
+    ("allowed", "roles"),
+    [
+        ((), BOTH),
+        ((SERVER, CLIENT), BOTH),
+        ((ANY,), BOTH),
+        ((CODE, ANY), BOTH),
+        ((SERVER,), {"server"}),
+        ((CODE, CLIENT), {"client"}),
+        ((CODE,), set()),
+    ],
+)
+def test_a_certificate_is_good_for_what_it_says(
+    allowed: tuple[x509.ObjectIdentifier, ...], roles: set[str], critical: bool
+) -> None:
+    certificate = ROOT.issue(extensions=uses(*allowed, critical=critical))
+    assert roles_of(certificate) == roles
+    own = set()
+    for role in ("server", "client"):
+        with contextlib.suppress(ValueError):
+            certificate.check_use(role)
+            own.add(role)
+    assert own == roles
+
+
+@pytest.mark.parametrize(("allowed", "roles"), [((CLIENT,), {"client"}), ((CODE,), set()), ((), BOTH)])
+def test_what_an_issuer_is_for_bounds_what_it_issues(
+    allowed: tuple[x509.ObjectIdentifier, ...], roles: set[str]
+) -> None:
+    between = Authority("between", by=ROOT, extensions=ca() + uses(*allowed))
+    store = TrustStore({"root.pem": ROOT.pem}, {"between.pem": between.pem})
+    assert roles_of(between.issue(), store) == roles
+    top = Authority("top", extensions=ca() + uses(*allowed))
+    assert roles_of(top.issue(), top.trust) == roles
+
+
+def test_a_trusted_certificate_of_the_peer_itself_is_good_for_what_it_says() -> None:
+    own = Authority("own", extensions=uses(CLIENT))
+    credentials = Credentials(own.pem, key_pem(own.key))
+    assert roles_of(credentials, own.trust) == {"client"}
+
+
+def test_a_key_that_is_not_for_signatures_proves_nothing() -> None:
+    verify(ROOT.issue(extensions=[(usage(digital_signature=True, key_encipherment=True), True)]))
+    with pytest.raises(OapError, match="its key is not for signatures"):
+        verify(ROOT.issue(extensions=[(usage(key_encipherment=True), False)]))
+
+
+def test_each_side_wants_a_certificate_for_the_role_of_the_other() -> None:
+    server, client = ROOT.issue(extensions=uses(SERVER)), ROOT.issue(extensions=uses(CLIENT))
+
+    def settings(credentials: Credentials) -> Settings:
+        return Settings(Encryption("X25519"), credentials=credentials, trust=ROOT.trust)
+
+    shake(settings(client), settings(server))
+    with pytest.raises(OapError, match="it is for other uses only: extended key usage without clientAuth"):
+        shake(settings(server), settings(server))
+    with pytest.raises(OapError, match="it is for other uses only: extended key usage without serverAuth"):
+        shake(settings(client), settings(client))
 
 
 def test_keys_and_hashes_that_can_be_broken_are_refused() -> None:

@@ -10,10 +10,10 @@ from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from oap_support import NOW, shake
 
-from ouroboros.control.oap import ECRYPT, ClientHandshake, Encryption, OapError, Server, Settings, encodings, exchange
-from ouroboros.control.oap.derivation import Shared, hkdf
-from ouroboros.control.oap.exchange import PublishedKey, StaticKey
-from ouroboros.control.oap.negotiation import AVAILABLE
+from ouroboros.oap import ECRYPT, ClientHandshake, Encryption, OapError, Server, Settings, encodings, exchange
+from ouroboros.oap.derivation import Shared, hkdf
+from ouroboros.oap.exchange import PublishedKey, StaticKey
+from ouroboros.oap.negotiation import AVAILABLE
 from ouroboros.wire.suites import CIPHERS, HASH_BY_NAME, HASHES, KEX_BY_NAME
 
 SHA256 = HASH_BY_NAME["sha256"]

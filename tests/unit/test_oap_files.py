@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping
 
 import hypothesis.strategies as st
 import pytest
+from cryptography.x509 import ExtendedKeyUsage
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from oap_support import Authority, key_pem, shake
 
-from ouroboros.control.oap import EAUTH, ECRYPT, Encryption, OapError, Policy, Settings
-from ouroboros.control.oap.directory import Paths, Reader, has_directory, load_settings, load_trust
-from ouroboros.control.oap.exchange import StaticKey
-from ouroboros.control.oap.files import parse_encryption, parse_policy
+from ouroboros.oap import EAUTH, ECRYPT, Encryption, OapError, Policy, Settings
+from ouroboros.oap.directory import Paths, Reader, has_directory, load_settings, load_trust
+from ouroboros.oap.exchange import StaticKey
+from ouroboros.oap.files import parse_encryption, parse_policy
 
 ROOT = Authority()
 OWN = Authority("oping", by=ROOT, extensions=[])
@@ -45,7 +47,7 @@ def trouble(parse: Callable[[str, bytes], object], file: bytes) -> str | None:
         (b"", Encryption()),
         (b"\n\n   \n", Encryption()),
         (b"none\n", None),
-        (b"kex=X25519\nnone\ncipher=nonsense\n", None),
+        (b"# nothing\n\nnone\n# more\nnone", None),
         (b"kex=X25519", Encryption("X25519")),
         (b"  cipher =  aes-128-ctr  \r\n", Encryption(cipher="aes-128-ctr")),
         (b"# kex=X448\n  # more\nkdf=blake2s256\ndigest=sha3-512\n", Encryption(kdf="blake2s256", digest="sha3-512")),
@@ -79,6 +81,12 @@ def test_the_defaults_are_those_of_the_prototype() -> None:
         (b"kex=\xff", "line 1: it is not UTF-8"),
         (b"#" + b"x" * 255, "it has 256 bytes, at most 255"),
         (b"kex=nonsense\nnone", "kex=nonsense is not known"),
+        (b"none\nkex=nonsense", "line 2: kex=nonsense is not known"),
+        (b"none\ngarbage", "line 2: 'garbage' is none of"),
+        (b"none\n\xff", "line 2: it is not UTF-8"),
+        (b"none\n#" + b"x" * 255, "line 2: it has 256 bytes"),
+        (b"kex=X25519\nnone\n", "line 2: 'none' and kex=X25519 contradict each other"),
+        (b"none\n\ncipher=aes-256-gcm", "line 1: 'none' and cipher=aes-256-gcm contradict each other"),
     ],
 )
 def test_a_file_that_is_wrong_says_where_and_what_is_allowed(file: bytes, text: str) -> None:
@@ -182,6 +190,14 @@ def test_half_of_the_credentials_is_an_error_not_anonymity(missing: str) -> None
     with pytest.raises(OapError, match=f"but no client/oping/{missing}") as refusal:
         load_settings(below("client/oping", half), "client", "oping")
     assert refusal.value.code == EAUTH
+
+
+def test_a_certificate_of_our_own_for_the_other_side_is_an_error_that_names_it() -> None:
+    certificate = Authority("oping", by=ROOT, extensions=[(ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), False)])
+    content = {"crt.pem": certificate.pem, "key.pem": key_pem(certificate.key)}
+    assert load_settings(below("client/oping", content), "client", "oping").credentials is not None
+    with pytest.raises(OapError, match=r"server/oping/crt\.pem: it is for other uses only: .* without serverAuth"):
+        load_settings(below("server/oping", content), "server", "oping")
 
 
 @pytest.mark.parametrize(

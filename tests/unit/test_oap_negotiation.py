@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from oap_support import NOW, Authority, shake
 
-from ouroboros.control.oap import (
+from ouroboros.oap import (
     EAUTH,
     ECRYPT,
     ClientHandshake,
@@ -20,7 +20,7 @@ from ouroboros.control.oap import (
     Settings,
     asking,
 )
-from ouroboros.control.oap.negotiation import AVAILABLE
+from ouroboros.oap.negotiation import AVAILABLE
 from ouroboros.wire.oap import Header, decode
 from ouroboros.wire.suites import CIPHER_BY_NAME, CIPHERS, HASH_BY_NUMBER, HASHES, KEX_BY_NAME
 
@@ -283,7 +283,7 @@ def test_what_is_cheap_to_refuse_is_refused_before_a_certificate_is_looked_at(mo
     def looked(*_: object) -> None:
         raise AssertionError("the certificate was looked at")
 
-    monkeypatch.setattr("ouroboros.control.oap.certificates.Certificate.__init__", looked)
+    monkeypatch.setattr("ouroboros.oap.certificates.Certificate.__init__", looked)
     settings = Settings(Encryption("secp521r1"), policy=Policy(peers=("alice",)), trust=root.trust)
     signed = Settings(X25519, credentials=root.issue("alice"))
     late = ClientHandshake("oping", signed, random=Random(1), wall=NOW - 10**12)

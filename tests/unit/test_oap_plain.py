@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from ouroboros.control.oap import ClientHandshake, OapError, Server, Session, Settings
+from ouroboros.oap import ClientHandshake, OapError, Server, Session, Settings
 
 NOW = 1_795_368_186_773_007_710
 

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from ouroboros.control.oap import EAUTH, ClientHandshake, OapError, Server, Settings
-from ouroboros.control.oap.replay import LIFETIME, ReplayMemory
+from ouroboros.oap import EAUTH, ClientHandshake, OapError, Server, Settings
+from ouroboros.oap.replay import LIFETIME, ReplayMemory
 
 NOW = 1_795_368_186_773_007_710
 MS = 10**6

@@ -11,10 +11,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from oap_support import REQUEST_AT, RESPONSE_AT, VECTORS, Script, as_random
 from packet_twin import Rejected, Twin, key_chain, phase, seal, unseal
 
-from ouroboros.control.oap import ClientHandshake, Encryption, Server, Session, Settings, encodings, exchange
-from ouroboros.control.oap.certificates import Certificate, TrustStore
-from ouroboros.control.oap.derivation import Shared, hkdf
-from ouroboros.control.oap.exchange import StaticKey
+from ouroboros.oap import ClientHandshake, Encryption, Server, Session, Settings, encodings, exchange
+from ouroboros.oap.certificates import Certificate, TrustStore
+from ouroboros.oap.derivation import Shared, hkdf
+from ouroboros.oap.exchange import StaticKey
 from ouroboros.wire.oap import decode
 from ouroboros.wire.suites import CIPHER_BY_NAME, CIPHER_BY_NUMBER, HASH_BY_NAME, HASH_BY_NUMBER
 

@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from ouroboros.tools import ocbr
-from ouroboros.tools.ocbr import Plan, Report, encode_sequence, received_line, sent_line
+from ouroboros.tools._common import received_line
+from ouroboros.tools.ocbr import Plan, Report, encode_sequence, sent_line
 
 little_endian = pytest.mark.skipif(sys.byteorder != "little", reason="the bytes are those of little-endian machines")
 

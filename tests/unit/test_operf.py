@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from ouroboros.errors import ProtocolError
 from ouroboros.tools import operf
-from ouroboros.tools.operf import Mode, Plan, decode_mode, decode_sequence, encode_mode, number_packet, summary
+from ouroboros.tools.operf import (
+    Mode,
+    Plan,
+    decode_mode,
+    decode_sequence,
+    encode_mode,
+    number_packet,
+    sent_summary,
+    summary,
+)
 
 little_endian = pytest.mark.skipif(sys.byteorder != "little", reason="the bytes are those of little-endian machines")
 
@@ -90,6 +99,14 @@ def test_summary_as_the_c_prototype_prints_it() -> None:
         "--- operf perf statistics ---",
         "200 packets transmitted, 150 received, 25% packet loss, time: 2000.000 ms, bandwidth: 0.750 Mb/s.",
     ]
+
+
+def test_summary_of_what_was_sent() -> None:
+    assert sent_summary("operf", 1250, 200, 2.0) == [
+        "--- operf perf statistics ---",
+        "200 packets transmitted, 250000 bytes, time: 2000.000 ms, bandwidth: 1.000 Mb/s.",
+    ]
+    assert sent_summary("operf", 64, 0, 0.0)[1].endswith("bandwidth: 0.000 Mb/s.")
 
 
 def test_summary_of_nothing_divides_by_nothing() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from ouroboros.errors import NodeError
-from ouroboros.runtime.paths import make_runtime_dir, runtime_dir, socket_path
+from ouroboros.runtime import paths
+from ouroboros.runtime.paths import check_socket, make_runtime_dir, runtime_dir, socket_path, trusted_users
 
 ROOT, USER = 0, 1234
 
@@ -120,7 +121,7 @@ def test_a_directory_that_others_can_write_is_refused(tmp_path: Path, mode: int)
     directory = tmp_path / "node"
     directory.mkdir()
     directory.chmod(mode)
-    with pytest.raises(NodeError, match="is not safe: it must be a directory of yours that nobody else can write"):
+    with pytest.raises(NodeError, match="is not safe: others can write it: `chmod go-w "):
         make_runtime_dir(directory)
 
 
@@ -137,17 +138,148 @@ def test_a_directory_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: py
 def test_a_link_is_refused_even_to_a_directory_of_ours(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir(mode=0o700)
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    with pytest.raises(NodeError, match="is not safe"):
-        make_runtime_dir(tmp_path / "link")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for link, leads_to in (("link", "real"), ("dangling", "nowhere")):
+        with pytest.raises(NodeError, match=f"is a symbolic link: set OUROBOROS_RUNTIME_DIR to .*/{leads_to}$"):
+            make_runtime_dir(tmp_path / link)
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "node").touch()
-    with pytest.raises(NodeError, match=r"cannot use the runtime directory .*/node: File exists"):
+    with pytest.raises(
+        NodeError, match=r"cannot use the runtime directory .*/node: it is no directory: remove what is there"
+    ):
         make_runtime_dir(tmp_path / "node")
 
 
 def test_a_place_where_no_directory_can_be_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(NodeError, match="Not a directory"):
+    with pytest.raises(NodeError, match="a part of its path, is no directory"):
         make_runtime_dir(tmp_path / "file" / "node")
+
+
+# --- the way to it
+
+
+@pytest.fixture
+def way(tmp_path: Path) -> Path:
+    """A runtime directory two directories down."""
+    directory = tmp_path / "a" / "b" / "node"
+    make_runtime_dir(directory)
+    return directory
+
+
+@pytest.mark.usefixtures("free_umask")
+def test_directories_that_are_made_above_it_are_closed_to_others_whatever_the_umask(way: Path) -> None:
+    assert {stat.S_IMODE(each.stat().st_mode) & 0o022 for each in way.parents[:2]} == {0}
+    make_runtime_dir(way)
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o757, 0o777], ids=oct)
+@pytest.mark.parametrize("above", [0, 1])
+def test_a_directory_above_it_that_others_can_write_is_refused(way: Path, above: int, mode: int) -> None:
+    parent = way.parents[above]
+    parent.chmod(mode)
+    for check in (make_runtime_dir, lambda directory: check_socket(f"{directory}/irm.sock")):
+        with pytest.raises(NodeError, match=rf"others can write {parent}, which leads to it: `chmod go-w {parent}`"):
+            check(way)
+    parent.chmod(mode | stat.S_ISVTX)
+    make_runtime_dir(way)
+
+
+def test_a_directory_above_it_of_somebody_else_is_refused(way: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parent = way.parent
+    if parent.stat().st_uid != ROOT:
+        pytest.skip("only root can give a directory away")
+    os.chown(parent, USER, -1)
+    with pytest.raises(NodeError, match=rf"{parent}, which leads to it, belongs to user {USER}"):
+        make_runtime_dir(way)
+    # To that user it is his own, and so is what root has in it.
+    monkeypatch.setattr(os, "geteuid", lambda: USER)
+    make_runtime_dir(way)
+
+
+def test_links_on_the_way_are_followed_and_what_they_pass_is_looked_at(way: Path) -> None:
+    first, second = way.parents[2] / "first", way.parents[2] / "second"
+    first.symlink_to("second")
+    second.symlink_to(way.parent)
+    make_runtime_dir(first / "node")
+    way.parents[1].chmod(0o777)
+    with pytest.raises(NodeError, match=f"others can write {way.parents[1]}"):
+        make_runtime_dir(first / "node")
+    way.parents[1].chmod(0o755)
+    (way.parent / "link").symlink_to(way)
+    with pytest.raises(NodeError, match="is not safe"):
+        make_runtime_dir(first / "link")
+    way.chmod(0o1777)
+    with pytest.raises(NodeError, match="is not safe"):
+        make_runtime_dir(first / "node")
+
+
+def test_a_link_of_somebody_else_is_refused(way: Path) -> None:
+    if way.stat().st_uid != ROOT:
+        pytest.skip("only root can give a link away")
+    link = way.parents[2] / "link"
+    link.symlink_to(way.parent)
+    os.chown(link, USER, -1, follow_symlinks=False)
+    with pytest.raises(NodeError, match=rf"{link}, which leads to it, belongs to user {USER}"):
+        make_runtime_dir(link / "node")
+
+
+def test_links_in_a_circle_end(way: Path) -> None:
+    (way.parent / "circle").symlink_to("circle")
+    with pytest.raises(NodeError, match=r"cannot use the runtime directory .*circle/node"):
+        make_runtime_dir(way.parent / "circle" / "node")
+    with pytest.raises(NodeError, match="Too many levels of symbolic links"):
+        check_socket(f"{way.parent}/circle/node/irm.sock")
+
+
+def test_a_socket_that_is_a_link_is_refused_and_one_that_is_missing_is_not(way: Path) -> None:
+    check_socket(f"{way}/irm.sock")
+    check_socket(f"{way}/missing/irm.sock")
+    (way / "irm.sock").symlink_to("/run/ouroboros/irm.sock")
+    with pytest.raises(
+        NodeError, match=r"irm\.sock is a symbolic link and leads to the socket of another node: remove it"
+    ):
+        check_socket(f"{way}/irm.sock")
+
+
+# --- user namespaces
+
+NOBODY = 65534
+
+
+@pytest.mark.parametrize(
+    ("map", "trusted"),
+    [
+        ("         0          0 4294967295\n", {0, NOBODY}),
+        ("0 100000 65536\n", {0, NOBODY}),
+        ("0 1000 1\n1 100000 65533\n", {0}),
+        ("65534 1000 1\n", {0, NOBODY}),
+        ("", {0}),
+    ],
+)
+def test_a_user_whom_the_namespace_does_not_map_is_not_taken_for_another(
+    map: str, trusted: set[int], environment: pytest.MonkeyPatch
+) -> None:
+    environment.setattr(Path, "read_text", lambda _: map)
+    environment.setattr(os, "geteuid", lambda: NOBODY)
+    assert trusted_users() == trusted
+    environment.setattr(os, "geteuid", lambda: USER)
+    assert trusted_users() == {0, USER}
+
+
+def test_in_a_namespace_the_directories_of_the_system_may_be_of_anybody(
+    way: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way.stat().st_uid != ROOT:
+        pytest.skip("only root can give a directory away")
+    os.chown(way.parent, NOBODY, -1)
+    with pytest.raises(NodeError, match="belongs to user 65534"):
+        make_runtime_dir(way)
+    monkeypatch.setattr(paths, "_is_anybody", lambda user: user == NOBODY)
+    make_runtime_dir(way)
+    os.chown(way, NOBODY, -1)
+    with pytest.raises(NodeError, match="belongs to user 65534"):
+        make_runtime_dir(way)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
+from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -114,7 +117,7 @@ def test_no_loss_alone_means_reliable_and_in_order(spec: QoSSpec, reliable: bool
     assert (spec.reliable, spec.ordered) == (reliable, ordered)
 
 
-# flows.md 4.3: first match wins, and all four conditions of a row must hold.
+# `flows.md` 4.3: first match wins, and all four conditions of a row must hold.
 @pytest.mark.parametrize(
     ("delay", "bandwidth", "availability", "max_gap", "cube"),
     [
@@ -181,6 +184,25 @@ def test_tools_find_the_specs_by_their_words() -> None:
 
 def test_a_spec_from_an_older_message_gets_defaults_for_what_it_lacks() -> None:
     assert msgspec.msgpack.decode(msgspec.msgpack.encode([7]), type=QoSSpec) == QoSSpec(delay=7)
+
+
+def test_seven_values_can_be_given_by_position() -> None:
+    spec = QoSSpec(1, 2, 3, 4, 5, 1, 7, timeout=8, cypher_s=9)
+    assert list(msgspec.structs.asdict(spec).values()) == [1, 2, 3, 4, 5, 1, 7, 9, 8]
+    assert msgspec.msgpack.encode(spec) == msgspec.msgpack.encode([1, 2, 3, 4, 5, 1, 7, 9, 8])
+
+
+@pytest.mark.parametrize("rest", [[5000], [0, 5000], [0, 0, 0]])
+def test_by_position_the_eighth_is_refused_since_versions_differ_in_it(rest: list[int]) -> None:
+    with pytest.raises(
+        TypeError, match=r"the eighth is timeout in the package 0\.23 and cypher_s in .*: write timeout="
+    ):
+        QoSSpec(100, 0, 0, 0, 1, 1, 100, *rest)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda spec: pickle.loads(pickle.dumps(spec))])
+def test_a_copy_is_equal(copied: Callable[[QoSSpec], QoSSpec]) -> None:
+    assert copied(QoSSpec(loss=0, cypher_s=256, timeout=5)) == QoSSpec(loss=0, cypher_s=256, timeout=5)
 
 
 @pytest.mark.parametrize("values", [[-1], [0, 0, 256], [0, 0, 0, 0, 0, True], ["0"], [1.5]], ids=repr)

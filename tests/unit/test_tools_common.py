@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from functools import partial
+from typing import Any
+from unittest.mock import Mock
+
 import pytest
 
-from ouroboros.tools._common import paced, parse_duration, parse_rate, text_of
+from ouroboros.tools import _common
+from ouroboros.tools._common import FlowServer, paced, parse_duration, parse_rate, text_of
 
 
 @pytest.mark.parametrize(
@@ -94,3 +100,24 @@ def test_a_run_without_time_has_no_numbers() -> None:
 )
 def test_the_text_of_a_packet_ends_at_its_nul(packet: bytes, text: str) -> None:
     assert text_of(packet) == text
+
+
+def test_a_server_that_may_have_no_more_threads_lets_go_of_the_flow_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    released: list[int] = []
+    flows: list[Any] = [Mock(flow_id=n, dealloc=partial(released.append, n)) for n in (64, 65)]
+
+    def accept() -> Any:
+        if not flows:
+            raise KeyboardInterrupt
+        return flows.pop(0)
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(_common, "flow_accept", accept)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    FlowServer(lambda *_: pytest.fail("nothing is served")).run()
+    assert released == [64, 65]
+    assert "Flow 65 is let go: can't start new thread." in capsys.readouterr().out

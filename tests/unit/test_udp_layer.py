@@ -4,41 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import re
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 from irm_world import WALL, World
+from support import udp_settings
 from udp_world import STRANGER, Network, Node, two_nodes
 
-from ouroboros.control.effects import (
-    Address,
-    Impair,
-    OpenLayer,
-    PeerGone,
-    Release,
-    Resolve,
-    SendManagement,
-    StopLayer,
-)
-from ouroboros.control.messages import (
-    BindProgram,
-    BootstrapIpcp,
-    ChangePeers,
-    CreateIpcp,
-    CreateName,
-    DestroyIpcp,
-    DestroyName,
-    FlowEntry,
-    ImpairIpcp,
-    IpcpEntry,
-    ListFlows,
-    ListIpcps,
-    ListNames,
-    NameEntry,
-    RegisterName,
-    UdpOptions,
-    UnregisterName,
-)
+from ouroboros.control.waiting import LONGEST_PAUSE
 from ouroboros.errors import (
     FlowDownException,
     IpcpBootstrapError,
@@ -47,10 +22,44 @@ from ouroboros.errors import (
     OuroborosError,
     UnsupportedError,
 )
-from ouroboros.layers.udp.core import COUNTERS
-from ouroboros.layers.udp.incoming import REFUSALS, REQUESTS, WAITING_OF_ONE
+from ouroboros.layers.base import RESTORATIONS
+from ouroboros.layers.effects import (
+    Address,
+    CloseMember,
+    Impair,
+    OpenPort,
+    PeerGone,
+    Release,
+    Resolve,
+    SendManagement,
+)
+from ouroboros.layers.face import How
+from ouroboros.layers.flows.core import COUNTERS
+from ouroboros.layers.flows.incoming import REFUSALS, REQUESTS, WAITING_OF_ONE
+from ouroboros.layers.flows.refusals import Refusal
 from ouroboros.qos import QoSSpec
+from ouroboros.settings import AnySettings
 from ouroboros.wire import extension
+from ouroboros.wire.control import (
+    BindProgram,
+    BootstrapIpcp,
+    ChangePeers,
+    CreateIpcp,
+    CreateName,
+    DestroyIpcp,
+    DestroyName,
+    Failed,
+    FlowEntry,
+    ImpairIpcp,
+    IpcpEntry,
+    ListFlows,
+    ListIpcps,
+    ListNames,
+    NameEntry,
+    RegisterName,
+    UdpDetails,
+    UnregisterName,
+)
 from ouroboros.wire.extension import Extension
 from ouroboros.wire.oap import Header
 from ouroboros.wire.udp import (
@@ -58,6 +67,7 @@ from ouroboros.wire.udp import (
     FlowDeallocAck,
     FlowReply,
     FlowRequest,
+    FlowRetry,
     Message,
     decode,
     digest_of,
@@ -67,7 +77,7 @@ A: Address = ("192.0.2.1", 3435)
 B: Address = ("192.0.2.2", 3435)
 
 
-def messages(node: Node) -> list[Message]:
+def messages(node: Node) -> list[Message | FlowRetry]:
     return [decode(data) for data in node.sent()]
 
 
@@ -86,14 +96,21 @@ def request(
     return FlowRequest(eid, qos or QoSSpec(), digest_of(name), oap)
 
 
-def own_request(name: str = "clock", eid: int = 64, *, number: int = 0, allocation: bytes = bytes(16)) -> FlowRequest:
+def own_request(
+    name: str = "clock",
+    eid: int = 64,
+    *,
+    number: int = 0,
+    allocation: bytes = bytes(16),
+    flags: int = extension.DEALLOC | extension.RETRY,
+) -> FlowRequest:
     """A request as a node of ours sends it."""
-    blob = Extension(extension.DEALLOC, 8976, 256, allocation).encode()
+    blob = Extension(flags, 8976, 256, allocation).encode()
     oap = Header(id=number.to_bytes(16, "big"), timestamp=WALL, data=blob).encode()
     return FlowRequest(eid, QoSSpec(), digest_of(name), oap)
 
 
-def arrives(node: Node, message: Message | bytes, source: Address = STRANGER) -> list[Message]:
+def arrives(node: Node, message: Message | bytes, source: Address = STRANGER) -> list[Message | FlowRetry]:
     """What the node sends when that comes in."""
     node.sent()
     data = message if isinstance(message, bytes) else message.encode()
@@ -102,7 +119,7 @@ def arrives(node: Node, message: Message | bytes, source: Address = STRANGER) ->
     return messages(node)
 
 
-def only(found: list[Message]) -> Message:
+def only(found: list[Message | FlowRetry]) -> Message | FlowRetry:
     (message,) = found
     return message
 
@@ -111,7 +128,7 @@ def only(found: list[Message]) -> Message:
 
 
 def peers(node: Node) -> list[str]:
-    return entry(node, node.layer_id).peers
+    return list(entry(node, node.layer_id).peers)
 
 
 def ipcp(world: World, type: str = "udp4") -> int:
@@ -132,31 +149,31 @@ def entry(world: World, id: int) -> IpcpEntry:
 def test_bootstrap_is_answered_when_the_socket_is_there(type: str, host: str) -> None:
     world = World()
     id = ipcp(world, type)
-    token = world.send(world.manager, BootstrapIpcp(id, "net", "SHA3_256", None, UdpOptions(host, 4000)))
-    assert world.take(OpenLayer) == [OpenLayer(id, type, host.lower(), 4000)]
+    token = world.send(world.manager, BootstrapIpcp(id, "net", udp_settings(host, 4000)))
+    assert world.take(OpenPort) == [OpenPort(id, type, host.lower(), 4000)]
     assert world.answer(token) is None
     assert (entry(world, id).state, entry(world, id).layer) == ("opening", "net")
-    world.irm.layer_opened(id)
+    world.irm.member_opened(id, 0.0)
     world.collect()
     assert world.answer(token) is not None
     address = "192.0.2.1:4000" if type == "udp4" else "[2001:db8::1]:4000"
     assert entry(world, id) == IpcpEntry(
-        id, "u0", type, "operational", "net", "MD5", address=address, counters=dict.fromkeys(COUNTERS, 0)
+        id, "u0", type, "operational", "net", "MD5", UdpDetails(address=address), counters=dict.fromkeys(COUNTERS, 0)
     )
 
 
 def test_a_socket_that_cannot_be_had_fails_the_bootstrap_and_another_can_be_tried() -> None:
     world = World()
     id = ipcp(world)
-    boot = BootstrapIpcp(id, "net", "SHA3_256", None, UdpOptions("192.0.2.1"))
+    boot = BootstrapIpcp(id, "net", udp_settings("192.0.2.1"))
     token = world.send(world.manager, boot)
-    world.irm.layer_failed(id, "192.0.2.1 is no address of this host")
+    world.irm.member_failed(id, "192.0.2.1 is no address of this host", 0.0)
     world.collect()
     failed = world.failed(token)
     assert (failed.error, failed.text) == ("IpcpBootstrapError", "192.0.2.1 is no address of this host")
     assert (entry(world, id).state, entry(world, id).layer) == ("boot", "")
     again = world.send(world.manager, boot)
-    world.irm.layer_opened(id)
+    world.irm.member_opened(id, 0.0)
     world.collect()
     assert world.answer(again) is not None
 
@@ -164,12 +181,12 @@ def test_a_socket_that_cannot_be_had_fails_the_bootstrap_and_another_can_be_trie
 def test_an_ipc_process_destroyed_while_it_opens_fails_the_bootstrap() -> None:
     world = World()
     id = ipcp(world)
-    token = world.send(world.manager, BootstrapIpcp(id, "net", "SHA3_256", None, UdpOptions("192.0.2.1")))
-    world.take(OpenLayer)
+    token = world.send(world.manager, BootstrapIpcp(id, "net", udp_settings("192.0.2.1")))
+    world.take(OpenPort)
     world.manage(DestroyIpcp(id))
     assert world.failed(token).error == "IpcpBootstrapError"
-    assert world.take(StopLayer) == [StopLayer(id)]
-    world.irm.layer_opened(id)
+    assert world.take(CloseMember) == [CloseMember(id)]
+    world.irm.member_opened(id, 0.0)
     assert world.collect() == []
 
 
@@ -177,42 +194,87 @@ def test_an_ipc_process_destroyed_while_it_opens_fails_the_bootstrap() -> None:
     ("type", "options", "error", "text"),
     [
         ("udp4", None, IpcpBootstrapError, "ip: give the address of this host"),
-        ("udp4", UdpOptions(""), IpcpBootstrapError, "ip: give the address of this host"),
-        ("udp4", UdpOptions("0.0.0.0"), IpcpBootstrapError, "ip: give the address of this host"),
-        ("udp4", UdpOptions("::1"), IpcpBootstrapError, "ip: '::1' is no address of type udp4"),
-        ("udp4", UdpOptions("224.0.0.1"), IpcpBootstrapError, "ip: '224.0.0.1' is not the address of one host"),
-        ("udp6", UdpOptions("192.0.2.1"), IpcpBootstrapError, "ip: '192.0.2.1' is no address of type udp6"),
-        ("udp6", UdpOptions("fe80::1%eth0"), IpcpBootstrapError, "ip: 'fe80::1%eth0' is not the address of one host"),
-        ("udp4", UdpOptions("192.0.2.1", 0), IpcpBootstrapError, "port: 0 is not from 1 to 65535"),
-        ("udp4", UdpOptions("192.0.2.1", 65536), IpcpBootstrapError, "port: 65536 is not from 1 to 65535"),
+        ("udp4", udp_settings("0.0.0.0"), IpcpBootstrapError, "ip: give the address of this host"),
+        ("udp4", udp_settings("::1"), IpcpBootstrapError, "'u0' is of type udp4, its settings of udp6"),
+        *(
+            ("udp4", udp_settings(ip), IpcpBootstrapError, f"ip: '{ip}' is not the address of one host")
+            for ip in ("224.0.0.1", "239.255.255.255", "255.255.255.255", "0.0.0.1")
+        ),
+        *(
+            ("udp6", udp_settings(ip), IpcpBootstrapError, f"ip: '{ip_address(ip)}' is not the address of one host")
+            for ip in ("ff02::1", "fe80::1", "::ffff:192.0.2.1")
+        ),
+        *(
+            (
+                "udp4",
+                udp_settings("192.0.2.1", peers=[f"a@{ip}"]),
+                IpcpBootstrapError,
+                f"peer: '{ip}' is not the address",
+            )
+            for ip in ("224.0.0.1", "255.255.255.255", "0.0.0.0")
+        ),
+        *(
+            ("udp6", udp_settings("::1", peers=[f"a@{ip}"]), IpcpBootstrapError, f"peer: '{ip}' is not the address")
+            for ip in ("ff02::1", "::", "fe80::1", "::ffff:192.0.2.1")
+        ),
+        ("udp6", udp_settings("192.0.2.1"), IpcpBootstrapError, "'u0' is of type udp6, its settings of udp4"),
+        ("udp6", udp_settings("fe80::1%eth0"), IpcpBootstrapError, "ip: 'fe80::1%eth0' is not the address of one host"),
         (
             "udp4",
-            UdpOptions("192.0.2.1", dns="192.0.2.9"),
+            udp_settings("192.0.2.1", dns="192.0.2.9"),
             UnsupportedError,
             "dns: .* `peer NAME@ADDRESS`, or in /etc/",
         ),
-        ("udp4", UdpOptions("192.0.2.1", peers=["a"]), IpcpBootstrapError, "peer: 'a' is no NAME@ADDRESS"),
-        ("udp4", UdpOptions("192.0.2.1", peers=["@192.0.2.2"]), IpcpBootstrapError, "peer: the name is empty"),
-        ("udp4", UdpOptions("192.0.2.1", peers=["a@b"]), IpcpBootstrapError, "peer: 'b' is no address of type udp4"),
-        ("udp4", UdpOptions("192.0.2.1", peers=["a@192.0.2.2:0"]), IpcpBootstrapError, "peer: '0' in .* is no port"),
-        ("udp6", UdpOptions("::1", peers=["a@[::2]x1"]), IpcpBootstrapError, "peer: '1' in .* is no port"),
+        ("udp4", udp_settings("192.0.2.1", peers=["a"]), IpcpBootstrapError, "peer: 'a' is no NAME@ADDRESS"),
+        ("udp4", udp_settings("192.0.2.1", peers=["@192.0.2.2"]), IpcpBootstrapError, "peer: the name is empty"),
+        ("udp4", udp_settings("192.0.2.1", peers=["a@b"]), IpcpBootstrapError, "peer: 'b' is no address of type udp4"),
+        ("udp4", udp_settings("192.0.2.1", peers=["a@192.0.2.2:0"]), IpcpBootstrapError, "peer: '0' in .* is no port"),
+        (
+            "udp4",
+            udp_settings("192.0.2.1", peers=["a@192.0.2.2:65536"]),
+            IpcpBootstrapError,
+            "'65536' in .* is no port",
+        ),
+        (
+            "udp4",
+            udp_settings("192.0.2.1", peers=["a@2001:db8::1"]),
+            IpcpBootstrapError,
+            "'2001:db8::1' is no address of",
+        ),
+        (
+            "udp4",
+            udp_settings("192.0.2.1", peers=["a@[::1]:9"]),
+            IpcpBootstrapError,
+            r"peer: '\[::1\]:9' is no address of",
+        ),
+        ("udp6", udp_settings("::1%lo"), IpcpBootstrapError, "ip: '::1%lo' is not the address of one host everywhere"),
+        (
+            "udp6",
+            udp_settings("::1", peers=["a@2001:db8::1%eth0"]),
+            IpcpBootstrapError,
+            "%eth0' is not the address of one",
+        ),
+        ("udp6", udp_settings("::1", peers=["a@[::2]:65536"]), IpcpBootstrapError, "peer: '65536' in .* is no port"),
+        ("udp6", udp_settings("::1", peers=["a@[::2]x1"]), IpcpBootstrapError, "peer: '1' in .* is no port"),
     ],
 )
-def test_wrong_options_are_named(type: str, options: UdpOptions | None, error: type[OuroborosError], text: str) -> None:
+def test_wrong_options_are_named(
+    type: str, options: AnySettings | None, error: type[OuroborosError], text: str
+) -> None:
     world = World()
     id = ipcp(world, type)
     with pytest.raises(error, match=text):
-        world.manage(BootstrapIpcp(id, "net", "SHA3_256", None, options))
+        world.manage(BootstrapIpcp(id, "net", options))
     assert entry(world, id).state == "boot"
-    assert world.take(OpenLayer) == []
+    assert world.take(OpenPort) == []
 
 
 def test_options_of_udp_mean_nothing_to_other_types() -> None:
     world = World()
     id = world.manage(CreateIpcp("l0", "local"))
     assert isinstance(id, int)
-    with pytest.raises(IpcpBootstrapError, match="neither ip nor port"):
-        world.manage(BootstrapIpcp(id, "lab", "SHA3_256", None, UdpOptions("192.0.2.1")))
+    with pytest.raises(IpcpBootstrapError, match="'l0' is of type local, its settings of udp4"):
+        world.manage(BootstrapIpcp(id, "lab", udp_settings("192.0.2.1")))
 
 
 def test_a_layer_over_udp_holds_names_by_their_md5() -> None:
@@ -244,9 +306,9 @@ def test_names_are_registered_only_in_a_layer() -> None:
 def test_a_layer_can_be_impaired_from_the_start_and_later() -> None:
     world = World()
     id = ipcp(world)
-    world.send(world.manager, BootstrapIpcp(id, "net", "SHA3_256", "loss=1%", UdpOptions("192.0.2.1")))
+    world.send(world.manager, BootstrapIpcp(id, "net", udp_settings("192.0.2.1", impair="loss=1%")))
     assert world.take(Impair) == []
-    world.irm.layer_opened(id)
+    world.irm.member_opened(id, 0.0)
     world.collect()
     assert [effect.impairment.loss for effect in world.take(Impair)] == [0.01]
     world.manage(ImpairIpcp(id, "none"))
@@ -259,8 +321,8 @@ def test_a_node_with_a_layer_over_udp_is_busy_without_programs() -> None:
     assert not world.irm.busy
     id = ipcp(world)
     assert not world.irm.busy
-    world.send(world.manager, BootstrapIpcp(id, "net", "SHA3_256", None, UdpOptions("192.0.2.1")))
-    world.irm.layer_opened(id)
+    world.send(world.manager, BootstrapIpcp(id, "net", udp_settings("192.0.2.1")))
+    world.irm.member_opened(id, 0.0)
     busy = [world.irm.busy]
     world.manage(DestroyIpcp(id))
     assert [*busy, world.irm.busy] == [True, False]
@@ -299,6 +361,25 @@ def test_two_nodes_make_a_flow(type: str) -> None:
     assert ours.extension.request == theirs.extension.request
     assert ours.extension.max_packet == (8976 if type == "udp4" else 8948)
     assert ours.session is None
+
+
+@pytest.mark.parametrize("longest", [extension.LEAST_PACKET - 1, 0, -4])
+def test_no_flow_is_asked_for_or_accepted_where_no_packets_fit(longest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As over a lower flow that carries next to nothing: what we take could not be said."""
+    _, client, server = two_nodes()
+    for node in (client, server):
+        core = node.irm.ipcps[node.layer_id]._core  # type: ignore[attr-defined]
+        monkeypatch.setattr(core.directory, "longest", lambda _: longest)
+    asking = client.alloc(client.program("watch"), "clock")
+    assert client.failed(asking).error == "FlowRefusedException"
+    assert f"{extension.LEAST_PACKET} bytes" in client.failed(asking).text
+    assert client.sent() == []
+    server.accept(server.server("clock"))
+    reply = only(arrives(server, own_request()))
+    assert isinstance(reply, FlowReply)
+    assert reply.response == Refusal.EIPCP
+    # A node of the prototype is told nothing of sizes.
+    assert isinstance(only(arrives(server, request(eid=65))), FlowReply)
 
 
 def test_flows_with_other_nodes_are_listed_with_their_address() -> None:
@@ -412,7 +493,8 @@ def test_names_are_looked_up_by_their_md5_once_a_minute() -> None:
         asking = client.alloc(program, "clock")
         network.run(0.1)
         client.granted(asking)
-    assert client.take(Resolve) == [Resolve(client.layer_id, 1, digest_of("clock").hex(), "udp4")]
+    (lookup,) = client.take(Resolve)
+    assert lookup == Resolve(client.layer_id, 1, digest_of("clock").hex(), "udp4", lookup.asked)
     network.run(60.0)
     client.alloc(program, "clock")
     assert len(client.take(Resolve)) == 1
@@ -467,13 +549,13 @@ def test_the_first_layer_that_knows_the_name_is_asked() -> None:
     client.take(SendManagement)
     client.alloc(client.program("watch"), "clock")
     network.run(0.1)
-    assert [(sent.ipcp, sent.address) for sent in client.take(SendManagement)] == [(six, ("2001:db8::9", 3435))]
+    assert [(sent.ipcp, sent.where) for sent in client.take(SendManagement)] == [(six, ("2001:db8::9", 3435))]
 
 
 def ipcp_with_peer(node: Node, type: str, host: str) -> int:
     id = node.manage(CreateIpcp("u6", type))
     assert isinstance(id, int)
-    node.manage(BootstrapIpcp(id, "net", "SHA3_256", None, UdpOptions("2001:db8::1", peers=[f"clock@{host}"])))
+    node.manage(BootstrapIpcp(id, "net", udp_settings("2001:db8::1", peers=[f"clock@{host}"])))
     return id
 
 
@@ -491,7 +573,7 @@ class Scripted(random.Random):
 def test_endpoint_ids_are_random_unique_and_none_of_those_that_mean_something_else() -> None:
     _, client, _ = two_nodes()
     core = client.layer._core
-    core.environment = dataclasses.replace(core.environment, random=Scripted(0, 0xFFFFFFFF, 7, 7, 0, 8))
+    core.host = dataclasses.replace(core.host, random=Scripted(0, 0xFFFFFFFF, 7, 7, 0, 8))
     assert [core.draw_eid(), core.draw_eid()] == [7, 8]
 
 
@@ -503,7 +585,7 @@ def test_requests_are_repeated_with_fresh_numbers() -> None:
     network.nodes.pop(B)
     asking = client.alloc(client.program("watch"), "clock", timeout=11.0)
     times = []
-    sent: list[Message] = []
+    sent: list[Message | FlowRetry] = []
     for _ in range(11):
         found = messages(client)
         times += [network.now] * len(found)
@@ -677,6 +759,25 @@ def test_only_names_that_are_registered_in_the_layer_can_be_reached() -> None:
     assert server.counters["requests_unknown_name"] == 1
 
 
+def test_each_accept_takes_flows_of_peers_to_its_name_alone() -> None:
+    network, client, server = two_nodes()
+    client.manage(ChangePeers(client.layer_id, ["watch@192.0.2.2"], []))
+    server.offer("watch")
+    both, asker = server.server("clock", "watch"), client.program("asker")
+    taken = {name: server.accept(both, name) for name in ("clock", "watch")}
+    for name in ("watch", "clock"):
+        asking = client.alloc(asker, name)
+        network.run(0.1)
+        assert client.granted(asking).name == server.granted(taken[name]).name == name
+    asking = client.alloc(asker, "watch")
+    again = server.accept(both, "clock")
+    network.run(5.0)
+    assert (client.answer(asking), server.answer(again)) == (None, None)
+    late = server.accept(both, "watch")
+    network.run(0.1)
+    assert client.granted(asking).name == server.granted(late).name == "watch"
+
+
 def test_when_nobody_accepts_the_peer_is_told_before_it_gives_up() -> None:
     network, client, _ = two_nodes()
     asking = client.alloc(client.program("watch"), "clock")
@@ -768,7 +869,7 @@ def test_requests_are_bounded() -> None:
 def test_one_host_cannot_take_all_places_in_the_queue() -> None:
     _, _, server = two_nodes()
     for number in range(WAITING_OF_ONE + 10):
-        arrives(server, request(number=number))
+        arrives(server, own_request(number=number, allocation=number.to_bytes(16)))
     assert len(server.layer._incoming.waiting) == WAITING_OF_ONE
     arrives(server, request(number=5000), A)
     assert len(server.layer._incoming.waiting) == WAITING_OF_ONE + 1
@@ -793,7 +894,115 @@ def test_a_destroyed_name_refuses_those_who_wait_for_it() -> None:
     network.run(0.1)
     server.manage(DestroyName("clock"))
     network.run(0.1)
-    assert client.failed(asking).error == "FlowRefusedException"
+    assert client.failed(asking).error == "FlowNameException"
+
+
+# --- names that nobody serves, or nobody any more
+
+
+def test_a_peer_whose_server_has_ended_refuses_at_once() -> None:
+    network, client, server = two_nodes()
+    program = server.server("clock")
+    server.accept(program)
+    asked = [client.alloc(client.program("watch"), "clock") for _ in range(2)]
+    network.run(0.1)
+    assert [isinstance(client.answer(token), Failed) for token in asked] == [False, False]
+    server.kill(program)
+    network.run(0.1)
+    late = client.alloc(client.program("watch"), "clock")
+    network.run(0.1)
+    for token in (asked[1], late):
+        failed = client.failed(token)
+        assert failed.error == "FlowNameException"
+        assert failed.text.endswith("it does not know the name, or the program that served it has ended")
+
+
+def test_who_waits_for_a_name_asks_the_peer_until_somebody_serves_it() -> None:
+    network, client, server = two_nodes()
+    program = server.server("clock")
+    server.accept(program, timeout=0)
+    server.kill(program)
+    asking = client.alloc(client.program("watch"), "clock", 60.0, wait=True)
+    network.run(30.0)
+    assert client.answer(asking) is None
+    # Sensibly often: the pauses double, up to two seconds.
+    assert 15 <= client.counters["requests_sent"] <= 20
+    accepting = server.accept(server.program("clockd"), "clock")
+    network.run(LONGEST_PAUSE + 0.1)
+    assert client.granted(asking).name == server.granted(accepting).name == "clock"
+    network.run(100.0)
+    assert client.irm.deadline() is None
+
+
+@pytest.mark.parametrize(
+    "what", ["the peer gets the name", "the name gets a peer", "the resolver learns it", "a layer"]
+)
+def test_who_waits_for_a_name_finds_it_when_it_becomes_reachable(what: str) -> None:
+    network, client, server = two_nodes()
+    name = "clock" if what == "the peer gets the name" else "other"
+    server.manage(UnregisterName("clock", server.layer_id))
+    if what == "a layer":
+        client.manage(DestroyIpcp(client.layer_id))
+    asking = client.alloc(client.program("watch"), name, wait=True)
+    network.run(5.0)
+    assert client.answer(asking) is None
+    server.offer(name)
+    match what:
+        case "the name gets a peer":
+            client.manage(ChangePeers(client.layer_id, ["other@192.0.2.2"], []))
+        case "the resolver learns it":
+            network.hosts[digest_of("other").hex()] = ["192.0.2.2"]
+        case "a layer":
+            client.layer_id = ipcp(client)
+            options = udp_settings(*A, ["other@192.0.2.2"])
+            client.manage(BootstrapIpcp(client.layer_id, "net", options))
+    accepting = server.accept(server.server(name))
+    network.run(LONGEST_PAUSE + 0.1)
+    assert client.granted(asking).name == server.granted(accepting).name == name
+
+
+def test_who_waits_for_a_name_waits_here_while_a_peer_does_not_answer() -> None:
+    network, client, _ = two_nodes()
+    client.manage(ChangePeers(client.layer_id, ["clock@192.0.2.8"], ["clock@192.0.2.2"]))
+    asking = client.alloc(client.program("watch"), "clock", 60.0, wait=True)
+    network.run(10.0)
+    accepting = client.accept(client.program("clockd"), "clock")
+    assert client.connected(asking, accepting)
+    assert client.reserved == {}
+    network.run(100.0)
+    assert client.irm.deadline() is None
+
+
+def test_who_waits_for_a_name_waits_on_when_the_layer_that_is_asked_goes() -> None:
+    network, client, server = two_nodes()
+    asking = client.alloc(client.program("watch"), "clock", wait=True)
+    network.run(1.0)
+    client.manage(DestroyIpcp(client.layer_id))
+    assert client.answer(asking) is None
+    assert client.connected(asking, client.accept(client.program("clockd"), "clock"))
+    network.run(60.0)
+    assert server.irm.deadline() is None
+
+
+def test_the_timeout_of_who_waits_for_a_name_tells_what_the_peer_said_last() -> None:
+    network, client, server = two_nodes()
+    server.manage(UnregisterName("clock", server.layer_id))
+    asking = client.alloc(client.program("watch"), "clock", 3.0, wait=True)
+    network.run(3.0)
+    failed = client.failed(asking)
+    assert failed.error == "FlowTimeoutException"
+    assert "in time: 192.0.2.2:3435 refused the flow to 'clock' (-1003 EIPCP)" in failed.text
+
+
+@pytest.mark.parametrize(("code", "error"), [(-1008, "FlowCryptException"), (-1009, "FlowAuthException"), (-12, None)])
+def test_what_time_does_not_cure_is_told_to_who_waits_for_a_name(code: int, error: str | None) -> None:
+    _, client, _ = two_nodes()
+    asking = client.alloc(client.program("watch"), "clock", wait=True)
+    sent = only(messages(client))
+    assert isinstance(sent, FlowRequest)
+    arrives(client, FlowReply(sent.eid, 0, code, b""), B)
+    assert client.failed(asking).error == (error or "FlowRefusedException")
+    assert client.irm.deadline() is not None, "late answers are told of"
 
 
 # --- the end of flows
@@ -841,8 +1050,10 @@ def test_a_node_of_ours_is_told_that_the_program_died() -> None:
     client.assert_idle()
 
 
-@pytest.mark.parametrize(("how", "died"), [("closed", False), ("died", True), ("peer", True), ("down", True)])
-def test_a_flow_that_did_not_end_in_order_is_no_deallocation(how: str, died: bool) -> None:
+@pytest.mark.parametrize(
+    ("how", "died"), [(How.CLOSED, False), (How.DIED, True), (How.SILENT, True), (How.BROKEN, True)]
+)
+def test_a_flow_that_did_not_end_in_order_is_no_deallocation(how: How, died: bool) -> None:
     network, client, server, _, _ = established()
     client.end(client.history[0].eid, how)
     network.run(0.1)
@@ -871,7 +1082,7 @@ def test_a_notice_is_repeated_until_it_is_acknowledged_or_given_up() -> None:
     network, client, _, _, _ = established()
     client.sent()
     network.nodes.pop(B)
-    client.end(client.history[0].eid, "closed")
+    client.end(client.history[0].eid, How.CLOSED)
     network.run(10.0)
     assert len(messages(client)) == 5
     assert client.counters["notices_unanswered"] == 1
@@ -884,7 +1095,7 @@ def test_a_node_of_the_prototype_is_told_nothing() -> None:
     server.accept(server.server("clock"))
     reply = only(arrives(server, request(), A))
     assert isinstance(reply, FlowReply)
-    server.end(reply.peer_eid, "closed")
+    server.end(reply.peer_eid, How.CLOSED)
     network.run(100.0)
     assert messages(server) == []
 
@@ -909,7 +1120,7 @@ def test_a_notice_that_comes_twice_is_acknowledged_twice_and_told_once() -> None
 def test_a_notice_for_a_flow_that_is_over_is_acknowledged() -> None:
     _, client, server, _, _ = established()
     ours, theirs = client.history[0].eid, server.history[0].eid
-    server.end(theirs, "peer")
+    server.end(theirs, How.SILENT)
     assert only(arrives(server, FlowDealloc(ours, theirs), A)) == FlowDeallocAck(theirs, ours)
 
 
@@ -923,8 +1134,8 @@ def test_a_notice_that_overtakes_the_answer_is_repeated() -> None:
 
 def test_both_may_let_go_at_once() -> None:
     network, client, server, _, _ = established()
-    client.end(client.history[0].eid, "closed")
-    server.end(server.history[0].eid, "closed")
+    client.end(client.history[0].eid, How.CLOSED)
+    server.end(server.history[0].eid, How.CLOSED)
     network.run(100.0)
     assert client.layer._core.eids == server.layer._core.eids == set()
     assert client.counters.get("notices_unanswered", 0) == 0
@@ -958,11 +1169,11 @@ def test_what_is_told_of_layers_that_are_gone_is_ignored() -> None:
     _, client, _ = two_nodes()
     id = client.layer_id
     client.manage(DestroyIpcp(id))
-    client.irm.layer_opened(id)
-    client.irm.layer_failed(id, "x")
+    client.irm.member_opened(id, 0.0)
+    client.irm.member_failed(id, "x", 0.0)
     client.irm.resolved(id, 1, [], 0.0)
     client.irm.management_arrived(id, b"", A, 0.0)
-    client.irm.flow_ended(id, 1, "closed", 0.0)
+    client.irm.flow_ended(id, 1, How.CLOSED, 0.0)
     assert client.collect() == []
 
 
@@ -971,4 +1182,83 @@ def test_a_layer_name_is_there_once() -> None:
     id = client.manage(CreateIpcp("u1", "udp4"))
     assert isinstance(id, int)
     with pytest.raises(NameError, match="in udp4 layer 'net' already"):
-        client.manage(BootstrapIpcp(id, "net", "SHA3_256", None, UdpOptions("192.0.2.1", 4000)))
+        client.manage(BootstrapIpcp(id, "net", udp_settings("192.0.2.1", 4000)))
+
+
+# --- a layer whose part in the engine breaks
+
+
+def break_layer(node: Node, reason: str = "out of luck") -> None:
+    """The thread ended, and its flows with it."""
+    node.ends.clear()
+    node.carried.clear()
+    node.irm.member_broke(node.layer_id, reason, node.now)
+    node.collect()
+
+
+def test_a_layer_that_breaks_begins_again_and_peers_hear_that_their_flows_died() -> None:
+    network, near, far = two_nodes()
+    far.offer("clock")
+    server, client = far.server("clock"), near.program("client")
+    accepted, asked = far.accept(server), near.alloc(client, "clock")
+    network.run(1.0)
+    assert near.granted(asked).side == 0
+    near.take(OpenPort)
+    break_layer(near)
+    assert near.take(OpenPort) == [OpenPort(near.layer_id, "udp4", *near.address)]
+    assert near.layer.state == "operational"
+    network.run(1.0)
+    (flow,) = far.history
+    assert far.told[flow.eid].died
+    # What was there before is there again, but for the flows.
+    near.dealloc(client, asked)
+    far.dealloc(server, accepted)
+    again, asked = far.accept(server), near.alloc(client, "clock")
+    network.run(1.0)
+    far.dealloc(server, again)
+    near.dealloc(client, asked)
+    assert near.counters["restored"] == 1
+    network.settle()
+
+
+def test_who_waits_for_a_flow_goes_on_waiting_when_the_layer_begins_again() -> None:
+    network, near, far = two_nodes()
+    far.offer("clock")
+    asked = near.alloc(near.program("client"), "clock")
+    network.run(0.5)
+    break_layer(near)
+    break_layer(far)
+    accepted = far.accept(far.server("clock"))
+    network.run(5.0)
+    assert (near.granted(asked).side, far.granted(accepted).side) == (0, 1)
+
+
+def test_a_layer_that_breaks_again_and_again_stays_failed_and_says_why() -> None:
+    network, near, far = two_nodes()
+    far.offer("clock")
+    client = near.program("client")
+    asked = near.alloc(client, "clock")
+    network.run(0.5)
+    for _ in range(RESTORATIONS + 1):
+        break_layer(near)
+    why = r"the layer 'net' has failed \(out of luck\): destroy its IPC process 'u0', and bootstrap one again"
+    for token in (asked, near.alloc(client, "clock")):
+        assert near.failed(token).error == "FlowDownException"
+        assert re.fullmatch(why, near.failed(token).text)
+    entries: object = near.manage(ListIpcps())
+    assert [each.state for each in entries if each.id == near.layer_id] == ["failed: out of luck"]  # type: ignore[attr-defined]
+    assert not near.irm.busy
+    options = udp_settings(*near.address, ["clock@10.0.0.2"])
+    with pytest.raises(IpcpBootstrapError, match=why):
+        near.manage(BootstrapIpcp(near.layer_id, "net", options))
+    near.manage(DestroyIpcp(near.layer_id))
+    near.layer_id = near.manage(CreateIpcp("u0", "udp4"))  # type: ignore[assignment]
+    near.manage(BootstrapIpcp(near.layer_id, "net", options))
+    assert near.layer.state == "operational"
+
+
+def test_a_layer_whose_socket_is_gone_when_it_begins_again_has_failed() -> None:
+    _, near, _ = two_nodes()
+    near.layer.broke("out of luck", near.now)
+    near.irm.member_failed(near.layer_id, "cannot use the port: in use", 0.0)
+    assert near.layer.entry().state == "failed: cannot use the port: in use"

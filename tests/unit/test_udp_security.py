@@ -8,14 +8,14 @@ import msgspec
 import pytest
 from irm_world import World
 from security_world import certified, trusting
-from udp_world import STRANGER, two_nodes
+from udp_world import STRANGER, Carried, two_nodes
 
-from ouroboros.control.effects import Attach, PeerGone, Warn
-from ouroboros.control.messages import Failed
-from ouroboros.control.oap import OapError
-from ouroboros.layers.udp import incoming
+from ouroboros.layers.effects import PeerGone, Warn
+from ouroboros.layers.flows import incoming
+from ouroboros.oap import OapError
 from ouroboros.qos import QoSSpec
 from ouroboros.wire import extension, oap
+from ouroboros.wire.control import Failed
 from ouroboros.wire.suites import HASH_BY_NUMBER
 from ouroboros.wire.udp import REPLY_OAP_LENGTH, REQUEST_OAP_LENGTH, FlowReply, FlowRequest, decode
 
@@ -37,7 +37,7 @@ class Pair:
         self.network.run(0.2)
         return asked, taken
 
-    def flow(self, qos: QoSSpec = ENCRYPTED) -> tuple[Attach, Attach]:
+    def flow(self, qos: QoSSpec = ENCRYPTED) -> tuple[Carried, Carried]:
         """What the engines get."""
         asked, taken = self.ask(qos)
         self.client.granted(asked)
@@ -191,7 +191,7 @@ def test_a_request_that_fits_no_datagram_is_an_error_that_says_so() -> None:
     pair.client.files.update({"client/clock/enc.conf": b"kex=X448MLKEM1024"} | certified("client/clock", "x" * 64))
     failed = pair.refused()
     assert failed.error == "FlowCryptException"
-    assert f"{REQUEST_OAP_LENGTH} fit in a datagram of 2048" in failed.text
+    assert f"{REQUEST_OAP_LENGTH} fit: use a smaller" in failed.text
     assert pair.client.sent() == []
     pair.client.assert_idle()
 
@@ -315,7 +315,7 @@ def test_a_flood_of_requests_is_bounded_and_logs_little() -> None:
     looked_at = pair.server.counters["handshakes_failed"]
     assert looked_at <= incoming.REQUESTS[1]
     assert len(pair.server.files.reads) - before <= 8 * looked_at
-    assert len(pair.server.sent()) <= incoming.REFUSALS[1]
+    assert len(pair.server.sent()) <= incoming.REFUSALS_TO_PROVEN[1]
     assert len(pair.server.take(Warn)) <= incoming.WARNINGS[1]
     assert pair.server.layer._incoming.waiting == []
     assert len(data) < 2048

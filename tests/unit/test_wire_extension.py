@@ -16,7 +16,7 @@ BYTES = bytes.fromhex("70794f37 01 05 0578 00010000 000102030405060708090a0b0c0d
 EXTENSIONS = st.builds(
     Extension,
     st.integers(0, 255),
-    st.integers(1, 65535),
+    st.integers(extension.LEAST_PACKET, extension.LONGEST_PACKET),
     st.integers(0, 2**32 - 1),
     st.binary(min_size=16, max_size=16),
 )
@@ -38,7 +38,14 @@ def test_a_later_version_is_read_as_far_as_it_is_known() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", BYTES[:-1], b"x" + BYTES[1:], BYTES[:4] + b"\0" + BYTES[5:], BYTES[:6] + b"\0\0" + BYTES[8:]]
+    "data",
+    [
+        b"",
+        BYTES[:-1],
+        b"x" + BYTES[1:],
+        BYTES[:4] + b"\0" + BYTES[5:],
+        *(BYTES[:6] + longest.to_bytes(2) + BYTES[8:] for longest in (0, 1, 12, 16, extension.LEAST_PACKET - 1)),
+    ],
 )
 def test_anything_else_is_not_one_of_ours(data: bytes) -> None:
     assert extension.decode(data) is None

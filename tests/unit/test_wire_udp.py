@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
@@ -11,7 +13,7 @@ from ouroboros.qos import QOS_DATA, QOS_RAW, UINT32_MAX, UINT64_MAX, QoSSpec
 from ouroboros.wire import udp
 from ouroboros.wire.udp import FlowDealloc, FlowDeallocAck, FlowReply, FlowRequest, Message
 
-#: shims.md 8.1, captured between two nodes of the prototype.
+#: `shims.md` 8.1, captured between two nodes of the prototype.
 RAW = QoSSpec(delay=UINT32_MAX, loss=1, ber=1, max_gap=UINT32_MAX)
 OPING = bytes.fromhex("7862c6fec5ecaef4aa2e3934725e23b3")
 REQUEST_OAP = bytes.fromhex("264e2156178babc280fb77f61368afef 18ea6d6c4a4d1fd2 000000000000000000000000")
@@ -220,3 +222,39 @@ def test_a_request_without_order_gets_a_flow_without_frcp() -> None:
 def test_flows_in_order_ask_the_prototype_for_no_crc() -> None:
     assert udp.without_crc(QOS_DATA).ber == 1
     assert udp.without_crc(QoSSpec(ber=0)).ber == 0
+
+
+def test_what_only_nodes_of_ours_say() -> None:
+    retry = udp.FlowRetry(0xDEADBEEF, 0x0123456789ABCDEF)
+    assert retry.encode() == bytes.fromhex("00000000 deadbeef 0123456789abcdef" + "00" * 28 + "74 0000")
+    assert udp.decode(retry.encode()) == retry
+    proven = FlowRequest(64, RAW, OPING, REQUEST_OAP, cookie=0x1122334400000000)
+    data = proven.encode()
+    assert data == REQUEST[:8] + b"\x11\x22\x33\x44" + zlib.crc32(REQUEST).to_bytes(4) + REQUEST[16:]
+    assert udp.decode(data) == proven
+    checked = FlowReply(64, 64, 0, REPLY_OAP, timeout=600_000, checked=True)
+    plain = REPLY[:40] + (600_000).to_bytes(4) + REPLY[44:]
+    assert checked.encode() == plain[:16] + b"pyO7" + zlib.crc32(plain).to_bytes(4) + plain[24:]
+    assert udp.decode(checked.encode()) == checked
+
+
+@given(st.integers(8, 8 * len(REQUEST) - 1), st.integers(1, UINT64_MAX))
+def test_a_damaged_request_has_another_cookie(bit: int, cookie: int) -> None:
+    data = bytearray(FlowRequest(64, RAW, OPING, REQUEST_OAP, cookie=cookie).encode())
+    data[bit // 8] ^= 1 << bit % 8
+    try:
+        message = udp.decode(bytes(data))
+    except ProtocolError:
+        return
+    assert not isinstance(message, FlowRequest) or message.cookie != cookie
+
+
+@given(st.integers(8, 8 * len(REPLY) - 1))
+def test_a_damaged_reply_is_refused_or_has_no_checksum(bit: int) -> None:
+    data = bytearray(FlowReply(64, 64, 0, REPLY_OAP, checked=True).encode())
+    data[bit // 8] ^= 1 << bit % 8
+    try:
+        message = udp.decode(bytes(data))
+    except ProtocolError:
+        return
+    assert not isinstance(message, FlowReply) or not message.checked

@@ -1,0 +1,224 @@
+"""Unicast layers of our members and the prototype's, over UDP: who began the layer, who came later, who serves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from interop.conftest import MakeReference, MakeWorld, World
+from interop.hosts import ADDRESSES, Installation, Namespace, OurHost, ReferenceHost, Unavailable, bridge, join
+from support import NodeProcess, until
+
+#: Names of the two members, which their UDP layers lead to.
+OURS, THEIRS = "ours", "theirs"
+LAYER = "inet"
+
+
+def begin(host: OurHost | ReferenceHost, name: str, *options: str) -> None:
+    """Make the first member of the layer."""
+    host.irm("ipcp", "bootstrap", "type", "unicast", "name", name, "layer", LAYER, *options, "autobind")
+
+
+def come_in(host: OurHost | ReferenceHost, name: str, neighbour: str) -> None:
+    """Make another member, by one that is there."""
+    words = "ipcp", "enroll", "name", name, "layer", LAYER, "dst", neighbour, "autobind"
+    if isinstance(host, ReferenceHost):
+        # Its UDP layer loses one request in some, without an answer.
+        host.try_irm(*words)
+        connect(host, name, neighbour)
+    else:
+        # Which connects it as well.
+        host.irm(*words)
+
+
+def connect(host: OurHost | ReferenceHost, name: str, neighbour: str) -> None:
+    words = "ipcp", "connect", "name", name, "dst", neighbour
+    if isinstance(host, ReferenceHost):
+        for component in ("mgmt", "dt"):
+            host.try_irm(*words, "component", component)
+    else:
+        host.irm(*words)
+
+
+def serve(host: OurHost | ReferenceHost) -> None:
+    host.serve("oping", layer=LAYER)
+
+
+def ping(host: OurHost | ReferenceHost, *options: str) -> int:
+    """How many of five came back."""
+    said = host.run("oping", "-n", "oping", "-c", "5", "-i", "100", *options).finish()
+    found = re.search(r"(\d+) received", "\n".join(said))
+    return 0 if found is None else int(found[1])
+
+
+@pytest.mark.slow
+def test_two_members_of_the_prototype(stock_installation: Installation, make_reference: MakeReference) -> None:
+    """What the other tests take for granted."""
+    addresses = ADDRESSES["udp4"]
+    one = make_reference(stock_installation, "one", {"nb": addresses.ours})
+    other = make_reference(stock_installation, "other", {"na": addresses.theirs})
+    try:
+        join(other.namespace, one.namespace)
+    except Unavailable as why:
+        pytest.skip(str(why))
+    one.start("udp4", addresses.theirs)
+    other.start("udp4", addresses.ours)
+    begin(one, "na")
+    serve(one)
+    come_in(other, "nb", "na")
+    other.irm("name", "create", "oping")
+    until(lambda: ping(other) == 5)
+
+
+@pytest.fixture
+def world(make_world: MakeWorld, stock_installation: Installation) -> Iterator[World]:
+    world = make_world(stock_installation, "udp4", our_names=(OURS,), their_names=(THEIRS,))
+    yield world
+    leave(world.ours, OURS)
+
+
+def leave(host: OurHost, name: str) -> None:
+    """A member holds flows of the layer below for good, and a node is asked at the end what it holds."""
+    host.end_programs()
+    # It may not be there, if the test did not come so far.
+    host.run("irm", "ipcp", "destroy", "name", name).finish()
+    host.end_programs()
+
+
+def join_layer(world: World, first: str) -> None:
+    """Both are members; `first` made the layer."""
+    if first == "ours":
+        begin(world.ours, OURS)
+        come_in(world.theirs, THEIRS, OURS)
+    else:
+        begin(world.theirs, THEIRS)
+        come_in(world.ours, OURS, THEIRS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["ours", "theirs"])
+@pytest.mark.parametrize("server", ["ours", "theirs"])
+def test_flows_between_a_member_of_ours_and_one_of_the_prototype(world: World, first: str, server: str) -> None:
+    join_layer(world, first)
+    host, client = (world.ours, world.theirs) if server == "ours" else (world.theirs, world.ours)
+    serve(host)
+    if client is world.theirs:
+        client.irm("name", "create", "oping")
+    until(lambda: ping(client) == 5)
+
+
+#: Names of members, and the addresses of their hosts.
+PLACES = {"na": "10.9.0.1", "nb": "10.9.0.2", "nc": "10.9.0.3", "nd": "10.9.0.4"}
+
+Hosts = list[OurHost | ReferenceHost]
+MakeLine = Callable[..., Hosts]
+
+
+@pytest.fixture
+def make_line(
+    hosts: ExitStack,
+    stock_installation: Installation,
+    make_reference: MakeReference,
+    make_node: Callable[..., NodeProcess],
+    runtime_dir: Path,
+) -> Iterator[MakeLine]:
+    """Makes hosts whose members stand in a line. Kinds: "o" for one of ours, "p" for one of the prototype. The options are
+    those of the first member."""
+    lines: list[Hosts] = []
+
+    def host_of(kind: str, name: str, address: str) -> OurHost | ReferenceHost:
+        others = {other: at for other, at in PLACES.items() if other != name}
+        if kind == "p":
+            reference = make_reference(stock_installation, name, others)
+            spaces.append((reference.namespace, address))
+            return reference
+        space = Namespace(private=False)
+        hosts.callback(space.close)
+        spaces.append((space, address))
+        return OurHost(space, make_node, "udp4", others, runtime_dir / name)
+
+    spaces: list[tuple[Namespace, str]] = []
+
+    def make(kinds: str, *options: str) -> Hosts:
+        places = list(PLACES.items())[: len(kinds)]
+        made = [host_of(kind, *place) for kind, place in zip(kinds, places, strict=True)]
+        lines.append(made)
+        try:
+            bridge(spaces)
+        except Unavailable as why:
+            pytest.skip(str(why))
+        for host, (_, address) in zip(made, places, strict=True):
+            if isinstance(host, ReferenceHost):
+                host.start("udp4", address)
+            else:
+                host.bootstrap(address=address)
+        begin(made[0], "na", *options)
+        for host, (name, _), (neighbour, _) in zip(made[1:], places[1:], places, strict=False):
+            come_in(host, name, neighbour)
+        return made
+
+    yield make
+    for line in lines:
+        for host, name in zip(line, PLACES, strict=False):
+            if not isinstance(host, ReferenceHost):
+                leave(host, name)
+
+
+def reaches(client: OurHost | ReferenceHost) -> None:
+    """Wait until a host gets all packets back from the server."""
+    if isinstance(client, ReferenceHost):
+        client.irm("name", "create", "oping")
+    until(lambda: ping(client) == 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kinds", "server"),
+    # A member of the prototype that came last tells nobody of a name before it is in the directory, which takes seconds.
+    [("ppp", 0), *((kinds, server) for kinds in ("pop", "opo", "oop", "poo") for server in (0, 2))],
+)
+def test_a_line_of_three(make_line: MakeLine, kinds: str, server: int) -> None:
+    """From one end to the other, through a member that has neither."""
+    line = make_line(kinds)
+    serve(line[server])
+    reaches(line[2 - server])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize("kinds", ["opp", "pop", "ppo"])
+def test_a_ring_of_three(make_line: MakeLine, kinds: str) -> None:
+    """Each place is taken once by ours; everybody reaches the first one."""
+    ring = make_line(kinds)
+    connect(ring[2], "nc", "na")
+    serve(ring[0])
+    for client in ring[1:]:
+        reaches(client)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize("kinds", ["oppp", "popp", "pppo", "oopp", "opop"])
+def test_a_square(make_line: MakeLine, kinds: str) -> None:
+    """From one corner to the other, by one of two ways."""
+    square = make_line(kinds)
+    connect(square[3], "nd", "na")
+    serve(square[2])
+    reaches(square[0])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+def test_a_ring_is_whole_again_where_a_member_of_ours_is_at_an_end_of_the_link_that_is_cut(make_line: MakeLine) -> None:
+    """Two members of the prototype would not do it (`unicast-control.md` 12.4)."""
+    ring = make_line("opp", "ls_t_update", "2", "ls_t_timeo", "8", "ls_t_recalc", "1")
+    ours = ring[0]
+    assert isinstance(ours, OurHost)
+    ours.irm("ipcp", "connect", "name", "na", "dst", "nc")
+    serve(ring[2])
+    reaches(ours)
+    ours.irm("ipcp", "disconnect", "name", "na", "dst", "nc")
+    reaches(ours)

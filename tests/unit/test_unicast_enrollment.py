@@ -1,0 +1,401 @@
+"""Enrollment: both sides, clocks, and newcomers that are silent, hostile or many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+from members_world import WALL, Member, Outcome, Puppet, World
+
+from ouroboros.layers.face import How
+from ouroboros.layers.unicast.enrollment import MOST_NEWCOMERS, PATIENCE
+from ouroboros.layers.unicast.greeting import DATA_TRANSFER, ENROLLMENT, MANAGEMENT
+from ouroboros.settings import (
+    BroadcastSettings,
+    DhtConfig,
+    DirConfig,
+    DirectoryHashAlgo,
+    TypeSettings,
+    UnicastConfig,
+    UnicastSettings,
+)
+from ouroboros.wire.unicast import cep, enrollment
+from ouroboros.wire.unicast.cep import Cep
+from ouroboros.wire.unicast.enrollment import Ack, Configuration, Request, Response
+
+GREETING = Cep("Enrollment", "OEP", 1, 0, 0).encode()
+ID = b"12345678"
+
+
+def member_and_newcomer(*, delay: float = 0.01, clock: float = 0.0) -> tuple[World, Member, Member]:
+    world = World(delay=delay)
+    member = Member(world, "a", layer="net")
+    member.core.settings = UnicastSettings(DirectoryHashAlgo.SHA3_384, unicast=UnicastConfig(dir=_expiring(60)))
+    return world, member, Member(world, "b", clock=clock)
+
+
+def _expiring(seconds: int) -> DirConfig:
+    return DirConfig(dht=DhtConfig(t_expire=seconds))
+
+
+def test_a_newcomer_gets_the_configuration_of_the_layer() -> None:
+    world, member, newcomer = member_and_newcomer()
+    outcome = newcomer.enroll("a")
+    world.run(1)
+    assert outcome.done
+    assert newcomer.configurations == [Configuration("net", member.core.settings, member.core.address)]
+    assert member.core.counters["enrollments"] == 1
+    assert world.held(member) == world.held(newcomer) == set()
+    assert member.enrollment.deadline() is newcomer.enrollment.deadline() is None
+    assert newcomer.warnings == member.warnings == []
+
+
+def test_a_newcomer_of_ours_is_a_connected_member_after_four_round_trips() -> None:
+    world, member, newcomer = member_and_newcomer(delay=0.5)
+    newcomer.early = True
+    newcomer.enroll("a")
+    world.run(3.01)
+    assert newcomer.core.layer == "net"
+    assert not newcomer.management.connections
+    world.run(1)
+    assert all(each.done for each in newcomer.early_tasks)
+    for each in (member, newcomer):
+        assert len(each.management.connections) == len(each.transfer.connections) == 1
+
+
+def test_the_bytes_are_those_of_the_prototype_but_for_the_field_of_ours() -> None:
+    world, member, _ = member_and_newcomer()
+    c = Puppet(world, "c")
+    fd = c.flow_to("a")
+    world.send(fd, GREETING)
+    world.run(1)
+    world.send(fd, Request(ID).encode())
+    world.run(1)
+    answer = c.heard[1][2]
+    response = enrollment.decode_response(answer)
+    assert response.configuration == Configuration("net", member.core.settings, member.core.address)
+    assert abs(response.wall - WALL - 1.031 * 10**9) < 10**6
+    world.send(fd, Ack(ID).encode())
+    world.run(1)
+    assert c.gone == [fd]
+    assert member.core.counters["enrollments"] == 1
+
+
+def test_a_newcomer_enrolls_with_a_member_of_the_prototype_and_repeats_nothing() -> None:
+    world = World()
+    newcomer = Member(world, "b")
+
+    def answer(data: bytes) -> bytes | None:
+        if data.startswith(b"\x0a\x0aEnrollment"):
+            return GREETING
+        if data.startswith(b"\x0a\x08") and len(data) == 10:
+            world.at(world.now + 2, lambda: world.send(c.flows[0].fd, _response(data[2:])))
+        return None
+
+    def _response(id: bytes) -> bytes:
+        return Response(id, WALL + round(world.now * 10**9), Configuration("u", UnicastSettings(), 70_000)).encode()
+
+    c = Puppet(world, "c", answer)
+    outcome = newcomer.enroll("c")
+    world.run(PATIENCE)
+    assert outcome.done
+    assert newcomer.configurations[0].peer == 70_000
+    greeting, request, ack = (data for _, _, data in c.heard)
+    id = enrollment.decode_request(request).id
+    assert cep.decode(greeting).component == ENROLLMENT
+    assert enrollment.decode_ack(ack) == Ack(id)
+
+
+# --- who may, and who not
+
+
+def test_who_may_enroll_is_a_policy() -> None:
+    world, member, newcomer = member_and_newcomer()
+    member.refuses = "this layer is full"
+    outcome = newcomer.enroll("a")
+    world.run(1)
+    assert outcome.error == "IPC process 'b' cannot enroll with 'a': it refused: 'this layer is full'"
+    assert newcomer.configurations == []
+    assert member.core.counters["enrollments_refused"] == 1
+    assert any("b may not enroll: this layer is full" in each for each in member.warnings)
+    world.run(PATIENCE)
+    assert world.held(member) == world.held(newcomer) == set()
+    member.refuses = ""
+    outcome = newcomer.enroll("a")
+    world.run(1)
+    assert outcome.done
+
+
+@pytest.mark.parametrize(
+    ("clock", "warns", "refuses"), [(0.0, 0, 0), (-0.05, 1, 0), (29.9, 1, 0), (31, 0, 1), (-31, 0, 1)]
+)
+def test_clocks_that_are_apart_are_told_of_and_far_apart_are_refused(clock: float, warns: int, refuses: int) -> None:
+    world, _, newcomer = member_and_newcomer(clock=clock)
+    outcome = newcomer.enroll("a")
+    world.run(1)
+    assert outcome.done is not bool(refuses)
+    assert len([each for each in newcomer.warnings if "the clock of 'a'" in each]) == warns
+    if refuses:
+        assert "its clock is 3" in outcome.error
+        assert "set the clocks" in outcome.error
+
+
+def test_a_slow_answer_is_no_wrong_clock() -> None:
+    world, _, newcomer = member_and_newcomer(delay=0.4)
+    outcome = newcomer.enroll("a")
+    world.run(5)
+    assert outcome.done
+    assert newcomer.warnings == []
+
+
+def test_what_is_not_taken_at_its_word_is_told() -> None:
+    world, member, newcomer = member_and_newcomer()
+    member.core.settings.unicast.dt.eid_size = 4
+    outcome = newcomer.enroll("a")
+    world.run(1)
+    assert outcome.done
+    assert newcomer.configurations[0].settings == UnicastSettings(
+        DirectoryHashAlgo.SHA3_384, unicast=UnicastConfig(dir=_expiring(60))
+    )
+    assert any("endpoint ids of 4 bytes are taken as 8" in each for each in newcomer.warnings)
+
+
+# --- what goes wrong
+
+
+def answering(world: World, response: bytes | None) -> tuple[Puppet, Outcome]:
+    """A member that answers a newcomer so."""
+
+    def answer(data: bytes) -> bytes | None:
+        if data.startswith(b"\x0a\x0aEnrollment"):
+            return GREETING
+        return response.replace(ID, data[2:10]) if response is not None and data.startswith(b"\x0a\x08") else None
+
+    c = Puppet(world, "c", answer)
+    return c, Member(world, "b").enroll("c")
+
+
+def _welcome(settings: TypeSettings, peer: int | None) -> bytes:
+    return Response(ID, WALL, Configuration("net", settings, peer)).encode()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("response", "why"),
+    [
+        (_welcome(BroadcastSettings(), None), "'net' is a broadcast layer"),
+        (Response(b"87654321", WALL, None).encode(), "the request of another"),
+        (Response(ID, WALL, None).encode(), "it refused"),
+        (b"hello", "its answer makes no sense"),
+        (_welcome(UnicastSettings(), 70_000)[:-10], "its answer makes no sense"),
+    ],
+)
+def test_an_answer_that_makes_no_member_ends_in_an_error(response: bytes, why: str) -> None:
+    world = World()
+    c, outcome = answering(world, response)
+    world.run(1)
+    assert why in outcome.error
+    newcomer = world.nodes["b"]
+    assert isinstance(newcomer, Member)
+    assert newcomer.configurations == []
+    assert world.held(newcomer) == set()
+    # And another attempt begins anew.
+    assert c.gone
+    assert newcomer.enroll("c").answers == []
+
+
+def test_a_member_that_does_not_answer_is_given_up() -> None:
+    world = World()
+    c, outcome = answering(world, None)
+    world.run(PATIENCE)
+    assert outcome.answers == []
+    world.run(1)
+    assert "it does not answer" in outcome.error
+    assert len(c.heard) == 2
+
+
+def test_nobody_under_that_name_is_an_error_that_says_so() -> None:
+    world, _, newcomer = member_and_newcomer()
+    outcome = newcomer.enroll("x")
+    world.run(1)
+    assert outcome.error == "IPC process 'b' cannot enroll with 'x': nobody offers 'x'"
+
+
+def test_only_one_enrollment_at_a_time() -> None:
+    world, _, newcomer = member_and_newcomer()
+    first = newcomer.enroll("a")
+    assert "it is being enrolled with 'a'" in newcomer.enroll("x").error
+    newcomer.enroll_task = first
+    world.run(1)
+    assert first.done
+
+
+@pytest.mark.parametrize("steps", range(8))
+def test_an_enrollment_can_be_cancelled_at_any_point(steps: int) -> None:
+    world, member, newcomer = member_and_newcomer()
+    outcome = newcomer.enroll("a")
+    world.run((steps + 0.5) * world.delay)
+    newcomer.enrollment.cancel(world.now)
+    newcomer.connections.close(world.now)
+    world.settle()
+    assert outcome.done or "it was cancelled" in outcome.error
+    world.run(1)
+    assert world.held(newcomer) == set()
+    if not outcome.done:
+        again = newcomer.enroll("a")
+        world.run(1)
+        assert again.done
+    assert len(newcomer.configurations) == 1
+    world.run(PATIENCE)
+    assert world.held(member) == set()
+
+
+@pytest.mark.parametrize("how", How)
+def test_a_flow_that_ends_in_the_middle_ends_the_enrollment(how: How) -> None:
+    world, _, newcomer = member_and_newcomer()
+    outcome = newcomer.enroll("a")
+    world.run(4.5 * world.delay)
+    (fd,) = world.held(newcomer)
+    world.cut(fd, how)
+    world.run(1)
+    assert "the flow to it ended" in outcome.error
+
+
+# --- the member
+
+
+def test_newcomers_that_are_silent_delay_nobody() -> None:
+    world, member, newcomer = member_and_newcomer()
+    c = Puppet(world, "c")
+    fds = [c.flow_to("a") for _ in range(3)]
+    for fd in fds[1:]:
+        world.send(fd, GREETING)
+    world.run(2 * world.delay)
+    world.send(fds[2], Request(ID).encode())
+    outcome = newcomer.enroll("a")
+    world.run(6 * world.delay)
+    assert outcome.done
+    world.run(PATIENCE + 1)
+    assert world.held(member) == set()
+    assert sorted(c.gone) == fds
+    assert member.core.counters["enrollments_unfinished"] == 2
+
+
+def test_newcomers_at_once_are_bounded() -> None:
+    world, member, newcomer = member_and_newcomer(delay=0.001)
+    c = Puppet(world, "c")
+    for _ in range(MOST_NEWCOMERS + 10):
+        world.send(c.flow_to("a"), GREETING)
+    world.run(2 * world.delay)
+    assert len(world.held(member)) == MOST_NEWCOMERS
+    outcome = newcomer.enroll("a")
+    world.run(1)
+    assert outcome.done
+    assert member.core.counters["enrollments_evicted"] == 11
+
+
+@pytest.mark.parametrize("said", [b"hello", Request(ID).encode()[:-1], b"\x0a\x00\x10\x00"])
+def test_a_request_that_makes_no_sense_ends_the_flow(said: bytes) -> None:
+    world, member, _ = member_and_newcomer()
+    c = Puppet(world, "c")
+    fd = c.flow_to("a")
+    world.send(fd, GREETING)
+    world.run(1)
+    world.send(fd, said)
+    world.run(1)
+    assert c.gone == [fd]
+    assert any("makes no sense" in each for each in member.warnings)
+
+
+@pytest.mark.parametrize("said", [b"hello", Ack(ID, -1).encode(), Ack(b"87654321").encode(), b"\x0a\x00\x10\x00"])
+def test_an_ack_that_makes_no_sense_ends_the_flow(said: bytes) -> None:
+    world, member, _ = member_and_newcomer()
+    c = Puppet(world, "c")
+    fd = c.flow_to("a")
+    for each in (GREETING, Request(ID).encode(), said):
+        world.send(fd, each)
+        world.run(1)
+    assert c.gone == [fd]
+    assert member.core.counters["enrollments"] == 0
+    assert member.warnings
+
+
+def test_a_request_that_comes_again_is_answered_again() -> None:
+    world, member, _ = member_and_newcomer()
+    c = Puppet(world, "c")
+    fd = c.flow_to("a")
+    for each in (GREETING, Request(ID).encode(), Request(ID).encode()):
+        world.send(fd, each)
+        world.run(1)
+    assert c.heard[1][2] == c.heard[2][2]
+    world.send(fd, Ack(ID).encode())
+    world.run(1)
+    assert member.core.counters["enrollments"] == 1
+
+
+def test_a_lost_request_to_a_member_of_ours_is_repeated() -> None:
+    world, _, newcomer = member_and_newcomer()
+    lost: list[bytes] = []
+    send = world.send
+
+    def lossy(fd: int, data: bytes) -> None:
+        if data.startswith(b"\x0a\x08") and len(data) == 10 and len(lost) < 2:
+            lost.append(data)
+        else:
+            send(fd, data)
+
+    world.send = lossy  # type: ignore[method-assign]
+    outcome = newcomer.enroll("a")
+    world.run(1)
+    assert outcome.done
+    assert len(lost) == 2
+
+
+@pytest.mark.slow
+def test_a_hundred_newcomers_enroll_at_once_and_each_connects() -> None:
+    world = World(delay=0.01)
+    member = Member(world, "m", layer="net")
+    newcomers = [Member(world, f"n{number}") for number in range(100)]
+    outcomes = []
+    for newcomer in newcomers:
+        newcomer.early = True
+        outcomes.append(newcomer.enroll("m"))
+    world.run(8.1 * world.delay)
+    assert all(each.done for each in outcomes)
+    for component in (MANAGEMENT, DATA_TRANSFER):
+        assert len(member.connections.of(component)) == 100
+    assert len({each.core.address for each in newcomers}) == 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lossless", [True, False])
+def test_a_line_of_members_grows_at_its_end(lossless: bool) -> None:
+    world = World(seed=7, lossless=lossless, delay=0.005)
+    members = [Member(world, "m0", layer="net")]
+    for number in range(1, 25):
+        member = Member(world, f"m{number}")
+        # With a tenth of the packets lost, now and then one has to be told twice.
+        while not _succeeds(world, partial(member.enroll, f"m{number - 1}")):
+            assert not lossless
+        for component in (MANAGEMENT, DATA_TRANSFER):
+            while not _succeeds(
+                world,
+                partial(member.connect, component, f"m{number - 1}"),
+            ):
+                assert not lossless
+        members.append(member)
+    world.run(60)
+    assert len({each.core.address for each in members}) == len(members)
+    for number, member in enumerate(members):
+        expected = {each.core.address for each in members[max(0, number - 1) : number + 2]} - {member.core.address}
+        for component in (MANAGEMENT, DATA_TRANSFER):
+            assert {each.address for each in member.connections.of(component)} == expected
+        assert member.configurations == [] or member.configurations[0].peer == members[number - 1].core.address
+        assert not member.connections.of(ENROLLMENT)
+
+
+def _succeeds(world: World, attempt: Callable[[], Outcome]) -> bool:
+    outcome = attempt()
+    while not outcome.answers:
+        world.run(0.1)
+    return outcome.done

@@ -1,0 +1,567 @@
+"""Link-state routing of one member or a few: what it announces, to whom, with what numbers, and what it believes."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from routing_world import EPOCH, Flow, Link, Member, World, lay, oracle, shape
+
+from ouroboros.layers.face import Size
+from ouroboros.layers.unicast.database import MOST_OF_ONE, OURS, Life
+from ouroboros.layers.unicast.link_state import Row
+from ouroboros.settings import LinkStatePolicy
+from ouroboros.wire.unicast import lsu
+from ouroboros.wire.unicast.lsu import LinkStateUpdate, Updates
+
+A, B, C, D = 0x5DE9D31B, 0x80ACF665, 0x07C0FBAC, 0x12345678
+CLOCK = EPOCH << 16
+
+
+class Wire:
+    """What goes over the management flows of a world, by sender and receiver."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.packets: list[tuple[float, int, int, bytes]] = []
+        world.watch = lambda sender, receiver, data: self.packets.append(
+            (world.now, sender.address, receiver.address, data)
+        )
+
+    def updates(self, sender: int, receiver: int) -> list[LinkStateUpdate]:
+        found: list[LinkStateUpdate] = []
+        for _, *ends, data in self.packets:
+            if ends == [sender, receiver]:
+                message = lsu.decode(data, ours=True)
+                if isinstance(message, LinkStateUpdate):
+                    found.append(message)
+                elif isinstance(message, Updates):
+                    found += message.updates
+        return found
+
+    def said(self, sender: int, receiver: int) -> list[tuple[int, int]]:
+        """Source and destination of what was told."""
+        return [(each.source, each.destination) for each in self.updates(sender, receiver)]
+
+    def times(self, sender: int, receiver: int) -> list[float]:
+        return [when for when, *ends, _ in self.packets if ends == [sender, receiver]]
+
+
+def world_of(*members: int, prototypes: tuple[int, ...] = ()) -> World:
+    world = World()
+    for address in members:
+        world.add(address, ours=address not in prototypes)
+    return world
+
+
+def rows(member: Member) -> dict[tuple[int, int], Row]:
+    return {(row.source, row.destination): row for row in member.link_state.rows(0.0)}
+
+
+def hear(world: World, member: Member, link: Link, *updates: LinkStateUpdate) -> None:
+    """The other end of a link says that."""
+    fd = link.fds[link.ends.index(member)]
+    flow, _ = member.flows[fd]
+    for update in updates:
+        world.do(member, lambda part, update=update: part.heard(flow, update.encode(), world.now))  # type: ignore[misc]
+
+
+class TestTwoMembers:
+    def test_two_of_ours_have_routes_after_one_exchange(self) -> None:
+        world = world_of(A, B)
+        world.connect(A, B)
+        world.run(4 * world.delay)
+        assert world.members[A].table == {B: (B,)}
+        assert world.members[B].table == {A: (A,)}
+        assert world.members[A].spread is False
+
+    def test_nothing_is_sent_any_more_when_all_is_known(self) -> None:
+        world = world_of(A, B)
+        world.connect(A, B)
+        world.run(1.0)
+        packets = world.packets
+        world.run(300.0)
+        assert world.packets == packets
+
+    def test_numbers_come_from_the_clock(self) -> None:
+        world = world_of(A, B)
+        world.connect(A, B)
+        world.run(1.0)
+        assert rows(world.members[B])[A, B].number == CLOCK
+        assert CLOCK > OURS
+
+    def test_a_clock_that_is_not_set_gives_numbers_of_ours_all_the_same(self) -> None:
+        world = world_of(A, B)
+        object.__setattr__(world.members[A].core.host, "wall", lambda: 0)
+        world.connect(A, B)
+        world.run(1.0)
+        assert rows(world.members[B])[A, B].number == OURS
+        assert world.members[B].link_state.ours(A)
+
+    def test_cut_is_told_and_the_table_is_emptied(self) -> None:
+        world = world_of(A, B, C)
+        world.connect(A, B)
+        world.connect(B, C)
+        world.run(1.0)
+        assert world.members[A].table == {B: (B,), C: (B,)}
+        world.cut(B, C)
+        world.run(1.0)
+        assert world.members[A].table == {B: (B,)}
+        assert rows(world.members[A])[B, C].life is Life.WITHDRAWN
+        world.cut(A, B)
+        world.run(1.0)
+        assert world.members[A].table == {}
+
+    def test_member_that_leaves_says_so(self) -> None:
+        world = world_of(A, B, C)
+        world.connect(A, B)
+        world.connect(B, C)
+        world.run(1.0)
+        world.do(world.members[C], lambda part: part.close(world.now))
+        world.run(2 * world.delay)
+        assert rows(world.members[B])[C, B].life is Life.WITHDRAWN
+        assert world.members[A].table == {B: (B,)}
+
+    @pytest.mark.parametrize("policy", list(LinkStatePolicy))
+    def test_policy_of_the_layer(self, policy: LinkStatePolicy) -> None:
+        world = World(pol=policy)
+        lay(world, shape("ring", 6))
+        world.run(2.0)
+        for member in world.ours():
+            assert member.table == oracle(world.announced(), member.address, policy)
+            assert member.spread is (policy is LinkStatePolicy.ECMP)
+
+
+class TestWithThePrototype:
+    def test_golden_updates(self) -> None:
+        """`unicast-control.md` 13.3, but for our numbers: link, then the other one's, which is not sent back to it."""
+        world = world_of(A, B, prototypes=(A,))
+        wire = Wire(world)
+        world.connect(A, B)
+        world.run(0.1)
+        sent = [data.hex() for _, sender, _, data in wire.packets if sender == B]
+        assert sent == [f"000000005de9d31b0000000080acf665{CLOCK:016x}", *sent[1:]]
+        assert [data.hex() for _, sender, _, data in wire.packets if sender == A] == [
+            "0000000080acf665000000005de9d31b0000000000000000"
+        ]
+        assert world.members[B].table == {A: (A,)}
+
+    def test_nothing_is_sent_for_20_ms(self) -> None:
+        """`unicast-control.md` N45."""
+        world = world_of(A, B, prototypes=(A,))
+        wire = Wire(world)
+        world.connect(A, B)
+        world.run(1.0)
+        assert min(wire.times(B, A)) == pytest.approx(0.02)
+
+    def test_copy_is_in_the_order_of_the_prototype_and_paced(self) -> None:
+        world = world_of(A, B, C, *range(1 << 17, (1 << 17) + 40), prototypes=(A,))
+        for each in range(1 << 17, (1 << 17) + 40):
+            world.connect(C, each)
+        world.connect(B, C)
+        world.run(5.0)
+        wire = Wire(world)
+        start = world.now
+        world.connect(B, A)
+        world.run(1.0)
+        said = wire.said(B, A)
+        copy = [pair for pair in said if A not in pair][:82]
+        assert copy == sorted(copy, key=lambda pair: pair[::-1])
+        assert len(dict.fromkeys(copy)) == 82
+        times = [when - start for when in wire.times(B, A)]
+        for when in times:
+            assert sum(when <= other < when + 0.0049 for other in times) <= 16
+
+    def test_copy_comes_once_more_for_those_that_read_late(self) -> None:
+        world = world_of(A, B, C, prototypes=(A,))
+        world.connect(B, C)
+        world.run(1.0)
+        wire = Wire(world)
+        world.connect(B, A)
+        world.run(5.0)
+        assert wire.said(B, A).count((B, C)) == 2
+
+    def test_links_are_refreshed_as_the_prototype_expects(self) -> None:
+        world = world_of(A, B, prototypes=(A,))
+        wire = Wire(world)
+        world.connect(A, B)
+        world.run(200.0)
+        numbers = [each.number for each in wire.updates(B, A) if each.destination == A]
+        assert 200 / 15 <= len(numbers) <= 200 / 10
+        assert all(before < after for before, after in pairwise(numbers[2:]))
+
+    def test_one_prototype_far_away_makes_all_refresh(self) -> None:
+        world = world_of(A, B, C, D, prototypes=(D,))
+        for pair in ((A, B), (B, C), (C, D)):
+            world.connect(*pair)
+        world.run(2.0)
+        assert world.members[A].link_state.mixed
+        assert world.members[A].link_state.members() == {B: True, C: True, D: False}
+        wire = Wire(world)
+        world.run(30.0)
+        assert (A, B) in wire.said(A, B)
+
+    def test_members_of_ours_know_each_other_through_the_prototype(self) -> None:
+        world = world_of(A, B, C, prototypes=(B,))
+        world.connect(A, B)
+        world.connect(B, C)
+        world.run(1.0)
+        assert world.members[A].link_state.members() == {B: False, C: True}
+
+    def test_messages_of_ours_never_reach_the_prototype(self) -> None:
+        world = world_of(A, B, C, D, prototypes=(A, D))
+        for pair in ((A, B), (B, C), (C, D), (D, A)):
+            world.connect(*pair)
+        world.run(20.0)
+        world.cut(B, C)
+        world.run(20.0)
+        for each in (A, D):
+            part = world.members[each].part
+            assert part.refused == 0  # type: ignore[attr-defined]
+
+    def test_its_own_links_are_not_told_to_it_but_in_a_copy_of_those_that_exist(self) -> None:
+        """`unicast-control.md` 10.1, item 3: it would repeat them for ever."""
+        world = world_of(A, B, C, prototypes=(A,))
+        world.connect(B, C)
+        link = world.connect(B, A)
+        world.run(5.0)
+        wire = Wire(world)
+        hear(world, world.members[B], link, LinkStateUpdate(D, A, 3))
+        hear(world, world.members[C], world.links[min(B, C), max(B, C)], LinkStateUpdate(D, A, 4))
+        world.run(5.0)
+        assert (A, D) not in wire.said(B, A)
+        world.disconnect(A, B)
+        world.connect(A, B)
+        world.run(5.0)
+        assert (A, D) not in wire.said(B, A)
+        # So a member that forgot its number goes on where it was.
+        assert (A, B) in wire.said(B, A)
+
+    def test_neighbour_that_says_nothing_is_gone_and_comes_back(self) -> None:
+        """`unicast-control.md` N5: nobody else notices."""
+        world = world_of(A, B, C, prototypes=(A,))
+        link = world.connect(A, B)
+        world.connect(B, C)
+        world.run(20.0)
+        assert world.members[C].table == {B: (B,), A: (B,)}
+        link.up = False
+        world.run(46.0)
+        assert world.members[B].table == {C: (C,)}
+        assert world.members[C].table == {B: (B,)}
+        assert world.members[B].core.counters["neighbours_silent"] == 1
+        link.up = True
+        world.run(20.0)
+        assert world.members[C].table == {B: (B,), A: (B,)}
+
+    def test_neighbour_of_the_prototype_that_was_never_heard_matters_to_nobody(self) -> None:
+        """Those that do not know of it refresh their links seldom, which must be seldom enough for the others."""
+        world = world_of(A, B, C, prototypes=(C,))
+        world.connect(A, B)
+        world.connect(A, C)
+        world.cut(A, C)
+        world.run(700.0)
+        assert world.members[A].table == {B: (B,)}
+        assert world.members[B].table == {A: (A,)}
+
+    def test_nobody_is_judged_after_this_node_stood_still(self) -> None:
+        world = world_of(A, B, prototypes=(A,))
+        world.connect(A, B)
+        world.run(20.0)
+        part = world.members[B].part
+        world.members.pop(A)
+        world.now += 500.0
+        part.timeout(world.now)
+        assert world.members[B].table == {A: (A,)}
+        assert world.members[B].core.counters["neighbours_silent"] == 0
+        world.run(60.0)
+        assert world.members[B].table == {}
+
+    def test_entries_that_nobody_refreshes_are_forgotten(self) -> None:
+        """`unicast-control.md` N17: and routes are computed anew."""
+        world = world_of(A, B, C, D, prototypes=(B,))
+        world.connect(A, B)
+        world.connect(B, C)
+        world.run(5.0)
+        assert world.members[A].table == {B: (B,), C: (B,)}
+        gone = world.members.pop(C)
+        assert gone.address == C
+        world.run(80.0)
+        assert world.members[A].table == {B: (B,)}
+        assert rows(world.members[A])[C, B].life is Life.AGED
+
+    def test_prototype_is_made_to_compute_after_a_new_flow(self) -> None:
+        """`unicast-data.md` 8.3."""
+        world = world_of(A, B, prototypes=(A,))
+        wire = Wire(world)
+        world.connect(A, B)
+        world.run(5.0)
+        said = wire.said(B, A)
+        strangers = [pair for pair in said if pair[0] == B and pair[1] != A]
+        assert len(dict.fromkeys(strangers)) == 1
+        assert strangers[0][1] >= lsu.LEAST_ADDRESS
+        world.disconnect(A, B)
+        world.run(30.0)
+        world.connect(A, B)
+        world.run(5.0)
+        strangers = [pair for pair in wire.said(B, A) if pair[0] == B and pair[1] != A]
+        assert len(dict.fromkeys(strangers)) == 2
+        assert world.members[B].table == {A: (A,)}
+
+    def test_prototype_forgets_a_lost_link_of_ours(self) -> None:
+        """It computes when it hears a pair that is new, and not when one is gone (N17)."""
+        world = world_of(A, B, C, D, prototypes=(A,))
+        for pair in ((A, B), (B, C), (B, D)):
+            world.connect(*pair)
+        world.run(20.0)
+        part = world.members[A].part
+        assert (min(B, C), max(B, C)) in part.links()  # type: ignore[attr-defined]
+        world.cut(B, C)
+        world.run(130.0)
+        assert (min(B, C), max(B, C)) not in part.links()  # type: ignore[attr-defined]
+
+
+class TestFlapping:
+    def test_link_comes_up_once_a_second(self) -> None:
+        world = world_of(A, B)
+        world.connect(A, B)
+        world.run(2.0)
+        member = world.members[A]
+        for _ in range(2):
+            world.do(member, lambda part: part.adjacency_down(B, world.now))
+            world.do(member, lambda part: part.adjacency_up(B, world.now))
+        assert member.table == {}
+        world.run(0.9)
+        assert member.table == {}
+        world.run(0.2)
+        assert member.table == {B: (B,)}
+
+    def test_link_that_flaps_is_held_down(self) -> None:
+        world = world_of(A, B, C)
+        world.connect(A, B)
+        world.connect(B, C)
+        world.run(2.0)
+        member = world.members[A]
+        for _ in range(3):
+            world.do(member, lambda part: part.adjacency_down(B, world.now))
+            world.do(member, lambda part: part.adjacency_up(B, world.now))
+            world.run(2.0)
+        assert member.core.counters["links_held_down"] == 1
+        assert world.members[C].table == {B: (B,)}
+        world.run(50.0)
+        assert member.table == {}
+        world.run(10.0)
+        assert member.table == {B: (B,), C: (B,)}
+        assert world.members[C].table == {B: (B,), A: (B,)}
+
+    def test_silence_of_a_management_flow_is_followed_by_a_copy(self) -> None:
+        world = world_of(A, B, C)
+        world.connect(A, B)
+        world.connect(B, C)
+        world.run(2.0)
+        world.cut(A, B)
+        world.run(2.0)
+        world.cut(B, C)
+        world.run(2.0)
+        world.mend(A, B)
+        world.run(2.0)
+        assert rows(world.members[A])[B, C].life is Life.WITHDRAWN
+        assert world.members[A].table == {B: (B,)}
+
+    def test_second_flow_to_a_neighbour_changes_nothing(self) -> None:
+        """`unicast-control.md` N20."""
+        world = world_of(A, B)
+        world.connect(A, B)
+        world.run(1.0)
+        member = world.members[A]
+        second = Flow(99, B, ours=True)
+        member.part.connected(second, world.now)
+        member.part.disconnected(second, world.now)
+        world.run(1.0)
+        assert member.table == {B: (B,)}
+        assert member.tables == 1
+
+    def test_small_packets_below_carry_fewer_updates(self) -> None:
+        world = world_of(A, B, C)
+        for each in range(1 << 17, (1 << 17) + 10):
+            world.add(each)
+            world.connect(C, each)
+        world.run(1.0)
+        wire = Wire(world)
+        link = world.connect(B, C)
+        for member, fd in zip(link.ends, link.fds, strict=True):
+            member.flows[fd][0].size = Size(100, 100)
+        world.run(2.0)
+        assert max(len(data) for *_, data in wire.packets[4:]) <= 100
+        assert len(world.members[B].table) == 11
+
+
+class TestOwnAddress:
+    def test_old_numbers_of_an_earlier_life_are_beaten(self) -> None:
+        """`unicast-control.md` N21, if the clock was ahead then."""
+        world = world_of(A, B)
+        link = world.connect(A, B)
+        world.run(1.0)
+        ahead = CLOCK + (1 << 40)
+        hear(world, world.members[A], link, LinkStateUpdate(B, A, ahead))
+        world.run(3.0)
+        assert rows(world.members[B])[A, B].number == ahead + 1
+        assert world.members[B].table == {A: (A,)}
+        assert world.members[A].collisions == 0
+
+    def test_the_opposite_that_was_said_with_the_same_number_is_corrected(self) -> None:
+        """The clock stood still while this member began anew."""
+        world = world_of(A, B, C)
+        world.connect(A, B)
+        world.connect(B, C)
+        world.run(2.0)
+        world.do(world.members[A], lambda part: part.close(world.now))
+        world.run(1.0)
+        number = rows(world.members[C])[A, B].number
+        world.disconnect(A, B)
+        world.add(A)
+        host = world.members[A].core.host
+        object.__setattr__(host, "wall", lambda: -(-number * 10**9 >> 16))
+        world.connect(A, B)
+        world.run(0.5)
+        assert rows(world.members[A])[A, B].number == number
+        assert rows(world.members[C])[A, B].life is Life.WITHDRAWN
+        world.run(3.0)
+        assert rows(world.members[C])[A, B].life is Life.LIVE
+        assert world.members[C].table == {B: (B,), A: (B,)}
+
+    def test_links_that_we_do_not_have_are_not_adopted(self) -> None:
+        """`unicast-control.md` N19."""
+        world = world_of(A, B, C, D)
+        link = world.connect(D, B)
+        world.connect(A, B)
+        world.connect(B, C)
+        world.run(1.0)
+        hear(world, world.members[B], link, LinkStateUpdate(C, A, CLOCK + 5), LinkStateUpdate(A, C, CLOCK + 5))
+        world.run(3.0)
+        for address in (A, B, C):
+            assert rows(world.members[address])[A, C].life is Life.WITHDRAWN
+        assert world.members[A].table == {B: (B,), C: (B,), D: (B,)}
+
+    def test_member_with_our_address_is_found_out(self) -> None:
+        world = world_of(A, B, C)
+        world.connect(A, B)
+        link = world.connect(B, C)
+        world.run(1.0)
+        for number in range(3):
+            # The other one refreshes its link, as ours would.
+            hear(world, world.members[B], link, LinkStateUpdate(D, A, CLOCK + (number << 30)))
+            world.run(4.0)
+        assert world.members[A].collisions == 1
+
+    def test_prototype_with_our_address_is_found_out(self) -> None:
+        world = world_of(A, B, prototypes=(B,))
+        link = world.connect(A, B)
+        world.run(1.0)
+        for number in range(4):
+            hear(world, world.members[A], link, LinkStateUpdate(D, A, number))
+            world.run(15.0)
+        assert world.members[A].collisions == 1
+
+    def test_own_updates_that_come_back_are_nothing(self) -> None:
+        world = world_of(A, B, C, prototypes=(B, C))
+        for pair in ((A, B), (B, C), (C, A)):
+            world.connect(*pair)
+        world.run(200.0)
+        assert world.members[A].core.counters["lsus_of_own_address"] == 0
+
+    def test_another_address(self) -> None:
+        world = world_of(A, B, C)
+        world.connect(A, B)
+        world.connect(B, C)
+        world.run(1.0)
+        member = world.members[A]
+        member.core.address = D
+        world.do(member, lambda part: part.moved(world.now))
+        world.run(2.0)
+        assert rows(world.members[C])[A, B].life is Life.WITHDRAWN
+        assert rows(world.members[C])[D, B].life is Life.LIVE
+        assert member.link_state.distance(D) == 0
+
+
+class TestHostileNeighbours:
+    def test_bytes_that_mean_nothing_are_counted(self) -> None:
+        world = world_of(A, B)
+        link = world.connect(A, B)
+        world.run(1.0)
+        member = world.members[A]
+        flow, _ = member.flows[link.fds[0]]
+        for data in (b"", b"x" * 24, b"x" * 25, LinkStateUpdate(A, A, 1).encode(), LinkStateUpdate(1, B, 1).encode()):
+            member.part.heard(flow, data, world.now)
+        assert member.core.counters["lsus_malformed"] == 5
+        assert member.table == {B: (B,)}
+
+    def test_a_member_announces_so_many_links_and_no_more(self) -> None:
+        world = world_of(A, B)
+        link = world.connect(A, B)
+        world.run(1.0)
+        member = world.members[A]
+        hear(world, member, link, *(LinkStateUpdate(each, C, 1) for each in range(1 << 17, (1 << 17) + 1500)))
+        assert len(rows(member)) == MOST_OF_ONE + 2
+        assert member.core.counters["lsus_refused"] == 1500 - MOST_OF_ONE
+
+    def test_invented_members_make_room_for_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("ouroboros.layers.unicast.database.MOST", 500)
+        world = world_of(A, B, C)
+        link = world.connect(A, B)
+        world.run(1.0)
+        hear(
+            world,
+            world.members[A],
+            link,
+            *(LinkStateUpdate(each, each + 1, 1) for each in range(1 << 17, (1 << 17) + 800)),
+        )
+        assert len(rows(world.members[A])) <= 500
+        world.run(5.0)
+        world.connect(B, C)
+        world.run(5.0)
+        assert world.members[A].table == {B: (B,), C: (B,)}
+
+    def test_a_flood_is_not_read_to_its_end(self) -> None:
+        world = world_of(A, B)
+        link = world.connect(A, B)
+        world.run(1.0)
+        member = world.members[A]
+        hear(world, member, link, *[LinkStateUpdate(C, D, 1)] * 10_000)
+        assert 5_000 < member.core.counters["lsus_dropped"] < 6_000
+
+    def test_invented_pairs_cost_no_computation(self) -> None:
+        """`unicast-control.md` N16: only links that both ends announce."""
+        world = world_of(A, B)
+        link = world.connect(A, B)
+        world.run(1.0)
+        member = world.members[A]
+        computed = member.core.counters["routes_computed"]
+        hear(world, member, link, *(LinkStateUpdate(each, each + 1, 1) for each in range(1 << 17, (1 << 17) + 500)))
+        world.run(1.0)
+        assert member.core.counters["routes_computed"] == computed
+
+    def test_greatest_number_cannot_be_beaten_and_does_no_harm(self) -> None:
+        world = world_of(A, B)
+        link = world.connect(A, B)
+        world.run(1.0)
+        hear(world, world.members[A], link, LinkStateUpdate(B, A, lsu.MOST_NUMBER))
+        world.run(5.0)
+        assert rows(world.members[B])[A, B].number == lsu.MOST_NUMBER
+        assert world.members[A].table == {B: (B,)}
+
+
+def test_listing() -> None:
+    world = world_of(A, B)
+    world.connect(A, B)
+    world.run(3.0)
+    link_state = world.members[A].link_state
+    assert [(row.source, row.destination, row.used) for row in link_state.rows(world.now)] == [
+        (A, B, True),
+        (B, A, True),
+    ]
+    assert all(2.9 < row.age <= 3.0 for row in link_state.rows(world.now))
+    assert {each: round(age) for each, age in link_state.addresses(world.now).items()} == {A: 3, B: 3}
+    assert link_state.distance(B) == 1
+    assert link_state.distance(C) is None
+    assert link_state.ours(A)
+    assert not link_state.ours(C)
