@@ -1,5 +1,9 @@
 """Sphinx configuration. `make docs` builds with every warning an error and runs the examples."""
 
+import re
+
+from sphinx.application import Sphinx
+
 import ouroboros
 
 project = "PyOuroboros"
@@ -34,3 +38,21 @@ os.environ["OUROBOROS_AUTOSTART"] = "0"
 from ouroboros.dev import *
 from ouroboros.qos import *
 """
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("source-read", add_contents)
+    app.connect("autodoc-process-bases", leave_out_private)
+
+
+def add_contents(_app: Sphinx, page: str, source: list[str]) -> None:
+    """A table of contents is the list of pages on the first one of a folder, which is plain Markdown for other readers."""
+    if page in ("index", "spec/index"):
+        pages = re.findall(r"\]\(([a-z/-]+)\.md\)", source[0].partition("## Pages")[2])
+        source[0] += "\n".join(["\n```{toctree}", ":hidden:", "", *pages, "```", ""])
+
+
+def leave_out_private(_app: Sphinx, _name: str, _object: type, _options: object, bases: list[type]) -> None:
+    """Bases of our own that are no part of the API are not shown."""
+    shown = [base for base in bases if not re.search(r"^ouroboros\..*\b_", f"{base.__module__}.{base.__qualname__}")]
+    bases[:] = shown or [object]

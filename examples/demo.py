@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ouroboros import irm
 
@@ -27,6 +28,7 @@ VARIABLE = "OUROBOROS_RUNTIME_DIR"  # says which node is meant
 PATIENCE = 60.0  # seconds for the whole demo
 FILE_SIZE = 16 << 20  # bytes
 NETWORK_FILE_SIZE = 32 << 20
+UNICAST_FILE_SIZE = 24 << 20
 BAD_LINK = "loss=5%,reorder=2%"  # in each direction
 
 
@@ -124,6 +126,21 @@ def echo(stage: Stage) -> None:
     told(f"oecho     {answer!r}, {seconds:.2f} s from starting the client to its end")
 
 
+def pool(stage: Stage) -> None:
+    workers = [stage.start("pool", "--listen") for _ in range(4)]
+    for worker in workers:
+        expect(worker, "is waiting")
+    tasks = ["20000"] * 8
+    client = stage.start("pool", "--parallel", *tasks)
+    answers = [expect(client, "below 20000: 2262, says worker") for _ in tasks]
+    finish(client)
+    for worker in workers:
+        worker.send_signal(signal.SIGINT)
+        expect(worker, "Stopped.")
+        finish(worker)
+    told(f"pool      {len(tasks)} tasks at once, solved by {len(set(answers))} of {len(workers)} workers")
+
+
 def chat(stage: Stage) -> None:
     members = [stage.start("chat", nick) for nick in ("ada", "grace")]
     for member in members:
@@ -169,6 +186,42 @@ def network(stage: Stage, directory: Path) -> None:
     told(f"          {repaired} of {packets} packets were sent again")
     if not repaired:
         raise DemoError("nothing was sent again, so nothing was lost")
+
+
+def unicast(stage: Stage, directory: Path) -> None:
+    """Five nodes in a row, of which each knows the address of the one before only, and a file over three hops."""
+    port, started = free_port(), time.monotonic()
+    nodes = [directory / f"member{number}" for number in range(5)]
+    for number, node in enumerate(nodes):
+        with node_in(node):
+            irm.node_info()  # which starts it
+            udp = f"ipcp bootstrap type udp4 name net0 layer net port {port} ip 127.0.0.{number + 1}"
+            if number == 0:
+                manage(udp)
+                manage("ipcp bootstrap type unicast name m0 layer campus autobind")
+            else:
+                manage(udp, f"peer m{number - 1}@127.0.0.{number}")
+                manage(f"ipcp enroll name m{number} dst m{number - 1} autobind")
+    seconds = time.monotonic() - started
+    with node_in(nodes[4]):
+        manage("name register sendfile layer campus")
+    with node_in(nodes[1]):
+        while len(member(json.loads(manage("layer show campus --json")))["routes"]) < len(nodes) - 1:
+            time.sleep(0.05)
+    with transfer(stage, directory, UNICAST_FILE_SIZE, nodes[4], nodes[1]) as (rate, digest), node_in(nodes[1]):
+        routes = member(json.loads(manage("layer show campus --json")))["routes"]
+        (flow,) = (flow for flow in json.loads(manage("flow list --json")) if flow["layer"] == "campus")
+    (hops,) = (route["hops"] for route in routes if route["address"] == flow["address"])
+    told(f"unicast   five nodes in one layer, {seconds:.1f} s from nothing to the last member")
+    told(f"          {rate} over {hops} hops, sha256 {digest[:16]}… at both ends")
+    if hops != 3:
+        raise DemoError(f"the file should have crossed three hops, not {hops}")
+
+
+def member(ipcps: list[dict[str, Any]]) -> dict[str, Any]:
+    """The entry of the unicast layer."""
+    (found,) = (ipcp for ipcp in ipcps if ipcp["type"] == "unicast")
+    return found
 
 
 def free_port() -> int:
@@ -270,9 +323,11 @@ def main() -> None:
             node = irm.node_info()
             told(f"node      version {node.version}, pid {node.pid}, started by the first call that needed one")
             echo(stage)
+            pool(stage)
             chat(stage)
             sendfile(stage, directory)
             network(stage, directory)
+            unicast(stage, directory)
     except (DemoError, irm.IrmError, OSError) as error:
         sys.exit(f"demo failed{f' (given up after {PATIENCE:g} s)' if stage.gave_up else ''}: {error}")
     told(f"done      all as expected, {time.monotonic() - started:.1f} s")
