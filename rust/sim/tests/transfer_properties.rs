@@ -188,7 +188,7 @@ proptest! {
             world.layer.net.allow(node, port, None);
         }
         // Lower flows whose other end is gone never have room again; packets there wait as long as the flow does.
-        for ((node, _), flow) in world.layer.lower.clone() {
+        for (node, flow) in world.layer.handed.clone() {
             world.layer.net.stack(node).drop_flow(flow);
         }
         world.layer.run(SECOND);

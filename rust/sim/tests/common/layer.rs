@@ -25,6 +25,8 @@ pub struct Layer {
     pub members: Vec<MemberId>,
     /// The flow of a node to a neighbour.
     pub lower: BTreeMap<(usize, usize), FlowId>,
+    /// All that led to neighbours at any time, with those that others took the place of.
+    pub handed: Vec<(usize, FlowId)>,
     pub heard: Vec<(usize, u64, Option<FlowId>, Vec<u8>)>,
     pub messages: Vec<(usize, FlowId, Vec<u8>)>,
     pub states: Vec<(usize, FlowId, bool)>,
@@ -42,8 +44,8 @@ impl Layer {
             net.stack(node).open_unicast(member, TransferSettings { address: name(node), ..settings });
             members.push(member);
         }
-        let (lower, heard, messages, states) = Default::default();
-        Layer { net, ports, members, lower, heard, messages, states, eid: 100 }
+        let (lower, handed, heard, messages, states) = Default::default();
+        Layer { net, ports, members, lower, handed, heard, messages, states, eid: 100 }
     }
 
     /// Neighbours in a row, and the shortest ways.
@@ -90,6 +92,7 @@ impl Layer {
 
     pub fn hand_over_to(&mut self, node: usize, neighbour: usize, flow: FlowId, ours: bool) {
         self.lower.insert((node, neighbour), flow);
+        self.handed.push((node, flow));
         let (now, member) = (self.net.now(), self.members[node]);
         self.net.stack(node).hand_over(now, member, flow, name(neighbour), (MOST, ours));
     }
