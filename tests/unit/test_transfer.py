@@ -58,6 +58,9 @@ class Machine:
     def start(self, heard: Callable[[News, str | None], None]) -> SimulatedEngine:
         return self.engine
 
+    def wall(self) -> int:
+        return self.engine.now
+
     def counters(self) -> None:
         """Whoever asks the engine wakes nobody."""
 

@@ -342,6 +342,11 @@ impl Engine {
         from.recv().ok()
     }
 
+    /// Nanoseconds since the engine began.
+    pub fn now(&self) -> u64 {
+        self.shared.now()
+    }
+
     // --- flows
 
     /// A name for a flow that is to be carried.

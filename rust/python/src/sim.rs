@@ -200,6 +200,11 @@ impl SimulatedEngine {
         Ok(())
     }
 
+    #[getter]
+    fn now(&self) -> u64 {
+        self.network().now()
+    }
+
     fn name(&self) -> u64 {
         self.network().name_flow(self.node).into()
     }

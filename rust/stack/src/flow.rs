@@ -15,6 +15,7 @@ use crate::outlet::{Blocker, Frame, Manner, Outlet, Sink, Way};
 use crate::ring::{End, Flags, Read, Ring, Write};
 use crate::run::Run;
 use crate::stack::{Carrier, Event, Source, Stack, Where};
+use crate::tap::About;
 use crate::transfer::{Pacer, WAITING};
 
 /// Packets that one flow may send or take in before the others get their turn, and bytes.
@@ -77,6 +78,8 @@ pub struct Setup<R> {
     pub timeout: u32,
     /// Likewise, until its first packet, of which the control side is told; 0: as ever.
     pub grace: u32,
+    /// For those that watch.
+    pub about: About,
 }
 
 impl<R> Setup<R> {
@@ -88,7 +91,7 @@ impl<R> Setup<R> {
             User::Control(take) => User::Control(take),
         };
         let Setup { id, member, eid, peer_eid, carrier, frcp, seed, lot, credit, session, crc, mtu, .. } = self;
-        let (timeout, grace) = (self.timeout, self.grace);
+        let (timeout, grace, about) = (self.timeout, self.grace, self.about);
         Ok(Setup {
             id,
             member,
@@ -105,6 +108,7 @@ impl<R> Setup<R> {
             mtu,
             timeout,
             grace,
+            about,
         })
     }
 }
@@ -394,7 +398,7 @@ impl<R: Ring> Flow<R> {
             (_, User::Control(take @ 1..)) => {
                 *take -= 1;
                 counters.delivered += 1;
-                stack.tell(Event::Message(*id, packet.to_vec()));
+                stack.tell_message(now, *id, packet.to_vec());
             }
             (_, User::Control(_)) if kept.len() < KEPT => kept.push_back(packet.to_vec()),
             _ => counters.overrun += 1,
@@ -589,6 +593,11 @@ impl<R: Ring> Flow<R> {
 
     /// That packet is complete.
     pub(crate) fn close_below(&mut self, now: u64, frame: Frame, stack: &mut Stack<R>) {
+        if !stack.taps.is_empty() {
+            let start = if let Protocol::Raw { .. } = self.protocol { self.outlet.inside(&frame) } else { 0 };
+            let control = matches!(self.user, User::Control(_));
+            stack.tap_lowered(now, (self.id, control), &frame, start);
+        }
         match &mut self.protocol {
             Protocol::Frcp(connection) => {
                 if !self.urgent.is_empty() || !connection.can_write() {
@@ -627,6 +636,14 @@ impl<R: Ring> Flow<R> {
         }
     }
 
+    /// Give the program a record of a capture. False: it is lost, because the program reads too slowly.
+    pub(crate) fn give(&mut self, record: &[u8]) -> bool {
+        let User::Program(ring) = &self.user else { return false };
+        let given = matches!(ring.writer().map(|mut writer| writer.stage(record)), Ok(Ok(true)));
+        *if given { &mut self.counters.delivered } else { &mut self.counters.overrun } += 1;
+        given
+    }
+
     /// Packets lost because the user reads too slowly.
     pub(crate) fn overrun(&self) -> u64 {
         self.counters.overrun
@@ -657,7 +674,7 @@ impl<R: Ring> Flow<R> {
                 User::Control(take @ 1..) => {
                     *take -= 1;
                     self.counters.delivered += 1;
-                    stack.tell(Event::Message(self.id, packet));
+                    stack.tell_message(now, self.id, packet);
                 }
                 User::Control(_) => self.kept.push_back(packet),
                 User::Program(ring) => match ring.writer().and_then(|mut writer| writer.stage(&packet)) {
@@ -767,6 +784,9 @@ impl<R: Ring> Flow<R> {
             return Ok(Pause::Empty);
         };
         let mut reader = ring.reader()?;
+        if outlet.way == Way::Tap {
+            return discard(&mut reader, scratch);
+        }
         let mut quantum = QUANTUM;
         for _ in 0..TURN {
             let may = match protocol {
@@ -875,7 +895,7 @@ impl<R: Ring> Flow<R> {
                 User::Transfer(member) => stack.dispatch(now, *member, Where::Flow(*id), Run::of(message, 0), 1),
                 User::Control(take @ 1..) => {
                     *take -= 1;
-                    stack.tell(Event::Message(*id, message.to_vec()));
+                    stack.tell_message(now, *id, message.to_vec());
                     true
                 }
                 // Its window closes.
@@ -919,6 +939,16 @@ impl<R: Ring> Flow<R> {
         self.tell_state(stack, false);
         None
     }
+}
+
+/// Nobody gets what the reader of a capture writes.
+fn discard(reader: &mut impl Read, scratch: &mut Vec<u8>) -> Result<Pause, End> {
+    for _ in 0..TURN {
+        let Some(length) = reader.available()? else { return Ok(Pause::Empty) };
+        scratch.clear();
+        reader.append_to(scratch, length);
+    }
+    Ok(Pause::Turn)
 }
 
 /// Show a program the flags of its peer, behind all packets: `idle`: it has those. Whether that changed something.

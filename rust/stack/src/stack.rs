@@ -28,6 +28,7 @@ use crate::outlet::{Blocker, Manner, Outlet, Way};
 use crate::ring::Ring;
 use crate::run::Run;
 use crate::stage::{Outgoing, Stage};
+use crate::tap::Taps;
 use crate::timers::Timers;
 use crate::transfer::Ecn;
 
@@ -53,6 +54,14 @@ pub enum Carrier {
     Loop(FlowId),
     /// The other flows of the member.
     Broadcast,
+    /// Nothing: its program gets copies of what the member sends and gets, of so many bytes of each packet at the most.
+    /// `epoch`: nanoseconds since 1970 when the time of the stack was 0.
+    Tap {
+        #[allow(missing_docs)]
+        snap: u32,
+        #[allow(missing_docs)]
+        epoch: u64,
+    },
 }
 
 /// What carries the flows of a member that has no port.
@@ -111,6 +120,7 @@ pub struct Stack<R> {
     nowhere: Counters,
     /// What became of the packets of members that ended.
     pub(crate) past: Balance,
+    pub(crate) taps: Taps,
     /// Flows that have counted something since `publish` was called last; None: nobody calls it.
     pub(crate) changed: Option<Vec<FlowId>>,
 }
@@ -127,6 +137,7 @@ impl<R> Default for Stack<R> {
             transit: 0,
             nowhere: Counters::default(),
             past: Balance::default(),
+            taps: Taps::default(),
             changed: None,
         }
     }
@@ -168,7 +179,7 @@ impl<R: Ring> Stack<R> {
     /// staged is lost if it was not transmitted before.
     pub fn close_member(&mut self, member: MemberId, died: bool) {
         let Some(flows) = self.members.get_mut(member).map(|member| std::mem::take(&mut member.flows)) else { return };
-        for id in flows {
+        for id in flows.into_iter().chain(self.taps.of(member)) {
             if let Some(mut flow) = self.flows.take(id) {
                 flow.abort(died);
                 self.bury(*flow, How::Gone);
@@ -184,7 +195,7 @@ impl<R: Ring> Stack<R> {
 
     /// Carry a flow. False: its member is not there.
     pub fn add(&mut self, now: u64, setup: Setup<R>) -> bool {
-        let (id, eid, carrier, lot) = (setup.id, setup.eid, setup.carrier, setup.lot);
+        let (id, eid, carrier, lot, about) = (setup.id, setup.eid, setup.carrier, setup.lot, setup.about);
         let Some(member) = self.members.get_mut(setup.member) else { return false };
         let unicast = matches!(member.carries, Carries::Unicast(_));
         let way = match (carrier, member.stage()) {
@@ -195,8 +206,17 @@ impl<R: Ring> Stack<R> {
             (Carrier::Unicast(..), _) => return false,
             (Carrier::Loop(other), _) => Way::Loop(other),
             (Carrier::Broadcast, _) => Way::Broadcast,
+            (Carrier::Tap { .. }, _) => Way::Tap,
         };
-        member.flows.insert(id);
+        let tap = match carrier {
+            Carrier::Tap { snap, epoch } => Some((setup.member, snap, epoch)),
+            // It is none of those that the layer carries.
+            _ => None,
+        };
+        self.taps.add(id, about.of_user(&setup.user), tap);
+        if tap.is_none() {
+            member.flows.insert(id);
+        }
         let mut kept = Vec::new();
         if has_eid(way) {
             member.by_eid.insert(eid, id);
@@ -288,6 +308,7 @@ impl<R: Ring> Stack<R> {
 
     /// Send a management datagram, behind what was sent before.
     pub fn say(&mut self, now: u64, member: MemberId, to: Where, data: &[u8]) {
+        self.taps.now = now;
         let Some(said) = self.members.get_mut(member) else { return };
         said.counters.said += 1;
         let address = match to {
@@ -358,12 +379,21 @@ impl<R: Ring> Stack<R> {
     pub(crate) fn tell(&mut self, event: Event<R>) {
         self.events.push_back(event);
     }
+
+    /// A packet of a flow is for the control side.
+    pub(crate) fn tell_message(&mut self, now: u64, flow: FlowId, packet: Vec<u8>) {
+        if !self.taps.is_empty() {
+            self.tap_message(now, flow, &packet);
+        }
+        self.tell(Event::Message(flow, packet));
+    }
 }
 
 /// Ports.
 impl<R: Ring> Stack<R> {
     /// Datagrams came in.
     pub fn receive(&mut self, now: u64, port: MemberId, from: SocketAddr, run: Run<'_>) {
+        self.taps.now = now;
         if run.count() == 0
             && let Some(member) = self.members.get_mut(port)
         {
@@ -388,6 +418,9 @@ impl<R: Ring> Stack<R> {
 
     /// What `transmit` returned has left, or (false) will never.
     pub fn sent(&mut self, port: MemberId, left: bool) {
+        if left && !self.taps.is_empty() {
+            self.tap_sent(port);
+        }
         if let Some(member) = self.members.get_mut(port) {
             let count = member.stage().and_then(|stage| stage.transmit()).map_or(0, |outgoing| outgoing.count());
             member.counters.calls += 1;
@@ -464,7 +497,7 @@ impl<R: Ring> Stack<R> {
                     self.with(lower, |below, stack| Ok(stack.is_drained(&below.outlet, at))).unwrap_or(true)
                 })
             }
-            Way::Loop(_) | Way::Broadcast => true,
+            Way::Loop(_) | Way::Broadcast | Way::Tap => true,
         }
     }
 
@@ -510,6 +543,9 @@ impl<R: Ring> Stack<R> {
 impl<R: Ring> Stack<R> {
     /// Take a run of packets of a member apart. `depth`: levels below. False: the member is gone.
     pub(crate) fn dispatch(&mut self, now: u64, member: MemberId, from: Where, run: Run<'_>, depth: usize) -> bool {
+        if !self.taps.is_empty() {
+            self.tap_arrived(now, member, from, run);
+        }
         let Some(at) = self.members.get_mut(member) else { return false };
         at.counters.received += run.count();
         if depth > DEPTH {
@@ -670,7 +706,7 @@ impl<R: Ring> Stack<R> {
                     self.say_word(flow.outlet.member, destination, Word::Report(report));
                 }
             }
-            Way::Loop(_) | Way::Broadcast => {}
+            Way::Loop(_) | Way::Broadcast | Way::Tap => {}
         }
     }
 
@@ -680,7 +716,7 @@ impl<R: Ring> Stack<R> {
         match outlet {
             (Way::Port(..), member) => self.port(member).map_or(0, |port| port.room),
             (Way::Transfer(lower), _) => self.room_below(lower),
-            (Way::Unicast(..) | Way::Loop(_) | Way::Broadcast, _) => LOOP_ROOM,
+            (Way::Unicast(..) | Way::Loop(_) | Way::Broadcast | Way::Tap, _) => LOOP_ROOM,
         }
     }
 
@@ -753,6 +789,7 @@ impl<R: Ring> Stack<R> {
 
     /// Give whatever waits longest its turn. After it ports may be full.
     pub fn serve(&mut self, now: u64) {
+        self.taps.now = now;
         match self.ready.pop_front() {
             Some(Source::Flow(id)) => self.serve_flow(now, id),
             Some(Source::Transit(member, place)) => self.serve_transit(now, member, place),
@@ -794,6 +831,7 @@ impl<R: Ring> Stack<R> {
 
     /// Time has passed.
     pub fn timeout(&mut self, now: u64) {
+        self.taps.now = now;
         for member in self.due_links(now) {
             self.pass_on(now, member);
         }
@@ -927,6 +965,7 @@ impl<R: Ring> Stack<R> {
             self.change_ways(member, |transfer| transfer.drop_lower(id));
         }
         self.timers.remove(id);
+        self.taps.remove(id);
         if let Way::Loop(other) = outlet.way {
             self.using(other, |other, _| other.end_by_peer(how != How::Closed));
             self.queue(other);

@@ -43,6 +43,7 @@ from ouroboros.wire.control import (
     BindProcess,
     BindProgram,
     BootstrapIpcp,
+    Capture,
     ChangePeers,
     ConnectIpcp,
     CreateIpcp,
@@ -203,6 +204,10 @@ class Irm:
                     self.flows.accept(token, process, request, counts, now)
                 case Join():
                     self.flows.join(token, process, request, self._member_to_join(request.layer), counts, now)
+                case Capture():
+                    if not trusted:
+                        raise FlowPermissionException("only the user who runs this node, and root, may capture packets")
+                    self.flows.capture(token, process, request.snap, self._ipcp(request.ipcp))
                 case Dealloc():
                     self.flows.dealloc(process, request.flow_id, request.side, now)
                 case _:

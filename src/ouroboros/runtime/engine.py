@@ -26,6 +26,7 @@ from ouroboros.layers.effects import (
     EndFlow,
     HandOver,
     Impair,
+    Join,
     Listen,
     Loop,
     Member,
@@ -98,6 +99,9 @@ class Machine(Protocol):
 
     def now(self) -> float: ...
 
+    def wall(self) -> int:
+        """Nanoseconds since 1970."""
+
     def start(self, heard: Callable[[News, str | None], None]) -> Engine | SimulatedEngine:
         """An engine. `heard`: is told its news, and why it failed if it did."""
 
@@ -134,7 +138,7 @@ class _Way(TypedDict, total=False):
 
 
 class _Holder(TypedDict, total=False):
-    """What has an end beside programs, in the words of `Setup`: one of them, or none."""
+    """What has an end beside programs, in the words of `Setup`: a member, or the control side of one; or nothing."""
 
     transfer: int
     control: int
@@ -347,6 +351,7 @@ class EngineRuntime:
                     flow=number,
                     member=member,
                     side=effect.side,
+                    label=effect.flow_id,
                     program=copied,
                     **holder,
                     **way,
@@ -399,6 +404,7 @@ class EngineRuntime:
                 flow=numbers[side],
                 member=self._members[effect.ipcp],
                 side=side,
+                label=effect.flow_id,
                 program=copied,
                 **holder,
                 other=numbers[1 - side],
@@ -413,14 +419,19 @@ class EngineRuntime:
                 reject_replays=True,
             )
 
-    def join(self, flow_id: int, ipcp: int, program: Program) -> None:
-        """Carry a flow of a broadcast layer. Raises `OSError` when it cannot be. The descriptors stay the caller's."""
-        if (member := self._members.get(ipcp)) is None:
+    def join(self, effect: Join, program: Program) -> None:
+        """Carry a flow of a broadcast layer, or a capture. Raises `OSError` when it cannot be. The descriptors stay the
+        caller's."""
+        tap = None if effect.snap is None else (effect.snap, self._machine.wall() - self._running().now)
+        if tap is not None and effect.ipcp not in self._members:
+            # Nothing has come through the engine in this local layer so far.
+            self._open_member(effect.ipcp, "local")
+        if (member := self._members.get(effect.ipcp)) is None:
             raise OSError(0, "its layer ended")
-        number = self._note_flow(_Carried(flow_id, 0, ipcp, None, None, _WITHIN))
+        number = self._note_flow(_Carried(effect.flow_id, 0, effect.ipcp, None, None, _WITHIN))
         try:
             with self._copied(program) as copied:
-                setup = Setup(flow=number, member=member, side=0, program=copied)
+                setup = Setup(flow=number, member=member, side=0, label=effect.flow_id, tap=tap, program=copied)
         except BaseException:
             self._unname(number)
             raise
@@ -497,7 +508,10 @@ class EngineRuntime:
             return {}
         if (member := self._members.get(user.ipcp)) is None:
             raise OSError(0, f"the IPC process {user.ipcp} that is to have it is in no layer")
-        return {"control": 1} if user.ipcp in self._adjacent else {"transfer": member}
+        holder: _Holder = {"transfer": member}
+        if user.ipcp in self._adjacent:
+            holder["control"] = 1
+        return holder
 
     @contextlib.contextmanager
     def _copied(self, program: Program | None) -> Iterator[Program | None]:

@@ -48,6 +48,7 @@ impl<R: Ring> Stack<R> {
             && let Some(flow) = self.flow(lower)
         {
             flow.pacer = (!ours).then(Pacer::default);
+            self.taps.set_above(lower, member);
             self.change_ways(member, |transfer| transfer.adopt(lower, neighbour, most));
             self.hand(now, lower, User::Transfer(member));
         }
@@ -60,6 +61,7 @@ impl<R: Ring> Stack<R> {
 
     /// A packet of a component.
     pub fn send_pdu(&mut self, now: u64, member: MemberId, destination: u32, eid: u64, data: &[u8]) {
+        self.taps.now = now;
         let Some(transfer) = self.transfer(member) else { return };
         if destination == transfer.settings().address {
             return self.hear(now, member, None, eid, data);
@@ -78,6 +80,7 @@ impl<R: Ring> Stack<R> {
 
     /// A packet of the control side, by a lower flow that it has.
     pub fn send_message(&mut self, now: u64, lower: FlowId, data: &[u8]) {
+        self.taps.now = now;
         let Some(member) = self.carrier_of(lower) else { return };
         if self.send_by(now, lower, Manner::Control, &[], data).is_err() {
             self.count_crowded(member);

@@ -128,6 +128,10 @@ class Flow:
         """The next packet, if there is one now."""
         return self._node.engine.read(self._number)
 
+    def watch(self, *, on: bool) -> None:
+        """Whether time stands still whenever there is something to read."""
+        self._node.engine.watch(self._number, on)
+
     def _until(self, attempt: Callable[[], _T | None], seconds: float) -> _T | None:
         outcome: _T | None = None
 
@@ -136,11 +140,11 @@ class Flow:
             outcome = attempt()
             return outcome is not None
 
-        self._node.engine.watch(self._number, True)
+        self.watch(on=True)
         try:
             self._node.network.run_until(done, seconds)
         finally:
-            self._node.engine.watch(self._number, False)
+            self.watch(on=False)
         return outcome
 
     def dealloc(self) -> None:
