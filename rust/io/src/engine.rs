@@ -40,6 +40,7 @@ pub(crate) enum Command {
     ChangeUnicast(MemberId, TransferSettings),
     Route(MemberId, Box<Table>),
     HandOver(MemberId, FlowId, u32, (usize, bool)),
+    Resize(FlowId, usize, usize, usize),
     TakeBack(MemberId, FlowId),
     SendPdu(MemberId, u32, u64, Vec<u8>),
     SendMessage(FlowId, Vec<u8>),
@@ -294,6 +295,11 @@ impl Engine {
     /// carries. `ours`: the neighbour is a node of ours, which is not paced.
     pub fn hand_over(&self, member: MemberId, lower: FlowId, neighbour: u32, (most, ours): (usize, bool)) {
         self.shared.command(Command::HandOver(member, lower, neighbour, (most, ours)));
+    }
+
+    /// What is below a flow carries packets of other lengths from now on, see `Stack::resize`.
+    pub fn resize(&self, flow: FlowId, packet: usize, mtu: usize, most: usize) {
+        self.shared.command(Command::Resize(flow, packet, mtu, most));
     }
 
     /// Nothing is sent by a lower flow any more.

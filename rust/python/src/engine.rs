@@ -167,6 +167,12 @@ impl Engine {
         self.lock().hand_over(member.into(), lower.into(), neighbour, (most, ours));
     }
 
+    /// What is below a flow carries packets of other lengths from now on. `packet`: of FRCP; `mtu`: as of `Setup`; `most`: what
+    /// the flow carries for a member above.
+    fn resize(&self, flow: u64, packet: usize, mtu: usize, most: usize) {
+        self.lock().resize(flow.into(), packet, mtu, most);
+    }
+
     /// Nothing is sent by a lower flow any more.
     fn take_back(&self, member: u64, lower: u64) {
         self.lock().take_back(member.into(), lower.into());

@@ -262,6 +262,13 @@ impl Outlet {
             counters.unsealed += 1;
             return stack.discard(&frame);
         }
+        if let (Way::Unicast(..), Some(hop)) = (self.way, self.hop.1)
+            && stack.written(&frame).len() + self.header() > hop.most + body
+        {
+            // The way leads over another lower flow now, or that carries less.
+            counters.too_long += 1;
+            return stack.discard(&frame);
+        }
         self.sent_at = now;
         counters.sent += 1;
         if let (Way::Port(..), None, Manner::Data) = (self.way, &self.link, manner) {

@@ -364,6 +364,11 @@ class Irm:
         self.flows.lower.end_opened(flow_id, side, size, now)
 
     @_entry
+    def end_resized(self, flow_id: int, side: int, size: Size, now: float) -> None:
+        """What is below the end of an IPC process carries packets of other lengths from now on."""
+        self.flows.lower.end_resized(flow_id, side, size, now)
+
+    @_entry
     def end_failed(self, flow_id: int, side: int, error: str, now: float) -> None:
         """The end of an IPC process could not be made. `error`: why, for people."""
         self.flows.lower.end_failed(flow_id, side, error, now)

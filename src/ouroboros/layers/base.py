@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from ouroboros.errors import IpcpBootstrapError, OuroborosError, UnsupportedError
 from ouroboros.layers.effects import CloseMember, Impair, Where
-from ouroboros.layers.face import Arrival, End, Host, How, LowerFlow, Reach, Task
+from ouroboros.layers.face import Arrival, End, Host, How, LowerFlow, Reach, Size, Task
 from ouroboros.layers.impairment import Impairment
 from ouroboros.layers.ordered import OrderedSet
 from ouroboros.oap import Settings
@@ -268,6 +268,9 @@ class Ipcp:
     def lower_state(self, fd: int, up: bool, now: float) -> None:
         """The peer of a flow was silent for longer than its timeout, or (`up`) is back. The flow goes on, and it is for the
         type to say what that means."""
+
+    def lower_resized(self, fd: int, size: Size, now: float) -> None:
+        """What is below a flow carries packets of other lengths from now on. The engine has been told."""
 
     # --- what the engine and the machine tell
 

@@ -53,6 +53,7 @@ from ouroboros.layers.flows.sizes import (
     MPL,
     UNICAST_MPL,
     FrcpSettings,
+    Sizes,
     below_checksum,
     frcp_of,
     size_for_members,
@@ -158,6 +159,8 @@ class _Carried:
     eid: int | None
     user: Member | None
     size: Size
+    #: Its peer, from which its way follows; None: within the node.
+    end: RemoteEnd | None = None
     #: Its other end is in this node.
     looped: bool = False
 
@@ -180,6 +183,8 @@ class EngineRuntime:
         self._broadcast: set[int | None] = set()
         #: IPC processes whose members are of unicast layers, and the numbers of their flows to neighbours.
         self._adjacent: dict[int | None, set[int]] = {}
+        #: What those carried when flows over them were looked at last.
+        self._carried_by: dict[int | None, Size | None] = {}
         #: Flows by number, and the number of each end.
         self._flows: dict[int, _Carried] = {}
         self._numbers: dict[tuple[int, int], int] = {}
@@ -244,6 +249,7 @@ class EngineRuntime:
         self._families.pop(ipcp, None)
         self._broadcast.discard(ipcp)
         self._adjacent.pop(ipcp, None)
+        self._carried_by.pop(ipcp, None)
 
     def impair(self, effect: Impair) -> None:
         if effect.ipcp not in self._members:
@@ -288,12 +294,14 @@ class EngineRuntime:
             self._adjacent[effect.ipcp].add(number)
             most = self._flows[number].size.most
             self._running().hand_over(member, number, effect.neighbour, most, effect.ours)
+            self._resize_above(self._flows[number])
 
     def take_back(self, effect: TakeBack) -> None:
         member, number = self._unicast(effect.ipcp), self._lower.get(effect.fd)
         if member is not None and number is not None:
             self._adjacent[effect.ipcp].discard(number)
             self._running().take_back(member, number)
+            self._resize_above(self._flows[number])
 
     def route(self, effect: Route) -> None:
         if (member := self._unicast(effect.ipcp)) is not None:
@@ -334,9 +342,8 @@ class EngineRuntime:
         assert isinstance(end, RemoteEnd), end
         if (member := self._members.get(end.ipcp)) is None:
             raise OSError(0, "its layer ended")
-        path, way = self._path(end)
+        sizes, way = self._sizes(end)
         qos, session = end.qos, end.session
-        sizes = sizes_over(path, qos, end.extension, cipher=session.cipher, max_message=MAX_PACKET)
         if not sizes.usable:
             raise OSError(0, "its path carries no packets")
         mpl = UNICAST_MPL if isinstance(end, UnicastEnd) else MPL
@@ -344,7 +351,7 @@ class EngineRuntime:
         user = effect.user if isinstance(effect.user, Member) else None
         holder = self._holder(user)
         size = size_for_members(sizes, qos, cipher=session.cipher)
-        number = self._note_flow(_Carried(effect.flow_id, effect.side, end.ipcp, end.eid, user, size))
+        number = self._note_flow(_Carried(effect.flow_id, effect.side, end.ipcp, end.eid, user, size, end))
         try:
             with self._copied(program) as copied:
                 setup = Setup(
@@ -480,11 +487,8 @@ class EngineRuntime:
     def _path(self, end: RemoteEnd) -> tuple[Size, _Way]:
         """What the way to a peer carries, and the way. Raises `OSError` when there is none."""
         if isinstance(end, UnicastEnd):
-            # Packets may take another way at any time.
-            below = [self._flows[number].size for number in self._adjacent.get(end.ipcp, ())]
-            if not below:
+            if (size := self._size_of(end.ipcp)) is None:
                 raise OSError(0, "its member of the layer has no neighbours")
-            size = Size(min(each.most for each in below), min(each.whole for each in below))
             return _less(size, _PCI_LENGTH), {"destination": end.destination, "cube": end.cube}
         if isinstance(end.address, int):
             if (lower := self._lower.get(end.address)) is None:
@@ -492,6 +496,47 @@ class EngineRuntime:
             return _less(self._flows[lower].size, EID_LENGTH), {"lower": lower}
         family = self._families[end.ipcp]
         return path_of(family, self._machine.path_mtu(family, end.address)), {"peer": end.address}
+
+    def _size_of(self, ipcp: int) -> Size | None:
+        """What all ways of a member of a unicast layer carry: packets may take another at any time. None: it has none."""
+        below = [self._flows[number].size for number in self._adjacent.get(ipcp, ())]
+        return Size(min(each.most for each in below), min(each.whole for each in below)) if below else None
+
+    def _sizes(self, end: RemoteEnd) -> tuple[Sizes, _Way]:
+        """Of a flow to a peer, as the way to it is now, and that way. Raises `OSError` when there is none."""
+        path, way = self._path(end)
+        cipher = end.session.cipher
+        return sizes_over(path, end.qos, end.extension, cipher=cipher, max_message=MAX_PACKET), way
+
+    def _resize_above(self, lower: _Carried) -> None:
+        """What a flow of an IPC process carries has changed, or whether it is in use: so may what flows over it carry."""
+        assert lower.user is not None, lower
+        ipcp, fd = lower.user.ipcp, lower.user.fd
+        if self._engine is None:
+            return
+        if ipcp in self._adjacent:
+            if (size := self._size_of(ipcp)) in (None, self._carried_by.get(ipcp)):
+                return
+            self._carried_by[ipcp] = size
+        for number, flow in list(self._flows.items()):
+            end = flow.end
+            if end is not None and end.ipcp == ipcp and (isinstance(end, UnicastEnd) or end.address == fd):
+                self._resize(number, flow, end)
+
+    def _resize(self, number: int, flow: _Carried, end: RemoteEnd) -> None:
+        try:
+            sizes, _ = self._sizes(end)
+        except OSError:
+            # No way is left, or none yet: packets wait for one.
+            return
+        size = size_for_members(sizes, end.qos, cipher=end.session.cipher)
+        if not sizes.usable or size == flow.size:
+            return
+        flow.size = size
+        self._running().resize(number, sizes.packet, sizes.datagram, size.most)
+        if flow.user is not None:
+            self._irm.end_resized(flow.flow_id, flow.side, size, self.now())
+            self._resize_above(flow)
 
     def discard(self, flow_id: int, side: int) -> None:
         """Whatever there is of an end is over at once, and nothing is told of that. No error when there is nothing."""
@@ -551,6 +596,7 @@ class EngineRuntime:
                 self._lower.pop(flow.user.fd, None)
                 if flow.user.ipcp in self._adjacent:
                     self._adjacent[flow.user.ipcp].discard(number)
+                    self._resize_above(flow)
         return flow
 
     # --- the engine
@@ -652,6 +698,7 @@ class EngineRuntime:
             self._families,
             self._broadcast,
             self._adjacent,
+            self._carried_by,
             self._flows,
             self._numbers,
             self._lower,

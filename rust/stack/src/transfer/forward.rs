@@ -54,6 +54,16 @@ impl<R: Ring> Stack<R> {
         }
     }
 
+    /// What is below a flow carries packets of other lengths from now on. `packet`: of FRCP, at the most; `mtu`: as of `Setup`;
+    /// `most`: the longest packet that the flow carries for the member above, if one has it.
+    pub fn resize(&mut self, flow: FlowId, packet: usize, mtu: usize, most: usize) {
+        let Some(resized) = self.flow(flow) else { return };
+        resized.resize(packet, mtu);
+        if let User::Transfer(member) = resized.user {
+            self.change_ways(member, |transfer| transfer.set_most(flow, most));
+        }
+    }
+
     /// Nothing is sent by a lower flow any more. What arrives there is still taken.
     pub fn take_back(&mut self, member: MemberId, lower: FlowId) {
         self.change_ways(member, |transfer| transfer.drop_lower(lower));

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from ouroboros.errors import FlowTimeoutException, IpcpConnectError, OuroborosError, ProtocolError
 from ouroboros.layers.agenda import Agenda
 from ouroboros.layers.bucket import WARNINGS, Bucket
@@ -292,6 +294,13 @@ class Connections:
             connection.up = up
             if fd in self._connections:
                 self._told_state(connection, now)
+
+    def lower_resized(self, fd: int, size: Size) -> None:
+        """Whoever wants to know the size of a connection looks when it matters."""
+        if (connection := self._at(fd)) is not None:
+            connection.size = size
+        elif (greeting := self._greetings.get(fd)) is not None:
+            greeting.flow = msgspec.structs.replace(greeting.flow, size=size)
 
     def message(self, fd: int, data: bytes, now: float) -> None:
         """A packet of a lower flow. Bytes of a stranger."""

@@ -25,7 +25,7 @@ from ouroboros.layers.effects import (
     Where,
     written_address,
 )
-from ouroboros.layers.face import Arrival, End, Host, How, LowerFlow, Task
+from ouroboros.layers.face import Arrival, End, Host, How, LowerFlow, Size, Task
 from ouroboros.layers.flows.incoming import Request
 from ouroboros.layers.flows.ipcp import FlowIpcp
 from ouroboros.layers.unicast.addresses import Address
@@ -276,6 +276,9 @@ class UnicastIpcp(FlowIpcp):
 
     def lower_state(self, fd: int, up: bool, now: float) -> None:
         self.connections.lower_state(fd, up, now)
+
+    def lower_resized(self, fd: int, size: Size, now: float) -> None:
+        self.connections.lower_resized(fd, size)
 
     # --- names
 
