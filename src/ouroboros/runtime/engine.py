@@ -47,7 +47,7 @@ from ouroboros.wire.listing import Place
 
 
 class EngineRuntime:
-    """What a node has in its engine. `carry_out` is called after the IRM was told something."""
+    """Carries out effects in the engine of a node. `carry_out` is called after the IRM was told something."""
 
     def __init__(self, irm: Irm, carry_out: Callable[[], None], machine: Machine) -> None:
         self._irm = irm

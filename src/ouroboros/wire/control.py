@@ -1,4 +1,4 @@
-"""What programs and the node say to each other over the control socket: one schema, one version.
+"""Messages between programs and the node over the control socket: one schema, one version.
 
 Each message is a msgpack array (`msgspec`, tagged by type) behind a 4-byte big-endian length. A connection carries one
 request at a time: `Hello` first, then requests, each answered by `Done`, `Failed` or `Granted`. The exceptions are
@@ -42,7 +42,7 @@ class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True, tag_field
 
 
 class Hello(_Message, frozen=True):
-    """Who is calling. The pid is taken from the socket, never from the message. `instance`: a number that is the same for
+    """The caller. The pid is taken from the socket, never from the message. `instance`: a number that is the same for
     all callers in a process, and another one after a fork or an exec, which keep the pid or the program."""
 
     version: int
@@ -384,7 +384,7 @@ class FlowEntry(msgspec.Struct, frozen=True):
 
 
 class ShareEntry(msgspec.Struct, frozen=True):
-    """What a user other than the owner has of a shared node. `kind`: as in `control.shares`. `limit`: its share. `refused`:
+    """The share of a user other than the owner in a node. `kind`: as in `control.shares`. `limit`: its share. `refused`:
     how often it wanted more."""
 
     user: int
@@ -443,7 +443,7 @@ _KIND = 32
 
 
 def _plain(value: Any) -> str | int:  # noqa: ANN401
-    """What msgspec does not take by itself: text of a subclass of `str`, whole numbers of types that are not Python's."""
+    """Convert values for msgspec: text of a subclass of `str`, whole numbers of types that are not Python's."""
     return plain_text(value) if isinstance(value, str) else whole_number(value)
 
 

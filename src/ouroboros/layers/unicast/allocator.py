@@ -39,7 +39,7 @@ _Answer = Callable[[int, tuple[int, ...], float], None]
 
 
 class Lookup(Protocol):
-    """What is needed of the directory of a layer."""
+    """The part of the directory of a layer that is needed."""
 
     def query(self, digest: bytes, token: int, answer: _Answer, now: float) -> None:
         """`answer`: is told the token and the addresses of members that have the name, now or later."""
@@ -47,11 +47,11 @@ class Lookup(Protocol):
     def cancel(self, token: int) -> None: ...
 
     def forget(self, digest: bytes) -> None:
-        """What is known of the name may be out of date: find out anew next time."""
+        """The last answer for the name may be out of date: ask anew next time."""
 
 
 class Routes(Protocol):
-    """What is needed of routing."""
+    """The part of routing that is needed."""
 
     def distance(self, address: int) -> int | None:
         """Hops to a member, 0 for ourselves; None: there is no way."""
@@ -162,7 +162,7 @@ class Names:
 
 
 class FlowsCore(flows.Core):
-    """What the parts that ask and answer share, for a member."""
+    """The state that asking and answering share, for a member."""
 
     reply_room = flow.REPLY_OAP_LENGTH
     #: A member was let in, and its messages come by flows.
