@@ -26,8 +26,8 @@ from ouroboros.wire import extension
 from ouroboros.wire.extension import Extension
 from ouroboros.wire.udp import EID_LENGTH, PACKET_LENGTH
 
-#: The abilities of an end of a flow within the node, for the other one, if the engine has FRCP there: the longest packet, and
-#: a window of the largest packets that fit into a few MiB.
+#: The abilities of an end of a flow within the node, for the other one, if the engine has FRCP there: the longest packet,
+#: and a window of the largest packets that fit into a few MiB.
 _NEAR = Extension(extension.SACK | extension.FRAGMENTS, PACKET_LENGTH["udp4"], window=4096, request=bytes(16))
 #: The longest packets of a flow within the node for a layer above, if the engine has nothing to do with it.
 _WITHIN = Size(MAX_PACKET, 65_000)

@@ -68,7 +68,7 @@ REPLY_OAP_LENGTH = MANAGEMENT_LENGTH - _FIXED.size
 
 @lru_cache(4096)
 def digest_of(name: str) -> bytes:
-    """The digest that stands for a name in a request. Its hexadecimal digits are the host name for the lookup of the name."""
+    """The digest that stands for a name in a request. Its hexadecimal digits are the host name for its lookup."""
     return hashlib.md5(name.encode(), usedforsecurity=False).digest()
 
 
