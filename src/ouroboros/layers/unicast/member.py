@@ -83,6 +83,7 @@ class UnicastIpcp(FlowIpcp):
         self.connections = Connections(self.core, self._components, collided=self._move)
         self.enrollment.connections = self.connections
         self.upkeep = Upkeep(self._connect)
+        self._places.called = self._called
         #: The enrollment that goes on.
         self._enrolling: Task | None = None
         #: When it is to have another address.
@@ -197,6 +198,14 @@ class UnicastIpcp(FlowIpcp):
             hops, via = self.link_state.distance(address), tuple(map(written_address, table[address]))
             if hops:
                 yield RouteEntry(written_address(address), hops, via, _kind(ours=ours))
+
+    def _called(self, address: int) -> str:
+        """What people call a member: a neighbour by its name, others by their address."""
+        names = (
+            each.peer or each.name for each in self.connections.rows() if each.address == address and each.side == 0
+        )
+        peers = (each.peer for each in self.connections.rows() if each.address == address and each.peer)
+        return next(peers, "") or next(names, "") or written_address(address)
 
     # --- connections
 
