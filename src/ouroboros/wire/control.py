@@ -373,8 +373,8 @@ def with_counters(entry: IpcpEntry, counted: Mapping[str, int]) -> IpcpEntry:
 class FlowEntry(msgspec.Struct, frozen=True):
     """`pids`: of the allocator and the acceptor; 0 for the node itself (a broadcast layer) and for a program elsewhere.
 
-    `layer`: as of `Granted`. `address`: of a flow with another node. `peer`: "" for a flow on this node, else "node" for one of ours and
-    "prototype" for a node of the C prototype. `counters`: what the engine counts.
+    `layer`: as of `Granted`. `address`: of a flow with another node. `peer`: "" for a flow on this node, else "node" for one
+    of ours and "prototype" for a node of the C prototype. `counters`: what the engine counts.
     """
 
     id: int

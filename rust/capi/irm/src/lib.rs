@@ -140,8 +140,10 @@ pub unsafe extern "C" fn irm_bootstrap_ipcp(pid: pid_t, conf: *const IpcpConfig)
         let of_type = if let Some((our, server, port)) = conf.udp() {
             (ip, dns) = (our.to_string(), server.to_string());
             OfType::Udp(Udp { ip: &ip, dns: &dns, port })
+        } else if conf.is_unicast() {
+            OfType::Unicast(conf.unicast().ok_or(-libc::EINVAL)?)
         } else {
-            conf.unicast().map_or(OfType::None, OfType::Unicast)
+            OfType::None
         };
         // The settings of Ethernet cannot be passed on, and names are hashed in their own way over UDP.
         let hash = match kind {

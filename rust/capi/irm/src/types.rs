@@ -174,24 +174,30 @@ impl IpcpConfig {
         }
     }
 
-    /// Settings of a unicast layer, as `struct uni_config` has them.
+    /// Whether it is for a unicast layer.
+    pub fn is_unicast(&self) -> bool {
+        self.kind == UNICAST
+    }
+
+    /// Settings of a unicast layer, as `struct uni_config` has them; None when one of its policies is none.
     pub fn unicast(&self) -> Option<Unicast> {
-        let number = |at| i64::from(c_int::from_ne_bytes(self.bytes(at)));
+        let policy =
+            |at, count| Some(i64::from(c_int::from_ne_bytes(self.bytes(at)))).filter(|each| (0..count).contains(each));
         let count = |at| i64::from(u32::from_ne_bytes(self.bytes(at)));
         let seconds = |at| i64::from_ne_bytes(self.bytes(at));
         let [addr_size, eid_size, max_ttl] = self.bytes(0);
-        (self.kind == UNICAST).then(|| Unicast {
+        Some(Unicast {
             addr_size,
             eid_size,
             max_ttl,
-            routing: number(8),
-            link_state: number(16),
+            routing: policy(8, 1)?,
+            link_state: policy(16, 3)?,
             link_state_times: [24, 32, 40].map(seconds),
-            directory: number(48),
+            directory: policy(48, 1)?,
             // What follows, the address of a first peer, is of the inside of the prototype.
             dht: [56, 60, 64, 68, 72].map(count),
-            addr_auth: number(88),
-            cong_avoid: number(92),
+            addr_auth: policy(88, 1)?,
+            cong_avoid: policy(92, 2)?,
         })
     }
 
