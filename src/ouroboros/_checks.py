@@ -314,6 +314,16 @@ def described(kind: type[Checked], without: tuple[str, ...] = ()) -> Iterator[tu
             yield check, getattr(kind(), field)
 
 
+def told(settings: Checked) -> Iterator[tuple[Setting, Any]]:
+    """The settings with their values, in the order of `described`; of parts, those that there are."""
+    for field, check in settings.checks.items():
+        value = getattr(settings, field)
+        if isinstance(check, Check) and check.part is not None:
+            yield from told(value) if value is not None else ()
+        elif isinstance(check, Setting):
+            yield check, value
+
+
 def assembled(kind: type[_S], values: Mapping[str, Any]) -> _S:
     """Settings of that class with values for keys; the others have their defaults."""
     fields: dict[str, Any] = {}

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
@@ -231,6 +231,14 @@ class PostedUpper:
 
     def withdrawn(self, arrival: Arrival) -> None:
         self._post(partial(self._upper.withdrawn, arrival))
+
+
+class Connected(NamedTuple):
+    """A connection that an IPC process keeps with a neighbour, as it was asked for."""
+
+    component: str
+    name: str
+    qos: QoSSpec
 
 
 class Task:

@@ -222,6 +222,10 @@ class ListFlows(_Message, frozen=True):
     """Answered by a list of `FlowEntry`."""
 
 
+class Save(_Message, frozen=True):
+    """Answered by what the node has as the text of a configuration file."""
+
+
 class NodeInfo(_Message, frozen=True):
     """Answered by `NodeEntry`."""
 
@@ -436,6 +440,7 @@ Request = (
     | DestroyIpcp
     | ListIpcps
     | ListFlows
+    | Save
     | NodeInfo
 )
 Answer = Done | Failed | Granted
