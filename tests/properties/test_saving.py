@@ -61,11 +61,9 @@ from ouroboros.wire.control import (
     Save,
 )
 
-WORDS = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=6).filter(str.isprintable)
+WORDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=6).filter(str.isprintable)
 POLICIES = st.sampled_from(["round-robin", "spillover"])
-ARGUMENTS = st.lists(
-    st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=5), max_size=3
-)
+ARGUMENTS = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5), max_size=3)
 PATHS = WORDS.map(lambda word: f"/{word}")
 PROGRAM_NAMES = WORDS.filter(lambda word: "/" not in word)
 ENROLL = st.one_of(
