@@ -47,6 +47,7 @@ from ouroboros.wire.control import (
     NodeInfo,
     RegisterName,
     Request,
+    Save,
     UdpDetails,
     UnbindProcess,
     UnbindProgram,
@@ -81,6 +82,7 @@ REQUESTS: list[Request] = [
     DestroyIpcp(messages.FIRST_IPCP_ID),
     ListIpcps(),
     ListFlows(),
+    Save(),
     NodeInfo(),
 ]
 ANSWERS: list[Answer] = [

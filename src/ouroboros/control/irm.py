@@ -103,7 +103,7 @@ class Irm:
         self._processes = IpcProcesses(
             self.ipcps, types, self.registry, self.flows, self._effects, self._posts, self._host
         )
-        self._management = Management(self.registry, self.flows, self._processes, embedded=embedded)
+        self._management = Management(self.registry, self.flows, self._processes, self.shares, embedded=embedded)
         for type in initial:
             ipcp = self._processes.create(CreateIpcp(type, type))
             self._processes.bootstrap(BootstrapIpcp(ipcp, type), self._processes.unasked(), 0.0)

@@ -9,6 +9,8 @@ from ouroboros.control.flows import FlowManager
 from ouroboros.control.ipcps import IpcProcesses
 from ouroboros.control.names import Binding, Registry
 from ouroboros.control.parties import IpcProcess, Party, Process
+from ouroboros.control.saving import configuration_of, text_of
+from ouroboros.control.shares import Shares
 from ouroboros.errors import (
     BindError,
     FlowNameException,
@@ -40,6 +42,7 @@ from ouroboros.wire.control import (
     ListNames,
     RegisterName,
     Request,
+    Save,
     UnbindProcess,
     UnbindProgram,
     UnregisterName,
@@ -54,8 +57,11 @@ class Management:
     """Carries out what programs ask a node to do, but for flows. `embedded`: a program that nobody bound is known by its own
     name."""
 
-    def __init__(self, registry: Registry, flows: FlowManager, ipcps: IpcProcesses, *, embedded: bool) -> None:
+    def __init__(
+        self, registry: Registry, flows: FlowManager, ipcps: IpcProcesses, shares: Shares, *, embedded: bool
+    ) -> None:
         self._registry = registry
+        self._shares = shares
         self._flows = flows
         self._ipcps = ipcps
         self._embedded = embedded
@@ -72,9 +78,15 @@ class Management:
                 return self._flows.entries()
         if not trusted:
             raise BindError("only the user who runs this node, and root, may manage it")
+        if isinstance(request, Save):
+            return self._save()
         if self._change_names(request, now):
             return None
         return self._manage_ipcp(token, request, now)
+
+    def _save(self) -> str:
+        told = configuration_of(self._registry, self._ipcps.all(), self._shares, self._ipcps.strangers)
+        return text_of(*told)
 
     def _change_names(self, request: Request, now: float) -> bool:
         """Whether the request is about names and bindings. Then it is carried out."""

@@ -12,9 +12,11 @@ from enum import StrEnum
 from functools import partial
 from typing import ClassVar
 
+from msgspec.structs import replace
+
 from ouroboros.errors import IpcpBootstrapError, OuroborosError, UnsupportedError
 from ouroboros.layers.effects import CloseMember, Impair, Where
-from ouroboros.layers.face import Arrival, End, Host, How, LowerFlow, Reach, Task
+from ouroboros.layers.face import Arrival, Connected, End, Host, How, LowerFlow, Reach, Task
 from ouroboros.layers.impairment import Impairment
 from ouroboros.layers.ordered import OrderedSet
 from ouroboros.oap import Settings
@@ -76,6 +78,10 @@ class Ipcp:
         self.state = State.BOOT
         self.layer = ""
         self.hash = DEFAULT_HASH
+        #: What it was told at its bootstrap.
+        self.told_settings: TypeSettings | None = None
+        #: The name of the member with which it enrolled, "" for one that was bootstrapped.
+        self.enrolled_with = ""
         #: Names bound to this IPC process.
         self.names: OrderedSet[str] = OrderedSet()
         #: The impairment of packets of the layer; None until there is one.
@@ -120,6 +126,15 @@ class Ipcp:
         raise UnsupportedError(
             f"IPC process {self.name!r} cannot be disconnected from {name!r}: connections are not built yet"
         )
+
+    def settings_now(self) -> TypeSettings:
+        """The settings with which a bootstrap would make it what it is now."""
+        told = self.settings() if self.told_settings is None else self.told_settings
+        return replace(told, impair=None if self.impairment is None else self.impairment.text)
+
+    def connected(self) -> list[Connected]:
+        """What it keeps connected to neighbours."""
+        return []
 
     def destroy(self, now: float) -> None:
         """Leave the layer, which ends on this node. What it carried ends; programs and peers are told."""

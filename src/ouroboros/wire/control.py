@@ -22,7 +22,7 @@ from ouroboros.settings import AnySettings
 
 #: Raised by one whenever a message changes; a node answers a client of another version with `Failed`. The client of C
 #: programs, `rust/client/src/message.rs`, has the same number.
-VERSION = 7
+VERSION = 8
 
 #: The largest answer, bytes. A list of 100 000 names fits.
 MESSAGE_LENGTH = 64 << 20
@@ -52,12 +52,14 @@ class Hello(_Message, frozen=True):
 
 class Alloc(_Message, frozen=True):
     """Ask for a flow to a name. `timeout`: seconds to wait for an acceptor, None for the node's default, infinity for no
-    limit. With `wait`, also for somebody who serves the name at all, here or elsewhere."""
+    limit. With `wait`, also for somebody who serves the name at all, here or elsewhere. `layer`: the one to look in, None
+    for any."""
 
     name: str
     qos: QoSSpec
     timeout: float | None
     wait: bool = False
+    layer: str | None = None
 
 
 class Accept(_Message, frozen=True):
@@ -220,6 +222,10 @@ class ListFlows(_Message, frozen=True):
     """Answered by a list of `FlowEntry`."""
 
 
+class Save(_Message, frozen=True):
+    """Answered by what the node has as the text of a configuration file."""
+
+
 class NodeInfo(_Message, frozen=True):
     """Answered by `NodeEntry`."""
 
@@ -243,7 +249,8 @@ class Granted(_Message, frozen=True):
     longest message that the flow takes, bytes.
 
     `security`: of an encrypted flow. `suite`, `key`: when it is the programs that encrypt, the number of the cipher and its
-    32 bytes. `name`: what the flow was asked for, a name or a broadcast layer.
+    32 bytes. `name`: what the flow was asked for, a name or a broadcast layer. `layer`: of the layer that carries it, "" for
+    none.
     """
 
     flow_id: int
@@ -254,6 +261,7 @@ class Granted(_Message, frozen=True):
     suite: int = 0
     key: bytes = b""
     name: str = ""
+    layer: str = ""
 
     def __repr__(self) -> str:
         # A message may end up in a log, and the key must not.
@@ -369,8 +377,8 @@ def with_counters(entry: IpcpEntry, counted: Mapping[str, int]) -> IpcpEntry:
 class FlowEntry(msgspec.Struct, frozen=True):
     """`pids`: of the allocator and the acceptor; 0 for the node itself (a broadcast layer) and for a program elsewhere.
 
-    `layer`, `address`: of a flow with another node. `peer`: "" for a flow on this node, else "node" for one of ours and
-    "prototype" for a node of the C prototype. `counters`: what the engine counts.
+    `layer`: as of `Granted`. `address`: of a flow with another node. `peer`: "" for a flow on this node, else "node" for one
+    of ours and "prototype" for a node of the C prototype. `counters`: what the engine counts.
     """
 
     id: int
@@ -432,6 +440,7 @@ Request = (
     | DestroyIpcp
     | ListIpcps
     | ListFlows
+    | Save
     | NodeInfo
 )
 Answer = Done | Failed | Granted

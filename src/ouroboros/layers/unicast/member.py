@@ -25,7 +25,7 @@ from ouroboros.layers.effects import (
     Where,
     written_address,
 )
-from ouroboros.layers.face import Arrival, End, Host, How, LowerFlow, Task
+from ouroboros.layers.face import Arrival, Connected, End, Host, How, LowerFlow, Task
 from ouroboros.layers.flows.incoming import Request
 from ouroboros.layers.flows.ipcp import FlowIpcp
 from ouroboros.layers.unicast.addresses import Address
@@ -83,6 +83,7 @@ class UnicastIpcp(FlowIpcp):
         self.connections = Connections(self.core, self._components, collided=self._move)
         self.enrollment.connections = self.connections
         self.upkeep = Upkeep(self._connect)
+        self._places.called = self._called
         #: The enrollment that goes on.
         self._enrolling: Task | None = None
         #: When it is to have another address.
@@ -103,7 +104,7 @@ class UnicastIpcp(FlowIpcp):
 
     def enroll(self, member: str, task: Task, now: float) -> None:
         self._check_new()
-        self.state, self._enrolling = State.OPENING, task
+        self.state, self._enrolling, self.enrolled_with = State.OPENING, task, member
         # Lower flows have to lead to something in the engine.
         self._open()
         self.enrollment.enroll(member, Then(self._enrollment_over), now)
@@ -130,7 +131,7 @@ class UnicastIpcp(FlowIpcp):
     def _enrollment_over(self, outcome: object) -> None:
         if isinstance(outcome, OuroborosError) and self._enrolling is not None:
             task, self._enrolling = self._enrolling, None
-            self.state = State.BOOT
+            self.state, self.enrolled_with = State.BOOT, ""
             self.host.effects.append(CloseMember(self.id))
             task.failed(outcome)
 
@@ -198,6 +199,14 @@ class UnicastIpcp(FlowIpcp):
             if hops:
                 yield RouteEntry(written_address(address), hops, via, _kind(ours=ours))
 
+    def _called(self, address: int) -> str:
+        """What people call a member: a neighbour by its name, others by their address."""
+        names = (
+            each.peer or each.name for each in self.connections.rows() if each.address == address and each.side == 0
+        )
+        peers = (each.peer for each in self.connections.rows() if each.address == address and each.peer)
+        return next(peers, "") or next(names, "") or written_address(address)
+
     # --- connections
 
     def connect(self, component: str, name: str, qos: QoSSpec, task: Task, now: float) -> None:
@@ -212,6 +221,9 @@ class UnicastIpcp(FlowIpcp):
                 task.done(outcome)
 
         self._connect(wish, qos, Then(answer), now)
+
+    def connected(self) -> list[Connected]:
+        return [Connected(wish.component, wish.name, qos) for wish, qos in self.upkeep.wishes.items()]
 
     def _connect(self, wish: Wish, qos: QoSSpec, task: Task, now: float) -> None:
         self.connections.connect(wish.component, wish.name, qos, task, now)

@@ -200,7 +200,7 @@ class Node:
     def _connect(self, effect: Connect) -> None:
         """Between two programs of the node there is nothing; here the engine is, since it has the rings."""
         users = effect.allocator, effect.acceptor
-        self._flows.loop(Loop(effect.flow_id, effect.name, effect.qos, users, None, effect.sessions))
+        self._flows.loop(Loop(effect.flow_id, effect.name, effect.qos, users, None, effect.sessions, effect.layer))
 
     def _refuse_to_start(self, effect: StartProgram) -> None:
         how = "programs cannot be started in virtual time"
