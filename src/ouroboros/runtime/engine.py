@@ -305,7 +305,7 @@ class EngineRuntime:
 
     def send_pdu(self, effect: SendPdu) -> None:
         if (member := self._unicast(effect.ipcp)) is not None:
-            self._running().send_pdu(member, effect.destination, effect.eid, effect.data)
+            self._running().send_pdu(member, effect.destination, effect.eid, effect.ttl, effect.data)
 
     def _unicast(self, ipcp: int) -> int | None:
         """The member of an IPC process in a unicast layer; None: it has none any more."""
