@@ -14,6 +14,7 @@ from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 from ouroboros.control.flows import FlowManager
 from ouroboros.control.names import Binding, Registry, check_name
 from ouroboros.control.parties import IpcProcess, Party, Process
+from ouroboros.control.probing import Probing
 from ouroboros.control.security import NoSecurityFiles, Security, SecurityFiles
 from ouroboros.control.shares import Kind, Share, Shares, default_shares
 from ouroboros.errors import (
@@ -59,6 +60,7 @@ from ouroboros.wire.control import (
     ListFlows,
     ListIpcps,
     ListNames,
+    ProbeName,
     RegisterName,
     Request,
     UnbindProcess,
@@ -143,6 +145,7 @@ class Irm:
         self._host = Host(
             self._effects, random, wall, Server(), upper, self.flows.lower, {} if memory is None else memory
         )
+        self._probing = Probing(self.ipcps, self.registry, self._posts)
         #: Requests to IPC processes that are not answered yet, by token.
         self._tasks: dict[int, _Asked] = {}
         for type in initial:
@@ -439,6 +442,10 @@ class Irm:
             case DisconnectIpcp():
                 task = self._task(token, request.ipcp, IpcpConnectError)
                 self._neighbour(request).disconnect(request.component, request.name, task, now)
+                return _Later()
+            case ProbeName():
+                check_name(request.name)
+                self._probing.begin(request, self._task(token, 0, FlowNameException), now)
                 return _Later()
             case DestroyIpcp():
                 self._destroy_ipcp(request.ipcp, self._task(token, 0, IpcpCreateError), now)
