@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 
 from ouroboros.control.lower import THIS_NODE
-from ouroboros.control.names import Registry
+from ouroboros.control.names import Registry, check_name
 from ouroboros.errors import FlowNameException, OuroborosError
 from ouroboros.layers.base import Ipcp, State
 from ouroboros.layers.face import ALL_THE_WAY, Located, Posts, Reach, Seen, Step, Task
@@ -46,8 +46,9 @@ class Probing:
         self._posts = posts
 
     def begin(self, request: ProbeName, task: Task, now: float) -> None:
-        """`task` is answered by a list of `HopEntry`. Raises `FlowNameException` for a layer that there is not."""
-        name, layer = request.name, request.layer
+        """`task` is answered by a list of `HopEntry`. Raises `FlowNameException` for a layer that there is not,
+        `NameError` for what cannot be a name."""
+        name, layer = check_name(request.name), request.layer
         able = [each for each in self._ipcps.values() if each.state == State.OPERATIONAL]
         if layer is not None and not (able := [each for each in able if each.layer == layer]):
             there = ", ".join(sorted({repr(each.layer) for each in self._ipcps.values() if each.layer}))
