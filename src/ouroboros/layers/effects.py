@@ -303,12 +303,14 @@ class SendMessage(msgspec.Struct, frozen=True):
 
 
 class SendPdu(msgspec.Struct, frozen=True):
-    """Send a packet to an endpoint of a member, by the ways of the layer. To ourselves, it comes back at once."""
+    """Send a packet to an endpoint of a member, by the ways of the layer. To ourselves, it comes back at once. `ttl`: lower
+    flows that it may cross; 0: as many as the layer allows."""
 
     ipcp: int
     destination: int
     eid: int
     data: bytes
+    ttl: int = 0
 
 
 class Impair(msgspec.Struct, frozen=True):

@@ -67,6 +67,7 @@ _ENTRIES: dict[type[Request], Any] = {
     messages.ListIpcps: list[messages.IpcpEntry],
     messages.ListFlows: list[messages.FlowEntry],
     messages.NodeInfo: messages.NodeEntry,
+    messages.ProbeName: list[messages.HopEntry],
 }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import msgspec
 
@@ -29,6 +29,9 @@ MESSAGE_LENGTH = 64 << 20
 
 #: The largest request, bytes.
 REQUEST_LENGTH = 256 << 10
+
+#: Seconds for which an answer to a probe is waited for, at the most.
+LONGEST_PROBE = 10.0
 
 #: IPC processes live inside the node. Their ids start above any pid that Linux gives (2**22).
 FIRST_IPCP_ID = (1 << 22) + 1
@@ -214,6 +217,16 @@ class DestroyIpcp(_Message, frozen=True):
     ipcp: int
 
 
+class ProbeName(_Message, frozen=True):
+    """Ask who is on the way to a name. Answered by a list of `HopEntry`: of the end of the way in each layer, or, with
+    `trace`, of all hops. `layer`: the one that leads there, None for any. `timeout`: seconds that an answer may take."""
+
+    name: str
+    layer: str | None
+    trace: bool
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_PROBE)]
+
+
 class ListIpcps(_Message, frozen=True):
     """Answered by a list of `IpcpEntry`."""
 
@@ -391,6 +404,23 @@ class FlowEntry(msgspec.Struct, frozen=True):
     counters: dict[str, int] = {}
 
 
+class HopEntry(msgspec.Struct, frozen=True):
+    """What is at a hop of a way. `within`: the hops of the layers above that it is a part of, the uppermost first. `hop`:
+    how many hops of its layer it is away; 0 for this node. `layer`, `type`, `rank`, `member`, `address`: what it says of
+    itself, or what is known. `state`: "answered"; "silent" when nothing came in time; "unasked" where nobody can be asked.
+    `round_trip`: seconds, from the member where the way of that layer begins; None: not known."""
+
+    hop: int
+    layer: str
+    type: str
+    rank: int = 0
+    member: str = ""
+    address: str = ""
+    state: str = "answered"
+    round_trip: float | None = None
+    within: tuple[int, ...] = ()
+
+
 class ShareEntry(msgspec.Struct, frozen=True):
     """The share of a user other than the owner in a node. `kind`: as in `control.shares`. `limit`: its share. `refused`:
     how often it wanted more."""
@@ -438,6 +468,7 @@ Request = (
     | ConnectIpcp
     | DisconnectIpcp
     | DestroyIpcp
+    | ProbeName
     | ListIpcps
     | ListFlows
     | Save

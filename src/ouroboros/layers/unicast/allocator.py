@@ -120,13 +120,26 @@ class Names:
             distance = self.routes.distance(address)
             if distance:
                 near.setdefault(distance, []).append(address)
-        self._cut_off.pop(name, None)
-        if addresses and not near:
-            _keep(self._cut_off, name, addresses)
+        self._note_cut_off(name, () if near else addresses)
         turn = self._turns.pop(name, 0)
         _keep(self._turns, name, turn + 1)
         ordered = (near[distance] for distance in sorted(near))
         return tuple(each[(turn + i) % len(each)] for each in ordered for i in range(len(each)))
+
+    def locate(self, name: str, token: int, answer: Callable[[int | None, float], None], now: float) -> None:
+        """Tell where the name is: the nearest of the members that have it; None when there is none to which a way leads."""
+
+        def found(token: int, addresses: tuple[int, ...], now: float) -> None:
+            near = [(distance, each) for each in addresses if (distance := self.routes.distance(each))]
+            self._note_cut_off(name, () if near else addresses)
+            answer(min(near)[1] if near else None, now)
+
+        self._lookup.query(_digest(self._core, name), token, found, now)
+
+    def _note_cut_off(self, name: str, addresses: tuple[int, ...]) -> None:
+        self._cut_off.pop(name, None)
+        if addresses:
+            _keep(self._cut_off, name, addresses)
 
     def cancel(self, name: str, token: int) -> None:
         self._lookup.cancel(token)
