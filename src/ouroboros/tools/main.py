@@ -10,6 +10,7 @@ from ouroboros.tools._output import run_command
 from ouroboros.tools.cdev import cdev
 from ouroboros.tools.cert import cert
 from ouroboros.tools.info import info
+from ouroboros.tools.lab import lab
 
 
 @click.group(context_settings=CONTEXT)
@@ -21,6 +22,7 @@ def ouroboros() -> None:
 ouroboros.add_command(cdev)
 ouroboros.add_command(cert)
 ouroboros.add_command(info)
+ouroboros.add_command(lab)
 
 
 def main() -> None:
