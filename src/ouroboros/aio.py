@@ -278,7 +278,7 @@ class Flow(Uncopied, AwaitedFlow):
 
     async def _request(self, request: Alloc | Accept | Join) -> QoSSpec:
         self.sync._check_free()
-        qos = self.sync._take(await _outcome(await _begin(request)))
+        qos = self.sync._take(await outcome(await _begin(request)))
         self._held()
         return qos
 
@@ -443,10 +443,10 @@ async def _bind(name: str) -> None:
     if call is None:
         await anyio.to_thread.run_sync(backend.request, request)
     else:
-        await _outcome(call)
+        await outcome(call)
 
 
-async def _outcome(call: backend.Call[_T]) -> _T:
+async def outcome(call: backend.Call[_T]) -> _T:
     """Wait for the result of a call. Cancelling withdraws it."""
     try:
         while (outcome := call.poll()) is None:
