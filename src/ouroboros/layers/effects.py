@@ -338,7 +338,7 @@ class SendManagement(msgspec.Struct, frozen=True):
 
 
 class Remember(msgspec.Struct, frozen=True):
-    """Keep this over an end of the node; the next one has it in `Host.memory`. No data: forget it."""
+    """Keep this over an end of the node, and of the machine; the next one has it in `Host.memory`. No data: forget it."""
 
     name: str
     data: bytes
