@@ -75,7 +75,7 @@ def seeds() -> list[bytes]:
     found = [bytes([_FLOW if eid == 0 else _DHT]) + data for eid, data in recorded() if eid >= 0]
     found += [bytes([kind]) + data for eid, data in recorded() if eid < 0 for kind in range(_FLOW)]
     # As members of the prototype say it.
-    found += [bytes([_LSU]) + lsu.LinkStateUpdate(0x1001, 0x1002, 3).encode()]
+    found += [bytes([_LSU]) + lsu.LinkStateUpdate(0x5DE9D31B, 0x6DE9D31B, 3).encode()]
     return [each for each in found if attack(each)]
 
 
@@ -92,7 +92,7 @@ def deliver(layer: Layer, number: int, eid: int, data: bytes) -> None:
 
 
 def lower_flows(node: Node, ipcp: int) -> list[int]:
-    users = [each.user for each in node._runtime._flows.values()]
+    users = [each.user for each in node._runtime._held.flows.values()]
     return [user.fd for user in users if isinstance(user, Member) and user.ipcp == ipcp]
 
 

@@ -23,7 +23,7 @@ def narrow(node: Node) -> None:
 
 def flows_of(node: Node, ipcp: int) -> list[Size]:
     """Sizes of the flows that an IPC process carries."""
-    return [flow.size for flow in node._runtime._flows.values() if flow.ipcp == ipcp]
+    return [flow.size for flow in node._runtime._held.flows.values() if flow.ipcp == ipcp]
 
 
 def test_a_reliable_flow_sends_shorter_packets_when_a_narrow_way_comes_and_longer_ones_when_it_goes() -> None:
@@ -81,14 +81,14 @@ def test_a_packet_that_is_too_long_for_a_later_way_is_dropped_and_counted() -> N
     layer.offer("clock", 0)
     client, server = layer.flow("clock", 1, 0)
     node = layer.nodes[1]
-    (number,) = node._runtime._adjacent[layer.ids[1]]
+    (number,) = node._runtime._held.adjacent[layer.ids[1]]
     node.engine.resize(number, 1500, 1500, 500)
     client.write(bytes(500 - 15))
     assert len(server.read()) == 485
     client.write(bytes(500 - 14))
     client.write(b"behind it")
     assert server.read() == b"behind it"
-    _, flows = node.engine.snapshot(node._runtime._members[layer.ids[1]])
+    _, flows = node.engine.snapshot(node._runtime._held.members[layer.ids[1]])
     (counters,) = flows.values()
     assert (counters["too_long"], counters["sent"]) == (1, 2)
     assert layer.network.balance().missing == 0

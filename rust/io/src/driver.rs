@@ -184,9 +184,9 @@ impl Driver {
                 }
                 Command::Resize(flow, packet, mtu, most) => self.stack.resize(flow, packet, mtu, most),
                 Command::TakeBack(member, lower) => self.stack.take_back(member, lower),
-                Command::SendPdu(member, destination, eid, data) => {
+                Command::SendPdu(member, destination, eid, ttl, data) => {
                     self.relieve();
-                    self.stack.send_pdu(now, member, destination, eid, &data);
+                    self.stack.send_pdu(now, member, destination, eid, ttl, &data);
                 }
                 Command::SendMessage(lower, data) => {
                     self.relieve();

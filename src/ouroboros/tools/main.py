@@ -11,6 +11,8 @@ from ouroboros.tools.capture import capture
 from ouroboros.tools.cdev import cdev
 from ouroboros.tools.cert import cert
 from ouroboros.tools.info import info
+from ouroboros.tools.lab import lab
+from ouroboros.tools.ping import ping, trace
 
 
 @click.group(context_settings=CONTEXT)
@@ -23,6 +25,9 @@ ouroboros.add_command(capture)
 ouroboros.add_command(cdev)
 ouroboros.add_command(cert)
 ouroboros.add_command(info)
+ouroboros.add_command(ping)
+ouroboros.add_command(trace)
+ouroboros.add_command(lab)
 
 
 def main() -> None:

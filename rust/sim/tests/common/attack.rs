@@ -205,7 +205,8 @@ impl Attack {
             16 => {
                 let (to, eid, length) = (OURS + input.below(6) as u32, input.byte().into(), 70 * input.below(5));
                 let data = input.bytes(length);
-                self.net.stack(NODE).send_pdu(now, member, to, eid, &data);
+                let ttl = input.byte();
+                self.net.stack(NODE).send_pdu(now, member, to, eid, ttl, &data);
             }
             17 => {
                 let data = input.bytes(40);
