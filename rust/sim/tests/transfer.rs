@@ -5,8 +5,8 @@ mod common;
 
 use common::layer::*;
 use common::*;
-use ouroboros_sim::Program;
-use ouroboros_sim::stack::{Table, TransferSettings, User};
+use ouroboros_sim::stack::{Carrier, Setup, Table, TransferSettings, User};
+use ouroboros_sim::{Network, Program};
 use ouroboros_wire::pci::Pci;
 use ouroboros_wire::update::Word;
 
@@ -507,10 +507,10 @@ fn packets_go_out_by_the_lower_flow_that_they_came_by_when_a_layer_between_says_
 fn a_message_by_a_flow_that_is_closing_is_lost_and_counted() {
     let mut net = Network::default();
     let node = net.add_node();
-    let port = net.open_port(node, common::address(0), common::DELAY).unwrap();
+    let port = net.open_port(node, address(0), DELAY).unwrap();
     let flow = net.name_flow(node);
-    let carried = common::setup(flow, port, 0, 0, common::RAW, (100, 101));
-    let (carrier, user) = (Carrier::Port(common::address(1)), User::Control(0));
+    let carried = setup(flow, port, 0, 0, RAW, (100, 101));
+    let (carrier, user) = (Carrier::Port(address(1)), User::Control(0));
     assert!(net.add(node, Setup { carrier, user, ..carried }));
     let stack = net.stack(node);
     stack.peer_gone(port, 100, false);
