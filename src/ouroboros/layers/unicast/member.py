@@ -28,9 +28,10 @@ from ouroboros.layers.effects import (
 from ouroboros.layers.face import Arrival, Connected, End, Host, How, Located, LowerFlow, Step, Task
 from ouroboros.layers.flows.incoming import Request
 from ouroboros.layers.flows.ipcp import FlowIpcp
+from ouroboros.layers.flows.notices import RepeatedAnswers
 from ouroboros.layers.unicast.addresses import Address
 from ouroboros.layers.unicast.adjacencies import Adjacencies
-from ouroboros.layers.unicast.allocator import FlowsCore, Names, RepeatedAnswers
+from ouroboros.layers.unicast.allocator import FlowsCore, Names
 from ouroboros.layers.unicast.connections import Component, Connection, Connections
 from ouroboros.layers.unicast.core import ALLOCATOR, PROBES, Core, Then
 from ouroboros.layers.unicast.directory import Directory
