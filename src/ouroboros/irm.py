@@ -53,7 +53,7 @@ from ouroboros.errors import (
 from ouroboros.qos import QoSSpec, check_qos
 from ouroboros.runtime.paths import runtime_dir
 from ouroboros.settings import *  # noqa: F403 - exported
-from ouroboros.settings import TYPES, IpcpConfig, IpcpType, NameInfo, settings_of
+from ouroboros.settings import IpcpConfig, IpcpType, NameInfo, settings_of
 from ouroboros.wire import control as messages
 
 # A few helpers are among them, which a star import of the package 0.23 brings and programs may use.
@@ -155,11 +155,6 @@ def bootstrap_ipcp(pid: int, conf: IpcpConfig) -> None:
     if (stack := backend.native()) is not None:
         stack.management.bootstrap_ipcp(pid, conf)
         return
-    if not settings_of(conf).built:
-        built = ", ".join(word for word, kind in TYPES.items() if kind.built)
-        raise UnsupportedError(
-            f"IPC processes of type {conf.ipcp_type.word} are not built yet: this version has {built}"
-        )
     if not conf.layer_name:
         raise IpcpBootstrapError("the configuration has no layer name: set layer_name")
     ipcp = _find(pid, IpcpBootstrapError)

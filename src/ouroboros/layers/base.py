@@ -87,6 +87,8 @@ class Ipcp:
         self.names: OrderedSet[str] = OrderedSet()
         #: The impairment of packets of the layer; None until there is one.
         self.impairment: Impairment | None = None
+        #: Bytes that the device of its port carries in a frame; 0: it has none.
+        self.mtu = 0
         #: Why it failed.
         self.reason = ""
         #: How often it was begun again after it had failed.

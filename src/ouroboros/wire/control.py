@@ -312,8 +312,8 @@ class BroadcastDetails(msgspec.Struct, frozen=True, tag="broadcast"):
     lost: int = 0
 
 
-class UdpDetails(msgspec.Struct, frozen=True, tag="udp"):
-    """`impair`: what happens to packets, "" when nothing does."""
+class PortDetails(msgspec.Struct, frozen=True, tag="port"):
+    """Of a layer over UDP or on an Ethernet segment. `impair`: what happens to packets, "" when nothing does."""
 
     impair: str = ""
     address: str = ""
@@ -352,7 +352,7 @@ class UnicastDetails(msgspec.Struct, frozen=True, tag="unicast"):
     kept: int = 0
 
 
-Details = LocalDetails | BroadcastDetails | UdpDetails | UnicastDetails
+Details = LocalDetails | BroadcastDetails | PortDetails | UnicastDetails
 
 #: Fields of details that a type does not have.
 _ABSENT = {field: value for kind in get_args(Details) for field, value in msgspec.structs.asdict(kind()).items()}
