@@ -41,7 +41,7 @@ class Layer:
         *,
         seed: int = 1,
         settings: UnicastSettings | None = None,
-        types: Mapping[str, type[Ipcp] | None] = TYPES,
+        types: Mapping[str, type[Ipcp]] = TYPES,
     ) -> None:
         self.network = Network(seed, types=types)
         self.edges = [(min(pair), max(pair)) for pair in edges]

@@ -159,10 +159,10 @@ def test_check_looks_at_the_file_and_runs_nothing(runtime_dir: Path, config: Pat
 
 
 def test_check_says_what_is_wrong(runtime_dir: Path, config: Path) -> None:
-    config.write_text('[eth-dix.u0]\nbootstrap = "net"')
+    config.write_text('[eth-dix.u0]\nbootstrap = "net"\ndev = 1')
     status, output, errors = run("--check", str(config))
     assert (status, output) == (1, "")
-    assert errors.startswith(f"irmd: {config}: [eth-dix.u0] IPC processes of type eth-dix are not built yet")
+    assert errors.startswith(f"irmd: {config}: [eth-dix.u0] dev: must be")
     assert list(runtime_dir.iterdir()) == []
 
 

@@ -211,7 +211,6 @@ def test_shares_of_users_are_for_the_node_itself() -> None:
 
 # --- errors
 
-UNBUILT = ("eth-llc", "eth-dix")
 SECURITY = [f"{side}_{kind}_file" for side in ("server", "client") for kind in ("enc", "crt", "key")]
 
 ERRORS = {
@@ -246,7 +245,6 @@ ERRORS = {
         f'[name.a]\n{key} = "x"': rf"\[name.a\] {key}: the path of a file that protects flows must be absolute"
         for key in SECURITY
     },
-    **{f"[{type}.u]": rf"\[{type}.u\] IPC processes of type {type} are not built yet" for type in UNBUILT},
     '[local.""]': r'\[local.""\] the name of an IPC process is empty',
     "[local.a]\nlayer = 1": r"\[local.a\] layer: unknown key; known are bootstrap, bind, reg, hash",
     "[local.a]\nautobind = true": r"\[local.a\] autobind: unknown key",

@@ -65,8 +65,8 @@ class Machine:
     def stop(self) -> None:
         """It is there as long as the simulation."""
 
-    def open_port(self, effect: OpenPort) -> int:
-        return self.engine.open_port(effect.address, effect.port, 1_000_000)
+    def open_port(self, effect: OpenPort) -> tuple[int, int]:
+        return self.engine.open_port(effect.address, effect.port, 1_000_000), 0
 
     def path_mtu(self, family: str, address: Address) -> int:
         return 1500
