@@ -1,4 +1,4 @@
-"""What the calls of `ouroboros.irm` return, made of the messages of the node."""
+"""Results of the calls of `ouroboros.irm`, made of the messages of the node."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class FlowInfo(msgspec.Struct, frozen=True):
 
 
 class ShareInfo(msgspec.Struct, frozen=True):
-    """What a user has of a node that several users share. `kind`: connections, processes, requests, flows or answers (in
+    """The share of a user in a node that several users share. `kind`: connections, processes, requests, flows or answers (in
     bytes). `limit`: its share. `refused`: how often it wanted more."""
 
     user: int
@@ -125,7 +125,7 @@ class NodeInfo(msgspec.Struct, frozen=True):
 
 
 class NodeFigures(msgspec.Struct, frozen=True):
-    """What a node had, and had counted, when it said so last: at `updated`, seconds since 1970.
+    """The figures of a node, as it wrote them last: at `updated`, seconds since 1970.
 
     `running`: it is there. Otherwise process `pid` was killed or crashed, and this is what it left.
     """

@@ -141,7 +141,7 @@ class Flow(Uncopied, AwaitedFlow):
         """Wait for a packet as `read` does, then return it with those that are there already, at most `limit` packets."""
         limit = as_whole(limit, "limit", 1, sys.maxsize)
         packets = [await self.read()]
-        # What ends the flow shows at the next call: the packets before it are not lost.
+        # An end of the flow shows at the next call: the packets before it are not lost.
         with contextlib.suppress(FlowException):
             endpoint = self._held()
             while len(packets) < limit and endpoint.readable and (packet := endpoint.read_soon()) is not None:
@@ -278,7 +278,7 @@ class Flow(Uncopied, AwaitedFlow):
 
     async def _request(self, request: Alloc | Accept | Join) -> QoSSpec:
         self.sync._check_free()
-        qos = self.sync._take(await _outcome(await _begin(request)))
+        qos = self.sync._take(await outcome(await _begin(request)))
         self._held()
         return qos
 
@@ -415,7 +415,7 @@ async def _handle(handler: Callable[[Flow], Awaitable[Any]], flow: Flow, free: a
 
 
 def _from_any_thread(function: Callable[[], object]) -> Callable[[], None]:
-    """What any thread can call to have the loop of this task call the function."""
+    """A function for any thread, which makes the loop of this task call the given one."""
     trio = sys.modules.get("trio")
     if trio is not None and trio.lowlevel.in_trio_task():
         call_soon = trio.lowlevel.current_trio_token().run_sync_soon
@@ -443,11 +443,11 @@ async def _bind(name: str) -> None:
     if call is None:
         await anyio.to_thread.run_sync(backend.request, request)
     else:
-        await _outcome(call)
+        await outcome(call)
 
 
-async def _outcome(call: backend.Call[_T]) -> _T:
-    """What comes of a call. Cancelling withdraws it."""
+async def outcome(call: backend.Call[_T]) -> _T:
+    """Wait for the result of a call. Cancelling withdraws it."""
     try:
         while (outcome := call.poll()) is None:
             await _wait_for(call.waits_for())

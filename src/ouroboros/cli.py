@@ -447,7 +447,7 @@ def _present(name: str, ipcp_type: IpcpType | None) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        # What went wrong says more than that it could not be tidied up either.
+        # The first error says more than the failure to tidy up.
         with suppress(IrmError):
             irm.destroy_ipcp(pid)
         raise
@@ -494,7 +494,7 @@ def _places(call: str, ipcps: list[str], layers: list[str]) -> list[int]:
 
 def _means(word: str, what: str, member: IpcpInfo) -> bool:
     if word == "*":
-        # Whoever names a broadcast layer is told that it cannot hold names; nobody means it with all.
+        # A caller that names a broadcast layer is told that it cannot hold names; "all" never means one.
         return member.type is not IpcpType.BROADCAST
     return word == (member.name if what == "ipcp" else member.layer)
 

@@ -97,7 +97,7 @@ _flows: weakref.WeakSet[Flow] = weakref.WeakSet()
 
 
 class Watcher(Protocol):
-    """Who wants to know when a Flow gets or loses its flow."""
+    """An observer that is told when a Flow gets or loses its flow."""
 
     def flow_allocated(self, flow: Flow) -> None: ...
 

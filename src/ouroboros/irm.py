@@ -266,7 +266,8 @@ def disconnect_ipcp(pid: int, component: str, dst: str) -> None:
 
 
 def list_ipcps() -> list[IpcpInfo]:
-    """All IPC processes, sorted by type, then pid. Who may read the files of the node does not ask it (`last_figures`).
+    """All IPC processes, sorted by type, then pid. A user that may read the files of the node does not ask it
+    (`last_figures`).
 
     Example::
 
@@ -411,8 +412,8 @@ def unbind_process(pid: int, name: str) -> None:
 
 
 def list_flows() -> list[FlowInfo]:
-    """All flows of the node, sorted by flow id. Who may read the files of the node does not ask it (`last_figures`), unless
-    this program has just let go of a flow.
+    """All flows of the node, sorted by flow id. A user that may read the files of the node does not ask it
+    (`last_figures`), unless this program has just let go of a flow.
 
     Example::
 
@@ -423,8 +424,8 @@ def list_flows() -> list[FlowInfo]:
 
 
 def last_figures() -> NodeFigures:
-    """What the node in the runtime directory has and has counted, also when it is stopped, and also what one had that was
-    killed there, until another node starts. Asks nobody, and starts no node.
+    """The figures of the node in the runtime directory, also when it is stopped or was killed, until another
+    node starts. Asks no node, and starts none.
 
     Raises `NodeError` when there is nothing, this user may not read it, or it is damaged; `UnsupportedError` with the C
     prototype.

@@ -9,6 +9,7 @@ from ouroboros.control.flows import FlowManager
 from ouroboros.control.ipcps import IpcProcesses
 from ouroboros.control.names import Binding, Registry
 from ouroboros.control.parties import IpcProcess, Party, Process
+from ouroboros.control.probing import Probing
 from ouroboros.control.saving import configuration_of, text_of
 from ouroboros.control.shares import Shares
 from ouroboros.errors import (
@@ -40,6 +41,7 @@ from ouroboros.wire.control import (
     ListFlows,
     ListIpcps,
     ListNames,
+    ProbeName,
     RegisterName,
     Request,
     Save,
@@ -58,10 +60,18 @@ class Management:
     name."""
 
     def __init__(
-        self, registry: Registry, flows: FlowManager, ipcps: IpcProcesses, shares: Shares, *, embedded: bool
+        self,
+        registry: Registry,
+        flows: FlowManager,
+        ipcps: IpcProcesses,
+        shares: Shares,
+        probing: Probing,
+        *,
+        embedded: bool,
     ) -> None:
         self._registry = registry
         self._shares = shares
+        self._probing = probing
         self._flows = flows
         self._ipcps = ipcps
         self._embedded = embedded
@@ -133,6 +143,8 @@ class Management:
             case DisconnectIpcp():
                 answer, ipcp = task(request.ipcp, IpcpConnectError), self._ipcps.neighbour(request)
                 ipcp.disconnect(request.component, request.name, answer, now)
+            case ProbeName():
+                self._probing.begin(request, task(0, FlowNameException), now)
             case DestroyIpcp():
                 self._ipcps.destroy(request.ipcp, task(0, IpcpCreateError), now)
             case _:

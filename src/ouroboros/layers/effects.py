@@ -303,12 +303,14 @@ class SendMessage(msgspec.Struct, frozen=True):
 
 
 class SendPdu(msgspec.Struct, frozen=True):
-    """Send a packet to an endpoint of a member, by the ways of the layer. To ourselves, it comes back at once."""
+    """Send a packet to an endpoint of a member, by the ways of the layer. To ourselves, it comes back at once. `ttl`: lower
+    flows that it may cross; 0: as many as the layer allows."""
 
     ipcp: int
     destination: int
     eid: int
     data: bytes
+    ttl: int = 0
 
 
 class Impair(msgspec.Struct, frozen=True):
@@ -336,7 +338,7 @@ class SendManagement(msgspec.Struct, frozen=True):
 
 
 class Remember(msgspec.Struct, frozen=True):
-    """Keep this over an end of the node; the next one has it in `Host.memory`. No data: forget it."""
+    """Keep this over an end of the node, and of the machine; the next one has it in `Host.memory`. No data: forget it."""
 
     name: str
     data: bytes

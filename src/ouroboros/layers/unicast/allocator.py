@@ -42,7 +42,7 @@ _Answer = Callable[[int, tuple[int, ...], float], None]
 
 
 class Lookup(Protocol):
-    """What is needed of the directory of a layer."""
+    """The part of the directory of a layer that is needed."""
 
     def query(self, digest: bytes, token: int, answer: _Answer, now: float) -> None:
         """`answer`: is told the token and the addresses of members that have the name, now or later."""
@@ -50,11 +50,11 @@ class Lookup(Protocol):
     def cancel(self, token: int) -> None: ...
 
     def forget(self, digest: bytes) -> None:
-        """What is known of the name may be out of date: find out anew next time."""
+        """The last answer for the name may be out of date: ask anew next time."""
 
 
 class Routes(Protocol):
-    """What is needed of routing."""
+    """The part of routing that is needed."""
 
     def distance(self, address: int) -> int | None:
         """Hops to a member, 0 for ourselves; None: there is no way."""
@@ -120,13 +120,26 @@ class Names:
             distance = self.routes.distance(address)
             if distance:
                 near.setdefault(distance, []).append(address)
-        self._cut_off.pop(name, None)
-        if addresses and not near:
-            _keep(self._cut_off, name, addresses)
+        self._note_cut_off(name, () if near else addresses)
         turn = self._turns.pop(name, 0)
         _keep(self._turns, name, turn + 1)
         ordered = (near[distance] for distance in sorted(near))
         return tuple(each[(turn + i) % len(each)] for each in ordered for i in range(len(each)))
+
+    def locate(self, name: str, token: int, answer: Callable[[int | None, float], None], now: float) -> None:
+        """Tell where the name is: the nearest of the members that have it; None when there is none to which a way leads."""
+
+        def found(token: int, addresses: tuple[int, ...], now: float) -> None:
+            near = [(distance, each) for each in addresses if (distance := self.routes.distance(each))]
+            self._note_cut_off(name, () if near else addresses)
+            answer(min(near)[1] if near else None, now)
+
+        self._lookup.query(_digest(self._core, name), token, found, now)
+
+    def _note_cut_off(self, name: str, addresses: tuple[int, ...]) -> None:
+        self._cut_off.pop(name, None)
+        if addresses:
+            _keep(self._cut_off, name, addresses)
 
     def cancel(self, name: str, token: int) -> None:
         self._lookup.cancel(token)
@@ -178,7 +191,7 @@ class Names:
 
 
 class FlowsCore(flows.Core):
-    """What the parts that ask and answer share, for a member."""
+    """The state that asking and answering share, for a member."""
 
     reply_room = flow.REPLY_OAP_LENGTH
     #: A member was let in, and its messages come by flows.

@@ -13,6 +13,7 @@ from ouroboros.settings import ANYONE, CERTIFIED, NOBODY, UnicastConfig, Unicast
 #: Endpoint ids of the components of a member.
 ALLOCATOR = 0
 DIRECTORY = 1
+PROBES = 2
 #: No address.
 NOWHERE = 0
 
@@ -64,9 +65,9 @@ class Core:
         """One packet to the other end of a lower flow that was not handed over."""
         self.host.effects.append(SendMessage(self.id, fd, data))
 
-    def send(self, destination: int, eid: int, data: bytes) -> None:
-        """One packet to a component of the member with that address."""
-        self.host.effects.append(SendPdu(self.id, destination, eid, data))
+    def send(self, destination: int, eid: int, data: bytes, *, ttl: int = 0) -> None:
+        """One packet to a component of the member with that address. `ttl`: as of `SendPdu`."""
+        self.host.effects.append(SendPdu(self.id, destination, eid, data, ttl))
 
     def warn(self, text: str, *, error: bool = False) -> None:
         self.host.effects.append(Warn(text, error))

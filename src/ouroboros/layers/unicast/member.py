@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from ouroboros.errors import IpcpBootstrapError, IpcpEnrollError, OuroborosError, ProtocolError
+from ouroboros.errors import FlowNameException, IpcpBootstrapError, IpcpEnrollError, OuroborosError, ProtocolError
 from ouroboros.layers.base import State
 from ouroboros.layers.effects import (
     CloseMember,
@@ -25,18 +25,19 @@ from ouroboros.layers.effects import (
     Where,
     written_address,
 )
-from ouroboros.layers.face import Arrival, Connected, End, Host, How, LowerFlow, Task
+from ouroboros.layers.face import Arrival, Connected, End, Host, How, Located, LowerFlow, Step, Task
 from ouroboros.layers.flows.incoming import Request
 from ouroboros.layers.flows.ipcp import FlowIpcp
 from ouroboros.layers.unicast.addresses import Address
 from ouroboros.layers.unicast.adjacencies import Adjacencies
 from ouroboros.layers.unicast.allocator import FlowsCore, Names, RepeatedAnswers
 from ouroboros.layers.unicast.connections import Component, Connection, Connections
-from ouroboros.layers.unicast.core import ALLOCATOR, Core, Then
+from ouroboros.layers.unicast.core import ALLOCATOR, PROBES, Core, Then
 from ouroboros.layers.unicast.directory import Directory
 from ouroboros.layers.unicast.enrollment import Enrollment
 from ouroboros.layers.unicast.greeting import DATA_TRANSFER, ENROLLMENT, MANAGEMENT
 from ouroboros.layers.unicast.link_state import LinkState
+from ouroboros.layers.unicast.probes import Probes
 from ouroboros.layers.unicast.upkeep import Upkeep, Wish
 from ouroboros.qos import QoSSpec
 from ouroboros.settings import CongestionAvoidPolicy, TypeSettings, UnicastSettings
@@ -63,6 +64,7 @@ class UnicastIpcp(FlowIpcp):
     #: From bootstrap or enrollment on.
     link_state: LinkState
     directory: Directory
+    probes: Probes
 
     def __init__(self, id: int, name: str, host: Host) -> None:
         self.core = Core(id, name, host)
@@ -89,6 +91,7 @@ class UnicastIpcp(FlowIpcp):
         #: When it is to have another address.
         self._move_at: float | None = None
         self._is_closed = False
+        self._last_located = 0
 
     # --- a member
 
@@ -146,6 +149,7 @@ class UnicastIpcp(FlowIpcp):
         self.link_state = LinkState(core, self._routes_changed, self._collided)
         self.directory = Directory(core)
         self._places.begin(self.directory, self.link_state)
+        self.probes = Probes(core, _Ways(self))
         for name, component in ((MANAGEMENT, self.link_state), (DATA_TRANSFER, self.adjacencies)):
             self._components[name] = _Watched(component, self)
 
@@ -163,6 +167,7 @@ class UnicastIpcp(FlowIpcp):
             self._enrolling = None
         if self._is_member:
             self.directory.close(now)
+            self.probes.close(now)
             self.link_state.close(now)
             self._is_closed = True
         self.connections.close(now)
@@ -195,7 +200,7 @@ class UnicastIpcp(FlowIpcp):
     def _route_entries(self) -> Iterator[RouteEntry]:
         table = self.link_state.table()
         for address in sorted(table, key=lambda each: (self.link_state.distance(each) or 0, each)):
-            ours = address in self._flows_core.ours or self.link_state.ours(address)
+            ours = self.ours(address)
             hops, via = self.link_state.distance(address), tuple(map(written_address, table[address]))
             if hops:
                 yield RouteEntry(written_address(address), hops, via, _kind(ours=ours))
@@ -301,6 +306,28 @@ class UnicastIpcp(FlowIpcp):
             self.directory.unregister(self.digest(name), now)
         super().unregister(name, now)
 
+    # --- who is on the way
+
+    def locate(self, name: str, task: Task, now: float) -> None:
+        self._check_operational()
+
+        def answer(address: int | None, now: float) -> None:
+            if address is None:
+                task.failed(FlowNameException(self._places.advice(name, ())))
+            else:
+                task.done(Located(address, now))
+
+        self._last_located += 1
+        # Of the same kind as tokens of flows, and none of them.
+        self._places.locate(name, -(1 << 64) - self._last_located, answer, now)
+
+    def probe(self, target: Where, steps: tuple[Step, ...], wait: float, task: Task, now: float) -> None:
+        self.probes.probe(_address(target), steps, wait, task, now)
+
+    def ours(self, address: int) -> bool:
+        """Whether that member is one of ours, as far as is known."""
+        return address in self._flows_core.ours or self.link_state.ours(address)
+
     # --- flows
 
     def accept(self, arrival: Arrival, now: float) -> End | None:
@@ -327,6 +354,9 @@ class UnicastIpcp(FlowIpcp):
         self.connections.message(fd, data, now)
 
     def heard(self, eid: int, data: bytes, fd: int, now: float) -> None:
+        if eid == PROBES:
+            self.probes.heard(data, fd, now)
+            return
         if eid != ALLOCATOR:
             self.directory.heard(data, fd, now)
             return
@@ -349,7 +379,7 @@ class UnicastIpcp(FlowIpcp):
     def _parts(self) -> Iterator[_Timed]:
         yield from (self.connections, self.enrollment, self.upkeep, self._repeated)
         if self._is_member:
-            yield from (self.link_state, self.directory)
+            yield from (self.link_state, self.directory, self.probes)
 
     def deadline(self) -> float | None:
         times = (super().deadline(), self._move_at, *(part.deadline() for part in self._parts()))
@@ -380,6 +410,22 @@ class _Watched:
         if not self._member._is_closed:
             self._component.disconnected(connection, now)
             self._member._disconnected(connection, now)
+
+
+class _Ways:
+    """What probes have to know of routing."""
+
+    def __init__(self, member: UnicastIpcp) -> None:
+        self._member = member
+        self.ours = member.ours
+
+    def distance(self, address: int) -> int | None:
+        return self._member.link_state.distance(address)
+
+    def next_flow(self, target: int, via: int) -> int | None:
+        hops = (via,) if via else self._member.link_state.table().get(target, ())
+        flows = map(self._member.adjacencies.flow_to, hops)
+        return next((fd for fd in flows if fd is not None), None)
 
 
 def _kind(*, ours: bool) -> str:
