@@ -343,13 +343,15 @@ class RouteEntry(msgspec.Struct, frozen=True):
 
 
 class UnicastDetails(msgspec.Struct, frozen=True, tag="unicast"):
-    """`registered`: names of this node in the layer. `kept`: how many names of others the member keeps for the layer."""
+    """`registered`: names of this node in the layer. `kept`: how many names of others the member keeps for the layer.
+    `enroll`: who may become a member."""
 
     address: str = ""
     connections: tuple[ConnectionEntry, ...] = ()
     routes: tuple[RouteEntry, ...] = ()
     registered: tuple[str, ...] = ()
     kept: int = 0
+    enroll: tuple[str, ...] = ()
 
 
 Details = LocalDetails | BroadcastDetails | PortDetails | UnicastDetails

@@ -186,6 +186,7 @@ class UnicastIpcp(FlowIpcp):
             routes=tuple(self._route_entries()),
             registered=tuple(sorted(self._incoming.names.values())),
             kept=len(self.directory.entries()),
+            enroll=self.core.config.enroll,
         )
 
     def _connection_entries(self) -> Iterator[ConnectionEntry]:
