@@ -24,7 +24,7 @@ import msgspec
 from ouroboros.errors import ProtocolError
 from ouroboros.layers.agenda import Agenda
 from ouroboros.layers.unicast.core import Core
-from ouroboros.layers.unicast.database import OURS, Database, Life, Pair
+from ouroboros.layers.unicast.database import OURS, Database, Entry, Life, Pair
 from ouroboros.layers.unicast.flooding import Flow, Neighbour
 from ouroboros.layers.unicast.graph import Graph, Table
 from ouroboros.settings import LinkStatePolicy
@@ -47,6 +47,8 @@ FLAP_TIME = 60.0
 CLAIM_PAUSE = 1.0
 CLAIMS_OF_ANOTHER = 3
 MOST_CLAIMS = 256
+#: Above it there are too few numbers left to contradict and to refresh: the address is given up.
+LAST_NUMBER = MOST_NUMBER - (1 << 16)
 #: Later than that, this node stood still: nobody is judged by what could not be read meanwhile.
 STALL = 1.0
 #: So many seconds after a flow to a neighbour of the prototype is there, it is made to compute its routes.
@@ -86,6 +88,14 @@ class _Claim:
     answered: bool = False
 
 
+def _counts_more(update: LinkStateUpdate, known: Entry) -> bool:
+    """Whether that takes the place of what is known. Of two things that were said with one number it is the same for all
+    members: they would tell each other for ever."""
+    if update.number == known.number:
+        return update.withdrawn and known.life is not Life.WITHDRAWN
+    return update.number > known.number
+
+
 class LinkState:
     """The component "Management" of a member. Its address is there."""
 
@@ -96,7 +106,7 @@ class LinkState:
         collided: Callable[[float], None] = lambda now: None,
     ) -> None:
         """`changed`: gets the whole table of next hops, whether they are equal to each other, and the time, whenever it is
-        another one. `collided`: another member has our address."""
+        another one. `collided`: another member has our address, or has spoken for it with a number that cannot be beaten."""
         config = core.config.dt.routing.ls
         self._core = core
         self._changed, self._collided = changed, collided
@@ -397,7 +407,7 @@ class LinkState:
             return
         pair = update.source, update.destination
         known = self._database.get(pair)
-        if known is not None and update.number <= known.number:
+        if known is not None and not _counts_more(update, known):
             if update.number == known.number and update.withdrawn == (known.life is Life.WITHDRAWN):
                 neighbour.knows(pair)
             elif neighbour.ours:
@@ -463,7 +473,7 @@ class LinkState:
         else:
             claim.number, claim.answered, claim.count = update.number, False, claim.count + 1
         self._core.counters["lsus_of_own_address"] += 1
-        if self._claims[pair].count == CLAIMS_OF_ANOTHER:
+        if self._claims[pair].count == CLAIMS_OF_ANOTHER or update.number > LAST_NUMBER:
             self._collided(now)
 
     def _claims_at(self) -> float | None:
