@@ -15,8 +15,8 @@ from hypothesis import example, given, settings
 from routing_world import BASE, Member, Pair, World, lay, oracle, shape
 
 from ouroboros.errors import ProtocolError
+from ouroboros.layers.unicast.claims import LAST_NUMBER
 from ouroboros.layers.unicast.database import Life
-from ouroboros.layers.unicast.link_state import LAST_NUMBER
 from ouroboros.settings import LinkStatePolicy
 from ouroboros.wire.unicast import lsu
 from ouroboros.wire.unicast.lsu import Acknowledgement, LinkStateUpdate, Updates

@@ -608,7 +608,9 @@ def test_what_asks_can_choose_the_layers(world: LowerWorld) -> None:
         world.ask(toy, 1, "x", over=frozenset({layers}))
         world.engine()
         if layers == "upper":
-            assert "no layer that may be used leads to 'x'; those are: 'upper'" in failure(toy, 1, FlowNameException)
+            assert "nobody in layer 'upper' offers 'x': it is not registered there" in failure(
+                toy, 1, FlowNameException
+            )
     (flow,) = toy.holds.values()
     assert flow.ipcp == near.id
 
@@ -822,7 +824,7 @@ def test_types_that_cannot_enroll_or_connect_say_so(world: LowerWorld) -> None:
     ):
         with pytest.raises(UnsupportedError, match=text):
             world.manage(request)
-    assert world.irm._tasks == {}
+    assert world.irm._processes._tasks == {}
 
 
 def test_a_destroyed_one_fails_what_it_has_not_answered(world: LowerWorld, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
+from ouroboros import backend
 from ouroboros.errors import NodeError
-from ouroboros.runtime import paths
+from ouroboros.runtime import client, paths
 from ouroboros.runtime.paths import (
     check_socket,
     make_runtime_dir,
+    node_at,
     runtime_dir,
     security_dir,
     socket_path,
     state_dir,
     trusted_users,
 )
+from ouroboros.wire.control import NodeInfo
 
 ROOT, USER = 0, 1234
 
@@ -332,3 +336,29 @@ def test_in_a_namespace_the_directories_of_the_system_may_be_of_anybody(
     os.chown(way, NOBODY, -1)
     with pytest.raises(NodeError, match="belongs to user 65534"):
         make_runtime_dir(way)
+
+
+def test_calls_of_a_task_go_to_the_node_that_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two tasks of one program use two nodes, which the environment cannot say."""
+    monkeypatch.setenv("OUROBOROS_RUNTIME_DIR", "/named/by/the/environment")
+    monkeypatch.setenv("OUROBOROS_BACKEND", "native")
+    seen: dict[str, tuple[Path, bool]] = {}
+
+    async def use(name: str, others: asyncio.Barrier) -> None:
+        with node_at(Path(f"/nodes/{name}")):
+            await others.wait()
+            seen[name] = runtime_dir(), backend.is_our_node()
+
+    async def both() -> None:
+        barrier = asyncio.Barrier(2)
+        await asyncio.gather(use("a", barrier), use("b", barrier))
+
+    asyncio.run(both())
+    assert seen == {"a": (Path("/nodes/a"), True), "b": (Path("/nodes/b"), True)}
+    assert runtime_dir() == Path("/named/by/the/environment")
+
+
+def test_no_node_is_started_in_the_place_of_one_that_a_task_names(tmp_path: Path) -> None:
+    with node_at(tmp_path), pytest.raises(NodeError, match=f"no node runs in {tmp_path}"):
+        client.request(NodeInfo())
+    assert list(tmp_path.iterdir()) == []

@@ -8,8 +8,9 @@ import pytest
 from routing_world import EPOCH, Flow, Link, Member, World, lay, oracle, shape
 
 from ouroboros.layers.face import Size
+from ouroboros.layers.unicast.claims import LAST_NUMBER
 from ouroboros.layers.unicast.database import MOST_OF_ONE, OURS, Life
-from ouroboros.layers.unicast.link_state import LAST_NUMBER, Row
+from ouroboros.layers.unicast.link_state import Row
 from ouroboros.settings import LinkStatePolicy
 from ouroboros.wire.unicast import lsu
 from ouroboros.wire.unicast.lsu import MOST_NUMBER, LinkStateUpdate, Updates
