@@ -139,7 +139,7 @@ class World:
             self.at(self.now + self.delay, lambda: self._accept(asker, number, target, name, qos, answer))
 
     def _accept(self, asker: Node, number: int, target: Node, name: str, qos: QoSSpec, answer: Any) -> None:
-        here, there = self._end(asker, name, qos, 0), self._end(target, name, qos, 1)
+        here, there = self._end(asker, target, name, qos, 0), self._end(target, asker, name, qos, 1)
         here.peer, there.peer = there, here
         here.held = False
 
@@ -153,9 +153,9 @@ class World:
         target.up(None, there.flow, self.now)
         self.at(self.now + self.delay, answered)
 
-    def _end(self, owner: Node, name: str, qos: QoSSpec, side: int) -> End:
-        fd = next(self._fds)
-        flow = LowerFlow(fd=fd, name=name, qos=qos, side=side, size=Size(1400, 1400), ipcp=1)
+    def _end(self, owner: Node, peer: Node, name: str, qos: QoSSpec, side: int) -> End:
+        fd, ours = next(self._fds), isinstance(peer, Member)
+        flow = LowerFlow(fd=fd, name=name, qos=qos, side=side, size=Size(1400, 1400), ipcp=1, ours=ours)
         end = self.ends[fd] = End(owner, flow)
         return end
 
@@ -341,12 +341,12 @@ class Member(Node):
         self.world.settle()
         return outcome
 
-    def _prepare(self, connection: Connection, now: float) -> None:
+    def _prepare(self, member: str, now: float) -> None:
         if self.early:
             for component in (MANAGEMENT, DATA_TRANSFER):
                 outcome = Outcome(self.posts)
                 self.early_tasks.append(outcome)
-                self.connections.connect(component, connection.name, QOS_RAW, outcome.task, now)
+                self.connections.connect(component, member, QOS_RAW, outcome.task, now)
 
     def _enrolled(self, configuration: Configuration, peer: int, now: float) -> None:
         self.configurations.append(configuration)

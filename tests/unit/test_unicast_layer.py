@@ -19,6 +19,8 @@ from ouroboros.errors import (
     IpcpConnectError,
     IpcpEnrollError,
 )
+from ouroboros.layers.base import State
+from ouroboros.layers.unicast.member import UnicastIpcp
 from ouroboros.qos import QOS_DATA, QOS_RAW, QOS_VIDEO, QoSSpec
 from ouroboros.settings import DirectoryHashAlgo, DtConfig, UnicastConfig, UnicastSettings
 from ouroboros.testing.sim import Node
@@ -65,6 +67,82 @@ def exchange(layer: Layer, name: str, near: int, far: int, qos: QoSSpec = QOS_RA
     assert client.read() == b"noon"
     client.dealloc()
     server.dealloc()
+
+
+# --- enrollment
+
+
+def newcomer(delay: float = 0.05) -> tuple[Layer, Node, int]:
+    """A member, a node that knows where it is, and an IPC process there."""
+    layer = Layer([], delay=delay)
+    node = layer.network.add_node("newcomer")
+    node.over_udp(peers=[f"m0@{layer.nodes[0].address}"])
+    id = node.manage(CreateIpcp("late", "unicast")).value
+    assert isinstance(id, int)
+    layer.network.run(SETTLED)
+    return layer, node, id
+
+
+def test_a_newcomer_is_a_member_after_three_round_trips_and_connected_after_four() -> None:
+    layer, node, id = newcomer()
+    start, round_trip = layer.network.now, 0.1
+    node.manage(EnrollIpcp(id, "m0", True)).wait().value  # noqa: B018
+    # The proof of its address, the flow, the greeting with the request.
+    assert layer.network.now - start == pytest.approx(3 * round_trip)
+    for component in COMPONENTS:
+        layer.connect_ipcp(node, id, component, "m0").wait().value  # noqa: B018
+    assert layer.network.now - start == pytest.approx(4 * round_trip)
+    # The member of before knows it after half a round trip more at the most.
+    layer.network.run(round_trip / 2)
+    (entry,) = (each for each in details(layer, 0).connections if each.component == "Data Transfer")
+    assert (entry.name, entry.state) == ("late", "up")
+    ipcp = node.irm.ipcps[id]
+    assert isinstance(ipcp, UnicastIpcp)
+    assert {each.name for each in ipcp.upkeep.wishes} == {"m0"}
+
+
+@pytest.mark.parametrize("delays", range(9))
+def test_an_enrollment_that_is_interrupted_leaves_nothing_behind(delays: int) -> None:
+    layer, node, id = newcomer()
+    held = [len(each.irm.flows.flows) for each in layer.network.nodes]
+    asked = node.manage(EnrollIpcp(id, "m0", True))
+    layer.network.run((delays + 0.5) * layer.network.delay / 1e9)
+    is_member = asked.answer is not None
+    assert is_member is (delays >= 6)
+    asked.cancel()
+    layer.network.run(60)
+    ipcp = node.irm.ipcps[id]
+    assert isinstance(ipcp, UnicastIpcp)
+    if is_member:
+        assert [each.component for each in ipcp.connections.rows()] == [*COMPONENTS]
+        return
+    assert ipcp.state == State.BOOT
+    assert ipcp.deadline() is None
+    assert [len(each.irm.flows.flows) for each in layer.network.nodes] == held
+    assert layer.member(0).connections.rows() == []
+    assert node.manage(EnrollIpcp(id, "m0")).wait().value == id
+
+
+@pytest.mark.parametrize(("timeout", "seconds"), [(None, 6.0), (1.0, 1.0), (30.0, 30.0)])
+def test_an_enrollment_with_a_host_that_is_down_fails_in_time_and_says_so(
+    timeout: float | None, seconds: float
+) -> None:
+    layer, node, id = newcomer()
+    layer.nodes[0].impair("partition")
+    start = layer.network.now
+    text = rf"no answer from 10\.0\.0\.1:3435 to \d requests? .*; given up after {timeout or 6:g} s: is that host up"
+    with pytest.raises(IpcpEnrollError, match=text):
+        node.manage(EnrollIpcp(id, "m0", True, timeout)).wait().value  # noqa: B018
+    assert layer.network.now - start == pytest.approx(seconds)
+    layer.nodes[0].impair(None)
+    assert node.manage(EnrollIpcp(id, "m0")).wait().value == id
+
+
+@pytest.mark.parametrize("timeout", [0.0, -1.0, float("inf"), float("nan")])
+def test_the_timeout_of_an_enrollment_is_a_time(timeout: float) -> None:
+    _, node, id = newcomer()
+    with pytest.raises(IpcpEnrollError, match="the timeout of an enrollment is a time in seconds, not"):
+        node.manage(EnrollIpcp(id, "m0", timeout=timeout)).value  # noqa: B018
 
 
 # --- members, routes and names

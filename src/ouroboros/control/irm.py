@@ -7,6 +7,7 @@ what `take_effects` returns. Requests that the caller got wrong raise nothing he
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
@@ -217,6 +218,8 @@ class Irm:
         """The caller of this token hung up."""
         if (asked := self._tasks.pop(token, None)) is not None:
             asked.task.cancel()
+            if (ipcp := self.ipcps.get(asked.ipcp)) is not None:
+                ipcp.abandoned(asked.task, now)
         self.flows.cancel(token, now)
 
     @_entry
@@ -545,7 +548,10 @@ class Irm:
 
     def _enroll_ipcp(self, request: EnrollIpcp, task: Task, now: float) -> None:
         check_name(request.name, "name to enroll with")
-        self._ipcp(request.ipcp).enroll(request.name, task, now)
+        if request.timeout is not None and not 0 < request.timeout < math.inf:
+            raise IpcpEnrollError(f"the timeout of an enrollment is a time in seconds, not {request.timeout}")
+        ipcp = self._ipcp(request.ipcp)
+        ipcp.enroll(request.name, task, now, connect=request.connect, timeout=request.timeout)
 
     def _neighbour(self, request: ConnectIpcp | DisconnectIpcp) -> Ipcp:
         """The IPC process that has one."""

@@ -138,6 +138,7 @@ class LowerFlows:
             qos=flow.qos,
             carrier=flow.carrier,
             question=question,
+            ours=flow.ours,
         )
         self._ends[flow.id, side] = end
         member.below[end.carrier] += 1
@@ -236,7 +237,9 @@ class LowerFlows:
             number, question.over, question.end = question.number, True, None
             del end.holder.questions[number]
         self._held[end.fd] = end
-        flow = LowerFlow(fd=end.fd, name=end.name, qos=end.qos, side=end.side, size=size, ipcp=end.carrier)
+        flow = LowerFlow(
+            fd=end.fd, name=end.name, qos=end.qos, side=end.side, size=size, ipcp=end.carrier, ours=end.ours
+        )
         end.holder.ipcp.lower_up(number, flow, now)
 
     def _tell_down(self, end: LowerEnd, how: How, now: float, error: OuroborosError) -> None:

@@ -34,11 +34,11 @@ from ouroboros.layers.unicast.allocator import FlowsCore, Names, RepeatedAnswers
 from ouroboros.layers.unicast.connections import Component, Connection, Connections
 from ouroboros.layers.unicast.core import ALLOCATOR, Core, Then
 from ouroboros.layers.unicast.directory import Directory
-from ouroboros.layers.unicast.enrollment import Enrollment
+from ouroboros.layers.unicast.enrollment import ENROLL_PATIENCE, Enrollment
 from ouroboros.layers.unicast.greeting import DATA_TRANSFER, ENROLLMENT, MANAGEMENT
 from ouroboros.layers.unicast.link_state import LinkState
 from ouroboros.layers.unicast.upkeep import Upkeep, Wish
-from ouroboros.qos import QoSSpec
+from ouroboros.qos import QOS_RAW, QoSSpec
 from ouroboros.settings import CongestionAvoidPolicy, TypeSettings, UnicastSettings
 from ouroboros.wire.control import ConnectionEntry, RouteEntry, UnicastDetails
 from ouroboros.wire.udp import FlowReply, FlowRequest
@@ -78,13 +78,15 @@ class UnicastIpcp(FlowIpcp):
         self._repeated = RepeatedAnswers(self._core)
         self._address = Address(host, name)
         self.core.node = self._address.node
-        self.enrollment = Enrollment(self.core, self._enrolled)
+        self.enrollment = Enrollment(self.core, self._enrolled, prepare=self._prepare)
         self._components: dict[str, Component] = {ENROLLMENT: self.enrollment}
         self.connections = Connections(self.core, self._components, collided=self._move)
         self.enrollment.connections = self.connections
         self.upkeep = Upkeep(self._connect)
         #: The enrollment that goes on.
         self._enrolling: Task | None = None
+        #: It is to be connected to the member that it enrolls with.
+        self._connects = False
         #: When it is to have another address.
         self._move_at: float | None = None
         self._is_closed = False
@@ -101,12 +103,23 @@ class UnicastIpcp(FlowIpcp):
         self.directory.start(None, now)
         task.done(self.id)
 
-    def enroll(self, member: str, task: Task, now: float) -> None:
+    def enroll(
+        self, member: str, task: Task, now: float, *, connect: bool = False, timeout: float | None = None
+    ) -> None:
         self._check_new()
-        self.state, self._enrolling = State.OPENING, task
+        self.state, self._enrolling, self._connects = State.OPENING, task, connect
         # Lower flows have to lead to something in the engine.
         self._open()
-        self.enrollment.enroll(member, Then(self._enrollment_over), now)
+        patience = ENROLL_PATIENCE if timeout is None else timeout
+        self.enrollment.enroll(member, Then(self._enrollment_over), now, patience=patience)
+
+    def abandoned(self, task: Task, now: float) -> None:
+        if task is self._enrolling:
+            self.enrollment.cancel(now)
+
+    def _prepare(self, member: str, now: float) -> None:
+        for component in (MANAGEMENT, DATA_TRANSFER) if self._connects else ():
+            self._connect_and_keep(Wish(component, member), QOS_RAW, Then(lambda outcome: None), now)
 
     def _check_new(self) -> None:
         if self._enrolling is not None:
@@ -202,8 +215,9 @@ class UnicastIpcp(FlowIpcp):
 
     def connect(self, component: str, name: str, qos: QoSSpec, task: Task, now: float) -> None:
         self._check_operational()
-        wish = Wish(component, name)
+        self._connect_and_keep(Wish(component, name), qos, task, now)
 
+    def _connect_and_keep(self, wish: Wish, qos: QoSSpec, task: Task, now: float) -> None:
         def answer(outcome: object) -> None:
             if isinstance(outcome, OuroborosError):
                 task.failed(outcome)

@@ -38,6 +38,11 @@ class Upkeep:
         self._last = 0
 
     @property
+    def wishes(self) -> list[Wish]:
+        """Those that are to stay."""
+        return list(self._wishes)
+
+    @property
     def missing(self) -> list[Wish]:
         """Those that are not there."""
         return list(self._pauses)
