@@ -42,6 +42,7 @@ from ouroboros.qos import QOS_RAW, QoSSpec
 from ouroboros.settings import CongestionAvoidPolicy, TypeSettings, UnicastSettings
 from ouroboros.wire.control import ConnectionEntry, RouteEntry, UnicastDetails
 from ouroboros.wire.udp import FlowReply, FlowRequest
+from ouroboros.wire.unicast import protobuf
 from ouroboros.wire.unicast.enrollment import EID_SIZE, Configuration
 
 
@@ -65,6 +66,7 @@ class UnicastIpcp(FlowIpcp):
     directory: Directory
 
     def __init__(self, id: int, name: str, host: Host) -> None:
+        protobuf.load()
         self.core = Core(id, name, host)
         self.adjacencies = Adjacencies(
             lambda address, now: self.link_state.adjacency_up(address, now),
