@@ -213,7 +213,7 @@ def test_an_engine_that_fails_takes_flows_along_and_the_layer_begins_again() -> 
         with near, far:
             # The one in between.
             engine: Any = nodes[1]._node._engine
-            engine._engine._panic()
+            engine._held.engine._panic()
             with nodes[1].use():
                 until(lambda: member().counters.get("restored", 0) == 1)
             for node in nodes:

@@ -822,7 +822,7 @@ def test_types_that_cannot_enroll_or_connect_say_so(world: LowerWorld) -> None:
     ):
         with pytest.raises(UnsupportedError, match=text):
             world.manage(request)
-    assert world.irm._tasks == {}
+    assert world.irm._processes._tasks == {}
 
 
 def test_a_destroyed_one_fails_what_it_has_not_answered(world: LowerWorld, monkeypatch: pytest.MonkeyPatch) -> None:

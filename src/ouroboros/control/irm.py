@@ -7,64 +7,35 @@ what `take_effects` returns. Requests that the caller got wrong raise nothing he
 from __future__ import annotations
 
 import functools
-import math
-import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from ouroboros.control.flows import FlowManager
-from ouroboros.control.names import Binding, Registry, check_name
-from ouroboros.control.parties import IpcProcess, Party, Process
+from ouroboros.control.ipcps import IpcProcesses
+from ouroboros.control.management import Later, Management
+from ouroboros.control.names import Registry, check_name
+from ouroboros.control.parties import Process
 from ouroboros.control.security import NoSecurityFiles, Security, SecurityFiles
 from ouroboros.control.shares import Kind, Share, Shares, default_shares
-from ouroboros.errors import (
-    BindError,
-    FlowNameException,
-    FlowPermissionException,
-    IpcpBootstrapError,
-    IpcpConnectError,
-    IpcpCreateError,
-    IpcpEnrollError,
-    NameError,
-    OuroborosError,
-    UnsupportedError,
-)
+from ouroboros.errors import OuroborosError
 from ouroboros.layers.agenda import earliest
 from ouroboros.layers.base import Ipcp, State
 from ouroboros.layers.effects import Effect, Reply, Warn, Where
-from ouroboros.layers.face import Host, How, PostedUpper, Posts, Random, Size, Task
-from ouroboros.layers.impairment import Impairment
-from ouroboros.layers.impairment import parse as parse_impairment
+from ouroboros.layers.face import Host, How, PostedUpper, Posts, Random, Size
 from ouroboros.oap import Server
 from ouroboros.settings import Strangers
 from ouroboros.wire.control import (
-    FIRST_IPCP_ID,
     Accept,
     Alloc,
-    BindProcess,
-    BindProgram,
     BootstrapIpcp,
-    ChangePeers,
-    ConnectIpcp,
     CreateIpcp,
-    CreateName,
     Dealloc,
-    DestroyIpcp,
-    DestroyName,
-    DisconnectIpcp,
     Done,
-    EnrollIpcp,
-    Failed,
-    ImpairIpcp,
     Join,
     ListFlows,
     ListIpcps,
     ListNames,
-    RegisterName,
     Request,
-    UnbindProcess,
-    UnbindProgram,
-    UnregisterName,
 )
 
 _P = ParamSpec("_P")
@@ -82,18 +53,6 @@ def _entry(method: Callable[Concatenate[Irm, _P], _T]) -> Callable[Concatenate[I
             irm._posts.settle()
 
     return call
-
-
-class _Later:
-    """The answer of a request that is not answered yet."""
-
-
-class _Asked(NamedTuple):
-    """A request to an IPC process that is not answered yet. `destroyed`: what it fails with when the IPC process ends."""
-
-    task: Task
-    ipcp: int
-    destroyed: type[OuroborosError]
 
 
 class Irm:
@@ -122,11 +81,8 @@ class Irm:
         shares: Mapping[Kind, Share] | None = None,
     ) -> None:
         self._uid = uid
-        self._embedded = embedded
-        self._types = types
         self._effects: list[Effect] = []
         self._posts = Posts()
-        self._next_ipcp = FIRST_IPCP_ID
         self.ipcps: dict[int, Ipcp] = {}
         self.registry = Registry(name_limit)
         self.shares = Shares(default_shares(flow_limit + 4096, flow_limit) if shares is None else shares, self.trusts)
@@ -144,11 +100,13 @@ class Irm:
         self._host = Host(
             self._effects, random, wall, Server(), upper, self.flows.lower, {} if memory is None else memory
         )
-        #: Requests to IPC processes that are not answered yet, by token.
-        self._tasks: dict[int, _Asked] = {}
+        self._processes = IpcProcesses(
+            self.ipcps, types, self.registry, self.flows, self._effects, self._posts, self._host
+        )
+        self._management = Management(self.registry, self.flows, self._processes, embedded=embedded)
         for type in initial:
-            ipcp = self._create_ipcp(CreateIpcp(type, type))
-            self._bootstrap_ipcp(BootstrapIpcp(ipcp, type), Task(self._posts, _no_answer), 0.0)
+            ipcp = self._processes.create(CreateIpcp(type, type))
+            self._processes.bootstrap(BootstrapIpcp(ipcp, type), self._processes.unasked(), 0.0)
         self._posts.settle()
 
     # --- what the runtime feeds
@@ -200,26 +158,23 @@ class Irm:
                 case Alloc():
                     self.flows.alloc(token, process, request, counts, now)
                 case Accept():
-                    self._bind_acceptor(process, request, trusted, now)
+                    self._management.bind_acceptor(process, request, trusted, now)
                     self.flows.accept(token, process, request, counts, now)
                 case Join():
-                    self.flows.join(token, process, request, self._member_to_join(request.layer), counts, now)
+                    self.flows.join(token, process, request, self._processes.to_join(request.layer), counts, now)
                 case Dealloc():
                     self.flows.dealloc(process, request.flow_id, request.side, now)
                 case _:
-                    value = self._manage(token, request, trusted, now)
-                    if not isinstance(value, _Later):
+                    value = self._management.handle(token, request, trusted, now)
+                    if not isinstance(value, Later):
                         self._effects.append(Reply(token, Done(value)))
         except OuroborosError as error:
-            self._fail(token, error)
+            self._processes.fail(token, error)
 
     @_entry
     def cancel(self, token: int, now: float) -> None:
         """The caller of this token hung up."""
-        if (asked := self._tasks.pop(token, None)) is not None:
-            asked.task.cancel()
-            if (ipcp := self.ipcps.get(asked.ipcp)) is not None:
-                ipcp.abandoned(asked.task, now)
+        self._processes.cancel(token, now)
         self.flows.cancel(token, now)
 
     @_entry
@@ -253,7 +208,7 @@ class Irm:
         def destroy_next() -> None:
             if self.ipcps:
                 highest = max(self.ipcps, key=lambda id: (self.flows.rank(id), id))
-                self._destroy_ipcp(highest, Task(self._posts, _no_answer), now)
+                self._processes.destroy(highest, self._processes.unasked(), now)
                 self._posts.add(destroy_next)
 
         destroy_next()
@@ -299,7 +254,7 @@ class Irm:
 
         It begins again, without them and a few times at most; then it is shown as failed until somebody destroys it.
         """
-        member = self._operational(ipcp)
+        member = self._processes.operational(ipcp)
         self.flows.carrier_gone(ipcp)
         if member is None:
             return
@@ -309,7 +264,7 @@ class Irm:
     @_entry
     def resolved(self, ipcp: int, token: int, addresses: list[str], now: float) -> None:
         """The answer to `Resolve`; no addresses when the name has none."""
-        if (member := self._operational(ipcp)) is not None:
+        if (member := self._processes.operational(ipcp)) is not None:
             member.resolved(token, addresses, now)
 
     @_entry
@@ -322,7 +277,7 @@ class Irm:
             # It has let go of it, or was told of its end.
             return
         # By a lower flow, it may be that of an enrollment.
-        member = self.ipcps.get(ipcp) if isinstance(where, int) else self._operational(ipcp)
+        member = self.ipcps.get(ipcp) if isinstance(where, int) else self._processes.operational(ipcp)
         if member is not None and member.state != State.FAILED:
             member.received(data, where, now)
 
@@ -336,7 +291,7 @@ class Irm:
     @_entry
     def heard(self, ipcp: int, eid: int, data: bytes, fd: int, now: float) -> None:
         """A packet came for a component of a member. `fd`: the lower flow that brought it; 0: it is from ourselves."""
-        member = self._operational(ipcp)
+        member = self._processes.operational(ipcp)
         if member is not None and (fd == 0 or self.flows.lower.holds(ipcp, fd)):
             member.heard(eid, data, fd, now)
 
@@ -347,13 +302,13 @@ class Irm:
         A program that has the flow keeps its end until it lets go.
         """
         self.flows.engine_done(ipcp, eid)
-        if (member := self._operational(ipcp)) is not None:
+        if (member := self._processes.operational(ipcp)) is not None:
             member.over(eid, how, now)
 
     @_entry
     def flow_heard(self, ipcp: int, eid: int) -> None:
         """The first packet came of a flow that the engine has; also told when a peer that was silent is back."""
-        if (layer := self._operational(ipcp)) is not None:
+        if (layer := self._processes.operational(ipcp)) is not None:
             layer.begun(eid)
 
     @_entry
@@ -387,245 +342,3 @@ class Irm:
         """Counters of the engine for an IPC process, so far."""
         if (member := self.ipcps.get(ipcp)) is not None:
             member.counted(counters)
-
-    def _operational(self, ipcp: int) -> Ipcp | None:
-        member = self.ipcps.get(ipcp)
-        return member if member is not None and member.state == State.OPERATIONAL else None
-
-    # --- management
-
-    def _manage(self, token: int, request: Request, trusted: bool, now: float) -> object:
-        match request:
-            case ListNames():
-                return [name.entry(self._layers_of(name.text)) for name in self.registry.names.values()]
-            case ListIpcps():
-                ipcps = sorted(self.ipcps.values(), key=lambda each: (each.preference, each.id))
-                return [ipcp.entry() for ipcp in ipcps]
-            case ListFlows():
-                return self.flows.entries()
-        if not trusted:
-            raise BindError("only the user who runs this node, and root, may manage it")
-        match request:
-            case CreateName():
-                self.registry.create(request.name, request.policy, security=request.security)
-            case DestroyName():
-                self._destroy_name(request.name, now)
-            case RegisterName():
-                self._register_name(request, now)
-            case UnregisterName():
-                self._ipcp(request.ipcp).unregister(request.name, now)
-            case BindProgram():
-                self._bind_program(request, now)
-            case UnbindProgram():
-                self.registry.unbind_program(request.program, request.name)
-                self.flows.wanted(self.registry.names[request.name], now)
-            case BindProcess():
-                self._bind_process(request, now)
-            case UnbindProcess():
-                self._unbind_process(request, now)
-            case CreateIpcp():
-                return self._create_ipcp(request)
-            case BootstrapIpcp():
-                self._bootstrap_ipcp(request, self._task(token, request.ipcp, IpcpBootstrapError), now)
-                return _Later()
-            case ImpairIpcp():
-                self._ipcp(request.ipcp).impair(parse_impairment(request.impair))
-            case ChangePeers():
-                self._ipcp(request.ipcp).change_peers(request.add, request.remove, now)
-            case EnrollIpcp():
-                self._enroll_ipcp(request, self._task(token, request.ipcp, IpcpEnrollError), now)
-                return _Later()
-            case ConnectIpcp():
-                task = self._task(token, request.ipcp, IpcpConnectError)
-                self._neighbour(request).connect(request.component, request.name, request.qos, task, now)
-                return _Later()
-            case DisconnectIpcp():
-                task = self._task(token, request.ipcp, IpcpConnectError)
-                self._neighbour(request).disconnect(request.component, request.name, task, now)
-                return _Later()
-            case DestroyIpcp():
-                self._destroy_ipcp(request.ipcp, self._task(token, 0, IpcpCreateError), now)
-                return _Later()
-            case _:
-                raise UnsupportedError(f"{type(request).__name__} is no request for the IRM")
-        return None
-
-    def _bind_acceptor(self, process: Process, request: Accept, trusted: bool, now: float) -> None:
-        name = request.name
-        if name is None and self._embedded and not process.names:
-            # The embedded default: a program that nobody bound is known by its own name.
-            name = re.sub(r"\.py[cwz]?$", "", process.program)
-        if name is None or name in process.names:
-            return
-        if not trusted:
-            raise FlowPermissionException(f"only the user who runs this node, and root, may take the name {name!r}")
-        try:
-            entry = self.registry.bind_process(process, name, lasting=False)
-        except NameError as error:
-            raise FlowNameException(str(error)) from error
-        # Another thread of the process may wait already, for any of its names.
-        self.flows.bound(process, entry, now)
-
-    def _bind_program(self, request: BindProgram, now: float) -> None:
-        if not request.path.startswith("/"):
-            raise BindError(f"the path of a program must be absolute, not {request.path!r}")
-        if any("\0" in text for text in (request.path, *request.args)):
-            raise BindError("neither the path nor the arguments of a program can have a null character in them")
-        running = self.registry.bind_program(Binding(request.path, request.auto, request.args), request.name)
-        name = self.registry.names[request.name]
-        for process in running:
-            self.flows.bound(process, name, now)
-        self.flows.wanted(name, now)
-
-    def _bind_process(self, request: BindProcess, now: float) -> None:
-        party = self._party(request.pid)
-        # An IPC process takes flows at once, or never.
-        name = self.registry.bind_process(party, request.name, expected=isinstance(party, Process))
-        self.flows.bound(party, name, now)
-
-    def _unbind_process(self, request: UnbindProcess, now: float) -> None:
-        party = self._party(request.pid)
-        if isinstance(party, IpcProcess) and request.name not in party.names:
-            raise BindError(f"{party} is not bound to {request.name!r}")
-        self.flows.unbound(party, self.registry.unbind_process(party, request.name), now)
-
-    def _register_name(self, request: RegisterName, now: float) -> None:
-        self.registry.find(request.name)
-        self._ipcp(request.ipcp).register(request.name, now)
-        self.registry.create(request.name)
-
-    def _destroy_name(self, text: str, now: float) -> None:
-        name = self.registry.destroy(text)
-        self.flows.name_destroyed(name, now)
-        for ipcp in self.ipcps.values():
-            if ipcp.registers:
-                ipcp.unregister(text, now)
-
-    def _party(self, pid: int) -> Party:
-        """The process with that number, or the IPC process."""
-        try:
-            return self.registry.party(pid)
-        except KeyError:
-            raise BindError(f"no process {pid} uses this node; bind its program instead, or start it first") from None
-
-    # --- IPC processes
-
-    def _create_ipcp(self, request: CreateIpcp) -> int:
-        check_name(request.name, "name of an IPC process")
-        if request.type not in self._types:
-            raise IpcpCreateError(f"unknown type {request.type!r}: choose one of {', '.join(self._types)}")
-        kind = self._types[request.type]
-        if kind is None:
-            built = ", ".join(type for type, kind in self._types.items() if kind is not None)
-            raise UnsupportedError(f"IPC processes of type {request.type} are not built yet; there are {built}")
-        if any(ipcp.name == request.name for ipcp in self.ipcps.values()):
-            raise IpcpCreateError(f"there is an IPC process {request.name!r} already; choose another name")
-        id = self._next_ipcp
-        self._next_ipcp += 1
-        self.ipcps[id] = kind(id, request.name, self._host)
-        member = self.registry.add_member(self.ipcps[id])
-        if kind.accepts_flows:
-            self.flows.stand(member)
-        return id
-
-    def _bootstrap_ipcp(self, request: BootstrapIpcp, task: Task, now: float) -> None:
-        ipcp = self._ipcp(request.ipcp)
-        check_name(request.layer, "layer name")
-        if not ipcp.several and (there := self._member_of(request.layer, ipcp.type)) is not None:
-            if there.state == State.FAILED:
-                raise IpcpBootstrapError(there.trouble)
-            raise NameError(f"this node is in {ipcp.type} layer {request.layer!r} already")
-        settings = ipcp.settings() if request.settings is None else request.settings
-        if not isinstance(settings, ipcp.settings):
-            raise IpcpBootstrapError(
-                f"IPC process {ipcp.name!r} is of type {ipcp.type}, its settings of {settings.word()}"
-            )
-        settings.check()
-        impairment = None if settings.impair is None else parse_impairment(settings.impair)
-        if impairment is not None:
-            ipcp.check_impairable()
-        ipcp.bootstrap(request.layer, settings, self._impairing(ipcp, impairment, task), now)
-
-    def _enroll_ipcp(self, request: EnrollIpcp, task: Task, now: float) -> None:
-        check_name(request.name, "name to enroll with")
-        if request.timeout is not None and not 0 < request.timeout < math.inf:
-            raise IpcpEnrollError(f"the timeout of an enrollment is a time in seconds, not {request.timeout}")
-        ipcp = self._ipcp(request.ipcp)
-        ipcp.enroll(request.name, task, now, connect=request.connect, timeout=request.timeout)
-
-    def _neighbour(self, request: ConnectIpcp | DisconnectIpcp) -> Ipcp:
-        """The IPC process that has one."""
-        check_name(request.name, "name of the neighbour")
-        return self._ipcp(request.ipcp)
-
-    def _impairing(self, ipcp: Ipcp, impairment: Impairment | None, task: Task) -> Task:
-        """A bootstrap after which the layer is impaired, before it is told that there is one."""
-        if impairment is None:
-            return task
-
-        def answer(outcome: object) -> None:
-            if isinstance(outcome, OuroborosError):
-                task.failed(outcome)
-            else:
-                ipcp.impair(impairment)
-                task.done(outcome)
-
-        return Task(self._posts, answer)
-
-    def _destroy_ipcp(self, id: int, task: Task, now: float) -> None:
-        """Whatever holds a flow that it carries is told first, and can do what follows from that. Then the flows end, then
-        its part in the engine, and last of all the flows that it holds itself: what it has to say goes out by those."""
-        ipcp, member = self._ipcp(id), self.registry.members[id]
-        del self.ipcps[id]
-        end_flows = self.flows.closing(ipcp, member, now)
-
-        def finish() -> None:
-            end_flows()
-            ipcp.destroy(now)
-            self.flows.lower.holder_ends(member, now)
-            for asked in [each for each in self._tasks.values() if each.ipcp == id]:
-                asked.task.failed(asked.destroyed(f"IPC process {ipcp.name!r} was destroyed"))
-            task.done()
-
-        self._posts.add(finish)
-
-    def _task(self, token: int, ipcp: int, destroyed: type[OuroborosError]) -> Task:
-        """The answer to a request of a program to an IPC process, which may come later."""
-
-        def answer(outcome: object) -> None:
-            self._tasks.pop(token, None)
-            if isinstance(outcome, OuroborosError):
-                self._fail(token, outcome)
-            else:
-                self._effects.append(Reply(token, Done(outcome)))
-
-        task = Task(self._posts, answer)
-        self._tasks[token] = _Asked(task, ipcp, destroyed)
-        return task
-
-    def _fail(self, token: int, error: OuroborosError) -> None:
-        self._tasks.pop(token, None)
-        self._effects.append(Reply(token, Failed(type(error).__name__, str(error))))
-
-    def _ipcp(self, id: int) -> Ipcp:
-        ipcp = self.ipcps.get(id)
-        if ipcp is None:
-            raise IpcpCreateError(f"there is no IPC process {id}; `irm ipcp list` shows them")
-        return ipcp
-
-    def _member_of(self, layer: str, type: str) -> Ipcp | None:
-        of_type = (ipcp for ipcp in self.ipcps.values() if ipcp.type == type and ipcp.state != State.BOOT)
-        return next((ipcp for ipcp in of_type if ipcp.layer == layer), None)
-
-    def _member_to_join(self, layer: str) -> Ipcp | None:
-        # A failed one is there, and says how to repair it.
-        there = (ipcp for ipcp in self.ipcps.values() if ipcp.state in (State.OPERATIONAL, State.FAILED))
-        return next((ipcp for ipcp in there if ipcp.joinable and ipcp.layer == layer), None)
-
-    def _layers_of(self, name: str) -> list[str]:
-        return [ipcp.layer for ipcp in self.ipcps.values() if ipcp.layer and ipcp.query(ipcp.digest(name))]
-
-
-def _no_answer(outcome: object) -> None:
-    """Nobody waits for it."""
-    assert not isinstance(outcome, OuroborosError), outcome

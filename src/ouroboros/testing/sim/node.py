@@ -27,8 +27,9 @@ from ouroboros.layers.effects import (
     StartProgram,
     Warn,
 )
-from ouroboros.runtime.engine import EngineRuntime, News
+from ouroboros.runtime.engine import EngineRuntime
 from ouroboros.runtime.flows import Channel, FlowRuntime
+from ouroboros.runtime.held import News
 from ouroboros.settings import AnySettings, Udp4Config, Udp4Settings
 from ouroboros.testing.sim.machine import NoChannel, VirtualMachine
 from ouroboros.testing.sim.program import Asked, Program
@@ -153,7 +154,7 @@ class Node:
         self._carry_out()
 
     def grant(self, token: int, granted: Granted, channel: Channel) -> None:
-        number = self._runtime.number(granted.flow_id, granted.side)
+        number = self._runtime.flows.number(granted.flow_id, granted.side)
         asked = self._asked.get(token)
         if asked is None or number is None:
             self.irm.abandon(granted.flow_id, granted.side, token, self.network.now)

@@ -1,0 +1,142 @@
+//! Ports: datagrams that came in, and those that are to leave.
+
+use std::net::SocketAddr;
+
+use super::{Stack, Where};
+use crate::id::MemberId;
+use crate::member::{Port, plain, unaddressed};
+use crate::outlet::{Outlet, Way};
+use crate::ring::Ring;
+use crate::run::Run;
+use crate::stage::{Outgoing, Stage};
+
+impl<R: Ring> Stack<R> {
+    /// Datagrams came in.
+    pub fn receive(&mut self, now: u64, port: MemberId, from: SocketAddr, run: Run<'_>) {
+        if run.count() == 0
+            && let Some(member) = self.members.get_mut(port)
+        {
+            // An empty datagram.
+            member.counters.received += 1;
+            member.counters.short += 1;
+        }
+        self.dispatch(now, port, Where::Address(plain(from)), run, 0);
+    }
+
+    /// There was nothing more to receive.
+    pub fn drained(&mut self, now: u64, port: MemberId) {
+        if let Some(port) = self.port(port) {
+            port.drained_at = now;
+        }
+    }
+
+    /// What is to leave a port next; None: nothing, or it takes nothing now. The answer is `sent`, `part` or `blocked`.
+    pub fn transmit(&mut self, port: MemberId) -> Option<Outgoing<'_>> {
+        self.members.get_mut(port)?.stage()?.transmit()
+    }
+
+    /// What `transmit` returned has left, or (false) will never.
+    pub fn sent(&mut self, port: MemberId, left: bool) {
+        if let Some(member) = self.members.get_mut(port) {
+            let count = member.stage().and_then(|stage| stage.transmit()).map_or(0, |outgoing| outgoing.count());
+            member.counters.calls += 1;
+            member.counters.errors += u64::from(!left);
+            *if left { &mut member.counters.sent } else { &mut member.counters.unsent } += count;
+            if let Some(stage) = member.stage() {
+                stage.sent();
+            }
+        }
+        self.unpark(port);
+    }
+
+    /// The port does not take what `transmit` returned as it is: datagram by datagram, then. `segments`: what it takes at once
+    /// from now on.
+    pub fn part(&mut self, port: MemberId, segments: usize) {
+        if let Some(member) = self.members.get_mut(port) {
+            member.counters.calls += 1;
+            if let Some(stage) = member.stage() {
+                stage.part(segments);
+            }
+        }
+    }
+
+    /// The port takes nothing now.
+    pub fn blocked(&mut self, port: MemberId) {
+        if let Some(member) = self.members.get_mut(port) {
+            member.counters.calls += 1;
+            if let Some(stage) = member.stage() {
+                stage.blocked();
+            }
+        }
+    }
+
+    /// It may take something again.
+    pub fn unblocked(&mut self, port: MemberId) {
+        if let Some(stage) = self.stage(port) {
+            stage.unblocked();
+        }
+        self.unpark(port);
+    }
+
+    /// Whether writers that can wait have to, until something has left the port.
+    pub fn is_full(&mut self, port: MemberId) -> bool {
+        self.stage(port).is_some_and(|stage| !stage.has_room())
+    }
+
+    fn unpark(&mut self, port: MemberId) {
+        let Some(port) = self.port(port) else { return };
+        if port.parked.is_empty() || !port.stage.has_room() {
+            return;
+        }
+        let parked = std::mem::take(&mut port.parked);
+        parked.into_iter().for_each(|source| self.wake(source));
+    }
+
+    pub(crate) fn port(&mut self, port: MemberId) -> Option<&mut Port> {
+        self.members.get_mut(port)?.port()
+    }
+
+    pub(crate) fn stage(&mut self, port: MemberId) -> Option<&mut Stage> {
+        self.members.get_mut(port)?.stage()
+    }
+
+    /// Whether everything was received that arrived at the port below a flow by a time.
+    pub(crate) fn is_drained(&mut self, outlet: &Outlet, at: u64) -> bool {
+        match outlet.way {
+            Way::Port(..) => self.port(outlet.member).is_none_or(|port| port.drained_at >= at),
+            Way::Transfer(lower) => {
+                self.with(lower, |below, stack| Ok(stack.is_drained(&below.outlet, at))).unwrap_or(true)
+            }
+            Way::Unicast(..) => {
+                let lower = self.transfer(outlet.member).map(|transfer| transfer.lower()).unwrap_or_default();
+                lower.into_iter().all(|lower| {
+                    self.with(lower, |below, stack| Ok(stack.is_drained(&below.outlet, at))).unwrap_or(true)
+                })
+            }
+            Way::Loop(_) | Way::Broadcast => true,
+        }
+    }
+
+    pub(super) fn stage_datagram(&mut self, port: MemberId, to: SocketAddr, datagram: &[u8]) {
+        let Some(stage) = self.stage(port) else { return };
+        if stage.is_crowded() {
+            // Nobody here can wait: lost, as anywhere on the way.
+            return self.count_crowded(port);
+        }
+        let peer = stage.know(to);
+        stage.begin(peer).extend_from_slice(datagram);
+        stage.commit(0);
+        stage.forget(peer);
+    }
+
+    /// Send the management datagrams that a bad link lets through by now.
+    pub(super) fn pass_on(&mut self, now: u64, port: MemberId) {
+        while let Some(packet) =
+            self.members.get_mut(port).and_then(|member| member.link.as_mut()).and_then(|link| link.due(now))
+        {
+            if let Some((address, datagram)) = unaddressed(&packet) {
+                self.stage_datagram(port, address, datagram);
+            }
+        }
+    }
+}
