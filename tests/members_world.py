@@ -348,7 +348,7 @@ class Member(Node):
                 self.early_tasks.append(outcome)
                 self.connections.connect(component, member, QOS_RAW, outcome.task, now)
 
-    def _enrolled(self, configuration: Configuration, peer: int, now: float) -> None:
+    def _enrolled(self, configuration: Configuration, now: float) -> None:
         self.configurations.append(configuration)
         self.core.layer = configuration.layer
         self.core.address = self.address.choose(configuration.layer)

@@ -26,7 +26,7 @@ from ouroboros.layers.agenda import Agenda
 from ouroboros.layers.base import HASHES
 from ouroboros.layers.bucket import Bucket
 from ouroboros.layers.unicast.core import DIRECTORY, Core
-from ouroboros.layers.unicast.lookups import Lookups
+from ouroboros.layers.unicast.lookups import PATIENCE, Lookups
 from ouroboros.layers.unicast.publisher import Publisher
 from ouroboros.layers.unicast.values import Values
 from ouroboros.wire.unicast import dht
@@ -88,9 +88,10 @@ class Directory:
 
     # --- what its member wants
 
-    def start(self, peer: int | None, now: float) -> None:
-        """The member is in the layer. `peer`: who let it in; None: it is the first one."""
-        self._lookups.expecting = peer is not None
+    def expect(self, now: float) -> None:
+        """The member is being connected: if nobody can be reached yet, somebody will be soon."""
+        if not self._members:
+            self._lookups.expecting = now + PATIENCE
 
     def register(self, digest: bytes, now: float) -> None:
         """This member has that name. No error when it had it before."""
@@ -151,7 +152,7 @@ class Directory:
             if members[address] and self._values.has(address):
                 self._publisher.check(self._values.keys_of(address), address, now)
         if members:
-            self._lookups.expecting = False
+            self._lookups.expecting = float("-inf")
         if added or removed:
             self._publisher.members_changed(removed, now)
             self._lookups.members_changed(now)

@@ -83,14 +83,14 @@ class Enrollment:
     def __init__(
         self,
         core: Core,
-        enrolled: Callable[[Configuration, int, float], None],
+        enrolled: Callable[[Configuration, float], None],
         *,
         may_enroll: Callable[[Connection], str] = lambda connection: "",
         prepare: Callable[[str, float], None] = lambda member, now: None,
     ) -> None:
-        """`enrolled`: become a member, with the configuration and the address of the member that gave it; it answers the
-        task. `may_enroll`: why a newcomer may not, empty if it may. `prepare`: the member that is asked by that name is at
-        a node of ours, and in a round trip there will be a configuration.
+        """`enrolled`: become a member, with the configuration; it answers the task. `may_enroll`: why a newcomer may not,
+        empty if it may. `prepare`: the member that is asked by that name is at a node of ours, and in a round trip there
+        will be a configuration.
         """
         self._core = core
         self._enrolled = enrolled
@@ -183,7 +183,7 @@ class Enrollment:
             self._core.warn(f"layer {configuration.layer!r}, as {enrolling.member!r} tells it: {configuration.note}")
         self._enrolling = None
         self._times.cancel(connection.fd)
-        self._enrolled(configuration, configuration.peer, now)
+        self._enrolled(configuration, now)
         self._core.message(connection.fd, Ack(enrolling.id).encode())
         self.connections.release(connection, now)
 

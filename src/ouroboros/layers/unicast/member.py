@@ -102,7 +102,6 @@ class UnicastIpcp(FlowIpcp):
         self._begin(layer, settings)
         self._open()
         self.state = State.OPERATIONAL
-        self.directory.start(None, now)
         task.done(self.id)
 
     def enroll(
@@ -128,7 +127,7 @@ class UnicastIpcp(FlowIpcp):
             raise IpcpBootstrapError(f"IPC process {self.name!r} is being enrolled: wait for the end of that")
         super()._check_new()
 
-    def _enrolled(self, told: Configuration, peer: int, now: float) -> None:
+    def _enrolled(self, told: Configuration, now: float) -> None:
         """A member has said what the layer is."""
         task, self._enrolling = self._enrolling, None
         assert task is not None
@@ -138,7 +137,8 @@ class UnicastIpcp(FlowIpcp):
         opened = self._transfer()
         self.host.effects.append(SetAddress(self.id, opened.address, opened.max_ttl, opened.ecn))
         self.state = State.OPERATIONAL
-        self.directory.start(peer, now)
+        if self._connects:
+            self.directory.expect(now)
         self.connections.opened(now)
         task.done(self.id)
 
@@ -217,6 +217,7 @@ class UnicastIpcp(FlowIpcp):
 
     def connect(self, component: str, name: str, qos: QoSSpec, task: Task, now: float) -> None:
         self._check_operational()
+        self.directory.expect(now)
         self._connect_and_keep(Wish(component, name), qos, task, now)
 
     def _connect_and_keep(self, wish: Wish, qos: QoSSpec, task: Task, now: float) -> None:
