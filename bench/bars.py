@@ -153,12 +153,13 @@ def _layers() -> list[Bar]:
         ),
         *(
             Bar(
-                f"transit, {size} B, 10 000 routes: over 10",
-                (f"transit-routes-{size}", OURS),
-                (f"transit-{size}", OURS),
+                f"transit{text}, {size} B, 10 000 routes: over 10",
+                (f"transit-routes{mixed}-{size}", OURS),
+                (f"transit{mixed}-{size}", OURS),
                 at_most=1.1,
             )
             for size in LAYER_SIZES
+            for mixed, text in (("", " in runs"), ("-mixed", " mixed"))
         ),
         Bar("a layer more: processor time over none", ("layer-with", OURS), ("layer-without", OURS), at_most=1.12),
     ]
@@ -200,7 +201,6 @@ def _unicast() -> list[Bar]:
         Bar("enrollment with the C prototype, ms", ("enroll-prototype", "reference"), at_most=150),
         Bar("four members by ouroboros.irm, ms", ("four-api", OURS), at_most=100),
         Bar("four members by commands, ms", ("four-commands", OURS), at_most=600),
-        Bar("node at rest, KiB", ("rest-bare", OURS), at_most=30 * 1024),
         Bar("node at rest with a membership, KiB", ("rest-member", OURS), at_most=40 * 1024),
     ]
 

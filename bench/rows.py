@@ -126,6 +126,7 @@ def _layers() -> dict[str, Row]:
                 ("transit", "a packet of others through a member, 10 routes"),
                 ("transit-mixed", "the same, each packet of another flow"),
                 ("transit-routes", "the same of one flow, 10 000 routes"),
+                ("transit-routes-mixed", "the same, each packet of another flow, 10 000 routes"),
             )
         },
         "layer-without": Row("layers", "raw one way 1400 B over UDP, processor time of both engines", "ns", section),
