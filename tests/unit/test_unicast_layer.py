@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from itertools import combinations
+from types import FrameType
 
 import msgspec
 import pytest
@@ -401,6 +404,40 @@ def test_an_ordered_connection_is_for_those_who_are_known_as_ours() -> None:
     layer.offer("clock", 0)
     layer.network.run(SETTLED)
     exchange(layer, "clock", 1, 0)
+
+
+def test_a_flow_costs_control_the_same_with_no_flow_and_with_a_hundred() -> None:
+    layer = Layer(line(2))
+    layer.converge()
+    layer.network.run(SETTLED)
+    layer.offer("clock", 0)
+    layer.network.run(SETTLED)
+    few = _calls(lambda: exchange(layer, "clock", 1, 0))
+    kept = [layer.flow("clock", 1, 0) for _ in range(100)]
+    layer.network.run(SETTLED)
+    many = _calls(lambda: exchange(layer, "clock", 1, 0))
+    assert many <= 1.1 * few
+    assert len(kept) == 100
+
+
+def _calls(call: Callable[[], None]) -> int:
+    """How many Python functions are called, on average of some times."""
+    times, count = 5, 0
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal count
+        count += event == "call"
+
+    for _ in range(times):
+        call()
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        for _ in range(times):
+            call()
+    finally:
+        sys.setprofile(before)
+    return count // times
 
 
 # --- what cannot be

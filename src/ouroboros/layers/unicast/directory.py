@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import msgspec
 
 from ouroboros.errors import ProtocolError
-from ouroboros.layers.agenda import Agenda
+from ouroboros.layers.agenda import Agenda, earliest
 from ouroboros.layers.base import HASHES
 from ouroboros.layers.bucket import Bucket
 from ouroboros.layers.unicast.core import DIRECTORY, Core
@@ -386,14 +386,13 @@ class Directory:
 
     def deadline(self) -> float | None:
         """When `timeout` wants to be called next."""
-        times = (
+        return earliest(
             self._lookups.deadline(),
             self._publisher.deadline(),
             self._greetings.next(),
             self._sweep_at,
             self._replicate_at,
         )
-        return min((when for when in times if when is not None), default=None)
 
     def timeout(self, now: float) -> None:
         """Do what is due."""

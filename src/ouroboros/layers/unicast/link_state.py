@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from ouroboros.errors import ProtocolError
-from ouroboros.layers.agenda import Agenda
+from ouroboros.layers.agenda import Agenda, earliest
 from ouroboros.layers.unicast.core import Core
 from ouroboros.layers.unicast.database import OURS, Database, Life, Pair
 from ouroboros.layers.unicast.flooding import Flow, Neighbour
@@ -250,11 +250,16 @@ class LinkState:
 
     def deadline(self) -> float | None:
         """When `timeout` wants to be called next."""
-        times = [self._sweep_at, self._refresh_at, self._nudges.next(), self._claims_at(), self._compute_at()]
-        times += [neighbour.deadline() for neighbour in self._busy.values()]
-        times += [link.hold for link in self._held.values()]
-        times += [self._silence_of(address) for address in self._heard]
-        return min((each for each in times if each is not None), default=None)
+        return earliest(
+            self._sweep_at,
+            self._refresh_at,
+            self._nudges.next(),
+            self._claims_at(),
+            self._compute_at(),
+            *[neighbour.deadline() for neighbour in self._busy.values()],
+            *[link.hold for link in self._held.values()],
+            *[self._silence_of(address) for address in self._heard],
+        )
 
     def timeout(self, now: float) -> None:
         """Do what is due."""

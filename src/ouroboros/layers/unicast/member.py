@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from ouroboros.errors import IpcpBootstrapError, IpcpEnrollError, OuroborosError, ProtocolError
+from ouroboros.layers.agenda import earliest
 from ouroboros.layers.base import State
 from ouroboros.layers.effects import (
     CloseMember,
@@ -85,6 +86,7 @@ class UnicastIpcp(FlowIpcp):
         self.connections = Connections(self.core, self._components, collided=self._move)
         self.enrollment.connections = self.connections
         self.upkeep = Upkeep(self._connect)
+        self._parts: list[_Timed] = [self.connections, self.enrollment, self.upkeep, self._repeated]
         #: The enrollment that goes on.
         self._enrolling: Task | None = None
         #: It is to be connected to the member that it enrolls with.
@@ -159,6 +161,7 @@ class UnicastIpcp(FlowIpcp):
             core.warn(f"layer {layer!r}: eid is {EID_SIZE}, as no member has other endpoint ids")
         self.link_state = LinkState(core, self._routes_changed, self._collided)
         self.directory = Directory(core)
+        self._parts += [self.link_state, self.directory]
         self._places.begin(self.directory, self.link_state)
         for name, component in ((MANAGEMENT, self.link_state), (DATA_TRANSFER, self.adjacencies)):
             self._components[name] = _Watched(component, self)
@@ -350,20 +353,14 @@ class UnicastIpcp(FlowIpcp):
 
     # --- time
 
-    def _parts(self) -> Iterator[_Timed]:
-        yield from (self.connections, self.enrollment, self.upkeep, self._repeated)
-        if self._is_member:
-            yield from (self.link_state, self.directory)
-
     def deadline(self) -> float | None:
-        times = (super().deadline(), self._move_at, *(part.deadline() for part in self._parts()))
-        return min((when for when in times if when is not None), default=None)
+        return earliest(super().deadline(), self._move_at, *[part.deadline() for part in self._parts])
 
     def timeout(self, now: float) -> None:
         super().timeout(now)
         if self._move_at is not None and self._move_at <= now:
             self._move(now)
-        for part in self._parts():
+        for part in self._parts:
             part.timeout(now)
 
 
