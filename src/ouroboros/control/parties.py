@@ -102,7 +102,8 @@ class Stage(Enum):
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class LowerEnd:
-    """An end of a flow that an IPC process holds. `carrier`: the id of the IPC process below that carries it."""
+    """An end of a flow that an IPC process holds. `carrier`: the id of the IPC process below that carries it. `peer`: as of
+    `LowerFlow`."""
 
     fd: int
     holder: IpcProcess
@@ -115,6 +116,7 @@ class LowerEnd:
     question: Question | None
     #: The other end is at a node of ours.
     ours: bool
+    peer: str = ""
     stage: Stage = Stage.OPENING
 
 

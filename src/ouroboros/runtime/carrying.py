@@ -26,17 +26,17 @@ from ouroboros.wire import extension
 from ouroboros.wire.extension import Extension
 from ouroboros.wire.udp import EID_LENGTH, PACKET_LENGTH
 
-#: What each end of a flow within the node knows of the other, if the engine has FRCP there: the longest packet, and a window
-#: of the largest that fit into a few MiB.
+#: The abilities of an end of a flow within the node, for the other one, if the engine has FRCP there: the longest packet,
+#: and a window of the largest packets that fit into a few MiB.
 _NEAR = Extension(extension.SACK | extension.FRAGMENTS, PACKET_LENGTH["udp4"], window=4096, request=bytes(16))
-#: What a flow within the node carries for a layer above, if the engine has nothing to do with it.
+#: The longest packets of a flow within the node for a layer above, if the engine has nothing to do with it.
 _WITHIN = Size(MAX_PACKET, 65_000)
 #: Bytes in front of each packet of a unicast layer.
 _PCI_LENGTH = 15
 
 
 class _Way(TypedDict, total=False):
-    """What carries a flow to another node, in the words of `Setup`: one of `peer`, `lower` and `destination`."""
+    """The carrier of a flow to another node, in the words of `Setup`: one of `peer`, `lower` and `destination`."""
 
     peer: Address
     lower: int
@@ -45,7 +45,7 @@ class _Way(TypedDict, total=False):
 
 
 class _Holder(TypedDict, total=False):
-    """What has an end beside programs, in the words of `Setup`: one of them, or none."""
+    """The user of an end that is no program, in the words of `Setup`: one of them, or none."""
 
     transfer: int
     control: int
@@ -202,7 +202,7 @@ class Carrying:
     # --- of what setups are made
 
     def _path(self, end: RemoteEnd) -> tuple[Size, _Way]:
-        """What the way to a peer carries, and the way. Raises `OSError` when there is none."""
+        """The way to a peer, and the longest packets on it. Raises `OSError` when there is none."""
         if isinstance(end, UnicastEnd):
             # Packets may take another way at any time.
             below = [self._held.flows[number].size for number in self._held.adjacent.get(end.ipcp, ())]
@@ -249,7 +249,7 @@ def _frcp(settings: FrcpSettings | None) -> Frcp | None:
 
 
 def size_within(effect: Loop) -> Size:
-    """What a flow within the node carries for a layer above."""
+    """The longest packets of a flow within the node for a layer above."""
     cipher = effect.sessions[0].cipher if effect.sessions else 0
     if not effect.qos.ordered:
         return size_for_members(

@@ -47,7 +47,7 @@ from ouroboros.wire.listing import Place
 
 
 class EngineRuntime:
-    """What a node has in its engine. `carry_out` is called after the IRM was told something."""
+    """Carries out effects in the engine of a node. `carry_out` is called after the IRM was told something."""
 
     def __init__(self, irm: Irm, carry_out: Callable[[], None], machine: Machine) -> None:
         self._irm = irm
@@ -162,7 +162,7 @@ class EngineRuntime:
 
     def send_pdu(self, effect: SendPdu) -> None:
         if (member := self._held.unicast(effect.ipcp)) is not None:
-            self._held.running().send_pdu(member, effect.destination, effect.eid, effect.data)
+            self._held.running().send_pdu(member, effect.destination, effect.eid, effect.ttl, effect.data)
 
     def _place(self, ipcp: int, where: Where) -> tuple[Engine | SimulatedEngine, int, Where] | None:
         """A peer of an IPC process in the words of the engine; None: one of them is gone."""

@@ -14,7 +14,7 @@ _P = ParamSpec("_P")
 
 
 class Hearing:
-    """Translates the numbers of the engine. What is of none that is there is ignored."""
+    """Translates the numbers of the engine. News of members and flows that are gone are ignored."""
 
     def __init__(self, irm: Irm, held: Held, machine: Machine) -> None:
         self._irm = irm

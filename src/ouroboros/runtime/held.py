@@ -1,4 +1,4 @@
-"""What a node has in its engine, and what it runs on."""
+"""Members and flows of a node in its engine, and the machine below."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ouroboros.wire.counters import Counters
 
 #: A program as the user of an end: memory, doorbell and side of the engine in its channel.
 Program = tuple[int, int, int]
-#: What an engine has to say: datagrams of management by member and source, messages, flows that ended, how and what they
+#: News of an engine: datagrams of management by member and source, messages, flows that ended, how and what they
 #: counted, flows whose peers are silent or (True) back, packets for components by member and endpoint id, with the flow that
 #: brought them.
 News = tuple[
@@ -27,7 +27,7 @@ News = tuple[
 
 
 class Machine(Protocol):
-    """What a node runs on. Times are seconds."""
+    """The machine on which a node runs. Times are seconds."""
 
     random: Random
     #: Tells its engine from those before it, in the file of counters.
@@ -42,7 +42,7 @@ class Machine(Protocol):
         """End the engine, if there is one."""
 
     def counters(self) -> Counters | None:
-        """What the engine shows without being asked; None: nothing."""
+        """The counters that the engine shows without being asked; None: it shows none."""
 
     def open_port(self, effect: OpenPort) -> int:
         """The number of a new member of the engine. Raises `OSError` when the address or the port cannot be had."""

@@ -70,7 +70,8 @@ class Connection:
     `name`: under which we asked for it, or were. `side`: 0 asked for, 1 accepted. `address`: of the neighbour, 0 for those
     that enroll. `ours`: the neighbour is a node of ours; then `peer` is the name of its IPC process, `node` its number and
     `rank` its place among layers over layers. `up`: the neighbour is not silent. `left`: a person ended it, here or there.
-    `greeting`: what the neighbour said first. `request`: the id of the request to enroll that was in it.
+    `greeting`: what the neighbour said first. `request`: the id of the request to enroll that was in it. `proven`: who is
+    proven to be at the other end, as of `LowerFlow.peer`.
     """
 
     fd: int
@@ -88,6 +89,7 @@ class Connection:
     left: bool = False
     greeting: bytes = b""
     request: bytes = b""
+    proven: str = ""
 
     def __str__(self) -> str:
         at = f" at {written_address(self.address)}" if self.address else ""
@@ -445,6 +447,8 @@ class Connections:
         """What only we find, that have the other connections."""
         if said.component == DATA_TRANSFER and said.ours is None and not is_raw(flow.qos):
             return Objection(RAW_ONLY)
+        if is_placed(said.component) and (why := self._core.may_connect(flow.peer)):
+            return Objection(why, cep.STRANGE)
         if said.ours is None or said.address == NOWHERE:
             return None
         neighbours = (each for each in self._connections.values() if each.ours and each.up)
@@ -492,6 +496,7 @@ class Connections:
             node=0 if ours is None else ours.node,
             greeting=greeting.heard,
             request=b"" if ours is None else ours.request,
+            proven=flow.peer,
         )
         if ours is None and is_placed(component):
             self._settling[flow.fd] = connection, greeting.early

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from ouroboros.errors import IpcpBootstrapError, IpcpEnrollError, OuroborosError, ProtocolError
+from ouroboros.errors import FlowNameException, IpcpBootstrapError, IpcpEnrollError, OuroborosError, ProtocolError
 from ouroboros.layers.agenda import earliest
 from ouroboros.layers.base import State
 from ouroboros.layers.effects import (
@@ -26,18 +26,19 @@ from ouroboros.layers.effects import (
     Where,
     written_address,
 )
-from ouroboros.layers.face import Arrival, End, Host, How, LowerFlow, Task
+from ouroboros.layers.face import Arrival, Connected, End, Host, How, Located, LowerFlow, Step, Task
 from ouroboros.layers.flows.incoming import Request
 from ouroboros.layers.flows.ipcp import FlowIpcp
 from ouroboros.layers.unicast.addresses import Address
 from ouroboros.layers.unicast.adjacencies import Adjacencies
 from ouroboros.layers.unicast.allocator import FlowsCore, Names, RepeatedAnswers
 from ouroboros.layers.unicast.connections import Component, Connection, Connections
-from ouroboros.layers.unicast.core import ALLOCATOR, Core, Then
+from ouroboros.layers.unicast.core import ALLOCATOR, PROBES, Core, Then
 from ouroboros.layers.unicast.directory import Directory
 from ouroboros.layers.unicast.enrollment import ENROLL_PATIENCE, Enrollment
 from ouroboros.layers.unicast.greeting import DATA_TRANSFER, ENROLLMENT, MANAGEMENT
 from ouroboros.layers.unicast.link_state import LinkState
+from ouroboros.layers.unicast.probes import Probes
 from ouroboros.layers.unicast.upkeep import Upkeep, Wish
 from ouroboros.qos import QOS_RAW, QoSSpec
 from ouroboros.settings import CongestionAvoidPolicy, TypeSettings, UnicastSettings
@@ -65,6 +66,7 @@ class UnicastIpcp(FlowIpcp):
     #: From bootstrap or enrollment on.
     link_state: LinkState
     directory: Directory
+    probes: Probes
 
     def __init__(self, id: int, name: str, host: Host) -> None:
         protobuf.load()
@@ -87,6 +89,7 @@ class UnicastIpcp(FlowIpcp):
         self.enrollment.connections = self.connections
         self.upkeep = Upkeep(self._connect)
         self._parts: list[_Timed] = [self.connections, self.enrollment, self.upkeep, self._repeated]
+        self._places.called = self._called
         #: The enrollment that goes on.
         self._enrolling: Task | None = None
         #: It is to be connected to the member that it enrolls with.
@@ -94,6 +97,7 @@ class UnicastIpcp(FlowIpcp):
         #: When it is to have another address.
         self._move_at: float | None = None
         self._is_closed = False
+        self._last_located = 0
 
     # --- a member
 
@@ -110,7 +114,8 @@ class UnicastIpcp(FlowIpcp):
         self, member: str, task: Task, now: float, *, connect: bool = False, timeout: float | None = None
     ) -> None:
         self._check_new()
-        self.state, self._enrolling, self._connects = State.OPENING, task, connect
+        self.state, self._enrolling, self.enrolled_with = State.OPENING, task, member
+        self._connects = connect
         # Lower flows have to lead to something in the engine.
         self._open()
         patience = ENROLL_PATIENCE if timeout is None else timeout
@@ -147,7 +152,7 @@ class UnicastIpcp(FlowIpcp):
     def _enrollment_over(self, outcome: object) -> None:
         if isinstance(outcome, OuroborosError) and self._enrolling is not None:
             task, self._enrolling = self._enrolling, None
-            self.state = State.BOOT
+            self.state, self.enrolled_with = State.BOOT, ""
             self.host.effects.append(CloseMember(self.id))
             task.failed(outcome)
 
@@ -161,8 +166,9 @@ class UnicastIpcp(FlowIpcp):
             core.warn(f"layer {layer!r}: eid is {EID_SIZE}, as no member has other endpoint ids")
         self.link_state = LinkState(core, self._routes_changed, self._collided)
         self.directory = Directory(core)
-        self._parts += [self.link_state, self.directory]
         self._places.begin(self.directory, self.link_state)
+        self.probes = Probes(core, _Ways(self))
+        self._parts += [self.link_state, self.directory, self.probes]
         for name, component in ((MANAGEMENT, self.link_state), (DATA_TRANSFER, self.adjacencies)):
             self._components[name] = _Watched(component, self)
 
@@ -180,6 +186,7 @@ class UnicastIpcp(FlowIpcp):
             self._enrolling = None
         if self._is_member:
             self.directory.close(now)
+            self.probes.close(now)
             self.link_state.close(now)
             self._is_closed = True
         self.connections.close(now)
@@ -211,10 +218,18 @@ class UnicastIpcp(FlowIpcp):
     def _route_entries(self) -> Iterator[RouteEntry]:
         table = self.link_state.table()
         for address in sorted(table, key=lambda each: (self.link_state.distance(each) or 0, each)):
-            ours = address in self._flows_core.ours or self.link_state.ours(address)
+            ours = self.ours(address)
             hops, via = self.link_state.distance(address), tuple(map(written_address, table[address]))
             if hops:
                 yield RouteEntry(written_address(address), hops, via, _kind(ours=ours))
+
+    def _called(self, address: int) -> str:
+        """What people call a member: a neighbour by its name, others by their address."""
+        names = (
+            each.peer or each.name for each in self.connections.rows() if each.address == address and each.side == 0
+        )
+        peers = (each.peer for each in self.connections.rows() if each.address == address and each.peer)
+        return next(peers, "") or next(names, "") or written_address(address)
 
     # --- connections
 
@@ -232,6 +247,9 @@ class UnicastIpcp(FlowIpcp):
                 task.done(outcome)
 
         self._connect(wish, qos, Then(answer), now)
+
+    def connected(self) -> list[Connected]:
+        return [Connected(wish.component, wish.name, qos) for wish, qos in self.upkeep.wishes.items()]
 
     def _connect(self, wish: Wish, qos: QoSSpec, task: Task, now: float) -> None:
         self.connections.connect(wish.component, wish.name, qos, task, now)
@@ -308,6 +326,28 @@ class UnicastIpcp(FlowIpcp):
             self.directory.unregister(self.digest(name), now)
         super().unregister(name, now)
 
+    # --- who is on the way
+
+    def locate(self, name: str, task: Task, now: float) -> None:
+        self._check_operational()
+
+        def answer(address: int | None, now: float) -> None:
+            if address is None:
+                task.failed(FlowNameException(self._places.advice(name, ())))
+            else:
+                task.done(Located(address, now))
+
+        self._last_located += 1
+        # Of the same kind as tokens of flows, and none of them.
+        self._places.locate(name, -(1 << 64) - self._last_located, answer, now)
+
+    def probe(self, target: Where, steps: tuple[Step, ...], wait: float, task: Task, now: float) -> None:
+        self.probes.probe(_address(target), steps, wait, task, now)
+
+    def ours(self, address: int) -> bool:
+        """Whether that member is one of ours, as far as is known."""
+        return address in self._flows_core.ours or self.link_state.ours(address)
+
     # --- flows
 
     def accept(self, arrival: Arrival, now: float) -> End | None:
@@ -334,6 +374,9 @@ class UnicastIpcp(FlowIpcp):
         self.connections.message(fd, data, now)
 
     def heard(self, eid: int, data: bytes, fd: int, now: float) -> None:
+        if eid == PROBES:
+            self.probes.heard(data, fd, now)
+            return
         if eid != ALLOCATOR:
             self.directory.heard(data, fd, now)
             return
@@ -381,6 +424,22 @@ class _Watched:
         if not self._member._is_closed:
             self._component.disconnected(connection, now)
             self._member._disconnected(connection, now)
+
+
+class _Ways:
+    """What probes have to know of routing."""
+
+    def __init__(self, member: UnicastIpcp) -> None:
+        self._member = member
+        self.ours = member.ours
+
+    def distance(self, address: int) -> int | None:
+        return self._member.link_state.distance(address)
+
+    def next_flow(self, target: int, via: int) -> int | None:
+        hops = (via,) if via else self._member.link_state.table().get(target, ())
+        flows = map(self._member.adjacencies.flow_to, hops)
+        return next((fd for fd in flows if fd is not None), None)
 
 
 def _kind(*, ours: bool) -> str:

@@ -38,14 +38,14 @@ class Upkeep:
         self._last = 0
 
     @property
-    def wishes(self) -> list[Wish]:
-        """Those that are to stay."""
-        return list(self._wishes)
-
-    @property
     def missing(self) -> list[Wish]:
         """Those that are not there."""
         return list(self._pauses)
+
+    @property
+    def wishes(self) -> dict[Wish, QoSSpec]:
+        """All of them."""
+        return dict(self._wishes)
 
     def want(self, wish: Wish, qos: QoSSpec) -> None:
         """It is there, and is to stay."""
