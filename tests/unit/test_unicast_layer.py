@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import combinations
 
 import msgspec
@@ -40,7 +41,7 @@ from ouroboros.wire.control import (
 SETTLED = 5.0
 
 
-def with_clock(number: int, edges: list[tuple[int, int]], *, seed: int = 1) -> Layer:
+def with_clock(number: int, edges: Iterable[tuple[int, int]], *, seed: int = 1) -> Layer:
     """A layer in which that member has the name "clock", as all know."""
     layer = Layer(edges, seed=seed)
     layer.converge()
