@@ -80,11 +80,11 @@ class IpcpInfo(msgspec.Struct, frozen=True):
 
 
 class FlowInfo(msgspec.Struct, frozen=True):
-    """A flow of the node.
+    """A flow of the node. `layer`: the layer that carries it, "" for one within the node whose name is in no layer.
 
     `pids`: of the allocator and of the acceptor; 0 is the node itself (a broadcast layer), or a program on another node. For
-    a flow with another node, `layer` is the layer, `address` the other node's address, and `peer` says of which kind it
-    is: "node" for one of ours, "prototype" for the C prototype; `counters` are those of the engine.
+    a flow with another node, `address` is the other node's address, and `peer` says of which kind it is: "node" for one of
+    ours, "prototype" for the C prototype; `counters` are those of the engine.
     """
 
     flow_id: int

@@ -17,6 +17,7 @@ as in `ouroboros.irm`.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -100,6 +101,7 @@ __all__ = [
     "list_ipcps",
     "list_names",
     "reg_name",
+    "save_configuration",
     "shutil",
     "unbind_ipcp",
     "unbind_process",
@@ -298,6 +300,29 @@ def disconnect_ipcp(name: str, dst: str, comp: str = "*") -> None:
     # The reverse of connecting: routes go by way of the management flows.
     for word in reversed(_components(comp, ipcp.type)):
         irm.disconnect_ipcp(ipcp.pid, _COMPONENTS[word], dst)
+
+
+# --- the node
+
+
+def save_configuration(path: str | os.PathLike[str] | None = None) -> str:
+    """What the node has, as the text of a configuration file; with `path`, it is written there, all of it or nothing.
+
+    Raises `OSError` when the file cannot be written, and what `ouroboros.irm.save_configuration` raises.
+
+    Example::
+
+        save_configuration("/etc/ouroboros/node.toml")
+    """
+    text = irm.save_configuration()
+    if path is not None:
+        new = f"{os.fspath(path)}.new"
+        with open(new, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+    return text
 
 
 # --- names

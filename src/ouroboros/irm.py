@@ -93,6 +93,7 @@ __all__ = [
     "node_info",
     "reg_name",
     "running_node_only",
+    "save_configuration",
     "unbind_process",
     "unbind_program",
     "unreg_name",
@@ -453,6 +454,22 @@ def node_info() -> NodeInfo:
     entry: messages.NodeEntry = _request(messages.NodeInfo())
     shares = [ShareInfo(**msgspec.structs.asdict(share)) for share in entry.shares]
     return NodeInfo(**(msgspec.structs.asdict(entry) | {"shares": shares}))
+
+
+def save_configuration() -> str:
+    """What the node has, as the text of a configuration file from which `irmd` makes the same (`docs/node.md`): names and
+    their programs, IPC processes with settings, registrations, bindings and connections, and what was changed of shares.
+
+    What ends with a process is left out. Secrets are not in it, only the paths of files with them.
+
+    Raises `BindError` when this user may not manage the node; `UnsupportedError` with the C prototype, which does not tell.
+
+    Example::
+
+        Path("node.toml").write_text(save_configuration(), encoding="utf-8")
+    """
+    text: str = _request(messages.Save(), BindError)
+    return text
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from ouroboros._checks import (
     Setting,
     WordEnum,
     address,
+    admission,
     choice,
     fields,
     part,
@@ -193,6 +194,9 @@ class Strangers(Checked):
 
 _SECONDS = whole(1, UNLIMITED, "s")
 
+#: Who may enroll, in a word.
+ANYONE, CERTIFIED, NOBODY = "anyone", "certified", "nobody"
+
 
 class LinkStateConfig(Checked):
     """Link-state routing of a unicast layer.
@@ -284,19 +288,28 @@ class DirConfig(Checked):
 
 
 class UnicastConfig(Checked):
-    """A unicast layer: data transfer, directory, how addresses are given out, what is done against congestion."""
+    """A unicast layer: data transfer, directory, how addresses are given out, congestion, and who may enroll.
+
+    `enroll`: "anyone"; "certified", for those who prove by a certificate who they are; "nobody"; or names, of those who
+    prove theirs (`docs/unicast.md`). It is kept as a tuple.
+
+    >>> UnicastConfig(enroll=["alice", "bob"]).enroll
+    ('alice', 'bob')
+    """
 
     checks = fields(
         dt=part(DtConfig),
         dir=part(DirConfig),
         addr_auth=Setting(choice(AddressAuthPolicy), "addr_auth", "how addresses are given out", file="addr-auth"),
         cong_avoid=Setting(choice(CongestionAvoidPolicy), "congestion", "what is done against congestion"),
+        enroll=Setting(admission(ANYONE, CERTIFIED, NOBODY), "enroll", "who may become a member", sort="WHO"),
     )
 
     dt: DtConfig = msgspec.field(default_factory=DtConfig)
     dir: DirConfig = msgspec.field(default_factory=DirConfig)
     addr_auth: AddressAuthPolicy = AddressAuthPolicy.FLAT_RANDOM
     cong_avoid: CongestionAvoidPolicy = CongestionAvoidPolicy.MB_ECN
+    enroll: tuple[str, ...] = (ANYONE,)
 
 
 class EthConfig(Checked):

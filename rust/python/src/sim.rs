@@ -174,8 +174,8 @@ impl SimulatedEngine {
         self.network().stack(self.node).take_back(member.into(), lower.into());
     }
 
-    fn send_pdu(&self, member: u64, destination: u32, eid: u64, data: &[u8]) {
-        self.command(|stack, now| stack.send_pdu(now, member.into(), destination, eid, data));
+    fn send_pdu(&self, member: u64, destination: u32, eid: u64, ttl: u8, data: &[u8]) {
+        self.command(|stack, now| stack.send_pdu(now, member.into(), destination, eid, ttl, data));
     }
 
     fn send_message(&self, flow: u64, data: &[u8]) {
@@ -262,6 +262,23 @@ impl SimulatedEngine {
             Some(link) => network.impair(self.node, member.into(), link.settings, link.seed),
             None => network.mend(self.node, member.into(), delay),
         }
+    }
+
+    // --- as a process
+
+    /// The node stands still (True), as at SIGSTOP, or goes on, as at SIGCONT.
+    fn freeze(&self, on: bool) {
+        let mut network = self.network();
+        if on {
+            network.freeze(self.node);
+        } else {
+            network.thaw(self.node);
+        }
+    }
+
+    /// The node is gone, as at SIGKILL. Its addresses are free.
+    fn crash(&self) {
+        self.network().crash(self.node);
     }
 
     // --- programs

@@ -96,6 +96,8 @@ class Shares:
     def __init__(self, shares: Mapping[Kind, Share], trusts: Callable[[int], bool]) -> None:
         self._shares = dict(shares)
         self._trusts = trusts
+        #: What `change` was told, which is none of it as long as nobody says otherwise.
+        self.changed: dict[Kind, tuple[int | None, int | None]] = {}
         self._held: dict[Kind, Counter[int]] = {kind: Counter() for kind in Kind}
         #: Of all users but the owner.
         self._together: Counter[Kind] = Counter()
@@ -108,6 +110,9 @@ class Shares:
 
     def change(self, kind: Kind, user: int | None, users: int | None) -> None:
         """From now on, as far as it is given. Those that have more keep it."""
+        before = self.changed.get(kind, (None, None))
+        told = tuple(new if new is not None else was for new, was in zip((user, users), before, strict=True))
+        self.changed[kind] = (told[0], told[1])
         old = self._shares[kind]
         self._shares[kind] = Share(old.user if user is None else user, old.users if users is None else users)
 

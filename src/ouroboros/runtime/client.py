@@ -32,7 +32,7 @@ from ouroboros.dataplane.ends import FlowEnd
 from ouroboros.errors import NodeError, NodeLimitError, ProtocolError
 from ouroboros.runtime.connection import Connection, connect, why_no_answer
 from ouroboros.runtime.instance import instance
-from ouroboros.runtime.paths import owner_socket_path, runtime_dir, socket_path
+from ouroboros.runtime.paths import is_chosen, owner_socket_path, place, runtime_dir, socket_path
 from ouroboros.wire import control as messages
 from ouroboros.wire.control import Answer, Dealloc, Done, Failed, Granted, Hello, Request
 
@@ -67,6 +67,7 @@ _ENTRIES: dict[type[Request], Any] = {
     messages.ListIpcps: list[messages.IpcpEntry],
     messages.ListFlows: list[messages.FlowEntry],
     messages.NodeInfo: messages.NodeEntry,
+    messages.ProbeName: list[messages.HopEntry],
 }
 
 
@@ -213,7 +214,7 @@ class Call(ABC, Generic[_T]):
         from ouroboros.runtime import embedded
 
         directory = runtime_dir()
-        may_start = self._start and os.environ.get("OUROBOROS_AUTOSTART") != "0"
+        may_start = self._start and not is_chosen() and os.environ.get("OUROBOROS_AUTOSTART") != "0"
         if not embedded.is_starting(directory, or_ending=may_start):
             if not may_start:
                 self._hope(directory)
@@ -500,9 +501,9 @@ class Client:
         """A connection that is kept for the next call, with `node` one to that node. Threads may race for it."""
         # The environment may name another directory than it did. A program that gave up rights must not use those of an
         # older connection, except to let go of its flows.
-        place = (os.environ.get("OUROBOROS_RUNTIME_DIR"), os.geteuid())
+        here = place()
         for connection in self._idle[::-1]:
-            if (connection.directory, connection.user) == place if node is None else connection.node == node:
+            if (connection.directory, connection.user) == here if node is None else connection.node == node:
                 with contextlib.suppress(ValueError):
                     self._idle.remove(connection)
                     return connection

@@ -162,7 +162,7 @@ class EngineRuntime:
 
     def send_pdu(self, effect: SendPdu) -> None:
         if (member := self._held.unicast(effect.ipcp)) is not None:
-            self._held.running().send_pdu(member, effect.destination, effect.eid, effect.data)
+            self._held.running().send_pdu(member, effect.destination, effect.eid, effect.ttl, effect.data)
 
     def _place(self, ipcp: int, where: Where) -> tuple[Engine | SimulatedEngine, int, Where] | None:
         """A peer of an IPC process in the words of the engine; None: one of them is gone."""

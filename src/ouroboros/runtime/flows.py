@@ -140,7 +140,7 @@ class FlowRuntime:
             except OSError as error:
                 self._grants.fail_flow(effect.flow_id, 0, effect.token, error)
             else:
-                granted = Granted(effect.flow_id, effect.qos, 0, MAX_PACKET, name=effect.name)
+                granted = Granted(effect.flow_id, effect.qos, 0, MAX_PACKET, name=effect.name, layer=effect.name)
                 self._grants.grant(effect.token, granted, channel)
 
     def attach(self, effect: Attach) -> None:
@@ -174,7 +174,15 @@ class FlowRuntime:
                 self._fail_attach(effect, token, error)
             else:
                 security = shown(effect.end.session)
-                granted = Granted(effect.flow_id, effect.end.qos, effect.side, size.most, security, name=effect.name)
+                granted = Granted(
+                    effect.flow_id,
+                    effect.end.qos,
+                    effect.side,
+                    size.most,
+                    security,
+                    name=effect.name,
+                    layer=effect.layer,
+                )
                 self._grants.grant(token, granted, channel)
             finally:
                 _wipe(effect)
@@ -239,8 +247,10 @@ def _wipe(effect: Attach | Connect | Loop) -> None:
 def _granted(effect: Connect | Loop, side: int) -> Granted:
     """The answer to a program that gets an end of a flow within the node. The program has the key itself."""
     if effect.sessions is None:
-        return Granted(effect.flow_id, effect.qos, side, MAX_PACKET, name=effect.name)
+        return Granted(effect.flow_id, effect.qos, side, MAX_PACKET, name=effect.name, layer=effect.layer)
     session = effect.sessions[side]
     longest = MAX_PACKET - CIPHER_BY_NUMBER[session.cipher].overhead
     key = bytes(session.key)
-    return Granted(effect.flow_id, effect.qos, side, longest, shown(session), session.cipher, key, effect.name)
+    return Granted(
+        effect.flow_id, effect.qos, side, longest, shown(session), session.cipher, key, effect.name, effect.layer
+    )

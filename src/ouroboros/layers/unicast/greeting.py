@@ -124,4 +124,6 @@ def _refusal(component: str, said: Cep) -> Objection:
         return Objection("our address is that of another member", cep.TAKEN)
     if flags & cep.DEEP:
         return Objection(f"there would be more than {MOST_RANK} layers over one another", cep.DEEP)
+    if flags & cep.STRANGE:
+        return Objection("the layer takes only members that prove who they are, and this one may not be among them")
     return Objection(f"the IPC process there refuses it, or has no component {component!r}")
