@@ -135,7 +135,7 @@ class FlowManager:
             raise nobody
         self._waiting.add(asking, until)
         if not self._connect_now(asking, name, now) and until > now and self._may_wait(asking, name, now):
-            self._look(asking, name, ipcps, now)
+            self._seek(asking, name, ipcps, now)
         if until <= now and asking in self._waiting:
             self._expire(asking, now)
 
@@ -154,7 +154,7 @@ class FlowManager:
         self._matching.connect(asking, first, name, now)
         return True
 
-    def _look(self, asking: Asking, name: Name | None, ipcps: list[Ipcp], now: float) -> None:
+    def _seek(self, asking: Asking, name: Name | None, ipcps: list[Ipcp], now: float) -> None:
         """Wait for an acceptor here, and ask layers."""
         within = self._ways.within(asking) and not is_alone(asking.party, name)
         if within and (name is not None or asking.patient):
@@ -443,7 +443,7 @@ class FlowManager:
             name = self._registry.names.get(asking.name)
             # A request that went through a layer of this node is in no queue since then. An acceptor may have come.
             if not self._connect_now(asking, name, now):
-                self._look(asking, name, self._ways.ipcps_to_ask(asking, name), now)
+                self._seek(asking, name, self._ways.ipcps_to_ask(asking, name), now)
 
     # --- helpers
 
