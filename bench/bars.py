@@ -101,11 +101,11 @@ def _shared() -> list[Bar]:
 def _c_programs() -> list[Bar]:
     prototype = "over the C prototype"
     trips = [
-        Bar(f"C programs, round trips a second, {where}: {prototype}", (row, OURS), (row, "reference"), at_least=5)
+        Bar(f"C programs, round trips a second, {where}: {prototype}", (row, OURS), (row, "prototype"), at_least=5)
         for row, where in (("c-trips", "a core each"), ("c-trips-free", "where the kernel puts them"))
     ]
     rates = [
-        Bar(f"C programs, one way {size} B: {prototype}", (row, OURS), (row, "reference"), at_least=3)
+        Bar(f"C programs, one way {size} B: {prototype}", (row, OURS), (row, "prototype"), at_least=3)
         for size in C_SIZES
         for row in [f"c-rate-{size}"]
     ]
@@ -118,7 +118,7 @@ def _network() -> list[Bar]:
         for size in (64, 1400)
         for rate in [f"udp-rate-{size}"]
         for bar in (
-            Bar(f"raw one way {size} B: over the C prototype", (rate, OURS), (rate, "reference"), at_least=3),
+            Bar(f"raw one way {size} B: over the C prototype", (rate, OURS), (rate, "prototype"), at_least=3),
             Bar(f"raw one way {size} B: over UDP sockets", (rate, OURS), (rate, "udp"), at_least=1),
             Bar(f"raw one way {size} B: lost, %", (f"udp-loss-{size}", OURS), at_most=1),
         )
@@ -131,7 +131,7 @@ def _network() -> list[Bar]:
         Bar(
             "raw round trip 64 B p50: time over the C prototype",
             ("udp-rtt-p50", OURS),
-            ("udp-rtt-p50", "reference"),
+            ("udp-rtt-p50", "prototype"),
             at_most=1,
         ),
         *rates,
@@ -262,7 +262,7 @@ BARS: list[Bar] = [
     *_encrypted(),
     Bar(
         "round trip 64 B p50 on a C Ouroboros: faster than its own Python package",
-        ("native-rtt-p50", "reference"),
+        ("native-rtt-p50", "prototype"),
         ("native-rtt-p50", OURS),
         at_least=2,
     ),

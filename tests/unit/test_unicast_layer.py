@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import combinations
 from types import FrameType
 
@@ -44,6 +44,15 @@ from ouroboros.wire.control import (
 
 #: Time in which all is known to all.
 SETTLED = 5.0
+
+
+def with_clock(number: int, edges: Iterable[tuple[int, int]], *, seed: int = 1) -> Layer:
+    """A layer in which that member has the name "clock", as all know."""
+    layer = Layer(edges, seed=seed)
+    layer.converge()
+    layer.offer("clock", number)
+    layer.network.run(SETTLED)
+    return layer
 
 
 def details(layer: Layer, number: int) -> UnicastDetails:
@@ -174,10 +183,7 @@ def test_every_name_resolves_and_every_pair_exchanges_packets(edges: list[tuple[
     "qos", [QOS_RAW, QOS_DATA, QOS_VIDEO, QoSSpec(cypher_s=256), QoSSpec(loss=0, ber=0, cypher_s=128)]
 )
 def test_flows_of_all_kinds_over_several_hops(qos: QoSSpec) -> None:
-    layer = Layer(line(4))
-    layer.converge()
-    layer.offer("clock", 3)
-    layer.network.run(SETTLED)
+    layer = with_clock(3, line(4))
     exchange(layer, "clock", 0, 3, qos)
 
 
@@ -209,10 +215,7 @@ def test_members_are_listed_with_neighbours_routes_and_names() -> None:
 
 
 def test_a_flow_is_listed_with_layer_address_and_kind_of_its_peer() -> None:
-    layer = Layer(line(3))
-    layer.converge()
-    layer.offer("clock", 2)
-    layer.network.run(SETTLED)
+    layer = with_clock(2, line(3))
     layer.flow("clock", 0, 2)
     (entry,) = flows(layer.nodes[0])
     assert (entry.name, entry.address, entry.peer) == ("clock", details(layer, 2).address, "node")
@@ -323,10 +326,7 @@ def test_the_layer_of_a_flow_can_be_chosen_and_is_known_at_both_ends() -> None:
 
 
 def test_a_name_that_is_taken_out_is_not_found_any_more() -> None:
-    layer = Layer(line(3))
-    layer.converge()
-    layer.offer("clock", 2)
-    layer.network.run(SETTLED)
+    layer = with_clock(2, line(3))
     exchange(layer, "clock", 0, 2)
     layer.nodes[2].manage(UnregisterName("clock", layer.ids[2])).value  # noqa: B018
     layer.network.run(SETTLED)
@@ -338,10 +338,7 @@ def test_a_name_that_is_taken_out_is_not_found_any_more() -> None:
 
 
 def test_the_end_of_a_flow_is_told_over_all_hops() -> None:
-    layer = Layer(line(4))
-    layer.converge()
-    layer.offer("clock", 3)
-    layer.network.run(SETTLED)
+    layer = with_clock(3, line(4))
     client, server = layer.flow("clock", 0, 3)
     client.write(b"last words")
     client.dealloc()
@@ -351,10 +348,7 @@ def test_the_end_of_a_flow_is_told_over_all_hops() -> None:
 
 
 def test_the_death_of_a_program_is_told_over_all_hops() -> None:
-    layer = Layer(line(3))
-    layer.converge()
-    layer.offer("clock", 2)
-    layer.network.run(SETTLED)
+    layer = with_clock(2, line(3))
     accepting = layer.nodes[2].program("server")
     asked = accepting.accept("clock")
     client = layer.nodes[0].program("client").alloc("clock").wait().flow
@@ -365,10 +359,7 @@ def test_the_death_of_a_program_is_told_over_all_hops() -> None:
 
 
 def test_nothing_is_left_of_flows_that_are_over() -> None:
-    layer = Layer(line(3))
-    layer.converge()
-    layer.offer("clock", 2)
-    layer.network.run(SETTLED)
+    layer = with_clock(2, line(3))
     for _ in range(3):
         exchange(layer, "clock", 0, 2)
     layer.network.run(60.0)
@@ -419,10 +410,7 @@ def test_one_that_was_disconnected_stays_so(by: int) -> None:
 
 
 def test_a_ring_goes_on_when_one_of_its_members_ends() -> None:
-    layer = Layer(ring(5))
-    layer.converge()
-    layer.offer("clock", 2)
-    layer.network.run(SETTLED)
+    layer = with_clock(2, ring(5))
     client, server = layer.flow("clock", 0, 2, RELIABLE)
     layer.nodes[1].manage(DestroyIpcp(layer.ids[1])).wait()
     layer.network.run(SETTLED)
@@ -588,10 +576,7 @@ def test_a_layer_over_bad_links_works(edges: list[tuple[int, int]]) -> None:
 
 
 def test_a_member_that_was_cut_off_is_back_when_its_links_are() -> None:
-    layer = Layer(ring(4), seed=2)
-    layer.converge()
-    layer.offer("clock", 2)
-    layer.network.run(SETTLED)
+    layer = with_clock(2, ring(4), seed=2)
     layer.nodes[2].impair("partition")
     layer.network.run(300.0)
     assert len(layer.member(0).link_state.members()) == 2
@@ -620,10 +605,7 @@ def test_a_member_with_the_address_of_another_gets_a_new_one() -> None:
 
 
 def test_a_name_of_an_earlier_life_is_found_nowhere_once_somebody_was_refused() -> None:
-    layer = Layer(line(3))
-    layer.converge()
-    layer.offer("clock", 2)
-    layer.network.run(SETTLED)
+    layer = with_clock(2, line(3))
     # As if it had been started anew, without the name, and with its address.
     layer.member(2)._incoming.unregister("clock")
     layer.member(2).directory._publisher._names.clear()

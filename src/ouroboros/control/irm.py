@@ -342,6 +342,14 @@ class Irm:
         if flow is not None and flow.carrier == ipcp:
             flow.counters = counters
 
+    def flow_touched(self, flow_id: int) -> None:
+        """The engine has an end of that flow, or has it no more."""
+        self.flows.touch(flow_id)
+
+    def asker(self, token: int) -> int | None:
+        """The user whose program asks for a flow under that token; None for the owner, and when none does any more."""
+        return self.flows.user(token)
+
     def counted(self, ipcp: int, counters: Mapping[str, int]) -> None:
         """Counters of the engine for an IPC process, so far."""
         if (member := self.ipcps.get(ipcp)) is not None:

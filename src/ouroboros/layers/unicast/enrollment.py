@@ -29,9 +29,10 @@ from ouroboros.errors import FlowTimeoutException, IpcpEnrollError, OuroborosErr
 from ouroboros.layers.agenda import Agenda
 from ouroboros.layers.bucket import WARNINGS, Bucket
 from ouroboros.layers.face import LowerFlow, Task
-from ouroboros.layers.unicast.connections import SILENCE, Connection, Connections
+from ouroboros.layers.unicast.connections import Connection, Connections
 from ouroboros.layers.unicast.core import Core, Then
 from ouroboros.layers.unicast.greeting import ENROLLMENT
+from ouroboros.layers.unicast.links import SILENCE
 from ouroboros.qos import QOS_RAW
 from ouroboros.settings import ANYONE, UnicastSettings
 from ouroboros.wire.unicast import enrollment

@@ -192,7 +192,7 @@ def on_one_host(peer: str, cores: tuple[int | None, int | None]) -> Iterator[Pai
         yield from serve(Pair(server, client, []), peer, "bench")
 
 
-class Reference(Tools):
+class Prototype(Tools):
     """On two hosts that run the prototype, over UDP."""
 
     def _open(self, stack: ExitStack) -> tuple[_Host, _Host]:
@@ -210,7 +210,7 @@ class Reference(Tools):
         return server, client
 
 
-class ReferenceLocal(Tools):
+class PrototypeLocal(Tools):
     """On one host that runs the prototype, with a local layer."""
 
     def _open(self, stack: ExitStack) -> tuple[_Host, _Host]:
