@@ -172,7 +172,7 @@ def _unicast() -> list[Bar]:
             Bar(
                 f"{text}, round trip 64 B: over the C prototype",
                 (f"hop-{count}-rtt", OURS),
-                (f"hop-{count}-rtt", "reference"),
+                (f"hop-{count}-rtt", "prototype"),
                 at_most=1 / 3,
             )
             for count, text in hops.items()
@@ -181,7 +181,7 @@ def _unicast() -> list[Bar]:
             Bar(
                 f"{text}, one way 1400 B: over the C prototype",
                 (f"hop-{count}-rate", OURS),
-                (f"hop-{count}-rate", "reference"),
+                (f"hop-{count}-rate", "prototype"),
                 at_least=8,
             )
             for count, text in hops.items()
@@ -198,7 +198,7 @@ def _unicast() -> list[Bar]:
             at_most=1.1,
         ),
         Bar("enrollment on loopback, ms", ("enroll", OURS), at_most=10),
-        Bar("enrollment with the C prototype, ms", ("enroll-prototype", "reference"), at_most=150),
+        Bar("enrollment with the C prototype, ms", ("enroll-prototype", "prototype"), at_most=150),
         Bar("four members by ouroboros.irm, ms", ("four-api", OURS), at_most=100),
         Bar("four members by commands, ms", ("four-commands", OURS), at_most=600),
         Bar("node at rest with a membership, KiB", ("rest-member", OURS), at_most=40 * 1024),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from bench.harness import UDP_NAME, BenchError, Host, Node, Pair, Program, serve
 from bench.proc import thread_nanoseconds
-from bench.reference import NAMES, PrototypeHost, Tools, installed, known_hosts
+from bench.prototype import NAMES, PrototypeHost, Tools, installed, known_hosts
 from ouroboros.testing.link import NamespacePair
 
 _LAYER = "campus"
@@ -131,7 +131,7 @@ def _wait_until(condition: Callable[[], bool], otherwise: str) -> None:
 # --- the prototype
 
 
-class ReferenceLine(Tools):
+class PrototypeLine(Tools):
     """The same of the prototype, with its own tools on the first host and on the last."""
 
     def __init__(self, hops: int) -> None:

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 
 from bench import line
 from bench.harness import BenchError, Node
-from bench.line import Line, ReferenceLine, our_line, prototype_member
+from bench.line import Line, PrototypeLine, our_line, prototype_member
 from bench.proc import rss_kib, voluntary_switches
 from bench.rows import MIXED_FLOWS
 from bench.run import Run, Sample
@@ -45,8 +45,8 @@ def _hops(run: Run, hops: int) -> None:
         return
 
     def sample(column: str) -> Iterator[Sample]:
-        if column == "reference":
-            with ReferenceLine(hops) as hosts:
+        if column == "prototype":
+            with PrototypeLine(hops) as hosts:
                 trips = hosts.round_trips(_SMALL, 300 if run.quick else 3000)
                 rate, lost = hosts.one_way(_SIZE, 1 if run.quick else 2)
         else:
@@ -60,7 +60,7 @@ def _hops(run: Run, hops: int) -> None:
         yield f"{measure}-rate", rate
         yield f"{measure}-loss", lost
 
-    run.interleave(measure, run.known("reference", "ours"), sample)
+    run.interleave(measure, run.known("prototype", "ours"), sample)
 
 
 def transit(run: Run) -> None:
@@ -105,7 +105,7 @@ def enrollment(run: Run) -> None:
         else:
             yield "enroll-prototype", _enroll_with_the_prototype()
 
-    run.interleave("enroll", ["ours", *([] if line.lacks() else run.known("reference"))], sample)
+    run.interleave("enroll", ["ours", *([] if line.lacks() else run.known("prototype"))], sample)
 
 
 def _enroll_with_ours() -> Iterator[Sample]:

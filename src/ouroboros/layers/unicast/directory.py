@@ -80,7 +80,7 @@ class Directory:
 
     def expect(self, now: float) -> None:
         """The member is being connected: if nobody can be reached yet, somebody will be soon."""
-        if not self._members:
+        if not len(self._places):
             self._lookups.expecting = now + PATIENCE
 
     def register(self, digest: bytes, now: float) -> None:
