@@ -312,7 +312,7 @@ class Host:
 # --- the prototype's host
 
 
-class ReferenceHost(Host):
+class PrototypeHost(Host):
     """A host of the prototype: its daemon, one UDP layer, and files of its own in place of the machine's.
 
     `names` are the names that it can reach, with the addresses where; `servers` the tools that serve under their own name.
@@ -388,7 +388,7 @@ class ReferenceHost(Host):
     def program(self, name: str | None = None) -> Program:
         """A program that calls its library as the test says, bound to a name if it is to accept flows."""
         library = self.installation.library / "libouroboros-dev.so"
-        command = self._command(sys.executable, str(PROGRAMS / "reference.py"), str(library))
+        command = self._command(sys.executable, str(PROGRAMS / "prototype.py"), str(library))
         program = Program(self.keep(Command(command, self.installation.environment())))
         if name is not None:
             self.irm("bind", "process", str(program.pid), "name", name)
@@ -436,7 +436,7 @@ def _mounts(installation: Installation, directory: Path) -> str:
 
 
 class Program:
-    """A program on the prototype's host; see programs/reference.py for its calls."""
+    """A program on the prototype's host; see programs/prototype.py for its calls."""
 
     def __init__(self, command: Command) -> None:
         self._command = command
@@ -530,7 +530,7 @@ class Link:
     It runs on the network of the host that has the addresses `near` and `far`.
     """
 
-    def __init__(self, host: OurHost | ReferenceHost, family: str, seed: int = 1) -> None:
+    def __init__(self, host: OurHost | PrototypeHost, family: str, seed: int = 1) -> None:
         addresses = ADDRESSES[family]
         places = (addresses.near, addresses.far, addresses.ours, addresses.theirs)
         words = [word for address in places for word in (address, str(PORT))]

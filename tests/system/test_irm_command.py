@@ -244,6 +244,8 @@ def test_a_failure_says_why_exits_with_1_and_changes_nothing(lab: NodeProcess) -
         ("ipcp create name a", "key 'type' is missing", "ipcp create"),
         ("ipcp bootstrap name a layer b type udp4 ip x", "key 'ip' must be an IP address, not x", "ipcp bootstrap"),
         ("ipcp enroll name a", "say with whom: layer NAME, dst NAME, or both", "ipcp enroll"),
+        ("ipcp enroll name a layer b timeout soon", "timeout soon: say a number of seconds", "ipcp enroll"),
+        ("ipcp enroll name a layer b timeout 0", "timeout 0: say a number of seconds", "ipcp enroll"),
         ("name register a", "say where: ipcp NAME, layer NAME, or both", "name register"),
         ("bind process clockd name a", "'clockd' is no process id: give a number", "bind process"),
         ("name create \udcff", "is not valid UTF-8", ""),

@@ -212,10 +212,10 @@ def test_an_enrollment_that_fails_leaves_no_process_behind(world: World) -> None
 def enrolled(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """Enrollment as it will be: by way of `dst` one gets into layer chat."""
 
-    def enroll(pid: int, dst: str, *, connect: bool) -> None:
+    def enroll(pid: int, dst: str, *, connect: bool, timeout: float | None) -> None:
         world.manage(BootstrapIpcp(pid, "chat"))
 
-    monkeypatch.setattr(irm, "enroll_ipcp", enroll)
+    monkeypatch.setattr(irm, "_enroll", enroll)
     return world
 
 

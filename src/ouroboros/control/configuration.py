@@ -144,7 +144,7 @@ class IpcpTable(msgspec.Struct, frozen=True):
         mine, _ = yield from self._found()
         if self.enrol:
             if not mine.layer:
-                yield EnrollIpcp(mine.id, self.enrol)
+                yield EnrollIpcp(mine.id, self.enrol, self.enrol in self.neighbours)
             yield from self._be_known()
         for name in self.neighbours:
             for component in COMPONENTS:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from ouroboros.control.flows import FlowManager
 from ouroboros.control.names import Registry, check_name
-from ouroboros.errors import IpcpBootstrapError, IpcpCreateError, NameError, OuroborosError
+from ouroboros.errors import IpcpBootstrapError, IpcpCreateError, IpcpEnrollError, NameError, OuroborosError
 from ouroboros.layers.base import Ipcp, State
 from ouroboros.layers.effects import Effect, Reply
 from ouroboros.layers.face import Host, Posts, Task
@@ -136,7 +137,9 @@ class IpcProcesses:
 
     def enroll(self, request: EnrollIpcp, task: Task, now: float) -> None:
         check_name(request.name, "name to enroll with")
-        self.find(request.ipcp).enroll(request.name, task, now)
+        if request.timeout is not None and not 0 < request.timeout < math.inf:
+            raise IpcpEnrollError(f"the timeout of an enrollment is a time in seconds, not {request.timeout}")
+        self.find(request.ipcp).enroll(request.name, task, now, connect=request.connect, timeout=request.timeout)
 
     def neighbour(self, request: ConnectIpcp | DisconnectIpcp) -> Ipcp:
         """The IPC process that has one."""
@@ -194,10 +197,12 @@ class IpcProcesses:
         """For what no program asked for. Nobody waits for it, and it cannot fail."""
         return Task(self._posts, _no_answer)
 
-    def cancel(self, token: int) -> None:
+    def cancel(self, token: int, now: float) -> None:
         """The caller hung up. No error when nothing was asked under that token."""
         if (asked := self._tasks.pop(token, None)) is not None:
             asked.task.cancel()
+            if (ipcp := self._table.get(asked.ipcp)) is not None:
+                ipcp.abandoned(asked.task, now)
 
     def fail(self, token: int, error: OuroborosError) -> None:
         """Answer a request, also one that does not wait for an IPC process."""

@@ -178,7 +178,7 @@ class Irm:
     @_entry
     def cancel(self, token: int, now: float) -> None:
         """The caller of this token hung up."""
-        self._processes.cancel(token)
+        self._processes.cancel(token, now)
         self.flows.cancel(token, now)
 
     @_entry
@@ -342,6 +342,14 @@ class Irm:
         # The id may belong to another flow by now.
         if flow is not None and flow.carrier == ipcp:
             flow.counters = counters
+
+    def flow_touched(self, flow_id: int) -> None:
+        """The engine has an end of that flow, or has it no more."""
+        self.flows.touch(flow_id)
+
+    def asker(self, token: int) -> int | None:
+        """The user whose program asks for a flow under that token; None for the owner, and when none does any more."""
+        return self.flows.user(token)
 
     def counted(self, ipcp: int, counters: Mapping[str, int]) -> None:
         """Counters of the engine for an IPC process, so far."""

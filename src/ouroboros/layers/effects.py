@@ -251,12 +251,9 @@ class OpenMember(msgspec.Struct, frozen=True):
     ipcp: int
 
 
-class OpenTransfer(msgspec.Struct, frozen=True):
-    """A unicast layer begins, or begins again after its part in the engine failed: the engine has a member of it, with that
-    address. It ends with `CloseMember`.
-
-    `max_ttl`: of packets that it sends. `ecn`: it marks packets, and heeds marks.
-    """
+class _Transfer(msgspec.Struct, frozen=True):
+    """Settings of a member of a unicast layer in the engine. `max_ttl`: of packets that it sends. `ecn`: it marks packets,
+    and heeds marks."""
 
     ipcp: int
     address: int
@@ -264,13 +261,13 @@ class OpenTransfer(msgspec.Struct, frozen=True):
     ecn: bool
 
 
-class SetAddress(msgspec.Struct, frozen=True):
-    """What `OpenTransfer` said is different from now on: enrollment told it."""
+class OpenTransfer(_Transfer, frozen=True):
+    """A unicast layer begins, or begins again after its part in the engine failed: the engine has a member of it. It ends
+    with `CloseMember`."""
 
-    ipcp: int
-    address: int
-    max_ttl: int
-    ecn: bool
+
+class SetAddress(_Transfer, frozen=True):
+    """The member has other settings from now on: enrollment told them."""
 
 
 class Listen(msgspec.Struct, frozen=True):

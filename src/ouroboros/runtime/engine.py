@@ -203,7 +203,7 @@ class EngineRuntime:
         self.count()
         self._held.stop()
         for flow in flows:
-            self._irm.flows.touch(flow.flow_id)
+            self._irm.flow_touched(flow.flow_id)
         for ipcp in ipcps:
             self._hearing.tell("the end of a layer", self._irm.member_broke, ipcp, reason, now)
         for flow in flows:
@@ -211,7 +211,7 @@ class EngineRuntime:
                 self._hearing.tell("the end of a flow", self._irm.end_over, flow.flow_id, flow.side, How.DIED, now)
 
     def resolve(self, effect: Resolve) -> None:
-        user, shares = self._irm.flows.user(effect.asked), self._irm.shares
+        user, shares = self._irm.asker(effect.asked), self._irm.shares
         if user is not None:
             shares.take(Kind.LOOKUPS, user)
 

@@ -160,7 +160,7 @@ class Held:
 
     def note_flow(self, flow: Carried) -> int:
         number = self.running().name()
-        self._irm.flows.touch(flow.flow_id)
+        self._irm.flow_touched(flow.flow_id)
         self.flows[number] = flow
         self.numbers[flow.flow_id, flow.side] = number
         if flow.user is not None:
@@ -176,7 +176,7 @@ class Held:
     def forget(self, number: int) -> Carried | None:
         flow = self.flows.pop(number, None)
         if flow is not None:
-            self._irm.flows.touch(flow.flow_id)
+            self._irm.flow_touched(flow.flow_id)
             if self.numbers.get((flow.flow_id, flow.side)) == number:
                 del self.numbers[flow.flow_id, flow.side]
             if flow.user is not None:

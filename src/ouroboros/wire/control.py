@@ -189,10 +189,16 @@ class ChangePeers(_Message, frozen=True):
 
 
 class EnrollIpcp(_Message, frozen=True):
-    """Make an IPC process a member of the layer of the member that is asked by `name`. Answered by the id."""
+    """Make an IPC process a member of the layer of the member that is asked by `name`. Answered by the id.
+
+    `connect`: it will be connected to that member, and prepares for that meanwhile. `timeout`: seconds; None for the time
+    that the node takes.
+    """
 
     ipcp: int
     name: str
+    connect: bool = False
+    timeout: float | None = None
 
 
 class ConnectIpcp(_Message, frozen=True):

@@ -8,6 +8,7 @@ lost.
 
 from __future__ import annotations
 
+import functools
 import heapq
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
@@ -249,7 +250,13 @@ def _keep(kept: dict[str, _V], name: str, value: _V) -> None:
 
 
 def _digest(core: Core, name: str) -> bytes:
-    return HASHES[core.settings.dir_hash_algo.word](name.encode()).digest()
+    return _hashed(core.settings.dir_hash_algo.word, name)
+
+
+@functools.lru_cache(_KNOWN)
+def _hashed(algorithm: str, name: str) -> bytes:
+    """Each flow asks for it some ten times."""
+    return HASHES[algorithm](name.encode()).digest()
 
 
 def _member(address: Where) -> int:
