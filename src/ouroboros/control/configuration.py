@@ -26,6 +26,8 @@ from ouroboros.layers.impairment import parse as parse_impairment
 from ouroboros.qos import QOS_RAW
 from ouroboros.settings import TYPES, AnySettings, Strangers
 from ouroboros.wire.control import (
+    LEAST_KEEPALIVE,
+    MOST_KEEPALIVE,
     BindProcess,
     BindProgram,
     BootstrapIpcp,
@@ -35,6 +37,7 @@ from ouroboros.wire.control import (
     DestroyIpcp,
     EnrollIpcp,
     IpcpEntry,
+    KeepAliveIpcp,
     ListIpcps,
     ListNames,
     NameEntry,
@@ -124,13 +127,17 @@ class IpcpTable(msgspec.Struct, frozen=True):
     register: tuple[str, ...] = ()
     enrol: str = ""
     neighbours: tuple[str, ...] = ()
+    #: Seconds between keepalives; None: as it is.
+    keepalive: float | None = None
 
     @property
     def title(self) -> str:
         return f"[{self.type}.{_key(self.name)}]"
 
     def apply(self, ask: Ask, find: Find, later: Later) -> None:
-        self._bring_up(ask)
+        id = self._bring_up(ask)
+        if self.keepalive is not None:
+            ask(KeepAliveIpcp(id, self.keepalive))
         if not self.enrol:
             _follow(self._be_known(), ask)
         if self.enrol or self.neighbours:
@@ -169,7 +176,7 @@ class IpcpTable(msgspec.Struct, frozen=True):
         holders = (each for each in entries if each.type != "broadcast" and each.state == "operational")
         return mine, [each for each in holders if each.layer != mine.layer]
 
-    def _bring_up(self, ask: Ask) -> None:
+    def _bring_up(self, ask: Ask) -> int:
         entries: list[IpcpEntry] = ask(ListIpcps())
         known = next((entry for entry in entries if entry.name == self.name), None)
         if known is not None and (known.type != self.type or (self.layer and known.layer not in ("", self.layer))):
@@ -180,6 +187,7 @@ class IpcpTable(msgspec.Struct, frozen=True):
         id: int = ask(CreateIpcp(self.name, self.type)) if known is None else known.id
         if self.layer and (known is None or not known.layer):
             self._bootstrap(ask, id, created=known is None)
+        return id
 
     def _bootstrap(self, ask: Ask, id: int, *, created: bool) -> None:
         try:
@@ -298,11 +306,12 @@ _MEMBERS = {
     "enrol": _Key(str, "a name"),
     "conn": _STRINGS,
     "connect": _Key(bool, "true or false"),
+    "keepalive": _Key(float, "a number of seconds"),
 }
 #: Keys beside the settings, by type.
 _OTHERS = {
     "broadcast": _AUTOBIND
-    | {key: msgspec.structs.replace(_MEMBERS[key], built=False) for key in ("enrol", "conn", "connect")},
+    | {key: msgspec.structs.replace(_MEMBERS[key], built=False) for key in ("enrol", "conn", "connect", "keepalive")},
     "unicast": _NAMES | _MEMBERS,
 }
 _SHARE_KEYS = dict.fromkeys(("user", "users"), _Key(int, "a whole number from 0 on"))
@@ -465,8 +474,18 @@ def _parse_ipcp(type: str, name: str, values: Mapping[str, object]) -> IpcpTable
     if register and not (layer or enrol):
         raise table.error("reg", f"names are registered in a layer; add bootstrap{' or enrol' * (type == 'unicast')}")
     autobind = "autobind" in others and table.get("autobind", False)
+    keepalive = _parse_keepalive(table) if type == "unicast" else None
     # The layer of one that enrolls is that of whom it enrolls with.
-    return IpcpTable(type, name, "" if enrol else layer, settings, autobind, register, enrol, neighbours)
+    return IpcpTable(type, name, "" if enrol else layer, settings, autobind, register, enrol, neighbours, keepalive)
+
+
+def _parse_keepalive(table: _Table) -> float | None:
+    if not table.has("keepalive"):
+        return None
+    seconds: float = table.get("keepalive", 0.0)
+    if not LEAST_KEEPALIVE <= seconds <= MOST_KEEPALIVE:
+        raise table.error("keepalive", f"{seconds} seconds; {LEAST_KEEPALIVE} to {MOST_KEEPALIVE:.0f} are allowed")
+    return float(seconds)
 
 
 def _parse_members(table: _Table) -> tuple[str, tuple[str, ...]]:

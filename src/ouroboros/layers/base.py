@@ -144,6 +144,11 @@ class Ipcp:
         self.impairment = impairment
         self.host.effects.append(Impair(self.id, impairment))
 
+    def keep_alive(self, seconds: float) -> None:
+        """From now on, ask for connections for packets in which both sides send keepalives so often. Raises
+        `UnsupportedError`."""
+        raise self._unsupported("be told how often to send keepalives; only unicast ones can")
+
     def entry(self) -> IpcpEntry:
         """The row of `irm ipcp list`."""
         details = self.details()
