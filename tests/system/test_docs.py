@@ -663,7 +663,7 @@ def test_unicast(tmp_path: Path, runtime_dir: Path) -> None:
         hosts["a"].sh(text["name top-a layer top"])
         hosts["c"].sh(text["name top-c layer top"])
         assert "top-c is member" in hosts["c"].sh("irm layer show top")
-        hosts["d"].sh(text["irm ipcp keepalive"].splitlines()[0] + "\n" + text["irm ipcp keepalive"].splitlines()[1])
+        hosts["d"].sh(text["irm ipcp keepalive"])
         hosts["d"].sh("irm ipcp destroy name d")
         hosts["d"].run("irmd", "--check", str(hosts["d"].save("irmd.toml", text["[unicast.b]"])))
         assert hosts["d"].python(text['create_ipcp("b"'] + "\nprint(list_ipcps()[0].layer)\n") == "campus\n"

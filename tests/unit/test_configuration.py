@@ -197,7 +197,7 @@ def test_whom_a_member_enrolls_with_and_connects_to(text: str, enrol: str, neigh
 
 
 def test_a_member_is_told_how_often_to_send_keepalives_before_it_connects() -> None:
-    (table,) = parse('[unicast.u0]\nbootstrap = "n"\nkeepalive = 1').ipcps
+    (table,) = parse('[unicast.u0]\nenrol = "a"\nkeepalive = 1').ipcps
     asked: list[Request] = []
 
     def ask(request: Request) -> Any:
@@ -321,7 +321,7 @@ def test_an_error_names_the_table_and_the_key(text: str) -> None:
         ("dht_k = 21", r"dht_k: must be from 1 to 20, not 21"),
         ("keepalive = 0", r"keepalive: 0.0 seconds; 0.05 to 3600 are allowed"),
         ("keepalive = nan", r"keepalive: nan seconds; 0.05 to 3600 are allowed"),
-        ('keepalive = "fast"', r"keepalive: must be a number of seconds, not 'fast'"),
+        ('keepalive = "fast"', r'keepalive: must be a number of seconds, not "fast"'),
     ],
 )
 def test_what_a_member_of_a_unicast_layer_cannot_be(text: str, error: str) -> None:
