@@ -1,4 +1,4 @@
-"""What the calls of `ouroboros.irm` return, made of the messages of the node."""
+"""Results of the calls of `ouroboros.irm`, made of the messages of the node."""
 
 from __future__ import annotations
 
@@ -80,11 +80,11 @@ class IpcpInfo(msgspec.Struct, frozen=True):
 
 
 class FlowInfo(msgspec.Struct, frozen=True):
-    """A flow of the node.
+    """A flow of the node. `layer`: the layer that carries it, "" for one within the node whose name is in no layer.
 
     `pids`: of the allocator and of the acceptor; 0 is the node itself (a broadcast layer), or a program on another node. For
-    a flow with another node, `layer` is the layer, `address` the other node's address, and `peer` says of which kind it
-    is: "node" for one of ours, "prototype" for the C prototype; `counters` are those of the engine.
+    a flow with another node, `address` is the other node's address, and `peer` says of which kind it is: "node" for one of
+    ours, "prototype" for the C prototype; `counters` are those of the engine.
     """
 
     flow_id: int
@@ -98,7 +98,7 @@ class FlowInfo(msgspec.Struct, frozen=True):
 
 
 class ShareInfo(msgspec.Struct, frozen=True):
-    """What a user has of a node that several users share. `kind`: connections, processes, requests, flows or answers (in
+    """The share of a user in a node that several users share. `kind`: connections, processes, requests, flows or answers (in
     bytes). `limit`: its share. `refused`: how often it wanted more."""
 
     user: int
@@ -123,7 +123,7 @@ class NodeInfo(msgspec.Struct, frozen=True):
 
 
 class NodeFigures(msgspec.Struct, frozen=True):
-    """What a node had, and had counted, when it said so last: at `updated`, seconds since 1970.
+    """The figures of a node, as it wrote them last: at `updated`, seconds since 1970.
 
     `running`: it is there. Otherwise process `pid` was killed or crashed, and this is what it left.
     """

@@ -17,7 +17,7 @@ from ouroboros import __version__, backend_ids
 from ouroboros.errors import NodeError, UnsupportedError
 from ouroboros.runtime import client
 from ouroboros.runtime.client import WITHDRAWAL, FlowGrant, Wait
-from ouroboros.runtime.paths import check_socket, runtime_dir, socket_path
+from ouroboros.runtime.paths import check_socket, is_chosen, runtime_dir, socket_path
 from ouroboros.wire.control import Accept, Alloc, Join, NodeInfo, Request
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ _RUNS = Choice(False, "our node runs")
 
 
 def _at_once() -> Choice | None:
+    if is_chosen():
+        return _TOLD["node"]
     word = os.environ.get(_VARIABLE)
     if word:
         if word not in _TOLD:
@@ -118,7 +120,7 @@ def figures() -> Figures | None:
 
 def _is_native() -> bool:
     """Whether calls go to the prototype, as far as can be told without asking."""
-    word = os.environ.get(_VARIABLE)
+    word = "node" if is_chosen() else os.environ.get(_VARIABLE)
     return word == "native" or (not word and backend_ids.native_in_use())
 
 

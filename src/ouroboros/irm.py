@@ -95,6 +95,7 @@ __all__ = [
     "node_info",
     "reg_name",
     "running_node_only",
+    "save_configuration",
     "unbind_process",
     "unbind_program",
     "unreg_name",
@@ -288,7 +289,8 @@ def disconnect_ipcp(pid: int, component: str, dst: str) -> None:
 
 
 def list_ipcps() -> list[IpcpInfo]:
-    """All IPC processes, sorted by type, then pid. Who may read the files of the node does not ask it (`last_figures`).
+    """All IPC processes, sorted by type, then pid. A user that may read the files of the node does not ask it
+    (`last_figures`).
 
     Example::
 
@@ -433,8 +435,8 @@ def unbind_process(pid: int, name: str) -> None:
 
 
 def list_flows() -> list[FlowInfo]:
-    """All flows of the node, sorted by flow id. Who may read the files of the node does not ask it (`last_figures`), unless
-    this program has just let go of a flow.
+    """All flows of the node, sorted by flow id. A user that may read the files of the node does not ask it
+    (`last_figures`), unless this program has just let go of a flow.
 
     Example::
 
@@ -445,8 +447,8 @@ def list_flows() -> list[FlowInfo]:
 
 
 def last_figures() -> NodeFigures:
-    """What the node in the runtime directory has and has counted, also when it is stopped, and also what one had that was
-    killed there, until another node starts. Asks nobody, and starts no node.
+    """The figures of the node in the runtime directory, also when it is stopped or was killed, until another
+    node starts. Asks no node, and starts none.
 
     Raises `NodeError` when there is nothing, this user may not read it, or it is damaged; `UnsupportedError` with the C
     prototype.
@@ -475,6 +477,22 @@ def node_info() -> NodeInfo:
     entry: messages.NodeEntry = _request(messages.NodeInfo())
     shares = [ShareInfo(**msgspec.structs.asdict(share)) for share in entry.shares]
     return NodeInfo(**(msgspec.structs.asdict(entry) | {"shares": shares}))
+
+
+def save_configuration() -> str:
+    """What the node has, as the text of a configuration file from which `irmd` makes the same (`docs/node.md`): names and
+    their programs, IPC processes with settings, registrations, bindings and connections, and what was changed of shares.
+
+    What ends with a process is left out. Secrets are not in it, only the paths of files with them.
+
+    Raises `BindError` when this user may not manage the node; `UnsupportedError` with the C prototype, which does not tell.
+
+    Example::
+
+        Path("node.toml").write_text(save_configuration(), encoding="utf-8")
+    """
+    text: str = _request(messages.Save(), BindError)
+    return text
 
 
 @contextmanager

@@ -51,6 +51,7 @@ from ouroboros.wire.control import (
     ProbeName,
     RegisterName,
     Request,
+    Save,
     UdpDetails,
     UnbindProcess,
     UnbindProgram,
@@ -87,6 +88,7 @@ REQUESTS: list[Request] = [
     ProbeName("web", None, True, 1.0),
     ListIpcps(),
     ListFlows(),
+    Save(),
     NodeInfo(),
 ]
 ANSWERS: list[Answer] = [

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 from pathlib import Path
 
 import pytest
 
+from ouroboros import backend
 from ouroboros.errors import NodeError
-from ouroboros.runtime import paths
-from ouroboros.runtime.paths import check_socket, make_runtime_dir, runtime_dir, socket_path, trusted_users
+from ouroboros.runtime import client, paths
+from ouroboros.runtime.paths import (
+    check_socket,
+    make_runtime_dir,
+    node_at,
+    runtime_dir,
+    security_dir,
+    socket_path,
+    state_dir,
+    trusted_users,
+)
+from ouroboros.wire.control import NodeInfo
 
 ROOT, USER = 0, 1234
 
@@ -18,7 +30,12 @@ ROOT, USER = 0, 1234
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """An ordinary user without any variable that counts."""
-    for variable in ("OUROBOROS_RUNTIME_DIR", "XDG_RUNTIME_DIR"):
+    for variable in (
+        "OUROBOROS_RUNTIME_DIR",
+        "OUROBOROS_STATE_DIR",
+        "XDG_RUNTIME_DIR",
+        "XDG_STATE_HOME",
+    ):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(os, "geteuid", lambda: USER)
     return monkeypatch
@@ -64,6 +81,42 @@ def test_empty_variables_count_as_not_set(environment: pytest.MonkeyPatch) -> No
     environment.setenv("OUROBOROS_RUNTIME_DIR", "")
     environment.setenv("XDG_RUNTIME_DIR", "")
     assert runtime_dir() == Path("/tmp/ouroboros-1234")
+
+
+# --- what outlives the next start of the machine
+
+
+def test_what_is_remembered_is_where_the_system_keeps_it(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("HOME", "/home/somebody")
+    assert state_dir(runtime_dir()) == Path("/home/somebody/.local/state/ouroboros")
+    environment.setenv("XDG_STATE_HOME", "/state")
+    assert state_dir(runtime_dir()) == Path("/state/ouroboros")
+    environment.setattr(os, "geteuid", lambda: ROOT)
+    assert state_dir(runtime_dir()) == Path("/var/lib/ouroboros")
+    environment.setenv("OUROBOROS_STATE_DIR", "/chosen")
+    assert state_dir(runtime_dir()) == state_dir(Path("/another")) == Path("/chosen")
+
+
+def test_a_node_in_another_runtime_directory_shares_no_memory(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("HOME", "/home/somebody")
+    environment.setenv("OUROBOROS_RUNTIME_DIR", "/another")
+    assert state_dir(runtime_dir()) == Path("/another")
+    # As the unit of systemd says it.
+    assert state_dir(Path("/tmp/ouroboros-1234")) == Path("/home/somebody/.local/state/ouroboros")
+
+
+def test_a_user_without_a_home_is_told_what_helps_and_remembers_in_the_runtime_directory(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    environment.setattr(Path, "home", homeless)
+    assert state_dir(runtime_dir()) == runtime_dir()
+    for variable in ("OUROBOROS_SECURITY_DIR", "XDG_CONFIG_HOME"):
+        environment.delenv(variable, raising=False)
+    with pytest.raises(NodeError, match="user 1234 has no home directory: set HOME, XDG_CONFIG_HOME or OUROBOROS_SEC"):
+        security_dir()
 
 
 # --- the socket
@@ -283,3 +336,29 @@ def test_in_a_namespace_the_directories_of_the_system_may_be_of_anybody(
     os.chown(way, NOBODY, -1)
     with pytest.raises(NodeError, match="belongs to user 65534"):
         make_runtime_dir(way)
+
+
+def test_calls_of_a_task_go_to_the_node_that_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two tasks of one program use two nodes, which the environment cannot say."""
+    monkeypatch.setenv("OUROBOROS_RUNTIME_DIR", "/named/by/the/environment")
+    monkeypatch.setenv("OUROBOROS_BACKEND", "native")
+    seen: dict[str, tuple[Path, bool]] = {}
+
+    async def use(name: str, others: asyncio.Barrier) -> None:
+        with node_at(Path(f"/nodes/{name}")):
+            await others.wait()
+            seen[name] = runtime_dir(), backend.is_our_node()
+
+    async def both() -> None:
+        barrier = asyncio.Barrier(2)
+        await asyncio.gather(use("a", barrier), use("b", barrier))
+
+    asyncio.run(both())
+    assert seen == {"a": (Path("/nodes/a"), True), "b": (Path("/nodes/b"), True)}
+    assert runtime_dir() == Path("/named/by/the/environment")
+
+
+def test_no_node_is_started_in_the_place_of_one_that_a_task_names(tmp_path: Path) -> None:
+    with node_at(tmp_path), pytest.raises(NodeError, match=f"no node runs in {tmp_path}"):
+        client.request(NodeInfo())
+    assert list(tmp_path.iterdir()) == []

@@ -20,6 +20,7 @@ from ouroboros.errors import (
     FlowRefusedException,
     FlowSizeException,
     FlowTimeoutException,
+    NodeError,
 )
 from ouroboros.qos import QOS_RAW, QoSSpec
 from ouroboros.testing.sim import Flow, Network, Node
@@ -298,3 +299,54 @@ def test_two_runs_of_a_seed_are_the_same_whatever_the_hash_seed(scene: str) -> N
 
 def test_another_seed_is_another_run() -> None:
     assert run_child("plain", 5, 0) != run_child("plain", 6, 0)
+
+
+def test_a_node_that_stands_still_answers_when_it_goes_on() -> None:
+    network, near, far = pair()
+    client, server = connect(near, far, RELIABLE)
+    far.pause()
+    client.write(b"what time is it?")
+    asked = far.manage(CreateName("bell", "round-robin"))
+    network.run(5)
+    assert server.poll() is None
+    assert asked.answer is None
+    far.resume()
+    assert server.read() == b"what time is it?"
+    assert asked.wait().value is None
+    server.write(b"late")
+    assert client.read() == b"late"
+    assert network.counted()["stuck"] == 0
+
+
+def test_a_pause_that_is_shorter_than_the_timeout_ends_no_flow() -> None:
+    network, near, far = pair()
+    client, server = connect(near, far, QoSSpec(timeout=2000))
+    far.pause()
+    network.run(1.5)
+    far.resume()
+    network.run(5)
+    client.write(b"are you there?")
+    assert server.read() == b"are you there?"
+
+
+def test_a_node_that_crashed_is_silent_and_begins_anew_at_its_address() -> None:
+    network, near, far = pair()
+    client, server = connect(near, far, QoSSpec(timeout=1000))
+    waiting = far.program("late").accept("clock")
+    far.crash()
+    network.run(5)
+    with pytest.raises(FlowDownException):
+        server.read()
+    with pytest.raises(FlowPeerException):
+        client.read()
+    for asked in (waiting, far.manage(ListFlows())):
+        with pytest.raises(NodeError, match="node far is gone"):
+            asked.value  # noqa: B018
+    server.dealloc()
+    client.dealloc()
+    again = network.add_node("far")
+    assert (again.address, again is far) == (far.address, False)
+    again.offer("clock", again.over_udp())
+    client, server = connect(near, again)
+    client.write(b"and now?")
+    assert server.read() == b"and now?"

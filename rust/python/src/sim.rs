@@ -264,6 +264,23 @@ impl SimulatedEngine {
         }
     }
 
+    // --- as a process
+
+    /// The node stands still (True), as at SIGSTOP, or goes on, as at SIGCONT.
+    fn freeze(&self, on: bool) {
+        let mut network = self.network();
+        if on {
+            network.freeze(self.node);
+        } else {
+            network.thaw(self.node);
+        }
+    }
+
+    /// The node is gone, as at SIGKILL. Its addresses are free.
+    fn crash(&self) {
+        self.network().crash(self.node);
+    }
+
     // --- programs
 
     /// Write a packet to the flow of a program. False: no room now. Raises what a flow does.

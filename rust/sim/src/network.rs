@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use ouroboros_stack::link::{Counters, Settings};
 use ouroboros_stack::{Balance, Event, FlowId, MemberId, Outgoing, Run, Setup, Stack};
 
-use crate::link::Link;
-use crate::node::{self, Node};
+use crate::link::{Flight, Link};
+use crate::node::{self, Node, Still};
 use crate::program::{Program, Running, Tally};
 use crate::queue::Queue;
 
@@ -78,6 +78,8 @@ pub struct Network {
     /// Something happened to a program that is watched.
     rang: bool,
     counted: Counted,
+    /// Datagrams that found no room at a node that stood still.
+    unread: u64,
 }
 
 /// Nodes. Their numbers are given in order, from 0.
@@ -217,7 +219,9 @@ impl Network {
         all.arrived = all.arrived.saturating_sub(counted.arrived);
         all.duplicated += counted.duplicated;
         all.queued += self.ports.iter().map(|port| port.link.under_way()).sum::<u64>();
+        all.queued += self.nodes.iter().filter_map(|node| node.still.as_ref()).map(Still::count).sum::<u64>();
         all.drop("lost", counted.lost);
+        all.drop("unread", self.unread);
         all.drop("astray", counted.astray);
         all
     }
@@ -266,6 +270,54 @@ impl Network {
             port.due = Some(at);
             self.heap.push(Reverse((at, What::Arrival(place as u32))));
         }
+    }
+}
+
+/// Nodes that stand still, and those that are gone.
+impl Network {
+    /// A node stands still, as a process does at SIGSTOP: nothing of it happens until `thaw`. What arrives waits, as far as
+    /// there is room.
+    pub fn freeze(&mut self, node: usize) {
+        self.nodes[node].still.get_or_insert_default();
+    }
+
+    /// A node goes on: first it finds what arrived, then what was due meanwhile.
+    pub fn thaw(&mut self, node: usize) {
+        let Some(still) = self.nodes[node].still.take() else { return };
+        for (member, from, flight) in still.arrived {
+            self.receive(node, member, from, &flight);
+        }
+        self.nodes[node].due = None;
+        self.pass(node);
+        let late: Vec<FlowId> = self.nodes[node].running.keys().copied().collect();
+        for flow in late {
+            if let Some(running) = self.nodes[node].running.get_mut(&flow)
+                && running.due.take().is_some()
+            {
+                self.wake(node, flow, self.now);
+            }
+        }
+    }
+
+    /// A node is gone, as a process is at SIGKILL: it says nothing more, and its addresses are free.
+    pub fn crash(&mut self, node: usize) {
+        self.freeze(node);
+        let places: Vec<u32> = self.nodes[node].ports.values().map(|port| port.place).collect();
+        for place in places {
+            let port = &mut self.ports[place as usize];
+            port.open = false;
+            self.addresses.remove(&port.address);
+        }
+        if let Some(still) = &mut self.nodes[node].still {
+            self.counted.astray += still.count();
+            *still = Still::default();
+        }
+    }
+
+    fn receive(&mut self, node: usize, member: MemberId, from: SocketAddr, flight: &Flight) {
+        self.counted.arrived += flight.count();
+        self.nodes[node].stack.receive(self.now, member, from, Run::new(&flight.bytes, flight.stride));
+        self.touched.insert(node);
     }
 }
 
@@ -331,11 +383,13 @@ impl Network {
             What::Arrival(place) => self.arrive(place as usize),
             What::Deadline(node) => {
                 // It may have moved.
-                if self.nodes[node].due.is_some_and(|due| due <= self.now) {
-                    self.nodes[node].due = None;
+                let at = &mut self.nodes[node];
+                if at.still.is_none() && at.due.is_some_and(|due| due <= self.now) {
+                    at.due = None;
                     self.pass(node);
                 }
             }
+            What::Program(node, _) if self.nodes[node].still.is_some() => {}
             What::Program(node, flow) => {
                 let Some(running) = self.nodes[node].running.get_mut(&flow) else { return };
                 if running.due.take_if(|due| *due <= self.now).is_some() {
@@ -361,9 +415,10 @@ impl Network {
                 continue;
             }
             let (node, member) = (to.node, to.member);
-            self.counted.arrived += flight.count();
-            self.nodes[node].stack.receive(self.now, member, from, Run::new(&flight.bytes, flight.stride));
-            self.touched.insert(node);
+            match &mut self.nodes[node].still {
+                None => self.receive(node, member, from, &flight),
+                Some(still) => self.unread += still.keep(member, from, flight),
+            }
         }
         self.look_after_link(place);
     }
@@ -381,6 +436,9 @@ impl Network {
         while let Some(node) = self.touched.pop_first() {
             let Network { nodes, ports, addresses, now, counted, .. } = self;
             let at = &mut nodes[node];
+            if at.still.is_some() {
+                continue;
+            }
             let mut send = |place, outgoing: &Outgoing<'_>| send(ports, addresses, counted, *now, place, outgoing);
             let mut through = at.settle(*now, &mut send);
             for _ in 0..PASSES {

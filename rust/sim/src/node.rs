@@ -1,15 +1,19 @@
 //! One node: its stack, and the surroundings of a real one: names, ports, programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use ouroboros_stack::{FlowId, MemberId, Names, Outgoing, Setup, Stack, User};
 
+use crate::link::Flight;
 use crate::program::Running;
 use crate::queue::{Bells, Queue, lock};
 
 /// Turns of its flows at one instant, at the most.
 const TURNS: usize = 1 << 20;
+/// Bytes that wait at a node that stands still.
+const ROOM: usize = 4 << 20;
 
 /// A port of a node: the place of it in the network, and how many calls it takes until it is full; None: all.
 #[derive(Debug)]
@@ -30,6 +34,33 @@ pub(crate) struct Node {
     bells: Arc<Mutex<Bells>>,
     /// When the network looks after it next.
     pub(crate) due: Option<u64>,
+    /// It stands still.
+    pub(crate) still: Option<Still>,
+}
+
+/// What arrived at a node that stands still, bounded as the buffer of a socket is.
+#[derive(Debug, Default)]
+pub(crate) struct Still {
+    pub(crate) arrived: VecDeque<(MemberId, SocketAddr, Flight)>,
+    bytes: usize,
+}
+
+impl Still {
+    /// Keep datagrams. Returns how many found no room.
+    pub(crate) fn keep(&mut self, member: MemberId, from: SocketAddr, flight: Flight) -> u64 {
+        let length = flight.bytes.len();
+        if self.bytes + length > ROOM {
+            return flight.count();
+        }
+        self.bytes += length;
+        self.arrived.push_back((member, from, flight));
+        0
+    }
+
+    /// Datagrams.
+    pub(crate) fn count(&self) -> u64 {
+        self.arrived.iter().map(|(.., flight)| flight.count()).sum()
+    }
 }
 
 impl Node {

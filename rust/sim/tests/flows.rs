@@ -624,3 +624,39 @@ fn the_same_calls_have_the_same_result() {
     assert_eq!(trace(1), trace(1));
     assert_ne!(trace(1), trace(2));
 }
+
+#[test]
+fn what_arrives_at_a_node_that_stands_still_waits_until_it_goes_on() {
+    for quality in [RAW, RELIABLE] {
+        let mut way = Way::new(&[], quality);
+        way.start(1, Program::Sink);
+        way.net.freeze(1);
+        way.start(0, source(50, 100));
+        way.run(SECOND);
+        assert_eq!(way.tally(1).read, 0, "{quality:?}");
+        let balance = way.net.balance();
+        assert!(balance.queued > 0, "{balance:?}");
+        way.net.thaw(1);
+        way.run(5 * SECOND);
+        assert_eq!((way.tally(1).read, way.tally(1).disordered), (50, 0), "{quality:?}");
+        assert_eq!((way.net.counted().stuck, way.net.counted().astray), (0, 0));
+    }
+}
+
+#[test]
+fn a_node_that_crashed_says_nothing_and_its_address_is_free() {
+    let mut way = Way::new(&[], RAW);
+    way.start(1, Program::Sink);
+    way.start(0, Program::Source { count: 100, length: 100, interval: MS, closes: false });
+    way.run(20 * MS);
+    let read = way.tally(1).read;
+    way.net.crash(1);
+    way.run(SECOND);
+    assert!(read > 0 && way.tally(1).read == read);
+    assert!(way.net.counted().astray > 0);
+    let again = way.net.add_node();
+    assert!(way.net.open_port(again, address(1), MS).is_some());
+    let balance = way.net.balance();
+    let dropped: u64 = balance.dropped.values().sum();
+    assert_eq!(balance.sent + balance.duplicated, balance.received + balance.queued + dropped, "{balance:?}");
+}

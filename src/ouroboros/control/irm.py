@@ -105,7 +105,9 @@ class Irm:
             self.ipcps, types, self.registry, self.flows, self._effects, self._posts, self._host
         )
         probing = Probing(self.ipcps, self.registry, self._posts)
-        self._management = Management(self.registry, self.flows, self._processes, probing, embedded=embedded)
+        self._management = Management(
+            self.registry, self.flows, self._processes, self.shares, probing, embedded=embedded
+        )
         for type in initial:
             ipcp = self._processes.create(CreateIpcp(type, type))
             self._processes.bootstrap(BootstrapIpcp(ipcp, type), self._processes.unasked(), 0.0)

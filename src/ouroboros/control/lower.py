@@ -150,10 +150,10 @@ class LowerFlows:
 
     # --- what the flow manager decided
 
-    def grant(self, member: IpcProcess, question: Question | None, flow: Flow, side: int) -> Member:
+    def grant(self, member: IpcProcess, question: Question | None, flow: Flow, side: int, peer: str) -> Member:
         """Give an end of a flow to an IPC process, which is told when the engine has it.
 
-        `question`: None for a flow that it accepts.
+        `question`: None for a flow that it accepts. `peer`: as of `LowerFlow`.
         """
         self._last_fd += 1
         end = LowerEnd(
@@ -165,6 +165,7 @@ class LowerFlows:
             qos=flow.qos,
             carrier=flow.carrier,
             question=question,
+            peer=peer,
         )
         self._ends[flow.id, side] = end
         member.below[end.carrier] += 1
@@ -263,7 +264,9 @@ class LowerFlows:
             number, question.over, question.end = question.number, True, None
             del end.holder.questions[number]
         self._held[end.fd] = end
-        flow = LowerFlow(fd=end.fd, name=end.name, qos=end.qos, side=end.side, size=size, ipcp=end.carrier)
+        flow = LowerFlow(
+            fd=end.fd, name=end.name, qos=end.qos, side=end.side, size=size, ipcp=end.carrier, peer=end.peer
+        )
         end.holder.ipcp.lower_up(number, flow, now)
 
     def _tell_down(self, end: LowerEnd, how: How, now: float, error: OuroborosError) -> None:

@@ -10,6 +10,8 @@ from ouroboros.control.ipcps import IpcProcesses
 from ouroboros.control.names import Binding, Registry
 from ouroboros.control.parties import IpcProcess, Party, Process
 from ouroboros.control.probing import Probing
+from ouroboros.control.saving import configuration_of, text_of
+from ouroboros.control.shares import Shares
 from ouroboros.errors import (
     BindError,
     FlowNameException,
@@ -43,6 +45,7 @@ from ouroboros.wire.control import (
     ProbeName,
     RegisterName,
     Request,
+    Save,
     UnbindProcess,
     UnbindProgram,
     UnregisterName,
@@ -58,9 +61,17 @@ class Management:
     name."""
 
     def __init__(
-        self, registry: Registry, flows: FlowManager, ipcps: IpcProcesses, probing: Probing, *, embedded: bool
+        self,
+        registry: Registry,
+        flows: FlowManager,
+        ipcps: IpcProcesses,
+        shares: Shares,
+        probing: Probing,
+        *,
+        embedded: bool,
     ) -> None:
         self._registry = registry
+        self._shares = shares
         self._probing = probing
         self._flows = flows
         self._ipcps = ipcps
@@ -78,9 +89,15 @@ class Management:
                 return self._flows.entries()
         if not trusted:
             raise BindError("only the user who runs this node, and root, may manage it")
+        if isinstance(request, Save):
+            return self._save()
         if self._change_names(request, now):
             return None
         return self._manage_ipcp(token, request, now)
+
+    def _save(self) -> str:
+        told = configuration_of(self._registry, self._ipcps.all(), self._shares, self._ipcps.strangers)
+        return text_of(*told)
 
     def _change_names(self, request: Request, now: float) -> bool:
         """Whether the request is about names and bindings. Then it is carried out."""

@@ -12,10 +12,12 @@ from enum import StrEnum
 from functools import partial
 from typing import ClassVar
 
+from msgspec.structs import replace
+
 from ouroboros._hosts import written
 from ouroboros.errors import IpcpBootstrapError, OuroborosError, UnsupportedError
 from ouroboros.layers.effects import CloseMember, Impair, Where
-from ouroboros.layers.face import Arrival, End, Host, How, LowerFlow, Reach, Seen, Step, Task
+from ouroboros.layers.face import Arrival, Connected, End, Host, How, LowerFlow, Reach, Seen, Step, Task
 from ouroboros.layers.impairment import Impairment
 from ouroboros.layers.ordered import OrderedSet
 from ouroboros.oap import Settings
@@ -77,6 +79,10 @@ class Ipcp:
         self.state = State.BOOT
         self.layer = ""
         self.hash = DEFAULT_HASH
+        #: What it was told at its bootstrap.
+        self.told_settings: TypeSettings | None = None
+        #: The name of the member with which it enrolled, "" for one that was bootstrapped.
+        self.enrolled_with = ""
         #: Names bound to this IPC process.
         self.names: OrderedSet[str] = OrderedSet()
         #: The impairment of packets of the layer; None until there is one.
@@ -122,6 +128,15 @@ class Ipcp:
             f"IPC process {self.name!r} cannot be disconnected from {name!r}: connections are not built yet"
         )
 
+    def settings_now(self) -> TypeSettings:
+        """The settings with which a bootstrap would make it what it is now."""
+        told = self.settings() if self.told_settings is None else self.told_settings
+        return replace(told, impair=None if self.impairment is None else self.impairment.text)
+
+    def connected(self) -> list[Connected]:
+        """What it keeps connected to neighbours."""
+        return []
+
     def destroy(self, now: float) -> None:
         """Leave the layer, which ends on this node. What it carried ends; programs and peers are told."""
         running = self._engine_has_it
@@ -148,6 +163,11 @@ class Ipcp:
         """From now on, ask for connections for packets in which both sides send keepalives so often. Raises
         `UnsupportedError`."""
         raise self._unsupported("be told how often to send keepalives; only unicast ones can")
+
+    @property
+    def keepalive(self) -> float | None:
+        """What `keep_alive` said; None: nothing that is not so by itself."""
+        return None
 
     def entry(self) -> IpcpEntry:
         """The row of `irm ipcp list`."""

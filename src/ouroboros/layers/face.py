@@ -106,6 +106,8 @@ class LowerFlow(msgspec.Struct, frozen=True, kw_only=True):
 
     `fd`: the number of the end, given by the flow manager, ascending and never used again. `name`: what was asked for.
     `side`: 0 asked for, 1 accepted. `ipcp`: the IPC process that carries it; None when nothing is between the two ends.
+    `peer`: who is at the other end, where that is proven: the name in its certificate, or the name of an IPC process of this
+    node; "" where it is not.
     """
 
     fd: int
@@ -114,6 +116,7 @@ class LowerFlow(msgspec.Struct, frozen=True, kw_only=True):
     side: int
     size: Size
     ipcp: int | None
+    peer: str = ""
 
 
 class Step(NamedTuple):
@@ -270,6 +273,14 @@ class PostedUpper:
 
     def withdrawn(self, arrival: Arrival) -> None:
         self._post(partial(self._upper.withdrawn, arrival))
+
+
+class Connected(NamedTuple):
+    """A connection that an IPC process keeps with a neighbour, as it was asked for."""
+
+    component: str
+    name: str
+    qos: QoSSpec
 
 
 class Task:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ouroboros.errors import NodeError, NodeLimitError, ProtocolError
 from ouroboros.runtime.descriptors import above_standard, socket_above_standard
-from ouroboros.runtime.paths import check_socket, trusted_users, unusable
+from ouroboros.runtime.paths import check_socket, place, trusted_users, unusable
 from ouroboros.runtime.peers import credentials
 from ouroboros.wire import control as messages
 from ouroboros.wire.control import Answer, Done, Hello, MessageReader, Request
@@ -36,10 +36,8 @@ class Connection:
         self.pid, _ = credentials(sock)
         #: Tells nodes apart. Not the process alone, which can run several of them, nor the socket: one can have two.
         self.node = hash((self.pid, os.path.dirname(sock.getpeername())))
-        #: The runtime directory that the environment named.
-        self.directory = os.environ.get("OUROBOROS_RUNTIME_DIR")
-        #: Whose rights it has with the node, for good.
-        self.user = os.geteuid()
+        #: The runtime directory that was named, and whose rights it has with the node, for good.
+        self.directory, self.user = place()
 
     def send(self, request: Request) -> None:
         """Send, or keep for `flush` what the socket does not take. Raises `OSError` when nobody is there to take it."""

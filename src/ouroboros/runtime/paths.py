@@ -1,4 +1,4 @@
-"""Where a node and its programs meet, and where its keys are."""
+"""Where a node and its programs meet, where its keys are, and what it remembers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import stat
 import struct
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 from ouroboros.errors import NodeError, NodeLimitError
@@ -25,11 +26,42 @@ _MOST_LINKS = 40
 _UNMAPPED = 65534
 
 
+_chosen: ContextVar[Path | None] = ContextVar("chosen", default=None)
+
+
+@contextlib.contextmanager
+def node_at(directory: Path) -> Iterator[None]:
+    """Within this block, calls of this task or thread are for the node in that directory, whatever the environment
+    says. It is a node of ours, and none is started in its place."""
+    token = _chosen.set(directory)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def is_chosen() -> bool:
+    """Whether this is within `node_at`."""
+    return _chosen.get() is not None
+
+
+def place() -> tuple[str | None, int]:
+    """What tells where calls go now, and with whose rights."""
+    chosen = _chosen.get()
+    return os.environ.get("OUROBOROS_RUNTIME_DIR") if chosen is None else str(chosen), os.geteuid()
+
+
 def runtime_dir() -> Path:
-    """The directory of the node: `$OUROBOROS_RUNTIME_DIR`, else `/run/ouroboros` for root, else
+    """The directory of the node: of `node_at`, else `$OUROBOROS_RUNTIME_DIR`, else `/run/ouroboros` for root, else
     `$XDG_RUNTIME_DIR/ouroboros`, else a directory of the user's in `/tmp`."""
+    if (directory := _chosen.get()) is not None:
+        return directory
     if chosen := os.environ.get("OUROBOROS_RUNTIME_DIR"):
         return Path(chosen).absolute()
+    return _usual_runtime_dir()
+
+
+def _usual_runtime_dir() -> Path:
     if os.geteuid() == 0:
         return Path("/run/ouroboros")
     if base := os.environ.get("XDG_RUNTIME_DIR"):
@@ -39,13 +71,40 @@ def runtime_dir() -> Path:
 
 def security_dir() -> Path:
     """The directory of keys and certificates: `$OUROBOROS_SECURITY_DIR`, else `/etc/ouroboros/security` for root, else
-    `ouroboros/security` in `$XDG_CONFIG_HOME` or `~/.config`."""
+    `ouroboros/security` in `$XDG_CONFIG_HOME` or `~/.config`. Raises `NodeError` when the user has no home."""
     if chosen := os.environ.get("OUROBOROS_SECURITY_DIR"):
         return Path(chosen).absolute()
     if os.geteuid() == 0:
         return Path("/etc/ouroboros/security")
-    base = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path.home() / ".config") / "ouroboros" / "security"
+    return _of_user("XDG_CONFIG_HOME", ".config", "OUROBOROS_SECURITY_DIR") / "ouroboros" / "security"
+
+
+def state_dir(runtime: Path) -> Path:
+    """Where the node with that runtime directory has what is to outlive the machine's next start: `$OUROBOROS_STATE_DIR`,
+    else `/var/lib/ouroboros` for root, else `ouroboros` in `$XDG_STATE_HOME` or `~/.local/state`.
+
+    A node in another runtime directory than the usual one, and one of a user without a home, has it in the runtime
+    directory: several nodes of one user share nothing."""
+    if chosen := os.environ.get("OUROBOROS_STATE_DIR"):
+        return Path(chosen).absolute()
+    if runtime != _usual_runtime_dir():
+        return runtime
+    if os.geteuid() == 0:
+        return Path("/var/lib/ouroboros")
+    try:
+        return _of_user("XDG_STATE_HOME", ".local/state", "OUROBOROS_STATE_DIR") / "ouroboros"
+    except NodeError:
+        return runtime
+
+
+def _of_user(variable: str, usual: str, another: str) -> Path:
+    """A directory of the user's by the XDG Base Directory Specification. `another`: the variable that helps without."""
+    if base := os.environ.get(variable):
+        return Path(base)
+    try:
+        return Path.home() / usual
+    except RuntimeError as error:
+        raise NodeError(f"user {os.geteuid()} has no home directory: set HOME, {variable} or {another}") from error
 
 
 def socket_path(directory: Path) -> str:
@@ -59,8 +118,8 @@ def socket_path(directory: Path) -> str:
 
 
 def owner_socket_path(directory: Path) -> str:
-    """The second control socket of a node that serves all users, for root alone: whoever fills the queue of the other one
-    does not keep root waiting. Its name is no longer than the other, so that its path is not, either."""
+    """The second control socket of a node that serves all users, for root alone: whoever fills the queue of the other
+    one does not keep root waiting. Its name is no longer than the other, so that its path is not, either."""
     return str(directory / "own.sock")
 
 
@@ -90,8 +149,8 @@ LIMITS = {
 
 @contextlib.contextmanager
 def using(directory: Path) -> Iterator[None]:
-    """Within this block, an `OSError` becomes a `NodeError` that says what is wrong with the runtime directory, or with the
-    limits of this process."""
+    """Within this block, an `OSError` becomes a `NodeError` that says what is wrong with the runtime directory, or with
+    the limits of this process."""
     try:
         yield
     except NodeError:
@@ -164,8 +223,8 @@ def _check_runtime_dir(directory: Path) -> None:
 
 
 def _way(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """All directories and symbolic links that are passed when an absolute path is looked up, in order. What the path ends
-    with is not followed."""
+    """All directories and symbolic links that are passed when an absolute path is looked up, in order. What the path
+    ends with is not followed."""
     here, ahead, links = Path(), list(reversed(path.parts)), 0
     while ahead:
         here /= ahead.pop()

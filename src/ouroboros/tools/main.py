@@ -10,6 +10,7 @@ from ouroboros.tools._output import run_command
 from ouroboros.tools.cdev import cdev
 from ouroboros.tools.cert import cert
 from ouroboros.tools.info import info
+from ouroboros.tools.lab import lab
 from ouroboros.tools.ping import ping, trace
 
 
@@ -24,6 +25,7 @@ ouroboros.add_command(cert)
 ouroboros.add_command(info)
 ouroboros.add_command(ping)
 ouroboros.add_command(trace)
+ouroboros.add_command(lab)
 
 
 def main() -> None:

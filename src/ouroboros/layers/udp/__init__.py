@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from ouroboros._hosts import read_peer, written
 from ouroboros.errors import IpcpBootstrapError
 from ouroboros.layers.base import State
@@ -73,6 +75,12 @@ class UdpIpcp(FlowIpcp):
 
     def check_impairable(self) -> None:
         pass
+
+    def settings_now(self) -> TypeSettings:
+        now = super().settings_now()
+        assert isinstance(now, UdpSettings)
+        peers = tuple(peer.text for peer in self._directory.peers)
+        return replace(now, **{self.type: replace(now.udp, peers=peers)})
 
     def destroy(self, now: float) -> None:
         super().destroy(now)

@@ -27,14 +27,14 @@ from ouroboros.layers.effects import (
     Where,
     written_address,
 )
-from ouroboros.layers.face import Arrival, End, Host, How, Located, LowerFlow, Step, Task
+from ouroboros.layers.face import Arrival, Connected, End, Host, How, Located, LowerFlow, Step, Task
 from ouroboros.layers.flows.incoming import Request
 from ouroboros.layers.flows.ipcp import FlowIpcp
 from ouroboros.layers.unicast.addresses import Address
 from ouroboros.layers.unicast.adjacencies import Adjacencies
 from ouroboros.layers.unicast.allocator import FlowsCore, Names, RepeatedAnswers
 from ouroboros.layers.unicast.connections import Component, Connection, Connections
-from ouroboros.layers.unicast.core import ALLOCATOR, MISSED, PROBES, Core, Then
+from ouroboros.layers.unicast.core import ALLOCATOR, KEEPALIVE, MISSED, PROBES, Core, Then
 from ouroboros.layers.unicast.directory import Directory
 from ouroboros.layers.unicast.enrollment import Enrollment
 from ouroboros.layers.unicast.greeting import DATA_TRANSFER, ENROLLMENT, MANAGEMENT
@@ -87,6 +87,7 @@ class UnicastIpcp(FlowIpcp):
         self.connections = Connections(self.core, self._components, collided=self._move)
         self.enrollment.connections = self.connections
         self.upkeep = Upkeep(self._connect)
+        self._places.called = self._called
         #: The enrollment that goes on.
         self._enrolling: Task | None = None
         #: When it is to have another address.
@@ -108,7 +109,7 @@ class UnicastIpcp(FlowIpcp):
 
     def enroll(self, member: str, task: Task, now: float) -> None:
         self._check_new()
-        self.state, self._enrolling = State.OPENING, task
+        self.state, self._enrolling, self.enrolled_with = State.OPENING, task, member
         # Lower flows have to lead to something in the engine.
         self._open()
         self.enrollment.enroll(member, Then(self._enrollment_over), now)
@@ -135,7 +136,7 @@ class UnicastIpcp(FlowIpcp):
     def _enrollment_over(self, outcome: object) -> None:
         if isinstance(outcome, OuroborosError) and self._enrolling is not None:
             task, self._enrolling = self._enrolling, None
-            self.state = State.BOOT
+            self.state, self.enrolled_with = State.BOOT, ""
             self.host.effects.append(CloseMember(self.id))
             task.failed(outcome)
 
@@ -205,6 +206,14 @@ class UnicastIpcp(FlowIpcp):
             if hops:
                 yield RouteEntry(written_address(address), hops, via, _kind(ours=ours))
 
+    def _called(self, address: int) -> str:
+        """What people call a member: a neighbour by its name, others by their address."""
+        names = (
+            each.peer or each.name for each in self.connections.rows() if each.address == address and each.side == 0
+        )
+        peers = (each.peer for each in self.connections.rows() if each.address == address and each.peer)
+        return next(peers, "") or next(names, "") or written_address(address)
+
     # --- connections
 
     def connect(self, component: str, name: str, qos: QoSSpec, task: Task, now: float) -> None:
@@ -220,6 +229,9 @@ class UnicastIpcp(FlowIpcp):
 
         self._connect(wish, qos, Then(answer), now)
 
+    def connected(self) -> list[Connected]:
+        return [Connected(wish.component, wish.name, qos) for wish, qos in self.upkeep.wishes.items()]
+
     def _connect(self, wish: Wish, qos: QoSSpec, task: Task, now: float) -> None:
         self.connections.connect(wish.component, wish.name, self._timed(wish.component, qos), task, now)
 
@@ -232,6 +244,10 @@ class UnicastIpcp(FlowIpcp):
 
     def keep_alive(self, seconds: float) -> None:
         self.core.keepalive = seconds
+
+    @property
+    def keepalive(self) -> float | None:
+        return None if self.core.keepalive == KEEPALIVE else self.core.keepalive
 
     def disconnect(self, component: str, name: str, task: Task, now: float) -> None:
         self._check_operational()

@@ -6,6 +6,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Callable, Mapping
+from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from ouroboros.dataplane import Simulation
@@ -76,9 +77,13 @@ class Network:
         self.heard = 0
 
     def add_node(self, name: str = "", *, flow_limit: int = 10_239) -> Node:
-        """One node more, with an address of its own."""
+        """One node more, with an address of its own. One of the name of a node that crashed is that node, started anew: it
+        has its memory, and its address."""
         number = len(self.nodes)
-        node = Node(self, self._simulation.add_node(), number, name or f"n{number}", flow_limit=flow_limit)
+        name = name or f"n{number}"
+        before = next((node for node in self.nodes if node.crashed and node.name == name), None)
+        address = str(IPv4Address("10.0.0.1") + number) if before is None else before.address
+        node = Node(self, self._simulation.add_node(), address, name, flow_limit=flow_limit)
         self.nodes.append(node)
         return node
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import zlib
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -27,8 +26,9 @@ from ouroboros.layers.effects import (
     StartProgram,
     Warn,
 )
-from ouroboros.runtime.engine import EngineRuntime, News
+from ouroboros.runtime.engine import EngineRuntime
 from ouroboros.runtime.flows import Channel, FlowRuntime
+from ouroboros.runtime.held import News
 from ouroboros.settings import AnySettings, Udp4Config, Udp4Settings
 from ouroboros.testing.sim.machine import NoChannel, VirtualMachine
 from ouroboros.testing.sim.program import Asked, Program
@@ -53,10 +53,10 @@ _OWNER = 1000
 class Node:
     """One of a `Network`, made by `Network.add_node`. `address`: of its layers over UDP. `warnings`: what it had to say."""
 
-    def __init__(self, network: Network, engine: SimulatedEngine, number: int, name: str, *, flow_limit: int) -> None:
+    def __init__(self, network: Network, engine: SimulatedEngine, address: str, name: str, *, flow_limit: int) -> None:
         self.network = network
         self.name = name
-        self.address = str(IPv4Address("10.0.0.1") + number)
+        self.address = address
         self.warnings: list[str] = []
         self.engine = engine
         self.irm = Irm(
@@ -80,6 +80,10 @@ class Node:
         }
         #: When it looks after itself next.
         self._due: float | None = None
+        #: It is gone for good.
+        self.crashed = False
+        #: What happens to the control of a node that stands still, when it goes on.
+        self._late: list[Callable[[], None]] | None = None
         self._last_pid = 100
         self._last_token = 0
         self._asked: dict[int, Asked] = {}
@@ -134,26 +138,62 @@ class Node:
         asked = self._asked[self._last_token] = Asked(self, self._last_token, process)
         if self.network.log is not None:
             self.network.note(self.name, f"asks {self._last_token} {request!r}")
-        self.irm.handle(self._last_token, process, request, self.network.now, user=_OWNER)
-        self._carry_out()
+        token = self._last_token
+        self._do(lambda: self.irm.handle(token, process, request, self.network.now, user=_OWNER))
         return asked
 
     def tell(self, process: Process, request: Request) -> None:
         """As `ask`, for what is not answered."""
-        self.irm.handle(0, process, request, self.network.now, user=_OWNER)
-        self._carry_out()
+        self._do(lambda: self.irm.handle(0, process, request, self.network.now, user=_OWNER))
 
     def cancel(self, token: int) -> None:
         self._asked.pop(token, None)
-        self.irm.cancel(token, self.network.now)
-        self._carry_out()
+        self._do(lambda: self.irm.cancel(token, self.network.now))
 
     def died(self, process: Process) -> None:
-        self.irm.process_died(process, self.network.now)
-        self._carry_out()
+        self._do(lambda: self.irm.process_died(process, self.network.now))
+
+    def _do(self, call: Callable[[], None]) -> None:
+        """Now, or when the node goes on. One that is gone answers nobody."""
+        if self.crashed:
+            self._hang_up()
+        elif self._late is None:
+            call()
+            self._carry_out()
+        else:
+            self._late.append(call)
+
+    # --- as a process
+
+    def pause(self) -> None:
+        """Stand still, as a process does at SIGSTOP: what is asked and what arrives waits."""
+        if self._late is None and not self.crashed:
+            self._late = []
+            self.engine.freeze(True)
+
+    def resume(self) -> None:
+        """Go on, as at SIGCONT."""
+        late, self._late = self._late, None
+        if late is None or self.crashed:
+            return
+        self.engine.freeze(False)
+        for call in late:
+            call()
+            self._carry_out()
+
+    def crash(self) -> None:
+        """End, as at SIGKILL: nobody is told. `Network.add_node` with its name starts it anew."""
+        self.crashed = True
+        self._late = None
+        self.engine.crash()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        for token in list(self._asked):
+            self._answer(token, Failed("NodeError", f"node {self.name} is gone"))
 
     def grant(self, token: int, granted: Granted, channel: Channel) -> None:
-        number = self._runtime.number(granted.flow_id, granted.side)
+        number = self._runtime.flows.number(granted.flow_id, granted.side)
         asked = self._asked.get(token)
         if asked is None or number is None:
             self.irm.abandon(granted.flow_id, granted.side, token, self.network.now)
@@ -168,6 +208,8 @@ class Node:
     def _answer(self, token: int, message: Answer) -> None:
         if (asked := self._asked.pop(token, None)) is not None:
             asked.answer = message
+            if asked.answered is not None:
+                asked.answered()
 
     # --- effects, news and time
 
@@ -175,7 +217,12 @@ class Node:
         """The engine has news."""
         if self.network.log is not None:
             self._note_news(news)
-        self._runtime.heard(news)
+        if self.crashed:
+            return
+        if self._late is None:
+            self._runtime.heard(news)
+        else:
+            self._late.append(lambda: self._runtime.heard(news))
 
     def _carry_out(self) -> None:
         while effects := self.irm.take_effects():
@@ -193,13 +240,12 @@ class Node:
             # An earlier one came in between.
             return
         self._due = None
-        self.irm.timeout(self.network.now)
-        self._carry_out()
+        self._do(lambda: self.irm.timeout(self.network.now))
 
     def _connect(self, effect: Connect) -> None:
         """Between two programs of the node there is nothing; here the engine is, since it has the rings."""
         users = effect.allocator, effect.acceptor
-        self._flows.loop(Loop(effect.flow_id, effect.name, effect.qos, users, None, effect.sessions))
+        self._flows.loop(Loop(effect.flow_id, effect.name, effect.qos, users, None, effect.sessions, effect.layer))
 
     def _refuse_to_start(self, effect: StartProgram) -> None:
         how = "programs cannot be started in virtual time"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ouroboros import errors
 from ouroboros.control.parties import Process
-from ouroboros.errors import FlowTimeoutException, OuroborosError
+from ouroboros.errors import FlowDownException, FlowTimeoutException, OuroborosError
 from ouroboros.qos import QoSSpec
 from ouroboros.wire.control import Accept, Alloc, Answer, Dealloc, Done, Failed, Granted, Join
 
@@ -26,10 +26,16 @@ class Program:
         self._asked: list[Asked] = []
 
     def alloc(
-        self, name: str, qos: QoSSpec | None = None, timeout: float | None = None, *, wait: bool = False
+        self,
+        name: str,
+        qos: QoSSpec | None = None,
+        timeout: float | None = None,
+        *,
+        wait: bool = False,
+        layer: str | None = None,
     ) -> Asked:
-        """Ask for a flow. `timeout`, `wait`: as of `flow_alloc`."""
-        return self._ask(Alloc(name, QoSSpec() if qos is None else qos, timeout, wait))
+        """Ask for a flow. `timeout`, `wait`, `layer`: as of `flow_alloc`."""
+        return self._ask(Alloc(name, QoSSpec() if qos is None else qos, timeout, wait, layer))
 
     def accept(self, name: str | None = None, timeout: float | None = None) -> Asked:
         """Wait for a flow to a name; None: to any that the program is bound to."""
@@ -60,6 +66,8 @@ class Asked:
         self.token = token
         self.process = process
         self.answer: Answer | None = None
+        #: Called when there is an answer.
+        self.answered: Callable[[], None] | None = None
         #: Of the flow in the engine.
         self.number = -1
         self._flow: Flow | None = None
@@ -114,7 +122,7 @@ class Flow:
 
     def write(self, packet: bytes, seconds: float = 60.0) -> None:
         """Let time pass until there is room for the packet. Raises as `dev.Flow.write`."""
-        if not self._until(lambda: self._node.engine.write(self._number, packet) or None, seconds):
+        if not self._until(lambda: self.offer(packet) or None, seconds):
             raise FlowTimeoutException(f"no room to write within {seconds} s")
 
     def read(self, seconds: float = 60.0) -> bytes:
@@ -126,7 +134,22 @@ class Flow:
 
     def poll(self) -> bytes | None:
         """The next packet, if there is one now."""
+        self._check()
         return self._node.engine.read(self._number)
+
+    def offer(self, packet: bytes) -> bool:
+        """Write the packet if there is room for it now."""
+        self._check()
+        return self._node.engine.write(self._number, packet)
+
+    def watch(self, on: bool) -> None:
+        """Whether time stops when something happens to the flow."""
+        if self._held:
+            self._node.engine.watch(self._number, on)
+
+    def _check(self) -> None:
+        if self._node.crashed:
+            raise FlowDownException("the node that carried this flow is gone")
 
     def _until(self, attempt: Callable[[], _T | None], seconds: float) -> _T | None:
         outcome: _T | None = None
@@ -136,16 +159,16 @@ class Flow:
             outcome = attempt()
             return outcome is not None
 
-        self._node.engine.watch(self._number, True)
+        self.watch(True)
         try:
             self._node.network.run_until(done, seconds)
         finally:
-            self._node.engine.watch(self._number, False)
+            self.watch(False)
         return outcome
 
     def dealloc(self) -> None:
         """Let go: what was written is sent. Nothing the second time."""
-        if self._let_go(died=False):
+        if self._let_go(died=False) and not self._node.crashed:
             self._node.tell(self._process, Dealloc(self.granted.flow_id, self.granted.side))
 
     def abandon(self) -> None:
@@ -154,7 +177,7 @@ class Flow:
 
     def _let_go(self, *, died: bool) -> bool:
         held, self._held = self._held, False
-        if held:
+        if held and not self._node.crashed:
             self._node.engine.let_go(self._number, died)
             self._node.engine.forget(self._number)
         return held

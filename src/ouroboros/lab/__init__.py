@@ -1,0 +1,35 @@
+"""The laboratory: a network in one line, as processes, in namespaces, or in virtual time, with the same code.
+
+>>> from ouroboros.lab import Lab
+>>> with Lab("a - b - c", clock="virtual") as lab:
+...     print(lab.a.ping(lab.c))
+...     lab.link("a", "b").cut()
+a to c: 4 ms, 2 hops: a - b - c
+
+`docs/lab.md` has the rest.
+"""
+
+from ouroboros.lab.description import Description, Event, Expectation, Layer, Link, Node, Program
+from ouroboros.lab.errors import DescriptionError, LabError, UnavailableError
+from ouroboros.lab.grammar import describe
+from ouroboros.lab.lab import Here, Lab, LabLink, LabNode
+from ouroboros.lab.probe import Ping
+
+__all__ = [
+    "Description",
+    "DescriptionError",
+    "Event",
+    "Expectation",
+    "Here",
+    "Lab",
+    "LabError",
+    "LabLink",
+    "LabNode",
+    "Layer",
+    "Link",
+    "Node",
+    "Ping",
+    "Program",
+    "UnavailableError",
+    "describe",
+]

@@ -1,0 +1,244 @@
+"""A network in one line.
+
+::
+
+a - b - c                     three nodes in a row a - b - c - a, c - d          several rows, with a comma or a line
+end between; a node is the same wherever it stands ring 5, n0 - x                shapes: line, ring, star, full COUNT,
+grid 3x2, tree 2^3, random 20/4/7 (degree, seed) ring 5 as r                   nodes r0 to r4, in place of n0 to n4 a
+-(delay=5ms,loss=1%)- b     a bad link, in both directions; -(delay=5ms|none)- in one a@x - b@y                     of a
+layer over others: member a is on node x"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ouroboros.lab.description import NAME, Description, Layer, Link, Node, check_impairment, check_name, pairs_of
+from ouroboros.lab.errors import DescriptionError
+from ouroboros.lab.shapes import SHAPES
+
+_TOKEN = re.compile(
+    r"(?P<space>[ \t\r]+|\#[^\n]*)|(?P<end>[,;\n])|(?P<wire>-(?:\([^()\n]*\)-)?)|(?P<at>@)|(?P<number>\d[\dx^/]*)"
+    r"|(?P<name>[A-Za-z_]\w*)",
+    re.ASCII,
+)
+_NUMBERS = {
+    "COUNT": re.compile(r"(\d{1,9})"),
+    "WIDTHxHEIGHT": re.compile(r"(\d{1,9})x(\d{1,9})"),
+    "DEPTH^CHILDREN": re.compile(r"(\d{1,9})\^(\d{1,9})"),
+    "COUNT[/DEGREE[/SEED]]": re.compile(r"(\d{1,9})(?:/(\d{1,9})(?:/(\d{1,18}))?)?"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """What a text says. `places`: nodes of members that have one said."""
+
+    nodes: tuple[str, ...]
+    links: tuple[Link, ...] = ()
+    places: tuple[tuple[str, str], ...] = ()
+
+
+class _Token(NamedTuple):
+    kind: str
+    text: str
+    line: int
+
+
+def parse(text: str) -> Graph:
+    """Read a network. Raises `DescriptionError`, which names the line, if there are several, and the word."""
+    return _Reader(text).read()
+
+
+class _Reader:
+    def __init__(self, text: str) -> None:
+        self._several = "\n" in text.strip()
+        self._tokens = list(self._split(text))
+        self._nodes: dict[str, None] = {}
+        self._links: dict[frozenset[str], Link] = {}
+        self._places: dict[str, str] = {}
+
+    def read(self) -> Graph:
+        item: list[_Token] = []
+        for token in [*self._tokens, _Token("end", "", 0)]:
+            if token.kind != "end":
+                item.append(token)
+            elif item:
+                try:
+                    self._item(item)
+                except DescriptionError as error:
+                    raise error if error.line or not self._several else error.at(item[0].line) from None
+                item = []
+        if not self._nodes:
+            raise DescriptionError("a network has one node at least, such as: a - b - c")
+        return Graph(tuple(self._nodes), tuple(self._links.values()), tuple(self._places.items()))
+
+    def _split(self, text: str) -> Iterator[_Token]:
+        at, line = 0, 1
+        while at < len(text):
+            match = _TOKEN.match(text, at)
+            if match is None:
+                word = text[at:].split()[0]
+                raise DescriptionError(
+                    "not understood here: say nodes, and links between them, such as: a - b - c",
+                    word=word,
+                    line=self._at(line),
+                )
+            kind, found = str(match.lastgroup), match[0]
+            if kind != "space":
+                yield _Token(kind, found, line)
+            line += found.count("\n")
+            at = match.end()
+
+    def _at(self, line: int) -> int:
+        return line if self._several else 0
+
+    def _item(self, tokens: list[_Token]) -> None:
+        if len(tokens) > 1 and tokens[0].kind == "name" and tokens[1].kind in ("number", "name"):
+            self._shape(tokens)
+        else:
+            self._chain(tokens)
+
+    def _shape(self, tokens: list[_Token]) -> None:
+        word, numbers, *rest = (token.text for token in tokens)
+        if word not in SHAPES:
+            raise DescriptionError(f"no shape: choose from {', '.join(SHAPES)}, or put - between two nodes", word=word)
+        usage, make = SHAPES[word]
+        match = _NUMBERS[usage].fullmatch(numbers)
+        if match is None:
+            raise DescriptionError(f"say {word} {usage}", word=numbers)
+        prefix = "n"
+        if rest:
+            if len(rest) != 2 or rest[0] != "as":
+                raise DescriptionError(f"after {word} {numbers} comes nothing, or as NAME", word=" ".join(rest))
+            prefix = check_name(rest[1], "shape")
+        count, edges = make([int(number) for number in match.groups() if number is not None])
+        names = [check_name(f"{prefix}{number}", "node") for number in range(count)]
+        for name in names:
+            if name in self._nodes:
+                raise DescriptionError(
+                    f"is there already: name the nodes of the shape with {word} {numbers} as NAME", word=name
+                )
+        self._nodes.update(dict.fromkeys(names))
+        for one, other in edges:
+            self._link(Link(names[one], names[other]))
+
+    def _chain(self, tokens: list[_Token]) -> None:
+        here, rest = self._place(tokens)
+        while rest:
+            wire, *rest = rest
+            if wire.kind != "wire":
+                raise DescriptionError("between two nodes stands -", word=wire.text)
+            there, rest = self._place(rest, after=wire.text)
+            self._link(_wire(here, there, wire.text))
+            here = there
+
+    def _place(self, tokens: list[_Token], after: str = "") -> tuple[str, list[_Token]]:
+        if not tokens or tokens[0].kind != "name":
+            word = tokens[0].text if tokens else after
+            raise DescriptionError("a node is missing after it" if not tokens else "a node stands here", word=word)
+        name = check_name(tokens[0].text, "node")
+        self._nodes[name] = None
+        if len(tokens) < 2 or tokens[1].kind != "at":
+            return name, tokens[1:]
+        if len(tokens) < 3 or tokens[2].kind != "name":
+            raise DescriptionError("a node is missing after it", word=f"{name}@")
+        node = check_name(tokens[2].text, "node")
+        if self._places.setdefault(name, node) != node:
+            raise DescriptionError(f"is on node {self._places[name]} already", word=f"{name}@{node}")
+        return name, tokens[3:]
+
+    def _link(self, link: Link) -> None:
+        pair = frozenset(link.ends)
+        if pair in self._links:
+            raise DescriptionError("a link between the two is there already", word=f"{link.one} - {link.other}")
+        self._links[pair] = link
+
+
+def _wire(one: str, other: str, wire: str) -> Link:
+    forth, bar, back = wire[1:].strip("()-").partition("|")
+    if wire == "-":
+        return Link(one, other)
+    return Link(one, other, check_impairment(forth), check_impairment(back if bar else forth))
+
+
+# --- the other way round
+
+
+def text_of(graph: Graph) -> str:
+    """A text that says the same, with nodes and links in the same order."""
+    places = dict(graph.places)
+    shown: set[str] = set()
+
+    def place(name: str) -> str:
+        where = f"@{places[name]}" if name in places and name not in shown else ""
+        shown.add(name)
+        return f"{name}{where}"
+
+    order = dict.fromkeys(name for link in graph.links for name in link.ends)
+    items = [] if tuple(order) == graph.nodes else [place(name) for name in graph.nodes]
+    last = ""
+    for link in graph.links:
+        if link.one == last:
+            items[-1] += f" {_words(link)} {place(link.other)}"
+        else:
+            items.append(f"{place(link.one)} {_words(link)} {place(link.other)}")
+        last = link.other
+    return ", ".join(items)
+
+
+def _words(link: Link) -> str:
+    if link.forth == link.back == "none":
+        return "-"
+    return f"-({link.forth})-" if link.forth == link.back else f"-({link.forth}|{link.back})-"
+
+
+# --- a description of it
+
+
+def describe(text: str, over: str | Sequence[str] = ()) -> Description:
+    """The network of a text: its links, and a unicast layer over them. `over`: with ranks, what it lies over, from the
+    highest to the lowest, which has the links.
+
+    A member of a layer over others is on the node that its name says, `a@x`, else on that of its own name, else on the
+    first node of the layer below that has none yet. Layers are `net1`, the lowest, `net2` and so on."""
+    texts = [text, *([over] if isinstance(over, str) else over)]
+    *upper, lowest = [parse(each) for each in texts]
+    if lowest.places:
+        raise DescriptionError("@ is for layers over others", word="@".join(lowest.places[0]))
+    nodes = tuple(Node(name) for name in lowest.nodes)
+    layers = [Layer("net1", members={name: name for name in lowest.nodes}, adjacencies=tuple(pairs_of(lowest.links)))]
+    for number, graph in enumerate(reversed(upper), 2):
+        layers.append(_rank(f"net{number}", graph, layers[-1]))
+    return Description(nodes, lowest.links, tuple(layers))
+
+
+def _rank(name: str, graph: Graph, below: Layer) -> Layer:
+    for link in graph.links:
+        if link.forth != "none" or link.back != "none":
+            raise DescriptionError("only links of the lowest network can be bad", word=f"{link.one} - {link.other}")
+    places = dict(graph.places)
+    for member, place in places.items():
+        if place not in below.members:
+            raise DescriptionError(
+                f"no member of the network below: there are {', '.join(below.members)}", word=f"{member}@{place}"
+            )
+    places |= {each: each for each in graph.nodes if each not in places and each in below.members}
+    free = [each for each in below.members if each not in places.values()]
+    for member in graph.nodes:
+        if member not in places:
+            if not free:
+                raise DescriptionError(
+                    f"no node of the network below is left for it: {len(below.members)} are there", word=member
+                )
+            places[member] = free.pop(0)
+    members = {member: below.members[places[member]] for member in graph.nodes}
+    doubled = [member for member in members if list(members.values()).count(members[member]) > 1]
+    if doubled:
+        raise DescriptionError(f"node {members[doubled[0]]} has another member of the layer already", word=doubled[-1])
+    return Layer(name, members=members, adjacencies=tuple(pairs_of(graph.links)), over=below.name)
+
+
+__all__ = ["NAME", "Graph", "describe", "parse", "text_of"]

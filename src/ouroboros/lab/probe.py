@@ -1,0 +1,170 @@
+"""How far a node is from another, as packets and tables say. All that asks goes through `ping` and `trace`, so that a
+probe of the layer itself can take their place."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+from ouroboros.errors import FlowException, FlowNameException, OuroborosError
+from ouroboros.lab.description import Layer
+from ouroboros.lab.errors import LabError
+from ouroboros.lab.ground import Flow, Ground
+from ouroboros.lab.works import Works
+from ouroboros.qos import QOS_RAW, QoSSpec
+
+#: Seconds until a packet counts as lost, and until there is a flow for it.
+PATIENCE = 2.0
+_LENGTH = 64
+#: Seconds between two tries.
+_PAUSE = 0.05
+
+
+@dataclass(frozen=True)
+class Ping:
+    """`times`: round trips of the packets, seconds, None for one that is lost. `path`: the nodes from the first to the
+    last, as the tables of the layer say; empty if it changed meanwhile."""
+
+    source: str
+    target: str
+    times: tuple[float | None, ...]
+    path: tuple[str, ...]
+
+    @property
+    def hops(self) -> int | None:
+        return len(self.path) - 1 if self.path else None
+
+    @property
+    def lost(self) -> int:
+        return self.times.count(None)
+
+    @property
+    def time(self) -> float | None:
+        """The shortest round trip, seconds; None: all packets are lost."""
+        return min((time for time in self.times if time is not None), default=None)
+
+    def __bool__(self) -> bool:
+        return self.time is not None
+
+    def __str__(self) -> str:
+        time = "no answer" if self.time is None else f"{self.time * 1000:.3g} ms"
+        lost = f", {self.lost} of {len(self.times)} lost" if self.lost and self else ""
+        way = "" if not self.path else f", {self.hops} hop{'s' * (self.hops != 1)}: {' - '.join(self.path)}"
+        return f"{self.source} to {self.target}: {time}{lost}{way}"
+
+
+class Prober:
+    """Has echoes on the nodes that are asked for one."""
+
+    def __init__(self, ground: Ground, works: Works) -> None:
+        self._ground = ground
+        self._works = works
+
+    async def ping(
+        self, source: str, target: str, *, count: int = 1, length: int = _LENGTH, qos: QoSSpec = QOS_RAW
+    ) -> Ping:
+        """Packets to the other node and back. Raises `LabError` when there is no flow to it."""
+        layer = self._layer(source, target)
+        await self._have_echo(target)
+        flow = await self._flow(source, target, qos)
+        try:
+            times = [await self._round(flow, number, length) for number in range(count)]
+        finally:
+            flow.dealloc()
+        return Ping(source, target, tuple(times), await self._trace(layer, source, target))
+
+    async def trace(self, source: str, target: str) -> tuple[str, ...]:
+        """The nodes on the way, both ends included, as the tables of the highest layer of both say. Raises `LabError`
+        when there is no way."""
+        path = await self._trace(self._layer(source, target), source, target)
+        if not path:
+            raise LabError(f"the tables know no way from {source} to {target}")
+        return path
+
+    def forget(self, node: str) -> None:
+        """The node is gone, and its echo with it."""
+        self._works.places[node].offered.discard(_echo(node))
+
+    def _layer(self, source: str, target: str) -> Layer:
+        if source == target:
+            raise LabError(f"{source} is the same node")
+        places = self._works.places
+        for node in (source, target):
+            if not places[node].alive:
+                raise LabError(f"node {node} was killed")
+        # One that has an echo is asked in earnest.
+        if places[source].paused or (places[target].paused and _echo(target) not in places[target].offered):
+            raise LabError(f"node {source if places[source].paused else target} is paused")
+        for layer in reversed(self._works.description.layers):
+            if layer.adjacencies and layer.member_on(source) and layer.member_on(target):
+                return layer
+        raise LabError(f"{source} and {target} are in no layer together")
+
+    async def _flow(self, source: str, target: str, qos: QoSSpec) -> Flow:
+        """To the echo of the target. A name is known to others a moment after it was offered."""
+        end = self._ground.now() + PATIENCE
+        while True:
+            left = max(0.0, end - self._ground.now())
+            try:
+                return await self._ground.alloc(source, _echo(target), qos, left)
+            except FlowNameException as error:
+                if not left:
+                    raise LabError(f"{source} has no flow to {target}: {error}") from error
+            except OuroborosError as error:
+                raise LabError(f"{source} has no flow to {target}: {error}") from error
+            await self._ground.sleep(_PAUSE)
+
+    async def _round(self, flow: Flow, number: int, length: int) -> float | None:
+        packet = number.to_bytes(4, "big").ljust(max(4, length), b".")
+        start = self._ground.now()
+
+        async def there_and_back() -> None:
+            await flow.write(packet)
+            while await flow.read() != packet:
+                pass
+
+        try:
+            await self._ground.within(PATIENCE, there_and_back())
+        except (TimeoutError, FlowException):
+            return None
+        return self._ground.now() - start
+
+    async def _have_echo(self, node: str) -> None:
+        name = _echo(node)
+        if name in self._works.places[node].offered:
+            return
+        await self._works.offer(node, name)
+        self._ground.begin(_serve(self._ground, node, name))
+
+    async def _trace(self, layer: Layer, source: str, target: str) -> tuple[str, ...]:
+        addresses = await self._works.addresses(layer)
+        members = {address: member for member, address in addresses.items()}
+        here, there = layer.member_on(source), layer.member_on(target)
+        path = [source]
+        while here != there and here in addresses and len(path) <= len(addresses):
+            entry = await self._works.entry(layer.members[here], layer.name)
+            via = next((route.via for route in entry.routes if members.get(route.address) == there), ())
+            here = members.get(via[0]) if via else None
+            if here is not None:
+                path.append(layer.members[here])
+        return tuple(path) if here == there else ()
+
+
+def _echo(node: str) -> str:
+    return f"lab.echo.{node}"
+
+
+async def _serve(ground: Ground, node: str, name: str) -> None:
+    """Give back all packets of all flows to that name, until the node is gone."""
+    with contextlib.suppress(OuroborosError):
+        while True:
+            ground.begin(_give_back(await ground.accept(node, name)))
+
+
+async def _give_back(flow: Flow) -> None:
+    try:
+        with contextlib.suppress(FlowException):
+            while True:
+                await flow.write(await flow.read())
+    finally:
+        flow.dealloc()

@@ -1,0 +1,341 @@
+"""The works of a laboratory: what has to be asked of nodes so that there is the network of a description, on every
+clock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from ouroboros.errors import NodeError, OuroborosError
+from ouroboros.lab.description import WITHIN_NODES, Description, Layer, Link, distances, neighbours
+from ouroboros.lab.errors import LabError
+from ouroboros.lab.ground import Ground
+from ouroboros.layers import impairment
+from ouroboros.qos import QoSSpec
+from ouroboros.settings import Udp4Config, Udp4Settings
+from ouroboros.wire.control import (
+    BindProcess,
+    BootstrapIpcp,
+    ConnectIpcp,
+    CreateIpcp,
+    CreateName,
+    EnrollIpcp,
+    ImpairIpcp,
+    IpcpEntry,
+    ListIpcps,
+    RegisterName,
+)
+
+#: Seconds between two looks at what is to come about: the first, and the longest.
+_PAUSE = 0.01
+_LONGEST_PAUSE = 0.2
+_ROUND_ROBIN = "round-robin"
+
+
+@dataclass
+class Place:
+    """A node that is set up. `ipcps`: ids of its IPC processes, by layer or link."""
+
+    name: str
+    ipcps: dict[str, int] = field(default_factory=dict)
+    alive: bool = True
+    paused: bool = False
+    #: Names that it offers.
+    offered: set[str] = field(default_factory=set)
+
+    @property
+    def runs(self) -> bool:
+        return self.alive and not self.paused
+
+
+class Wire:
+    """A link that is set up. `addresses`: of its two ends. `impair`: what happens to packets from the first to the
+    second, and back."""
+
+    def __init__(self, number: int, link: Link, addresses: tuple[str, str]) -> None:
+        self.number = number
+        self.link = link
+        self.addresses = addresses
+        self.impair = [link.forth, link.back]
+        self.is_cut = False
+
+    def words(self, side: int) -> str:
+        """What happens to packets that leave that end."""
+        parts = impairment.parse(self.impair[side])
+        return msgspec.structs.replace(parts, partition=True).text if self.is_cut else parts.text
+
+
+class Works:
+    """See the module."""
+
+    def __init__(self, ground: Ground, description: Description) -> None:
+        self.ground = ground
+        self.description = description
+        self.places = {name: Place(name) for name in description.names}
+        self.wires = [
+            Wire(number, link, ground.addresses(number, link)) for number, link in enumerate(description.links)
+        ]
+        self._by_pair = {frozenset(wire.link.ends): wire for wire in self.wires}
+        self._beside = neighbours(wire.link.ends for wire in self.wires)
+        self._qos = QoSSpec(timeout=max(1, round(description.silence * 1000)))
+
+    def wire(self, one: str, other: str) -> Wire:
+        """The link between two nodes. Raises `DescriptionError` when there is none."""
+        return self._by_pair[frozenset(self.description.link(one, other).ends)]
+
+    # --- all of it
+
+    async def set_up(self) -> None:
+        await self.ground.all([self._begin(name) for name in self.places])
+        for layer in self.description.layers:
+            if layer.type not in WITHIN_NODES:
+                await self._make(layer)
+
+    async def _begin(self, name: str) -> None:
+        """A node with its links, and its layers that are its own."""
+        place = self.places[name] = Place(name)
+        await self.ground.add(name)
+        for other in self._beside.get(name, ()):
+            wire = self.wire(name, other)
+            side = wire.link.ends.index(name)
+            peers = [f"{each}@{wire.addresses[1 - side]}" for each in self._members_on(other)]
+            config = Udp4Config(wire.addresses[side], port=self.ground.port, peers=tuple(peers))
+            words = wire.words(side)
+            settings = Udp4Settings(udp4=config, impair=None if words == "none" else words)
+            place.ipcps[wire.link.name] = await self._ipcp(name, wire.link.name, wire.link.type, settings)
+        for layer in self.description.layers:
+            if layer.type in WITHIN_NODES and name in layer.members.values():
+                place.ipcps[layer.name] = await self._ipcp(name, layer.name, layer.type, None)
+
+    async def _ipcp(self, node: str, layer: str, type: str, settings: Udp4Settings | None) -> int:
+        ipcp: int = await self.ground.request(node, CreateIpcp(layer, type))
+        await self.ground.request(node, BootstrapIpcp(ipcp, layer, settings))
+        return ipcp
+
+    def _members_on(self, node: str) -> list[str]:
+        """Names of members on a node by which its neighbours find them."""
+        layers = [layer for layer in self.description.layers if layer.over is None and layer.type not in WITHIN_NODES]
+        return [_ipcp_name(layer, member) for layer in layers if (member := layer.member_on(node)) is not None]
+
+    async def _make(self, layer: Layer) -> None:
+        """A layer, that each member joins at the one that is nearer to the first."""
+        beside = neighbours(layer.adjacencies)
+        left = dict.fromkeys(layer.members)
+        joined: dict[str, str] = {}
+        while left:
+            first = _middle(next(iter(left)), beside)
+            await self._bootstrap(layer, first)
+            await self._grow(layer, first, _children(first, beside), joined)
+            for member in distances(first, beside):
+                del left[member]
+        others = [
+            pair for pair in layer.adjacencies if joined.get(pair[0]) != pair[1] and joined.get(pair[1]) != pair[0]
+        ]
+        await self.ground.all([self._connect(layer, one, other) for one, other in others])
+
+    async def _grow(
+        self, layer: Layer, member: str, children: Mapping[str, Sequence[str]], joined: dict[str, str]
+    ) -> None:
+        async def join(child: str) -> None:
+            await self._enroll(layer, child, member)
+            joined[child] = member
+            await self._connect(layer, child, member)
+            await self._grow(layer, child, children, joined)
+
+        await self.ground.all([join(child) for child in children.get(member, ())])
+
+    async def _bootstrap(self, layer: Layer, member: str) -> None:
+        node = layer.members[member]
+        ipcp: int = await self.ground.request(node, CreateIpcp(_ipcp_name(layer, member), layer.type))
+        await self.ground.request(node, BootstrapIpcp(ipcp, layer.name, layer.told()))
+        await self._be_known(layer, member, ipcp)
+
+    async def _enroll(self, layer: Layer, member: str, at: str) -> None:
+        node = layer.members[member]
+        ipcp: int = await self.ground.request(node, CreateIpcp(_ipcp_name(layer, member), layer.type))
+        await self._insist(node, EnrollIpcp(ipcp, _ipcp_name(layer, at)))
+        await self._be_known(layer, member, ipcp)
+
+    async def _be_known(self, layer: Layer, member: str, ipcp: int) -> None:
+        """In what is below."""
+        place = self.places[layer.members[member]]
+        place.ipcps[layer.name] = ipcp
+        name = _ipcp_name(layer, member)
+        await self.ground.request(place.name, BindProcess(ipcp, name))
+        links = [self.wire(place.name, other).link.name for other in self._beside.get(place.name, ())]
+        for below in links if layer.over is None else [layer.over]:
+            await self.ground.request(place.name, RegisterName(name, place.ipcps[below]))
+
+    async def _connect(self, layer: Layer, one: str, other: str) -> None:
+        """What the members say about routes, and what they carry."""
+        node = layer.members[one]
+        for component in ("Management", "Data Transfer"):
+            ipcp = self.places[node].ipcps[layer.name]
+            await self._insist(node, ConnectIpcp(ipcp, component, _ipcp_name(layer, other), self._qos))
+
+    async def _insist(self, node: str, request: EnrollIpcp | ConnectIpcp) -> None:
+        """Ask again as long as the other one is not known yet: what was registered is found a moment later."""
+        end, pause = self.ground.now() + 20.0, _PAUSE
+        while True:
+            try:
+                await self.ground.request(node, request)
+                return
+            except NodeError:
+                raise
+            except OuroborosError:
+                if self.ground.now() >= end:
+                    raise
+            await self.ground.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    # --- links and nodes
+
+    async def impair(self, wire: Wire) -> None:
+        """Have both ends do what the wire says."""
+        for side, name in enumerate(wire.link.ends):
+            place = self.places[name]
+            if place.alive:
+                await self.ground.request(name, ImpairIpcp(place.ipcps[wire.link.name], wire.words(side)))
+
+    async def kill(self, name: str) -> None:
+        place = self.places[name]
+        if not place.alive:
+            raise LabError(f"node {name} does not run: restart it first")
+        place.alive = False
+        await self.ground.kill(name)
+
+    async def restart(self, name: str) -> None:
+        """A node begins anew, with the links that it had, and is in the layers that it was in."""
+        if self.places[name].alive:
+            await self.kill(name)
+        offered = self.places[name].offered
+        await self._begin(name)
+        for layer in self.description.layers:
+            member = layer.member_on(name)
+            if layer.type not in WITHIN_NODES and member is not None:
+                await self._join_again(layer, member)
+        for each in offered:
+            await self.offer(name, each)
+
+    async def _join_again(self, layer: Layer, member: str) -> None:
+        beside = neighbours(layer.adjacencies).get(member, [])
+        alive = [other for other in beside if self.places[layer.members[other]].runs]
+        near = [other for other in alive if self._leads(layer, member, other)]
+        if alive and not near:
+            raise LabError(
+                f"{member} cannot join layer {layer.name} again: no link leads to a neighbour that runs; heal one first"
+            )
+        if not near:
+            await self._bootstrap(layer, member)
+            return
+        await self._enroll(layer, member, near[0])
+        for other in near:
+            await self._connect(layer, member, other)
+
+    async def offer(self, node: str, name: str) -> None:
+        """A name can be reached at a node, through the highest layers that it is in."""
+        place = self.places[node]
+        place.offered.add(name)
+        await self.ground.request(node, CreateName(name, _ROUND_ROBIN))
+        for layer in self.top_layers(node):
+            await self.ground.request(node, RegisterName(name, place.ipcps[layer.name]))
+
+    def top_layers(self, node: str) -> list[Layer]:
+        """The highest layers between nodes that a node is in."""
+        layers = [each for each in self.description.layers if each.type not in WITHIN_NODES and each.member_on(node)]
+        below = {layer.over for layer in layers}
+        return [layer for layer in layers if layer.name not in below]
+
+    # --- what is so
+
+    async def entry(self, node: str, layer: str) -> IpcpEntry:
+        """What a node says of its IPC process of a layer or link."""
+        ipcp = self.places[node].ipcps[layer]
+        entries: list[IpcpEntry] = await self.ground.request(node, ListIpcps())
+        return next(each for each in entries if each.id == ipcp)
+
+    def graph(self, layer: Layer) -> dict[str, list[str]]:
+        """The members that are neighbours now, as the works know it: nodes that run, and links that are not cut."""
+        pairs = [pair for pair in layer.adjacencies if self._leads(layer, *pair)]
+        return neighbours(pairs)
+
+    def _leads(self, layer: Layer, one: str, other: str) -> bool:
+        ends = layer.members[one], layer.members[other]
+        if not all(self.places[node].runs for node in ends):
+            return False
+        if layer.over is None:
+            return not self.wire(*ends).is_cut
+        below = next(each for each in self.description.layers if each.name == layer.over)
+        members = [below.member_on(node) for node in ends]
+        return members[1] in distances(members[0] or "", self.graph(below))
+
+    async def converge(self, seconds: float) -> None:
+        """Wait until the tables of all members say what the graphs say. Raises `LabError` with a table that does
+        not."""
+        end = self.ground.now() + seconds
+        for layer in self.description.layers:
+            if layer.type not in WITHIN_NODES:
+                await self._converge(layer, end)
+
+    async def _converge(self, layer: Layer, end: float) -> None:
+        graph, addresses = self.graph(layer), await self.addresses(layer)
+        for member in addresses:
+            wanted = {addresses[other]: hops for other, hops in distances(member, graph).items() if other != member}
+            pause = _PAUSE
+            while (found := await self._hops(layer, member)) != wanted:
+                if self.ground.now() >= end:
+                    raise LabError(_not_yet(layer, member, addresses, wanted, found))
+                await self.ground.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def addresses(self, layer: Layer) -> dict[str, str]:
+        """Of the members of a layer that run."""
+        running = [member for member, node in layer.members.items() if self.places[node].runs]
+        entries = await self.ground.all([self.entry(layer.members[each], layer.name) for each in running])
+        return {member: entry.address for member, entry in zip(running, entries, strict=True)}
+
+    async def _hops(self, layer: Layer, member: str) -> dict[str, int]:
+        entry = await self.entry(layer.members[member], layer.name)
+        return {route.address: route.hops for route in entry.routes}
+
+
+def _not_yet(
+    layer: Layer, member: str, addresses: Mapping[str, str], wanted: Mapping[str, int], found: Mapping[str, int]
+) -> str:
+    names = {address: name for name, address in addresses.items()}
+    missing = [f"{names[each]} in {hops}" for each, hops in wanted.items() if found.get(each) != hops]
+    more = [names.get(each, each) for each in found if each not in wanted]
+    return (
+        f"layer {layer.name} has not converged: {member}"
+        f"{f' should reach {chr(44).join(missing)} hops, and does not yet' if missing else ''}"
+        f"{f' still has ways to {chr(44).join(more)}' if more else ''}"
+    )
+
+
+def _ipcp_name(layer: Layer, member: str) -> str:
+    return f"{layer.name}.{member}"
+
+
+def _middle(start: str, beside: Mapping[str, list[str]]) -> str:
+    """A member that is far from none, in the piece of the graph that has `start`."""
+    one = list(distances(start, beside))[-1]
+    far = distances(one, beside)
+    here, steps = list(far)[-1], far[list(far)[-1]] // 2
+    for _ in range(steps):
+        here = next(each for each in beside[here] if far[each] == far[here] - 1)
+    return here
+
+
+def _children(first: str, beside: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """The members that each other one is nearest to, but for those that are as near to another."""
+    hops, children = distances(first, beside), dict[str, list[str]]()
+    for member in hops:
+        if member != first:
+            parent = next(each for each in hops if hops[each] == hops[member] - 1 and each in beside[member])
+            children.setdefault(parent, []).append(member)
+    return children
+
+
+__all__ = ["Place", "Wire", "Works"]

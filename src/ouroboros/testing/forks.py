@@ -1,0 +1,236 @@
+"""Many private nodes, each a process, that cost no import each: a process that has imported all forks them.
+
+`python -m ouroboros.testing.forks` is that process. It reads a line of JSON for each thing to do, and writes one for
+each thing that happened. It ends, with all nodes, at the end of its input; a node ends with it, however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import math
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from ouroboros._owned import Uncopied
+from ouroboros.errors import NodeError
+from ouroboros.runtime.node import Node
+
+_LOG = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+
+log = logging.getLogger("ouroboros.irmd")
+
+
+# --- the process of a node
+
+
+def _become_node(name: str, directory: Path, security: Path, alive: int) -> NoReturn:
+    """In the child: be a node, until it is told to end or `alive` comes to its end."""
+    status = 1
+    try:
+        told = os.dup(1)
+        output = os.open(directory / "irmd.log", _LOG, 0o600)
+        for standard in (1, 2):
+            os.dup2(output, standard)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s(%(levelname)s): %(message)s")
+        os.environ |= {"OUROBOROS_RUNTIME_DIR": str(directory), "OUROBOROS_SECURITY_DIR": str(security)}
+        asyncio.run(_serve(directory, security, alive, lambda: _tell(told, name=name, ready=os.getpid())))
+        status = 0
+    except BaseException:  # the process ends here, and says why
+        log.exception("the node failed")
+    finally:
+        logging.shutdown()
+        # Nothing of the parent is to be cleaned up here.
+        os._exit(status)
+
+
+async def _serve(directory: Path, security: Path, alive: int, ready: Callable[[], None]) -> None:
+    node = Node(directory, idle_time=math.inf, security=security)
+    asyncio.get_running_loop().add_reader(alive, node.stop)
+    await node.run(ready)
+
+
+# --- the process that forks
+
+
+class _Server:
+    """Reads from descriptor 0, and writes to 1."""
+
+    def __init__(self) -> None:
+        self._alive, self._end = os.pipe()
+        self._selector = selectors.DefaultSelector()
+        self._children: dict[str, tuple[int, int]] = {}
+
+    def run(self) -> None:
+        stdin = os.dup(0)
+        self._selector.register(stdin, selectors.EVENT_READ, None)
+        waiting = b""
+        while True:
+            for key, _ in self._selector.select():
+                if key.data is not None:
+                    self._ended(key.data)
+                    continue
+                read = os.read(stdin, 65536)
+                if not read:
+                    self._end_all()
+                    return
+                *lines, waiting = (waiting + read).split(b"\n")
+                for line in lines:
+                    self._do(json.loads(line))
+
+    def _do(self, what: dict[str, Any]) -> None:
+        name = what["name"]
+        if "directory" in what:
+            self._start(name, Path(what["directory"]), Path(what["security"]))
+        elif name in self._children:
+            signal.pidfd_send_signal(self._children[name][1], what["signal"])
+
+    def _start(self, name: str, directory: Path, security: Path) -> None:
+        pid = os.fork()
+        if pid == 0:
+            os.close(self._end)
+            os.setpgid(0, 0)
+            _become_node(name, directory, security, self._alive)
+        descriptor = os.pidfd_open(pid)
+        self._children[name] = pid, descriptor
+        self._selector.register(descriptor, selectors.EVENT_READ, name)
+
+    def _ended(self, name: str) -> None:
+        pid, descriptor = self._children.pop(name)
+        self._selector.unregister(descriptor)
+        os.close(descriptor)
+        _, status = os.waitpid(pid, 0)
+        _tell(1, name=name, ended=os.waitstatus_to_exitcode(status))
+
+    def _end_all(self) -> None:
+        # A node that stands still does not see that.
+        for _, descriptor in self._children.values():
+            signal.pidfd_send_signal(descriptor, signal.SIGCONT)
+        os.close(self._end)
+        for name in list(self._children):
+            self._ended(name)
+
+
+def _tell(descriptor: int, **what: object) -> None:
+    # One that nobody reads any more tells nobody. As it is short, it is written in one piece.
+    with contextlib.suppress(BrokenPipeError):
+        os.write(descriptor, json.dumps(what).encode() + b"\n")
+
+
+def _warm_up() -> None:
+    """Import what a node imports when it needs it, once for all of them."""
+    from google.protobuf import descriptor_pool, message, message_factory
+
+    del descriptor_pool, message, message_factory
+    gc.collect()
+    gc.freeze()
+
+
+# --- the side of the program
+
+
+class _Child(NamedTuple):
+    """`ready`: its process id, once programs can connect. `ended`: its status, as of `subprocess`."""
+
+    ready: Future[int]
+    ended: Future[int]
+
+
+class Forks(Uncopied):
+    """Nodes that one process forks. No call waits but `close`; what it returns can be waited for."""
+
+    def __init__(self) -> None:
+        # The nodes run the copy of the package that the program runs.
+        paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "ouroboros.testing.forks"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OUROBOROS_BACKEND": "node"},
+            start_new_session=True,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._input, self._output = self._process.stdin, self._process.stdout
+        self._children: dict[str, _Child] = {}
+        self._lock = threading.Lock()
+        self._over = False
+        self._reader = threading.Thread(target=self._read, name="news of nodes", daemon=True)
+        self._reader.start()
+
+    @property
+    def running(self) -> bool:
+        """False: it is gone, and with it the nodes."""
+        return not self._over
+
+    def start(self, name: str, directory: Path, security: Path) -> Future[int]:
+        """A node begins in a directory, which is there. `name`: of none that runs. The process id, once programs can
+        connect; `NodeError` if it ends before."""
+        child = _Child(Future(), Future())
+        with self._lock:
+            if not self._over:
+                self._children[name] = child
+        if not self._say(name=name, directory=str(directory), security=str(security)):
+            child.ready.set_exception(NodeError("the process that starts nodes is gone"))
+        return child.ready
+
+    def signal(self, name: str, number: int) -> None:
+        """Send a signal to a node; nothing if it has ended."""
+        self._say(name=name, signal=number)
+
+    def ended(self, name: str) -> Future[int]:
+        """The status of a node, once it has ended."""
+        return self._children[name].ended
+
+    def close(self) -> None:
+        """End all nodes, and wait until they have ended."""
+        with contextlib.suppress(BrokenPipeError):
+            self._input.close()
+        self._process.wait()
+        self._reader.join()
+        self._output.close()
+
+    def _say(self, **what: object) -> bool:
+        try:
+            self._input.write(json.dumps(what).encode() + b"\n")
+            self._input.flush()
+        except (BrokenPipeError, ValueError):
+            return False
+        return True
+
+    def _read(self) -> None:
+        for line in self._output:
+            told = json.loads(line)
+            child = self._children[told["name"]]
+            if "ready" in told:
+                child.ready.set_result(told["ready"])
+            else:
+                self._note_end(child, told["ended"])
+        with self._lock:
+            self._over = True
+        for child in self._children.values():
+            if not child.ended.done():
+                self._note_end(child, -signal.SIGKILL)
+
+    def _note_end(self, child: _Child, status: int) -> None:
+        if not child.ready.done():
+            child.ready.set_exception(NodeError(f"the node ended with status {status} before it was ready"))
+        child.ended.set_result(status)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _warm_up()
+    _Server().run()

@@ -1,0 +1,125 @@
+"""Descriptions survive being written and read; no text makes more than a `DescriptionError`."""
+
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ouroboros.lab import Description, DescriptionError, Event, Expectation, Program, describe
+from ouroboros.lab.description import Layer, Link, Node
+from ouroboros.lab.grammar import Graph, parse, text_of
+from ouroboros.lab.scenario import read
+from ouroboros.lab.scenario import text_of as scenario_text
+
+NAMES = st.lists(st.from_regex(r"[A-Za-z][A-Za-z0-9_]{0,5}", fullmatch=True), min_size=1, max_size=6, unique=True)
+WORDS = st.sampled_from(["none", "loss=1%", "delay=5ms,jitter=1ms", "rate=10M", "partition", "loss=0.5%,seed=7"])
+#: Pieces of networks, so that more than the first character is understood.
+PIECES = st.sampled_from(
+    [
+        "a",
+        "b",
+        " - ",
+        "-",
+        "-(",
+        ")-",
+        "loss=1%",
+        "|",
+        "@",
+        ",",
+        "\n",
+        " ",
+        "ring",
+        "grid",
+        "3",
+        "3x3",
+        "as",
+        "#",
+        "é",
+        "2^3",
+        "/",
+    ]
+)
+
+
+@st.composite
+def links(draw: st.DrawFn, names: list[str]) -> tuple[Link, ...]:
+    pairs = list(itertools.combinations(names, 2))
+    chosen = draw(st.lists(st.sampled_from(pairs), unique=True, max_size=8)) if pairs else []
+    return tuple(Link(*(pair if draw(st.booleans()) else pair[::-1]), draw(WORDS), draw(WORDS)) for pair in chosen)
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> Graph:
+    names = draw(NAMES)
+    places = {name: draw(st.sampled_from("xyz")) for name in names if draw(st.booleans())}
+    return Graph(tuple(names), draw(links(names)), tuple(places.items()))
+
+
+@st.composite
+def descriptions(draw: st.DrawFn) -> Description:
+    names = draw(NAMES)
+    wires = draw(links(names))
+    layers = [Layer("net1", members={name: name for name in names}, adjacencies=tuple(link.ends for link in wires))]
+    if draw(st.booleans()):
+        members = {f"m_{name}": name for name in names}
+        layers.append(Layer("net2", members=members, over="net1", settings={"max_ttl": draw(st.integers(2, 200))}))
+    if draw(st.booleans()):
+        layers.append(Layer("here", "local", members={names[0]: names[0]}))
+    texts = st.text(st.characters(codec="utf-8"), max_size=8)
+    times = st.floats(0, 1000, allow_subnormal=False)
+    ends = [f"cut {one}-{other}" for one, other in (link.ends for link in wires)]
+    return Description(
+        tuple(Node(name) for name in names),
+        wires,
+        tuple(layers),
+        programs=tuple(
+            Program(names[0], (draw(texts),), name) for name in draw(st.sampled_from([[], [None], ["clock"]]))
+        ),
+        events=tuple(Event(draw(times), do) for do in [*ends, f"kill {names[0]}", "wait 3"]),
+        expectations=(Expectation(draw(times), f"no runs {names[0]}", draw(times)),),
+        title=draw(texts),
+        silence=draw(st.floats(0.1, 3600)),
+    )
+
+
+@given(graphs())
+def test_a_graph_is_read_as_it_was_written(graph: Graph) -> None:
+    found = parse(text_of(graph))
+    assert (found.nodes, found.links, dict(found.places)) == (graph.nodes, graph.links, dict(graph.places))
+
+
+@given(descriptions())
+def test_a_scenario_is_read_as_it_was_written(description: Description) -> None:
+    assert read(scenario_text(description)) == description
+
+
+@given(st.one_of(st.text(), st.lists(PIECES).map("".join)))
+def test_any_text_is_a_network_or_a_mistake_that_is_named(text: str) -> None:
+    try:
+        description = describe(text)
+    except DescriptionError as error:
+        assert str(error)
+        assert error.line <= text.count("\n") + 1
+    else:
+        assert description.nodes
+        assert read(scenario_text(description)) == description
+
+
+@given(
+    st.one_of(
+        st.text(),
+        st.lists(
+            st.one_of(
+                PIECES,
+                st.sampled_from(["[[link]]\n", "network = ", '"', "'", "[[event]]\n", "at = 1\n", 'do = "cut a-b"\n']),
+            )
+        ).map("".join),
+    )
+)
+def test_any_text_is_a_scenario_or_a_mistake_that_is_named(text: str) -> None:
+    try:
+        read(text)
+    except DescriptionError as error:
+        assert str(error)

@@ -1,0 +1,324 @@
+"""Laboratories in virtual time: what can be done with a network, and what is said when it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ouroboros.errors import FlowDownException, NodeError
+from ouroboros.lab import DescriptionError, Here, Lab, LabError, describe
+from ouroboros.lab.virtual import VirtualGround
+from ouroboros.qos import QoSSpec
+from ouroboros.wire.control import CreateName
+
+
+def lab(network: str, **more: object) -> Lab:
+    return Lab(network, clock="virtual", seed=7, **{"silence": 1.0, **more})  # type: ignore[arg-type]
+
+
+def test_the_line_of_the_issue() -> None:
+    with Lab("a - b - c", clock="virtual") as lab:
+        ping = lab.a.ping(lab.c)
+        assert (ping.hops, ping.path, ping.lost) == (2, ("a", "b", "c"), 0)
+        # Two milliseconds each way, and a moment for programs to wake up.
+        assert ping.time is not None
+        assert 0.004 <= ping.time < 0.005
+        assert str(ping) == "a to c: 4 ms, 2 hops: a - b - c"
+        lab.link("a", "b").cut()
+        with pytest.raises(LabError, match="a has no flow to c: "):
+            lab.a.ping(lab.c)
+        lab.link("b", "a").heal()
+        assert lab.a.ping(lab.c)
+
+
+def test_the_same_seed_is_the_same_run() -> None:
+    def times(seed: int) -> list[float | None]:
+        with Lab("a -(delay=5ms,jitter=5ms)- b - c", clock="virtual", seed=seed) as lab:
+            return [*lab.a.ping("c", count=5).times, lab.now]
+
+    assert times(1) == times(1)
+    assert times(1) != times(2)
+
+
+def test_links_change_in_one_direction_or_both() -> None:
+    with lab("a - b") as made:
+        link = made.link("b", "a")
+        assert (link.ends, link.impair) == (("b", "a"), ("none", "none"))
+        link.change(forth="delay=50ms")
+        assert made.link("a", "b").impair == ("none", "delay=50ms")
+        time = made.a.ping("b").time
+        assert time is not None
+        assert 0.05 <= time < 0.053
+        link.change("delay=20ms")
+        time = made.a.ping("b").time
+        assert time is not None
+        assert 0.04 <= time < 0.042
+        link.change("none", back="loss=1%")
+        assert link.impair == ("none", "none")
+        with pytest.raises(DescriptionError, match="unknown key 'slow'"):
+            link.change("slow=1")
+
+
+def test_a_cut_link_keeps_what_else_happens_on_it() -> None:
+    with lab("a -(delay=5ms)- b") as made:
+        made.link("a", "b").cut()
+        made.link("a", "b").change("delay=10ms")
+        assert made.link("a", "b").is_cut
+        with pytest.raises(LabError):
+            made.a.ping("b")
+        made.link("a", "b").heal()
+        time = made.a.ping("b").time
+        assert time is not None
+        assert time >= 0.02
+
+
+def test_routes_go_around_what_is_cut_or_killed() -> None:
+    with lab("ring 5") as made:
+        assert made.n0.trace("n2") == ("n0", "n1", "n2")
+        made.link("n0", "n1").cut()
+        made.converge()
+        assert made.n0.trace("n2") == ("n0", "n4", "n3", "n2")
+        made.n4.kill()
+        made.converge()
+        assert not made.n4.runs
+        with pytest.raises(LabError, match="the tables know no way from n0 to n2"):
+            made.n0.trace("n2")
+        made.n4.restart()
+        made.converge()
+        assert made.n0.ping("n2").path == ("n0", "n4", "n3", "n2")
+        # It came back with the links that it had.
+        assert made.n4.member("n3-n4").peers
+
+
+def test_a_paused_node_answers_late() -> None:
+    with lab("a - b - c") as made:
+        made.a.ping("c")
+        made.b.pause()
+        made.wait(0.5)
+        assert not made.b.runs
+        with pytest.raises(LabError):
+            made.a.ping("c")
+        made.b.resume()
+        assert made.a.ping("c").path == ("a", "b", "c")
+        made.converge()
+
+
+def test_a_network_that_does_not_converge_in_time_says_what_is_missing() -> None:
+    with lab("a - b - c", silence=60.0) as made:
+        made.link("b", "c").cut()
+        with pytest.raises(LabError, match="layer net1 has not converged: a still has ways to c"):
+            made.converge(within=5)
+        made.link("b", "c").heal()
+        made.converge()
+
+
+def test_layers_lie_over_layers() -> None:
+    with lab("a@x - b@z", over="x - y - z") as made:
+        assert made.x.ping("z").path == ("x", "z")
+        assert made.x.trace("y") == ("x", "y")
+        assert set(made.x.routes("net1")) == {"y", "z"}
+        assert set(made.x.routes()) == {"z"}
+        before = made.y.member("net1").counters.get("forwarded", 0)
+        made.x.ping("z", count=3)
+        assert made.y.member("net1").counters.get("forwarded", 0) >= before
+        made.link("x", "y").cut()
+        made.converge()
+        assert made.x.routes() == {}
+
+
+def test_a_graph_of_several_pieces_has_a_layer_in_each() -> None:
+    with lab("a - b, c - d") as made:
+        assert made.a.ping("b")
+        assert made.c.ping("d")
+        with pytest.raises(LabError, match="the tables know no way from a to d"):
+            made.a.trace("d")
+
+
+def test_coroutines_run_on_nodes() -> None:
+    async def serve(here: Here) -> list[bytes]:
+        flow = await here.accept("clock")
+        heard = [await flow.read(), await flow.read()]
+        await flow.write(b"noon")
+        await here.sleep(1)
+        flow.dealloc()
+        return heard
+
+    async def ask(here: Here) -> tuple[bytes, float]:
+        flow = await here.alloc("clock", QoSSpec(loss=0), 5)
+        begun = here.now
+        await flow.write(b"what time")
+        await flow.write(b"is it?")
+        answer = await flow.read()
+        with pytest.raises(FlowDownException):
+            await flow.read()
+        flow.dealloc()
+        return answer, here.now - begun
+
+    with lab("a - b - c") as made:
+        # The name is known to all before it is asked for.
+        made.c.offer("clock")
+        made.wait(1)
+        found = made.run({"c": serve, "a": ask})
+        assert found["c"] == [b"what time", b"is it?"]
+        answer, seconds = found["a"]
+        assert answer == b"noon"
+        assert seconds >= 1
+        assert "clock" in [name.name for name in made.c.names()]
+
+
+def test_the_first_coroutine_that_fails_ends_the_others() -> None:
+    ended: list[str] = []
+
+    async def wait_for_ever(here: Here) -> None:
+        try:
+            await here.accept("nobody")
+        finally:
+            ended.append(here.node.name)
+
+    async def fail(here: Here) -> None:
+        await here.sleep(1)
+        raise KeyError("mine")
+
+    with lab("a - b") as made:
+        with pytest.raises(KeyError, match="mine"):
+            made.run({"a": wait_for_ever, "b": fail})
+        assert ended == ["a"]
+        with pytest.raises(TimeoutError):
+            made.a.run(wait_for_ever, within=3)
+        assert ended == ["a", "a"]
+
+
+def test_a_coroutine_that_waits_for_another_clock_is_told() -> None:
+    async def sleep(here: Here) -> None:
+        await asyncio.Future(loop=loop)
+
+    loop = asyncio.new_event_loop()
+    try:
+        with (
+            lab("a - b") as made,
+            pytest.raises(LabError, match=r"in virtual time a coroutine waits by .* `here\.sleep`"),
+        ):
+            made.a.run(sleep)
+    finally:
+        loop.close()
+
+
+def test_flows_of_a_killed_node_go_down() -> None:
+    async def ask(here: Here) -> None:
+        flow = await here.alloc("clock", QoSSpec(timeout=1000), 5)
+        await here.sleep(0.1)
+        with pytest.raises(FlowDownException):
+            await flow.read()
+
+    async def serve(here: Here) -> None:
+        flow = await here.accept("clock")
+        with pytest.raises(FlowDownException):
+            await flow.read()
+
+    async def kill(here: Here) -> None:
+        await here.sleep(2)
+        await made.ground.kill("b")
+
+    with lab("a - b, c") as made:
+        made.b.offer("clock")
+        made.run({"a": ask, "b": serve, "c": kill})
+        with pytest.raises(NodeError, match="node b is gone"):
+            made.b.names()
+
+
+def test_requests_go_to_nodes_and_their_errors_come_back() -> None:
+    with lab("a - b") as made:
+        made.a.request(CreateName("bell", "round-robin"))
+        assert {name.name for name in made.a.names()} == {"bell", "net1.a"}
+        with pytest.raises(LabError, match="node a has no part in 'net7': there are a-b, net1"):
+            made.a.member("net7")
+        assert made.a.counters("a-b")["received"] > 0
+        assert made.a.flows()[0].layer == "a-b"
+        assert [entry.name for entry in made.a.ipcps()] == ["a-b", "net1.a"]
+
+
+def test_what_is_not_there_is_named() -> None:
+    made = lab("a - b - c")
+    with pytest.raises(LabError, match=r"does not run: use it in a `with` block"):
+        made.wait(1)
+    with made:
+        with pytest.raises(LabError, match="there is no node 'q': there are a, b, c"):
+            made["q"]
+        with pytest.raises(AttributeError, match="there is no node 'q'"):
+            made.q  # noqa: B018
+        with pytest.raises(DescriptionError, match="there is no link between them: a is linked to b"):
+            made.link("a", "c")
+        with pytest.raises(LabError, match="runs already"):
+            made.start()
+        with pytest.raises(LabError, match="no programs run in virtual time"):
+            made.a.execute("true")
+        with pytest.raises(LabError, match="a is the same node"):
+            made.a.ping("a")
+        made.b.kill()
+        with pytest.raises(LabError, match="node b does not run: restart it first"):
+            made.b.kill()
+        with pytest.raises(LabError, match="node b was killed"):
+            made.a.ping("b")
+        assert repr(made.b) == "<node b, killed>"
+        assert repr(made.link("a", "b")) == "<link a - b, none | none>"
+    assert repr(made) == "<Lab: 3 nodes, 2 links, ended>"
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("network", "more", "message"),
+    [
+        ("a - b", {"clock": "wall"}, "there is no clock 'wall': choose from real, namespaces, virtual"),
+        (describe("a - b"), {"over": "x - y"}, "`over` goes with a network in a line"),
+        ("a - b", {"silence": 0.0}, "from 0.1 to 3600 seconds"),
+    ],
+)
+def test_a_laboratory_that_cannot_be_is_refused_at_once(network: object, more: dict[str, object], message: str) -> None:
+    with pytest.raises(LabError, match=message):
+        Lab(network, **more)  # type: ignore[arg-type]
+
+
+def test_a_network_that_is_not_ready_in_time_is_ended() -> None:
+    made = Lab("a -(partition)- b", clock="virtual", within=3)
+    with pytest.raises(LabError, match="the network is not ready within 3 s"):
+        made.start()
+    assert repr(made) == "<Lab: 2 nodes, 1 links, ended>"
+
+
+def test_the_api_of_flows_brings_no_laboratory() -> None:
+    code = "import sys, ouroboros.dev, ouroboros.aio, ouroboros.irm; print([m for m in sys.modules if 'lab' in m.split('.')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(2, 12), st.integers(2, 4), st.integers(0, 1000), st.data())
+def test_tables_say_what_the_graph_says_whatever_is_cut(
+    count: int, degree: int, seed: int, data: st.DataObject
+) -> None:
+    """Converged is a claim about every table; pings must agree with it."""
+    with lab(f"random {count}/{degree}/{seed}") as made:
+        for link in made.links:
+            if data.draw(st.booleans()):
+                link.cut()
+        made.converge()
+        one, other = data.draw(st.sampled_from([(a, b) for a in made for b in made if a is not b]))
+        known = other.name in one.routes()
+        try:
+            path = one.trace(other)
+        except LabError:
+            assert not known
+        else:
+            assert known
+            assert all(not made.link(*pair).is_cut for pair in pairwise(path))
+            assert one.ping(other).path == path
+        ground = made.ground
+        assert isinstance(ground, VirtualGround)
+        assert ground.network.balance().missing == 0
+        assert ground.network.counted()["stuck"] == 0

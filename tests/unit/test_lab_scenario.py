@@ -1,0 +1,194 @@
+"""Scenarios in TOML: what they say, and what is said about mistakes in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ouroboros.lab import DescriptionError, Event, Expectation, Program
+from ouroboros.lab.commands import read_command, read_event, read_question
+from ouroboros.lab.description import Layer, Link, Node
+from ouroboros.lab.grammar import describe
+from ouroboros.lab.scenario import load, read
+
+FULL = """
+title = "all that there is"
+network = "a - b"
+silence = 0.5
+
+[[node]]
+name = "c"
+
+[[link]]
+between = "b - c"
+forth = "loss=1%"
+
+[[link]]
+between = "b - a"
+impair = "delay=5ms"
+
+[[layer]]
+name = "campus"
+members = { x = "a", y = "b", z = "c" }
+adjacencies = ["x - y - z"]
+settings = { routing = "lfa" }
+
+[[layer]]
+name = "top"
+over = "campus"
+members = ["a", "c"]
+adjacencies = ["a - c"]
+
+[[layer]]
+name = "desk"
+type = "local"
+members = ["a"]
+
+[[program]]
+node = "c"
+run = ["python", "clock.py"]
+serves = "clock"
+
+[[event]]
+at = 1
+do = "change b->c delay=1s"
+
+[[expect]]
+that = "no ping a c"
+within = 3
+"""
+
+
+def test_a_scenario_has_all_that_a_description_has() -> None:
+    found = read(FULL)
+    assert (found.title, found.silence) == ("all that there is", 0.5)
+    assert found.nodes == (Node("a"), Node("b"), Node("c"))
+    assert found.links == (Link("b", "a", "delay=5ms", "delay=5ms"), Link("b", "c", "loss=1%"))
+    campus, top, desk = found.layers
+    assert campus == Layer(
+        "campus",
+        members={"x": "a", "y": "b", "z": "c"},
+        adjacencies=(("x", "y"), ("y", "z")),
+        settings={"routing": "lfa"},
+    )
+    assert campus.told().unicast.dt.routing.ls.pol.name == "LFA"
+    assert (top.over, top.members) == ("campus", {"a": "a", "c": "c"})
+    assert (desk.type, desk.members) == ("local", {"a": "a"})
+    assert found.programs == (Program("c", ("python", "clock.py"), "clock"),)
+    assert found.events == (Event(1.0, "change b->c delay=1s"),)
+    assert found.expectations == (Expectation(0.0, "no ping a c", 3.0),)
+
+
+def test_without_layers_of_its_own_a_scenario_has_those_of_its_lines() -> None:
+    assert read('network = "a - b"\nover = "x - y"').layers == describe("a - b", "x - y").layers
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("network = ", "line 1: Invalid value"),
+        ("", "a network has one node at least, such as: a - b - c"),
+        ("netwrk = 'a'", "line 1: 'netwrk': no key of a scenario: there are title, network, over, silence, [[node]], "),
+        ("network = 3", "line 1: 'network': is a text, not 3"),
+        ("title = 't'\nnetwork = 'a - a'", "line 2: 'a - a': a link leads to another node"),
+        ("network = '''\na - b\nb - c -\n'''", "line 3: '-': a node is missing after it"),
+        ("network = 'a'\nsilence = 0", "line 2: 'silence = 0': from 0.1 to 3600 seconds"),
+        ("over = 'a'", "line 1: 'over': goes with network"),
+        ("network = 'a - b'\n[event]\ndo = 'kill a'", "line 2: 'event': write [[event]]"),
+        ("network = 'a - b'\n[[event]]\nat = 1", "line 2: 'do': is missing in [[event]]"),
+        ("network = 'a - b'\n[[event]]\ndo = 'kill a'\nat = -1", "line 4: 'at': is a number from 0, not -1"),
+        (
+            "network = 'a - b'\n[[event]]\ndo = 'kill a'\nwhen = 1",
+            "line 4: 'when': no key of [[event]]: there are at, do",
+        ),
+        (
+            "network = 'a - b'\n[[event]]\ndo = 'kill a'\n[[event]]\nat = 1\ndo = 'kill q'",
+            "line 6: 'q': there is no node of that name: there are a, b",
+        ),
+        (
+            "network = 'a - b - c'\n[[event]]\ndo = 'cut a-c'",
+            "line 3: 'a-c': there is no link between them: a is linked to b",
+        ),
+        (
+            "network = 'a - b'\n[[expect]]\nthat = 'pong a b'",
+            "line 3: 'pong': no expectation: there are ping, path, hops, runs, converged",
+        ),
+        (
+            "network = 'a - b'\n[[link]]\nbetween = 'a - q'",
+            "line 3: 'q': there is no node of that name: there are a, b",
+        ),
+        ("network = 'a - b'\n[[link]]\nbetween = 'a'", "line 3: 'a': say between which two nodes: a - b"),
+        ("network = 'a - b'\n[[program]]\nnode = 'q'\nrun = ['x']", "line 3: 'q': no node of that name"),
+        ("network = 'a - b'\n[[node]]\nname = 'c'\nstack = 'd'", "line 4: 'd': no stack: choose from ours, c"),
+        (
+            "network = 'a'\n[[layer]]\nname = 'l'\nsettings = { tll = 3 }",
+            "line 4: 'tll': no setting of a unicast layer: there are ",
+        ),
+        ("network = 'a'\n[[layer]]\nname = 'l'\nsettings = { max_ttl = 'x' }", "line 4: 'max_ttl': "),
+        (
+            "network = 'a'\n[[layer]]\nname = 'l'\ntype = 'ether'",
+            "line 4: 'ether': no type of layer: choose from unicast, ",
+        ),
+        (
+            "network = 'a'\n[[layer]]\nname = 'l'\nmembers = ['a']\nadjacencies = ['a - b']",
+            "line 5: 'b': no member of layer l",
+        ),
+    ],
+)
+def test_a_mistake_is_named_with_its_line_and_word(text: str, message: str) -> None:
+    with pytest.raises(DescriptionError) as caught:
+        read(text)
+    assert str(caught.value).startswith(message), str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DescriptionError, match="No such file"):
+        load(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_bytes(b"title = '\xff'")
+    with pytest.raises(DescriptionError, match="no UTF-8 at byte 9"):
+        load(tmp_path / "bad.toml")
+    (tmp_path / "wrong.toml").write_text("\nnetwork = 'a -'")
+    with pytest.raises(DescriptionError, match=r"wrong\.toml: line 2: '-': a node is missing after it"):
+        load(tmp_path / "wrong.toml")
+
+
+@pytest.mark.parametrize(
+    "line", ["cut a-b", "heal b-a", "change a->b loss=1%,delay=5ms", "kill a", "wait 0.5", "converge"]
+)
+def test_events_are_shown_as_they_are_written(line: str) -> None:
+    description = describe("a - b - c")
+    assert str(read_event(line, description)) == line
+    assert read_event(line.replace("-", " - ").replace(" - >", "->"), description) == read_event(line, description)
+
+
+@pytest.mark.parametrize(
+    "line", ["ping a c", "no ping a c", "path a c = a b c", "hops a c = 2", "no runs a", "converged"]
+)
+def test_questions_are_shown_as_they_are_written(line: str) -> None:
+    assert str(read_question(line, describe("a - b - c"))) == line
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "no command: there are ping, trace, graph, routes, "),
+        ("ping a", "'a': say ping A B [COUNT]"),
+        ("ping a b many", "'many': a number of packets from 1 to 10000"),
+        ("cut a", "'a': say cut A-B"),
+        ("cut a->b", "'a->b': say cut A-B"),
+        ("cut a-c", "'a-c': there is no link between them: a is linked to b"),
+        ("change a-b", "'a-b': say change A-B WORDS"),
+        ("change a-b los=1%", "'los=1%': unknown key 'los' in 'los=1%'"),
+        ("kill", "'kill': say kill NODE"),
+        ("kill a b", "'b': say kill NODE"),
+        ("wait soon", "'soon': no number of seconds"),
+        ("wait nan", "'nan': seconds from 0 to 1e+06"),
+        ("graph now", "'now': say graph"),
+        ("run a", "'a': say run NODE PROGRAM ..."),
+    ],
+)
+def test_a_line_of_the_prompt_that_is_wrong_is_answered_with_how_to_say_it(line: str, message: str) -> None:
+    with pytest.raises(DescriptionError) as caught:
+        read_command(line, describe("a - b - c"))
+    assert str(caught.value).startswith(message), str(caught.value)
