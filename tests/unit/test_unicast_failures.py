@@ -167,3 +167,35 @@ def test_an_adjacency_that_is_silent_is_back_with_the_next_packet() -> None:
     layer.nodes[1].impair("none")
     assert layer.network.run_until(lambda: bool(near.adjacencies.neighbours), SILENCE)
     layer.converge()
+
+
+def test_a_member_that_stood_still_loses_no_neighbour() -> None:
+    """As on a host that was suspended: what came meanwhile is read before anybody is judged."""
+    layer = Layer([(0, 1), (0, 2), (0, 3)], keepalive=OFTEN, log=True)
+    layer.converge()
+    seen = len(layer.network.log or ())
+    layer.nodes[0].pause()
+    layer.network.run(10 * SILENCE)
+    layer.nodes[0].resume()
+    layer.network.run(2 * SILENCE)
+    judged = {line.split()[1] for line in (layer.network.log or ())[seen:] if line.split()[2] == "state"}
+    assert judged == {"n1", "n2", "n3"}
+    assert len(layer.member(0).adjacencies.neighbours) == 3
+    layer.converge()
+
+
+def test_a_flow_that_is_busy_needs_no_keepalives() -> None:
+    layer = Layer([(0, 1)], keepalive=OFTEN)
+    layer.converge()
+    layer.offer("clock", 0)
+    layer.network.run(SETTLED)
+    client, server = layer.flow("clock", 1, 0)
+    server.echo()
+    client.source(200, 100, OFTEN / 5)
+    layer.network.run(1.0)
+    before = layer.network.counted()["sent"], client.tally()["written"], server.tally()["written"]
+    layer.network.run(2.0)
+    after = layer.network.counted()["sent"], client.tally()["written"], server.tally()["written"]
+    datagrams, *packets = (late - early for late, early in zip(after, before, strict=True))
+    # Those of the other connection, and words of receivers, are few.
+    assert datagrams <= 1.2 * sum(packets)
