@@ -7,6 +7,7 @@ arrives of those that were sent after it. The last cut is silent: the neighbour 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
@@ -14,6 +15,7 @@ import statistics
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -23,13 +25,25 @@ from udp_nodes import free_port
 
 from ouroboros import cli, irm
 from ouroboros.dev import Flow, flow_accept, flow_alloc
-from ouroboros.irm import DT_COMP, IpcpConfig, IpcpType, Udp4Config
+from ouroboros.errors import FlowException
+from ouroboros.irm import (
+    DT_COMP,
+    DtConfig,
+    IpcpConfig,
+    IpcpType,
+    LinkStateConfig,
+    RoutingConfig,
+    Udp4Config,
+    UnicastConfig,
+)
 from ouroboros.qos import QOS_RAW
 from ouroboros.testing.node import ProcessNode
 
 #: Seconds between two packets, and between keepalives.
 PACE = 0.0002
 KEEPALIVE = 0.1
+#: A link that goes down often stays down for `t_timeo`.
+SETTINGS = UnicastConfig(DtConfig(routing=RoutingConfig(ls=LinkStateConfig(t_update=1, t_timeo=2))))
 #: Nodes and their neighbours, which they connect to.
 SQUARE: tuple[tuple[int, ...], ...] = ((), (0,), (1,), (2, 0))
 
@@ -60,7 +74,7 @@ def _build(nodes: list[ProcessNode]) -> None:
             cli.create_ipcp(f"m{number}", IpcpType.UNICAST)
             cli.keep_alive_ipcp(f"m{number}", KEEPALIVE)
             if not neighbours:
-                cli.autoboot("m0", IpcpType.UNICAST, "campus")
+                cli.autoboot("m0", IpcpType.UNICAST, "campus", IpcpConfig(IpcpType.UNICAST, unicast=SETTINGS))
                 continue
             cli.enroll_ipcp(f"m{number}", f"m{neighbours[0]}", autobind=True)
             for each in neighbours[1:]:
@@ -80,8 +94,13 @@ class Stream:
 
     def __init__(self, near: Flow, far: Flow) -> None:
         self.latest = 0
-        for run in (lambda: self._send(near), lambda: self._take(far)):
-            threading.Thread(target=run, daemon=True).start()
+        for run, flow in ((self._send, near), (self._take, far)):
+            threading.Thread(target=self._until_the_end, args=(run, flow), daemon=True).start()
+
+    @staticmethod
+    def _until_the_end(run: Callable[[Flow], None], flow: Flow) -> None:
+        with contextlib.suppress(FlowException):
+            run(flow)
 
     def _send(self, flow: Flow) -> None:
         due = time.perf_counter()
@@ -109,7 +128,7 @@ def _report(nodes: list[ProcessNode], stream: Stream, cuts: int) -> None:
             cut = time.perf_counter_ns()
             irm.disconnect_ipcp(_member().pid, DT_COMP, neighbour)
             times.append(stream.felt(cut))
-            cli.connect_ipcp("m0", neighbour, DT_COMP)
+            cli.connect_ipcp("m0", neighbour, "dt")
             until(functools.partial(_is_back, neighbour))
     times.sort()
     print(f"{cuts} cuts: median {statistics.median(times) * 1e3:.2f} ms, worst {times[-1] * 1e3:.2f} ms")
