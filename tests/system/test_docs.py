@@ -636,6 +636,7 @@ UNICAST = [
     "oping -n oping",
     "name c layer campus dst b",
     "ouroboros trace oping",
+    "irm ipcp keepalive",
     "connect name c dst a",
     "name top-a layer top",
     "name top-c layer top",
@@ -680,6 +681,8 @@ def test_unicast(tmp_path: Path, runtime_dir: Path) -> None:
         hosts["a"].sh(text["name top-a layer top"])
         hosts["c"].sh(text["name top-c layer top"])
         assert "top-c is member" in hosts["c"].sh("irm layer show top")
+        hosts["d"].sh(text["irm ipcp keepalive"])
+        hosts["d"].sh("irm ipcp destroy name d")
         hosts["d"].run("irmd", "--check", str(hosts["d"].save("irmd.toml", text["[unicast.b]"])))
         assert hosts["d"].python(text['create_ipcp("b"'] + "\nprint(list_ipcps()[0].layer)\n") == "campus\n"
         assert server.poll() is None
