@@ -255,18 +255,16 @@ class LabNode:
 
     def kill(self) -> None:
         """End it as `kill -9` does: nobody is told."""
-        self.lab._prober.forget(self.name)
         self._run(self.lab._works.kill(self.name))
+        self.lab._prober.forget(self.name)
 
     def pause(self) -> None:
         """Have it stand still, as SIGSTOP does."""
-        self._place.paused = True
-        self._run(self.lab.ground.pause(self.name))
+        self._run(self.lab._works.pause(self.name))
 
     def resume(self) -> None:
         """Have it go on, as SIGCONT does."""
-        self._run(self.lab.ground.resume(self.name))
-        self._place.paused = False
+        self._run(self.lab._works.resume(self.name))
 
     def restart(self) -> None:
         """Start it anew, after it was killed or not. It has the links, layers and names that it had."""
@@ -494,7 +492,9 @@ def _ground(clock: str, description: Description, seed: int) -> Ground:
         from ouroboros.lab.real import RealGround
 
         return RealGround()
-    raise LabError("clock='namespaces' is not built yet: take 'real', or 'virtual'")
+    from ouroboros.lab.namespaces import NamespaceGround
+
+    return NamespaceGround()
 
 
 __all__ = ["Here", "Lab", "LabLink", "LabNode"]
