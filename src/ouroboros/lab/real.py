@@ -144,10 +144,10 @@ class RealGround(Ground):
         self._running.discard(name)
 
     async def pause(self, name: str) -> None:
-        self._forks.signal(self._key(name), signal.SIGSTOP)
+        await asyncio.wrap_future(self._forks.signal(self._key(name), signal.SIGSTOP))
 
     async def resume(self, name: str) -> None:
-        self._forks.signal(self._key(name), signal.SIGCONT)
+        await asyncio.wrap_future(self._forks.signal(self._key(name), signal.SIGCONT))
 
     def pid(self, node: str) -> int:
         """The process of a node."""

@@ -125,8 +125,8 @@ class Works:
         return [_ipcp_name(layer, member) for layer in layers if (member := layer.member_on(node)) is not None]
 
     async def _make(self, layer: Layer) -> None:
-        """A layer, that each member joins at the one that is nearer to the first. All links are there before members tell each
-        other about them: so each tells it once."""
+        """A layer, that each member joins at the one that is nearer to the first. All links are there before members
+        tell each other about them: so each tells it once."""
         beside = neighbours(layer.adjacencies)
         left = dict.fromkeys(layer.members)
         while left:

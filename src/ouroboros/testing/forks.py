@@ -20,7 +20,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -115,8 +115,17 @@ class _Server:
                 os.close(space)
         elif "batch" in what:
             self._set_up(name, what["batch"])
-        elif name in self._children:
-            signal.pidfd_send_signal(self._children[name][1], what["signal"])
+        else:
+            self._signal(name, what["signal"])
+
+    def _signal(self, name: str, number: int) -> None:
+        if name in self._children:
+            _, descriptor = self._children[name]
+            signal.pidfd_send_signal(descriptor, number)
+            if number == signal.SIGSTOP:
+                # Until it stands still; one that ends meanwhile is left for `_ended`.
+                os.waitid(os.P_PIDFD, descriptor, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        _tell(1, name=name, signal=number)
 
     def _start(self, name: str, directory: Path, security: Path) -> None:
         space = self._spaces.get(name, -1) if self._apart else None
@@ -179,13 +188,20 @@ def _promise() -> Future[Any]:
     return future
 
 
+def _settle(future: Future[Any], value: object) -> None:
+    """The end of the process can be seen in two threads."""
+    with contextlib.suppress(InvalidStateError):
+        future.set_result(value)
+
+
 class _Child(NamedTuple):
     """`ready`: its process id, once programs can connect. `ended`: its status, as of `subprocess`. `batches`: what `ip`
-    has to say of each."""
+    has to say of each. `signals`: those on their way."""
 
     ready: Future[int]
     ended: Future[int]
     batches: deque[Future[str]]
+    signals: deque[Future[None]]
 
 
 class Forks(Uncopied):
@@ -220,24 +236,30 @@ class Forks(Uncopied):
     def start(self, name: str, directory: Path, security: Path) -> Future[int]:
         """A node begins in a directory, which is there. `name`: of none that runs. The process id, once programs can
         connect; `NodeError` if it ends before."""
-        child = _Child(_promise(), _promise(), deque())
+        child = _Child(_promise(), _promise(), deque(), deque())
         with self._lock:
             if not self._over:
                 self._children[name] = child
         if not self._say(name=name, directory=str(directory), security=str(security)):
-            child.ready.set_exception(NodeError("the process that starts nodes is gone"))
+            with contextlib.suppress(InvalidStateError):
+                child.ready.set_exception(NodeError("the process that starts nodes is gone"))
         return child.ready
 
-    def signal(self, name: str, number: int) -> None:
-        """Send a signal to a node; nothing if it has ended."""
-        self._say(name=name, signal=number)
+    def signal(self, name: str, number: int) -> Future[None]:
+        """Send a signal to a node; nothing if it has ended. Done when it was sent, and after SIGSTOP when the node
+        stands still."""
+        done: Future[None] = _promise()
+        self._children[name].signals.append(done)
+        if not self._say(name=name, signal=number):
+            _settle(done, None)
+        return done
 
     def batch(self, name: str, lines: Sequence[str]) -> Future[str]:
         """Have `ip` do this in the network namespace of a node that runs. What went wrong; empty for nothing."""
         done: Future[str] = _promise()
         self._children[name].batches.append(done)
         if not self._say(name=name, batch="".join(f"{line}\n" for line in lines)):
-            done.set_result("the process that starts nodes is gone")
+            _settle(done, "the process that starts nodes is gone")
         return done
 
     def forget(self, name: str) -> None:
@@ -270,6 +292,8 @@ class Forks(Uncopied):
             child = self._children[told["name"]]
             if "ready" in told:
                 child.ready.set_result(told["ready"])
+            elif "signal" in told:
+                child.signals.popleft().set_result(None)
             elif "batch" in told:
                 child.batches.popleft().set_result(told["batch"])
             else:
@@ -279,6 +303,10 @@ class Forks(Uncopied):
         for child in self._children.values():
             if not child.ended.done():
                 self._note_end(child, -signal.SIGKILL)
+            for left in child.signals:
+                _settle(left, None)
+            for batch in child.batches:
+                _settle(batch, "the process that starts nodes is gone")
 
     def _note_end(self, child: _Child, status: int) -> None:
         if not child.ready.done():
