@@ -44,8 +44,10 @@ def _interruptible() -> None:
 
 @pytest.fixture(autouse=True)
 def _our_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever else is installed; and a process that has used a C library would go on with it."""
+    """Whatever else is installed; and a process that has used a C library would go on with it. What it remembers is in its
+    runtime directory, each of which is of one node."""
     monkeypatch.setenv("OUROBOROS_BACKEND", "node")
+    monkeypatch.delenv("OUROBOROS_STATE_DIR", raising=False)
 
 
 @pytest.fixture

@@ -214,8 +214,9 @@ class World:
         qos: QoSSpec | None = None,
         *,
         wait: bool = False,
+        layer: str | None = None,
     ) -> int:
-        return self.send(process, Alloc(name, QoSSpec() if qos is None else qos, timeout, wait))
+        return self.send(process, Alloc(name, QoSSpec() if qos is None else qos, timeout, wait, layer))
 
     def accept(self, process: Process, name: str | None = None, timeout: float | None = None) -> int:
         return self.send(process, Accept(name, timeout))
@@ -329,7 +330,8 @@ class World:
         self._settle(effect.acceptor, _granted(effect, 1))
 
     def _join(self, effect: Join) -> None:
-        self._settle(effect.token, Granted(effect.flow_id, effect.qos, 0, MAX_PACKET, name=effect.name))
+        granted = Granted(effect.flow_id, effect.qos, 0, MAX_PACKET, name=effect.name, layer=effect.name)
+        self._settle(effect.token, granted)
 
     def _loop(self, effect: Loop) -> None:
         for side, user in enumerate(effect.users):
@@ -341,7 +343,9 @@ class World:
             assert (effect.ipcp, end.eid) not in self.carried, "the endpoint id is not free"
             self.carried[effect.ipcp, end.eid] = end
         security = shown(effect.end.session)
-        granted = Granted(effect.flow_id, effect.end.qos, effect.side, MAX_PACKET, security, name=effect.name)
+        granted = Granted(
+            effect.flow_id, effect.end.qos, effect.side, MAX_PACKET, security, name=effect.name, layer=effect.layer
+        )
         self._make(end, granted)
 
     def _make(self, end: EngineEnd, granted: Granted) -> None:
@@ -397,4 +401,4 @@ class World:
 def _granted(effect: Connect | Loop, side: int) -> Granted:
     session = effect.sessions[side] if effect.sessions else None
     suite, key = (session.cipher, bytes(session.key)) if session else (0, b"")
-    return Granted(effect.flow_id, effect.qos, side, MAX_PACKET, shown(session), suite, key, effect.name)
+    return Granted(effect.flow_id, effect.qos, side, MAX_PACKET, shown(session), suite, key, effect.name, effect.layer)

@@ -85,6 +85,8 @@ class World:
         self.ends: dict[int, End] = {}
         #: Names that lead to nobody who answers.
         self.deaf: set[str] = set()
+        #: Who nodes prove to be.
+        self.certified: dict[str, str] = {}
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._fds = itertools.count(1)
@@ -139,7 +141,8 @@ class World:
             self.at(self.now + self.delay, lambda: self._accept(asker, number, target, name, qos, answer))
 
     def _accept(self, asker: Node, number: int, target: Node, name: str, qos: QoSSpec, answer: Any) -> None:
-        here, there = self._end(asker, name, qos, 0), self._end(target, name, qos, 1)
+        proven = self.certified.get(asker.name, "")
+        here, there = self._end(asker, name, qos, 0), self._end(target, name, qos, 1, proven)
         here.peer, there.peer = there, here
         here.held = False
 
@@ -153,9 +156,9 @@ class World:
         target.up(None, there.flow, self.now)
         self.at(self.now + self.delay, answered)
 
-    def _end(self, owner: Node, name: str, qos: QoSSpec, side: int) -> End:
+    def _end(self, owner: Node, name: str, qos: QoSSpec, side: int, peer: str = "") -> End:
         fd = next(self._fds)
-        flow = LowerFlow(fd=fd, name=name, qos=qos, side=side, size=Size(1400, 1400), ipcp=1)
+        flow = LowerFlow(fd=fd, name=name, qos=qos, side=side, size=Size(1400, 1400), ipcp=1, peer=peer)
         end = self.ends[fd] = End(owner, flow)
         return end
 
@@ -300,15 +303,12 @@ class Member(Node):
         self.collisions = 0
         #: What is connected with the member that it enrolls with, and early.
         self.early = False
-        self.refuses = ""
         self.configurations: list[Configuration] = []
         self.enroll_task: Outcome | None = None
         self.enrolled_at = 0.0
         self.early_tasks: list[Outcome] = []
         self.management, self.transfer = Recorder(), Recorder()
-        self.enrollment = Enrollment(
-            self.core, self._enrolled, may_enroll=lambda connection: self.refuses, prepare=self._prepare
-        )
+        self.enrollment = Enrollment(self.core, self._enrolled, prepare=self._prepare)
         self.connections = Connections(
             self.core,
             {ENROLLMENT: self.enrollment, MANAGEMENT: self.management, DATA_TRANSFER: self.transfer},
@@ -374,6 +374,9 @@ class Member(Node):
 
     def rank(self, ipcp: int) -> int:
         return self.core.rank
+
+    def probe(self, ipcp: int, fd: int, steps: Any, wait: float, answer: Any, now: float) -> None:
+        raise AssertionError("no part of these members asks for that")
 
     def release(self, fd: int, now: float) -> None:
         # What it said before leaves before.

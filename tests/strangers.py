@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from ouroboros.layers.effects import Address, Where
 from ouroboros.oap import ClientHandshake, Settings
 from ouroboros.qos import QoSSpec
-from ouroboros.runtime.engine import News
+from ouroboros.runtime.held import News
 from ouroboros.testing.sim import Network
 from ouroboros.wire import extension
 from ouroboros.wire.extension import Extension

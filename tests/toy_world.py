@@ -20,7 +20,7 @@ from ouroboros.layers.effects import Attach, Loop, Member
 from ouroboros.layers.face import How, Size
 from ouroboros.layers.flows.ipcp import FlowIpcp
 from ouroboros.qos import QOS_RAW, QoSSpec
-from ouroboros.runtime.engine import News, Program
+from ouroboros.runtime.held import News, Program
 from ouroboros.settings import AnySettings, LocalSettings
 from ouroboros.testing import sim
 from ouroboros.wire.control import (
@@ -80,7 +80,8 @@ class Host:
         self._released: set[sim.Asked] = set()
         self.manager = self.program("manager")
         runtime = self.node._runtime
-        attach, loop, heard = runtime.attach, runtime.loop, runtime.heard
+        flows = runtime.flows
+        attach, loop, heard = flows.attach, flows.loop, runtime.heard
 
         def attach_if_room(effect: Attach, program: Program | None) -> Size:
             if self.full and isinstance(effect.user, Member):
@@ -97,7 +98,7 @@ class Host:
                 self._note_end(number, How(how))
             heard(news, failure)
 
-        runtime.attach, runtime.loop = attach_if_room, loop_if_room  # type: ignore[method-assign]
+        flows.attach, flows.loop = attach_if_room, loop_if_room  # type: ignore[method-assign]
         runtime.heard = note_ends  # type: ignore[method-assign]
         air.hosts_here.append(self)
 
@@ -231,17 +232,17 @@ class Host:
     # --- ends
 
     def size(self, asked: sim.Asked) -> Size:
-        return self.node._runtime._flows[asked.number].size
+        return self.node._runtime._held.flows[asked.number].size
 
     def lower(self, toy: ToyIpcp) -> dict[int, Size]:
         """The ends that a member holds, by their numbers for it."""
-        carried = self.node._runtime._flows.values()
+        carried = self.node._runtime._held.flows.values()
         return {flow.user.fd: flow.size for flow in carried if flow.user is not None and flow.user.ipcp == toy.id}
 
     @property
     def held(self) -> set[int]:
         """The ends that members hold."""
-        return set(self.node._runtime._lower)
+        return set(self.node._runtime._held.lower)
 
     def eids_of(self, id: int) -> set[int]:
         """Endpoint ids that mean something to a layer."""
@@ -251,7 +252,7 @@ class Host:
 
     def assert_idle(self, *, lower: int = 0) -> None:
         """Nothing is left of what was, but that many ends of lower flows."""
-        carried = self.node._runtime._flows.values()
+        carried = self.node._runtime._held.flows.values()
         assert len(self.held) == lower
         assert all(flow.user is not None for flow in carried)
         assert len(self.irm.flows.flows) == len({flow.flow_id for flow in carried})

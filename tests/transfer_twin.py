@@ -14,6 +14,10 @@ PCI = struct.Struct("<IBBBQ")
 UPDATE = struct.Struct(">8xQ40xHB2x")
 
 
+#: The component that answers probes, also those that end here.
+PROBES = 2
+
+
 class Pci(NamedTuple):
     """The header of a packet."""
 
@@ -58,7 +62,7 @@ class Twin:
         most = self.max_ttl or 255
         ttl = 255 if pci.ttl == self.max_ttl == 0 else pci.ttl
         if min(ttl, most) <= 1:
-            return Outcome("ttl")
+            return Outcome("heard", PROBES, payload) if pci.eid == PROBES else Outcome("ttl")
         hops = [hop for hop in self.table.get(pci.destination, ()) if hop in self.up]
         if not hops:
             return Outcome("no_route")
@@ -69,7 +73,7 @@ class Twin:
         return Outcome("forwarded", hops[0], pci._replace(ttl=min(ttl, most) - 1).pack() + payload)
 
     def _keep(self, pci: Pci, payload: bytes) -> Outcome:
-        if pci.eid in (0, 1):
+        if pci.eid in (0, 1, PROBES):
             return Outcome("heard", pci.eid, payload)
         if pci.eid < 64:
             return Outcome("unknown_eid")

@@ -24,6 +24,9 @@ UNLIMITED = 2**32 - 1
 #: Bytes of a peer: a name, an address and a port.
 _PEER_LENGTH = NAME_LENGTH + 64
 
+#: Bytes of all names that are let in, and of each beside its name: they have to fit into what a member is told of its layer.
+_ADMITTED_LENGTH, _ADMITTED_HEAD = 512, 4
+
 _C = TypeVar("_C", bound="WordEnum")
 _F = TypeVar("_F", bound=Callable[[Any], Any])
 _S = TypeVar("_S", bound="Checked")
@@ -206,6 +209,28 @@ def peers() -> Check:
     return Check(check, "NAME@ADDRESS", read, toml=list[str], what=what, many=True)
 
 
+def admission(*words: str) -> Check:
+    """Who is let in: one of the words, or the names of those who are; a tuple of strings."""
+
+    def check(value: Any) -> tuple[str, ...]:  # noqa: ANN401
+        names = (value,) if isinstance(value, str) else value
+        if not isinstance(names, Iterable):
+            raise TypeError(f"must be one of {', '.join(words)}, or a tuple of names, not {shown(value)}")
+        admitted = tuple(map(text(NAME_LENGTH), names))
+        if not admitted:
+            raise ValueError(f"has no names in it: write {words[-1]} if that is meant")
+        if len(set(admitted)) > 1 and (mixed := set(admitted) & set(words)):
+            raise ValueError(f"has {min(mixed)} among names: it stands for itself")
+        if not all(name.isprintable() and name for name in admitted):
+            raise ValueError("has a name that is empty, or has control characters in it")
+        if (length := sum(_ADMITTED_HEAD + len(name.encode()) for name in admitted)) > _ADMITTED_LENGTH:
+            raise ValueError(f"has names of {length} bytes together, {_ADMITTED_HEAD} for each; {_ADMITTED_LENGTH} fit")
+        return tuple(dict.fromkeys(admitted))
+
+    what = f"{', '.join(map(repr, words))}, or an array of names"
+    return Check(check, "|".join(words) + "|NAME", say=" ".join, toml=str | list[str], what=what, many=True)
+
+
 def part(kind: type[_S], *, optional: bool = False, without: tuple[str, ...] = ()) -> Check:
     """Settings within settings. None stands for their defaults, or for none."""
 
@@ -287,6 +312,16 @@ def described(kind: type[Checked], without: tuple[str, ...] = ()) -> Iterator[tu
             yield from described(check.part, check.without)
         elif isinstance(check, Setting) and field not in without:
             yield check, getattr(kind(), field)
+
+
+def told(settings: Checked) -> Iterator[tuple[Setting, Any]]:
+    """The settings with their values, in the order of `described`; of parts, those that there are."""
+    for field, check in settings.checks.items():
+        value = getattr(settings, field)
+        if isinstance(check, Check) and check.part is not None:
+            yield from told(value) if value is not None else ()
+        elif isinstance(check, Setting):
+            yield check, value
 
 
 def assembled(kind: type[_S], values: Mapping[str, Any]) -> _S:

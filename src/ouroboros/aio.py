@@ -85,6 +85,11 @@ class Flow(Uncopied, AwaitedFlow):
         """The name that this flow was asked for, at both ends; of a joined flow, its broadcast layer."""
         return self.sync.name
 
+    @property
+    def layer(self) -> str:
+        """The name of the layer that carries this flow, at both ends, as of `ouroboros.dev.Flow.layer`."""
+        return self.sync.layer
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -97,10 +102,16 @@ class Flow(Uncopied, AwaitedFlow):
         return repr(self.sync).replace("dev.Flow", "aio.Flow")
 
     async def alloc(
-        self, dst: str, qos: QoSSpec | None = None, timeo: float | None = None, *, wait: bool = False
+        self,
+        dst: str,
+        qos: QoSSpec | None = None,
+        timeo: float | None = None,
+        *,
+        wait: bool = False,
+        layer: str | None = None,
     ) -> QoSSpec:
         """Allocate a flow to a name and return its QoS. As `ouroboros.dev.Flow.alloc`; cancelling withdraws the request."""
-        return await self._request(dev.alloc_request(dst, qos, timeo, wait))
+        return await self._request(dev.alloc_request(dst, qos, timeo, wait, layer))
 
     async def accept(self, timeo: float | None = None, *, name: str | None = None) -> QoSSpec:
         """Wait for a flow to a name of this program. As `ouroboros.dev.Flow.accept`; cancelling withdraws the request."""
@@ -130,7 +141,7 @@ class Flow(Uncopied, AwaitedFlow):
         """Wait for a packet as `read` does, then return it with those that are there already, at most `limit` packets."""
         limit = as_whole(limit, "limit", 1, sys.maxsize)
         packets = [await self.read()]
-        # What ends the flow shows at the next call: the packets before it are not lost.
+        # An end of the flow shows at the next call: the packets before it are not lost.
         with contextlib.suppress(FlowException):
             endpoint = self._held()
             while len(packets) < limit and endpoint.readable and (packet := endpoint.read_soon()) is not None:
@@ -322,10 +333,18 @@ def _as_resource() -> Iterator[None]:
         raise anyio.BrokenResourceError from error
 
 
-async def flow_alloc(dst: str, qos: QoSSpec | None = None, timeo: float | None = None, *, wait: bool = False) -> Flow:
-    """Allocate a flow to the name `dst`; with `wait`, wait until somebody serves it. See `Flow.alloc`."""
+async def flow_alloc(
+    dst: str,
+    qos: QoSSpec | None = None,
+    timeo: float | None = None,
+    *,
+    wait: bool = False,
+    layer: str | None = None,
+) -> Flow:
+    """Allocate a flow to the name `dst`, over `layer` if given; with `wait`, wait until somebody serves the name. See
+    `Flow.alloc`."""
     flow = Flow()
-    await flow.alloc(dst, qos, timeo, wait=wait)
+    await flow.alloc(dst, qos, timeo, wait=wait, layer=layer)
     return flow
 
 
@@ -396,7 +415,7 @@ async def _handle(handler: Callable[[Flow], Awaitable[Any]], flow: Flow, free: a
 
 
 def _from_any_thread(function: Callable[[], object]) -> Callable[[], None]:
-    """What any thread can call to have the loop of this task call the function."""
+    """A function for any thread, which makes the loop of this task call the given one."""
     trio = sys.modules.get("trio")
     if trio is not None and trio.lowlevel.in_trio_task():
         call_soon = trio.lowlevel.current_trio_token().run_sync_soon
@@ -428,7 +447,7 @@ async def _bind(name: str) -> None:
 
 
 async def outcome(call: backend.Call[_T]) -> _T:
-    """What comes of a call. Cancelling withdraws it."""
+    """Wait for the result of a call. Cancelling withdraws it."""
     try:
         while (outcome := call.poll()) is None:
             await _wait_for(call.waits_for())

@@ -17,6 +17,7 @@ as in `ouroboros.irm`.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -100,6 +101,7 @@ __all__ = [
     "list_ipcps",
     "list_names",
     "reg_name",
+    "save_configuration",
     "shutil",
     "unbind_ipcp",
     "unbind_process",
@@ -300,6 +302,29 @@ def disconnect_ipcp(name: str, dst: str, comp: str = "*") -> None:
         irm.disconnect_ipcp(ipcp.pid, _COMPONENTS[word], dst)
 
 
+# --- the node
+
+
+def save_configuration(path: str | os.PathLike[str] | None = None) -> str:
+    """What the node has, as the text of a configuration file; with `path`, it is written there, all of it or nothing.
+
+    Raises `OSError` when the file cannot be written, and what `ouroboros.irm.save_configuration` raises.
+
+    Example::
+
+        save_configuration("/etc/ouroboros/node.toml")
+    """
+    text = irm.save_configuration()
+    if path is not None:
+        new = f"{os.fspath(path)}.new"
+        with open(new, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+    return text
+
+
 # --- names
 
 
@@ -422,7 +447,7 @@ def _present(name: str, ipcp_type: IpcpType | None) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        # What went wrong says more than that it could not be tidied up either.
+        # The first error says more than the failure to tidy up.
         with suppress(IrmError):
             irm.destroy_ipcp(pid)
         raise
@@ -469,7 +494,7 @@ def _places(call: str, ipcps: list[str], layers: list[str]) -> list[int]:
 
 def _means(word: str, what: str, member: IpcpInfo) -> bool:
     if word == "*":
-        # Whoever names a broadcast layer is told that it cannot hold names; nobody means it with all.
+        # A caller that names a broadcast layer is told that it cannot hold names; "all" never means one.
         return member.type is not IpcpType.BROADCAST
     return word == (member.name if what == "ipcp" else member.layer)
 

@@ -29,7 +29,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Optional, Protocol, Self
 
 from ouroboros import backend
-from ouroboros._arguments import as_name, shown
+from ouroboros._arguments import as_name, as_text, shown
 from ouroboros._file import open_flow
 from ouroboros._owned import Uncopied
 from ouroboros._values import time_limit, whole_number
@@ -97,7 +97,7 @@ _flows: weakref.WeakSet[Flow] = weakref.WeakSet()
 
 
 class Watcher(Protocol):
-    """Who wants to know when a Flow gets or loses its flow."""
+    """An observer that is told when a Flow gets or loses its flow."""
 
     def flow_allocated(self, flow: Flow) -> None: ...
 
@@ -117,6 +117,7 @@ class Flow(Uncopied, BlockingFlow):
     _frct_flags: int
     _flow_id: int
     _name: str
+    _layer: str
     _side: int
     _node: int
     _pid: int
@@ -132,7 +133,7 @@ class Flow(Uncopied, BlockingFlow):
         flow._security = None
         flow._max_packet = MAX_PACKET
         flow._frct_flags = flow._flow_id = flow._side = flow._node = flow._pid = 0
-        flow._name = ""
+        flow._name = flow._layer = ""
         flow._watcher = None
         flow._sleepers = []
         return flow
@@ -161,20 +162,30 @@ class Flow(Uncopied, BlockingFlow):
 
     # --- getting and releasing a flow
 
-    def alloc(self, dst: str, qos: QoSSpec | None = None, timeo: float | None = None, *, wait: bool = False) -> QoSSpec:
+    def alloc(
+        self,
+        dst: str,
+        qos: QoSSpec | None = None,
+        timeo: float | None = None,
+        *,
+        wait: bool = False,
+        layer: str | None = None,
+    ) -> QoSSpec:
         """Allocate a flow to a name and return its QoS.
 
         `timeo`: seconds to wait for somebody to accept; None for 20 s, 0 to take only one that waits already, infinity for
         no limit. With `wait`, wait also while nobody serves the name, here or anywhere: for a server that is not started
-        yet, or starts again. `docs/flows.md` has the rule in a table.
+        yet, or starts again. `docs/flows.md` has the rule in a table. `layer`: look for the name in that layer only; this
+        node has to be in it. Without it, the layers of the node are asked one after the other (`docs/flows.md`).
 
         Raises `FlowNameException` when nobody offers the name, or nobody does any more (not with `wait`, except for what
-        cannot be a name), `FlowTimeoutException` when nobody accepts in time,
+        cannot be a name), when the node is not in `layer`, `FlowTimeoutException` when nobody accepts in time,
         `FlowRefusedException` when the flow is refused (`FlowCryptException`: no encryption that both sides want, and
         `FlowAuthException`: a side did not prove who it is), `FlowAllocatedException` when this object holds a flow already,
-        `NodeError` when there is no node or it goes away. Interrupting the call (Ctrl-C) withdraws the request.
+        `NodeError` when there is no node or it goes away, and `UnsupportedError` for a `layer` with the C prototype, which
+        chooses the layer itself. Interrupting the call (Ctrl-C) withdraws the request.
         """
-        return self._request(alloc_request(dst, qos, timeo, wait))
+        return self._request(alloc_request(dst, qos, timeo, wait, layer))
 
     def accept(self, timeo: float | None = None, *, name: str | None = None) -> QoSSpec:
         """Wait for a flow to a name that this program is bound to, and return its QoS. `name` then tells which one.
@@ -383,6 +394,13 @@ class Flow(Uncopied, BlockingFlow):
         return self._name
 
     @property
+    def layer(self) -> str:
+        """The name of the layer that carries this flow, at both ends. "" for a flow between programs of one node to a name
+        that is in no layer, and with the C prototype, which does not tell."""
+        self._held()
+        return self._layer
+
+    @property
     def flow_id(self) -> int:
         """The node's number of this flow, as `irm flow list` shows it."""
         self._held()
@@ -403,7 +421,8 @@ class Flow(Uncopied, BlockingFlow):
         granted, endpoint, self._node = grant
         self._endpoint = endpoint
         self._qos, self._flow_id, self._side, self._pid = granted.qos, granted.flow_id, granted.side, os.getpid()
-        self._name, self._security, self._max_packet = granted.name, granted.security, granted.max_packet
+        self._name, self._layer = granted.name, granted.layer
+        self._security, self._max_packet = granted.security, granted.max_packet
         self._frct_flags = _first_frct_flags(granted.qos)
         _flows.add(self)
         if (watcher := self._get_watcher()) is not None:
@@ -430,10 +449,18 @@ class Flow(Uncopied, BlockingFlow):
         return self._watcher() if self._watcher is not None else None
 
 
-def flow_alloc(dst: str, qos: QoSSpec | None = None, timeo: float | None = None, *, wait: bool = False) -> Flow:
-    """Allocate a flow to the name `dst`; with `wait`, wait until somebody serves it. See `Flow.alloc`."""
+def flow_alloc(
+    dst: str,
+    qos: QoSSpec | None = None,
+    timeo: float | None = None,
+    *,
+    wait: bool = False,
+    layer: str | None = None,
+) -> Flow:
+    """Allocate a flow to the name `dst`, over `layer` if given; with `wait`, wait until somebody serves the name. See
+    `Flow.alloc`."""
     flow = Flow()
-    flow.alloc(dst, qos, timeo, wait=wait)
+    flow.alloc(dst, qos, timeo, wait=wait, layer=layer)
     return flow
 
 
@@ -454,10 +481,12 @@ def flow_join(dst: str, qos: QoSSpec | None = None, timeo: float | None = None) 
 # --- requests and checks, shared with `ouroboros.aio`
 
 
-def alloc_request(dst: str, qos: QoSSpec | None, timeo: float | None, wait: bool) -> Alloc:
+def alloc_request(dst: str, qos: QoSSpec | None, timeo: float | None, wait: bool, layer: str | None) -> Alloc:
     limit = time_limit(timeo, DEFAULT_TIMEOUT)
+    if layer is not None:
+        layer = as_name(as_text(layer, "layer"), "layer", FlowNameException)
     # To the node, None is its default.
-    return Alloc(check_name(dst), check_qos(qos), math.inf if limit is None else limit, bool(wait))
+    return Alloc(check_name(dst), check_qos(qos), math.inf if limit is None else limit, bool(wait), layer)
 
 
 def accept_request(timeo: float | None, name: str | None) -> Accept:

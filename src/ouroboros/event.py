@@ -49,7 +49,7 @@ _FOR_GOOD = (Ended.CLOSED, Ended.DEAD)
 
 
 class FEventType(IntFlag):
-    """What happened to a flow. An event has exactly one type."""
+    """Kinds of events of a flow. An event has exactly one type."""
 
     #: A packet can be read: one event for each.
     FlowPkt = 1
@@ -242,7 +242,7 @@ class FlowSet(Uncopied):
             self.zero()
             self._destroyed = True
             self._kick.ring()
-        # Whoever waits was kicked and leaves; the descriptors must not go before.
+        # Waiting threads were woken and leave; the descriptors must not go before.
         with self._waiting:
             self._epoll.close()
             self._kick.close()

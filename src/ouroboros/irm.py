@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -35,9 +34,11 @@ from typing import Any, List, Optional  # noqa: UP035
 
 import msgspec
 
-from ouroboros import backend, settings
+from ouroboros import _infos, backend, settings
 from ouroboros._arguments import as_name, as_text, as_texts, as_whole, shown
 from ouroboros._checks import as_choice
+from ouroboros._infos import *  # noqa: F403 - exported
+from ouroboros._infos import FlowInfo, IpcpInfo, NodeFigures, NodeInfo, ShareInfo, flow_infos, ipcp_infos, name_info
 from ouroboros.errors import (
     BindError,
     IpcpBootstrapError,
@@ -52,7 +53,7 @@ from ouroboros.errors import (
 from ouroboros.qos import QoSSpec, check_qos
 from ouroboros.runtime.paths import runtime_dir
 from ouroboros.settings import *  # noqa: F403 - exported
-from ouroboros.settings import TYPES, DirectoryHashAlgo, IpcpConfig, IpcpType, LoadBalancePolicy, NameInfo, settings_of
+from ouroboros.settings import TYPES, IpcpConfig, IpcpType, NameInfo, settings_of
 from ouroboros.wire import control as messages
 
 # A few helpers are among them, which a star import of the package 0.23 brings and programs may use.
@@ -61,24 +62,17 @@ __all__ = [
     "DT_COMP",
     "MGMT_COMP",
     "BindError",
-    "ConnectionInfo",
-    "FlowInfo",
     "IntEnum",
     "IpcpBootstrapError",
     "IpcpConnectError",
     "IpcpCreateError",
     "IpcpEnrollError",
-    "IpcpInfo",
     "IrmError",
     "List",
     "NameError",
     "NodeError",
-    "NodeFigures",
-    "NodeInfo",
     "Optional",
     "QoSSpec",
-    "RouteInfo",
-    "ShareInfo",
     "UnsupportedError",
     "bind_process",
     "bind_program",
@@ -99,11 +93,12 @@ __all__ = [
     "node_info",
     "reg_name",
     "running_node_only",
+    "save_configuration",
     "unbind_process",
     "unbind_program",
     "unreg_name",
 ]
-__all__ += settings.__all__
+__all__ += [*_infos.__all__, *settings.__all__]
 
 #: Option of `bind_program`: the node starts the program when a flow to the name is asked for and nobody accepts.
 BIND_AUTO = 1
@@ -111,125 +106,6 @@ BIND_AUTO = 1
 #: The parts of a unicast IPC process that `connect_ipcp` connects to those of a neighbour.
 DT_COMP = "Data Transfer"
 MGMT_COMP = "Management"
-
-
-class ConnectionInfo(msgspec.Struct, frozen=True):
-    """A connection of a member of a unicast layer with a neighbour.
-
-    `component`: `MGMT_COMP` or `DT_COMP`, or "Enrollment" while somebody enrolls. `name`: of the neighbour's IPC process, or
-    what was asked for. `peer`: as of `FlowInfo`. `state`: "up", "silent", or "missing": it was lost, and is asked for
-    again. `age`: seconds since it began.
-    """
-
-    component: str
-    name: str
-    address: str
-    peer: str
-    state: str
-    age: float
-
-
-class RouteInfo(msgspec.Struct, frozen=True):
-    """The way to a member of a unicast layer. `via`: addresses of the neighbours that lead there, the first one first.
-    `peer`: as of `FlowInfo`."""
-
-    address: str
-    hops: int
-    via: tuple[str, ...]
-    peer: str
-
-
-class IpcpInfo(msgspec.Struct, frozen=True):
-    """An IPC process of the node.
-
-    `state`: "boot", and "operational" once it is in a layer; until then `layer` is empty and `dir_hash_algo` is None.
-    A layer that waits for its socket is "opening". One that fails by itself begins again, which `counters` has as
-    "restored"; one that fails again and again is "failed", for the `reason` given, until it is destroyed.
-
-    `members`: flows joined to a broadcast layer. `lost`: packets that its members were too slow to take, or that an impaired
-    layer lost. `impair`: what the layer does to packets, "" for nothing, and how many it treated so. Of a layer over UDP:
-    `address`, its own, `peers`, where it looks for names, and `counters`, what it got and what it dropped (`docs/udp.md`);
-    its names are hashed with MD5, so `dir_hash_algo` is None. Of a unicast layer: `address` of the member, its `connections`
-    and `routes`, the names of this node that are `registered` there, and how many of others it has `kept` for the layer.
-    """
-
-    pid: int
-    type: IpcpType
-    name: str
-    layer: str
-    state: str
-    dir_hash_algo: DirectoryHashAlgo | None = None
-    members: int = 0
-    lost: int = 0
-    impair: str = ""
-    delivered: int = 0
-    duplicated: int = 0
-    reordered: int = 0
-    address: str = ""
-    peers: tuple[str, ...] = ()
-    counters: dict[str, int] = {}
-    reason: str = ""
-    connections: tuple[ConnectionInfo, ...] = ()
-    routes: tuple[RouteInfo, ...] = ()
-    registered: tuple[str, ...] = ()
-    kept: int = 0
-
-
-class FlowInfo(msgspec.Struct, frozen=True):
-    """A flow of the node.
-
-    `pids`: of the allocator and of the acceptor; 0 is the node itself (a broadcast layer), or a program on another node. For
-    a flow with another node, `layer` is the layer, `address` the other node's address, and `peer` says of which kind it
-    is: "node" for one of ours, "prototype" for the C prototype; `counters` are those of the engine.
-    """
-
-    flow_id: int
-    name: str
-    pids: tuple[int, int]
-    qos: QoSSpec
-    layer: str = ""
-    address: str = ""
-    peer: str = ""
-    counters: dict[str, int] = {}
-
-
-class ShareInfo(msgspec.Struct, frozen=True):
-    """What a user has of a node that several users share. `kind`: connections, processes, requests, flows or answers (in
-    bytes). `limit`: its share. `refused`: how often it wanted more."""
-
-    user: int
-    kind: str
-    held: int
-    limit: int
-    refused: int
-
-
-class NodeInfo(msgspec.Struct, frozen=True):
-    """The node itself. `embedded`: started by a program's first call, and ends by itself when idle. `shares`: of users other
-    than the owner, who sees those of all; others see their own."""
-
-    version: str
-    pid: int
-    embedded: bool
-    runtime_dir: str
-    processes: int
-    flows: int
-    names: int
-    shares: list[ShareInfo] = []
-
-
-class NodeFigures(msgspec.Struct, frozen=True):
-    """What a node had, and had counted, when it said so last: at `updated`, seconds since 1970.
-
-    `running`: it is there. Otherwise process `pid` was killed or crashed, and this is what it left.
-    """
-
-    pid: int
-    version: str
-    running: bool
-    updated: float
-    ipcps: tuple[IpcpInfo, ...]
-    flows: tuple[FlowInfo, ...]
 
 
 # --- IPC processes
@@ -390,14 +266,15 @@ def disconnect_ipcp(pid: int, component: str, dst: str) -> None:
 
 
 def list_ipcps() -> list[IpcpInfo]:
-    """All IPC processes, sorted by type, then pid. Who may read the files of the node does not ask it (`last_figures`).
+    """All IPC processes, sorted by type, then pid. A user that may read the files of the node does not ask it
+    (`last_figures`).
 
     Example::
 
         layers = {ipcp.layer for ipcp in list_ipcps() if ipcp.layer}
     """
     figures = backend.figures_to_list()
-    return _ipcp_infos(_request(messages.ListIpcps()) if figures is None else figures.ipcps)
+    return ipcp_infos(_request(messages.ListIpcps()) if figures is None else figures.ipcps)
 
 
 # --- names
@@ -445,7 +322,7 @@ def list_names() -> list[NameInfo]:
         unserved = [info.name for info in list_names() if not info.programs and not info.processes]
     """
     entries: list[messages.NameEntry] = _request(messages.ListNames())
-    return sorted((_name_info(entry) for entry in entries), key=lambda info: info.name)
+    return sorted((name_info(entry) for entry in entries), key=lambda info: info.name)
 
 
 def reg_name(name: str, pid: int) -> None:
@@ -535,20 +412,20 @@ def unbind_process(pid: int, name: str) -> None:
 
 
 def list_flows() -> list[FlowInfo]:
-    """All flows of the node, sorted by flow id. Who may read the files of the node does not ask it (`last_figures`), unless
-    this program has just let go of a flow.
+    """All flows of the node, sorted by flow id. A user that may read the files of the node does not ask it
+    (`last_figures`), unless this program has just let go of a flow.
 
     Example::
 
         busiest = Counter(flow.name for flow in list_flows()).most_common(1)
     """
     figures = backend.figures_to_list()
-    return _flow_infos(_request(messages.ListFlows()) if figures is None else figures.flows)
+    return flow_infos(_request(messages.ListFlows()) if figures is None else figures.flows)
 
 
 def last_figures() -> NodeFigures:
-    """What the node in the runtime directory has and has counted, also when it is stopped, and also what one had that was
-    killed there, until another node starts. Asks nobody, and starts no node.
+    """The figures of the node in the runtime directory, also when it is stopped or was killed, until another
+    node starts. Asks no node, and starts none.
 
     Raises `NodeError` when there is nothing, this user may not read it, or it is damaged; `UnsupportedError` with the C
     prototype.
@@ -563,7 +440,7 @@ def last_figures() -> NodeFigures:
         raise NodeError(
             f"no node has left figures in {runtime_dir()} that this user may read: one that ends in order leaves none"
         )
-    ipcps, flows = _ipcp_infos(found.ipcps), _flow_infos(found.flows)
+    ipcps, flows = ipcp_infos(found.ipcps), flow_infos(found.flows)
     return NodeFigures(found.pid, found.version, found.running, found.updated, tuple(ipcps), tuple(flows))
 
 
@@ -577,6 +454,22 @@ def node_info() -> NodeInfo:
     entry: messages.NodeEntry = _request(messages.NodeInfo())
     shares = [ShareInfo(**msgspec.structs.asdict(share)) for share in entry.shares]
     return NodeInfo(**(msgspec.structs.asdict(entry) | {"shares": shares}))
+
+
+def save_configuration() -> str:
+    """What the node has, as the text of a configuration file from which `irmd` makes the same (`docs/node.md`): names and
+    their programs, IPC processes with settings, registrations, bindings and connections, and what was changed of shares.
+
+    What ends with a process is left out. Secrets are not in it, only the paths of files with them.
+
+    Raises `BindError` when this user may not manage the node; `UnsupportedError` with the C prototype, which does not tell.
+
+    Example::
+
+        Path("node.toml").write_text(save_configuration(), encoding="utf-8")
+    """
+    text: str = _request(messages.Save(), BindError)
+    return text
 
 
 @contextmanager
@@ -596,9 +489,6 @@ def running_node_only() -> Iterator[None]:
 
 
 _may_start_node: ContextVar[bool] = ContextVar("may_start_node", default=True)
-
-_TYPE_BY_WORD = {ipcp_type.word: ipcp_type for ipcp_type in IpcpType}
-_POLICY_BY_WORD = {policy.word: policy for policy in LoadBalancePolicy}
 
 #: Types with members on other nodes that they know by name.
 _NETWORKED_TYPES = (IpcpType.UNICAST, IpcpType.BROADCAST)
@@ -683,51 +573,3 @@ def _executable(prog: str) -> str:
     if not os.access(absolute, os.X_OK):
         raise BindError(f"{absolute} is not executable: make it so with chmod +x")
     return absolute
-
-
-def _name_info(entry: messages.NameEntry) -> NameInfo:
-    policy = _POLICY_BY_WORD[entry.policy]
-    return NameInfo(
-        entry.name,
-        policy,
-        programs=tuple(entry.programs),
-        processes=tuple(entry.processes),
-        layers=tuple(entry.layers),
-    )
-
-
-def _ipcp_infos(entries: Sequence[messages.IpcpEntry]) -> list[IpcpInfo]:
-    return sorted((_ipcp_info(entry) for entry in entries), key=lambda ipcp: (ipcp.type, ipcp.pid))
-
-
-def _flow_infos(entries: Sequence[messages.FlowEntry]) -> list[FlowInfo]:
-    flows = [
-        FlowInfo(entry.id, entry.name, entry.pids, entry.qos, entry.layer, entry.address, entry.peer, entry.counters)
-        for entry in entries
-    ]
-    return sorted(flows, key=lambda flow: flow.flow_id)
-
-
-def _connection_info(entry: messages.ConnectionEntry) -> ConnectionInfo:
-    fields = msgspec.structs.asdict(entry)
-    since = fields.pop("since")
-    return ConnectionInfo(**fields, age=max(time.monotonic() - since, 0.0) if since else 0.0)
-
-
-def _ipcp_info(entry: messages.IpcpEntry) -> IpcpInfo:
-    state, _, reason = entry.state.partition(": ")
-    details = {} if entry.details is None else msgspec.structs.asdict(entry.details)
-    if isinstance(entry.details, messages.UnicastDetails):
-        details["connections"] = tuple(_connection_info(each) for each in entry.details.connections)
-        details["routes"] = tuple(RouteInfo(**msgspec.structs.asdict(each)) for each in entry.details.routes)
-    return IpcpInfo(
-        pid=entry.id,
-        name=entry.name,
-        type=_TYPE_BY_WORD[entry.type],
-        layer=entry.layer,
-        state=state,
-        dir_hash_algo=DirectoryHashAlgo.__members__.get(entry.hash) if entry.layer else None,
-        counters=entry.counters,
-        reason=reason,
-        **details,
-    )

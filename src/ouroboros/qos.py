@@ -67,7 +67,7 @@ class _Positional(msgspec.Struct, frozen=True, array_like=True, metaclass=_ByPos
 
 
 class QoSSpec(_Positional, frozen=True, array_like=True, kw_only=True):
-    """What a flow is asked to give. Immutable; all values are whole numbers, of any type that is one.
+    """The quality that is asked of a flow. Immutable; all values are whole numbers, of any type that is one.
 
     ============== ================================================================ =========
     parameter      meaning and unit                                                 default

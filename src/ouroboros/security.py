@@ -1,4 +1,4 @@
-"""What is known of the encryption of a flow: `Flow.security`.
+"""Facts about the encryption of a flow: `Flow.security`.
 
 How to configure it, and from whom it protects: `docs/security.md`.
 """
@@ -29,7 +29,7 @@ class FlowSecurity(msgspec.Struct, frozen=True, array_like=True):
     peer_certificate: bytes | None = None
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """What `repr` shows: of the certificate, only that there is one."""
+        """For `repr`: of the certificate, only that there is one."""
         certificate = None if self.peer_certificate is None else _Certificate(len(self.peer_certificate))
         return [
             ("suite", self.suite),

@@ -39,7 +39,7 @@ log.addHandler(logging.NullHandler())
 
 
 class FlowRequestHandler:
-    """What a server does with one flow. Override `handle`, and `setup` and `finish` if need be.
+    """The handler of a server for one flow. Override `handle`, and `setup` and `finish` if need be.
 
     `self.flow` is the flow, `self.flow.name` the name that it is for, `self.server` the server. The server makes an object
     for each flow, which is deallocated when `finish` is through.
@@ -140,7 +140,7 @@ class FlowServer(Uncopied):
         if self._closed is not False:
             return
         self._closed = True
-        # Whoever waits on it is called back, and has a reference.
+        # A waiter is called back, and has a reference.
         stop, self._stop = self._stop, None
         if stop is not None:
             stop.ring()
@@ -260,7 +260,7 @@ class FlowServer(Uncopied):
 
 
 class Service:
-    """What serves a name and is no `FlowServer`. In its `with` block no server of that name that is closed unbinds it."""
+    """The server of a name, but no `FlowServer`. In its `with` block no server of that name that is closed unbinds it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -278,7 +278,7 @@ _open: weakref.WeakSet[FlowServer | Service] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    """In the child: names are bound to the parent, and loops run there. What tells those to stop must not be shared."""
+    """In the child: names are bound to the parent, and loops run there. Their channel for stopping must not be shared."""
     for each in list(_open):
         if isinstance(each, FlowServer):
             each._be_idle()

@@ -1,4 +1,4 @@
-"""What IPC processes are told at bootstrap, described once for each type.
+"""Settings of IPC processes at bootstrap, described once for each type.
 
 From these classes come `ouroboros.ipcp_config`, the documented part; what `BootstrapIpcp` carries over the control socket
 and `Ipcp.bootstrap` gets; the keys of the configuration file; the keys and the help of `irm ipcp bootstrap`. A new setting
@@ -24,6 +24,7 @@ from ouroboros._checks import (
     Setting,
     WordEnum,
     address,
+    admission,
     choice,
     fields,
     part,
@@ -76,7 +77,7 @@ class IpcpType(WordEnum):
 
     @property
     def word(self) -> str:
-        """What the `irm` command calls it, such as `eth-llc`."""
+        """The word of the `irm` command for it, such as `eth-llc`."""
         return self.name.lower().replace("_", "-")
 
 
@@ -87,13 +88,13 @@ class AddressAuthPolicy(WordEnum):
 
     @property
     def word(self) -> str:
-        """What the `irm` command calls it: `flat`."""
+        """The word of the `irm` command for it: `flat`."""
         return "flat"
 
 
 class LinkStatePolicy(WordEnum):
-    """What link-state routing does with its routes: the shortest only, a loop-free alternate (LFA) at hand, or several at
-    once (ECMP)."""
+    """The use that link-state routing makes of its routes: the shortest only, a loop-free alternate (LFA) at hand, or
+    several at once (ECMP)."""
 
     SIMPLE = 0
     LFA = 1
@@ -101,7 +102,7 @@ class LinkStatePolicy(WordEnum):
 
     @property
     def word(self) -> str:
-        """What the `irm` command calls it: `link_state`, `lfa` or `ecmp`."""
+        """The word of the `irm` command for it: `link_state`, `lfa` or `ecmp`."""
         return "link_state" if self is LinkStatePolicy.SIMPLE else self.name.lower()
 
 
@@ -112,14 +113,14 @@ class RoutingPolicy(WordEnum):
 
 
 class CongestionAvoidPolicy(WordEnum):
-    """What a unicast layer does when there is more to send than gets through."""
+    """The policy of a unicast layer when there is more to send than gets through."""
 
     NONE = 0
     MB_ECN = 1
 
     @property
     def word(self) -> str:
-        """What the `irm` command calls it: `none` or `mb-ecn`."""
+        """The word of the `irm` command for it: `none` or `mb-ecn`."""
         return self.name.lower().replace("_", "-")
 
 
@@ -130,7 +131,7 @@ class DirectoryPolicy(WordEnum):
 
     @property
     def word(self) -> str:
-        """What the `irm` command calls it: `DHT`."""
+        """The word of the `irm` command for it: `DHT`."""
         return self.name
 
 
@@ -144,7 +145,7 @@ class DirectoryHashAlgo(WordEnum):
 
     @property
     def word(self) -> str:
-        """What the `irm` command calls it, such as `SHA3_256`."""
+        """The word of the `irm` command for it, such as `SHA3_256`."""
         return self.name
 
 
@@ -156,7 +157,7 @@ class LoadBalancePolicy(WordEnum):
 
     @property
     def word(self) -> str:
-        """What the `irm` command calls it: `round-robin` or `spillover`."""
+        """The word of the `irm` command for it: `round-robin` or `spillover`."""
         return "round-robin" if self is LoadBalancePolicy.ROUND_ROBIN else "spillover"
 
 
@@ -164,7 +165,7 @@ class LoadBalancePolicy(WordEnum):
 
 
 class Strangers(Checked):
-    """What a node has for others, which ask it for flows; docs/security.md has the reasons.
+    """The means of a node for others, which ask it for flows; docs/security.md has the reasons.
 
     `flows`: with peers that asked for them; of the limit of the node, at most half. `unproven`, `unproven_of_one`: requests
     and flows, of all hosts and of one, of nodes that cannot prove their address and have not sent a packet yet. `grace`:
@@ -192,6 +193,9 @@ class Strangers(Checked):
 # --- settings
 
 _SECONDS = whole(1, UNLIMITED, "s")
+
+#: Who may enroll, in a word.
+ANYONE, CERTIFIED, NOBODY = "anyone", "certified", "nobody"
 
 
 class LinkStateConfig(Checked):
@@ -284,19 +288,28 @@ class DirConfig(Checked):
 
 
 class UnicastConfig(Checked):
-    """A unicast layer: data transfer, directory, how addresses are given out, what is done against congestion."""
+    """A unicast layer: data transfer, directory, how addresses are given out, congestion, and who may enroll.
+
+    `enroll`: "anyone"; "certified", for those who prove by a certificate who they are; "nobody"; or names, of those who
+    prove theirs (`docs/unicast.md`). It is kept as a tuple.
+
+    >>> UnicastConfig(enroll=["alice", "bob"]).enroll
+    ('alice', 'bob')
+    """
 
     checks = fields(
         dt=part(DtConfig),
         dir=part(DirConfig),
         addr_auth=Setting(choice(AddressAuthPolicy), "addr_auth", "how addresses are given out", file="addr-auth"),
         cong_avoid=Setting(choice(CongestionAvoidPolicy), "congestion", "what is done against congestion"),
+        enroll=Setting(admission(ANYONE, CERTIFIED, NOBODY), "enroll", "who may become a member", sort="WHO"),
     )
 
     dt: DtConfig = msgspec.field(default_factory=DtConfig)
     dir: DirConfig = msgspec.field(default_factory=DirConfig)
     addr_auth: AddressAuthPolicy = AddressAuthPolicy.FLAT_RANDOM
     cong_avoid: CongestionAvoidPolicy = CongestionAvoidPolicy.MB_ECN
+    enroll: tuple[str, ...] = (ANYONE,)
 
 
 class EthConfig(Checked):
@@ -481,12 +494,12 @@ class Udp6Settings(UdpSettings, tag="udp6"):
     udp6: Udp6Config = msgspec.field(default_factory=Udp6Config)
 
 
-#: What goes over the control socket.
+#: Sent over the control socket.
 AnySettings = (
     LocalSettings | UnicastSettings | BroadcastSettings | EthLlcSettings | EthDixSettings | Udp4Settings | Udp6Settings
 )
 
-#: What types are told, by the words of the command, in the order of their numbers (`irm.md` 1.2).
+#: The settings of each type, by the words of the command, in the order of their numbers (`irm.md` 1.2).
 TYPES: dict[str, type[AnySettings]] = {kind.word(): kind for kind in get_args(AnySettings)}
 
 
@@ -494,7 +507,7 @@ TYPES: dict[str, type[AnySettings]] = {kind.word(): kind for kind in get_args(An
 
 
 class IpcpConfig(Checked):
-    """What `bootstrap_ipcp` makes of an IPC process: a member of the layer `layer_name`.
+    """The configuration of an IPC process for `bootstrap_ipcp`, as a member of the layer `layer_name`.
 
     Of `unicast`, `eth` (for both Ethernet types), `udp4` and `udp6` only the one that belongs to `ipcp_type` can be given;
     None stands for its defaults. The UDP types hash names in their own way, whatever `dir_hash_algo` says.
@@ -536,7 +549,7 @@ class IpcpConfig(Checked):
 
 
 def settings_of(conf: IpcpConfig) -> AnySettings:
-    """What an IPC process of the type of `conf` is told."""
+    """The settings in `conf` for an IPC process of its type."""
     kind = TYPES[conf.ipcp_type.word]
     return kind(**{field: getattr(conf, field) for field in kind.__struct_fields__})
 

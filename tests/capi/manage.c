@@ -129,6 +129,47 @@ static void test_neighbours(void)
         IS(irm_destroy_ipcp(chat), 0);
 }
 
+/* A first member with settings of all kinds, and one that enrolls with it. */
+static void test_unicast(void)
+{
+        struct ipcp_config conf = uni_default_conf;
+        strcpy(conf.layer_info.name, "campus");
+        conf.layer_info.dir_hash_algo = DIR_HASH_SHA3_512;
+        pid_t a = irm_create_ipcp("a", IPCP_UNICAST), b = irm_create_ipcp("b", IPCP_UNICAST);
+        TRUE(a > 0 && b > 0);
+        conf.unicast.dt.addr_size = 8;
+        IS(irm_bootstrap_ipcp(a, &conf), -EIPCP);
+        conf.unicast.dt.addr_size = 4;
+        conf.unicast.dir.dht.params.k = DHT_K_MAX + 1;
+        IS(irm_bootstrap_ipcp(a, &conf), -EIPCP);
+        conf.unicast.dir.dht.params.k = DHT_K_MAX;
+        conf.unicast.cong_avoid = CA_INVALID;
+        IS(irm_bootstrap_ipcp(a, &conf), -EINVAL);
+        conf.unicast.cong_avoid = CA_NONE;
+        conf.unicast.dt.max_ttl = 17;
+        conf.unicast.dt.routing.ls = (struct ls_config) {LS_ECMP, 2, 5, 20};
+        conf.unicast.dir.dht.params.alpha = 7;
+        conf.unicast.dir.dht.params.t_expire = 3600;
+        conf.unicast.dir.dht.params.t_refresh = 60;
+        conf.unicast.dir.dht.params.t_replicate = 61;
+        IS(irm_connect_ipcp(b, "a", MGMT_COMP, qos_raw), -EIPCP);
+        IS(irm_bootstrap_ipcp(a, &conf), 0);
+        IS(irm_bootstrap_ipcp(a, &conf), -EIPCP);
+        IS(irm_bind_process(a, "a"), 0);
+        IS(irm_enroll_ipcp(b, "nobody"), -EIPCP);
+        IS(irm_enroll_ipcp(b, "a"), 0);
+        IS(irm_enroll_ipcp(b, "a"), -EIPCP);
+        IS(strcmp(ipcp_named("b").layer, "campus"), 0);
+        IS(irm_connect_ipcp(b, "a", "No Component", qos_raw), -EIPCP);
+        IS(irm_connect_ipcp(b, "nobody", MGMT_COMP, qos_raw), -EIPCP);
+        IS(irm_connect_ipcp(b, "a", MGMT_COMP, qos_raw), 0);
+        IS(irm_connect_ipcp(b, "a", DT_COMP, qos_data), 0);
+        IS(irm_connect_ipcp(b, "a", DT_COMP, qos_data), 0);
+        IS(irm_disconnect_ipcp(b, "a", DT_COMP), 0);
+        IS(irm_disconnect_ipcp(b, "a", DT_COMP), -EIPCP);
+        IS(irm_connect_ipcp(b, "a", DT_COMP, qos_raw), 0);
+}
+
 static void test_names(void)
 {
         struct name_info info = {.name = "clock", .pol_lb = LB_RR};
@@ -198,6 +239,7 @@ int main(int argc, char ** argv)
         (void) argc;
         test_layers();
         test_neighbours();
+        test_unicast();
         test_names();
         test_bindings(argv[0]);
         return done();

@@ -202,7 +202,7 @@ class SimMachine(RuleBasedStateMachine):
             for ipcp in node.irm.ipcps.values():
                 if isinstance(ipcp, FlowIpcp):
                     assert (len(ipcp._outgoing), ipcp._incoming.waiting, ipcp._incoming._known) == (0, [], {})
-                    carried = {flow.eid for flow in node._runtime._flows.values() if flow.ipcp == ipcp.id}
+                    carried = {flow.eid for flow in node._runtime._held.flows.values() if flow.ipcp == ipcp.id}
                     assert ipcp._core.eids == carried
 
     def check_flows_in_use(self) -> None:

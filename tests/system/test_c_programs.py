@@ -21,6 +21,7 @@ from stuck_node import StuckNode, piecemeal, polite, polite_piecemeal, silent
 from support import Background, NodeProcess, Programs, asleep_in, node_info, until
 from udp_nodes import Nodes
 
+from ouroboros import cli, irm
 from ouroboros.dev import FlowDownException, FlowPeerException, QoSSpec, flow_accept, flow_alloc
 from ouroboros.runtime import client
 from ouroboros.wire.control import BindProcess, ListFlows, ListNames
@@ -78,6 +79,15 @@ def test_the_management_functions_do_what_they_say(node: NodeProcess, run: Run) 
         port = free.getsockname()[1]
     assert run("manage", UDP_PORT=str(port), SOME_FILE=str(Path(__file__))).finish() == (0, "ok\n", "")
     assert {entry.name for entry in client.request(ListNames())} >= {"spilling"}
+    members = irm.list_ipcps()
+    a, b = (next(each for each in members if each.name == name) for name in ("a", "b"))
+    assert {(each.component, each.name, each.state) for each in b.connections} == {
+        ("Management", "a", "up"),
+        ("Data Transfer", "a", "up"),
+    }
+    assert {each.dir_hash_algo for each in (a, b)} == {irm.DirectoryHashAlgo.SHA3_512}
+    for name in ("b", "a"):
+        cli.destroy_ipcp(name)
 
 
 def test_the_functions_do_what_they_say_without_spinning(node: NodeProcess, run: Run) -> None:

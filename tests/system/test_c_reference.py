@@ -155,6 +155,30 @@ def test_irm(run: Run) -> None:
     assert [ipcp.name for ipcp in irm.list_ipcps()] == ["lab0"]
 
 
+def test_irm_makes_unicast_layers(run: Run) -> None:
+    def does(line: str) -> None:
+        status, _, complaint = run("irm", *line.split()).finish()
+        assert (status, complaint) == (0, ""), line
+
+    options = (
+        "hash SHA3_384 addr 4 eid 8 ttl 17 addr_auth flat routing lfa ls_t_recalc 2 ls_t_update 5 ls_t_timeo 20 "
+        "congestion mb-ecn directory DHT dht_alpha 4 dht_k 5 dht_t_expire 3600 dht_t_refresh 60 dht_t_replicate 61"
+    )
+    does(f"ipcp bootstrap type unicast name a layer campus {options} autobind")
+    does("ipcp enroll name b layer campus autobind")
+    assert cli.find_ipcp("b").layer == "campus"
+    does("ipcp connect name b dst a")
+    assert {each.component for each in cli.find_ipcp("b").connections} == {"Management", "Data Transfer"}
+    does("ipcp connect name b dst a")
+    does("ipcp disconnect name b dst a")
+    assert cli.find_ipcp("b").connections == ()
+    does("ipcp connect name b dst a component mgmt")
+    does("ipcp connect name b dst a component dt qos raw")
+    assert {each.state for each in cli.find_ipcp("a").connections} == {"up"}
+    for name in ("b", "a"):
+        does(f"ipcp destroy name {name}")
+
+
 @pytest.mark.skipif(not _PYTHON, reason="OUROBOROS_REFERENCE_PYTHON does not name an interpreter with its binding")
 def test_its_python_binding(run: Run, tmp_path: Path) -> None:
     script = tmp_path / "echo.py"

@@ -17,8 +17,9 @@ from cryptography import x509
 from support import Background, spawn_irmd, until
 from udp_nodes import FAR, NEAR, free_port
 
+from ouroboros import cli, irm
 from ouroboros.dev import Flow, flow_accept, flow_alloc
-from ouroboros.errors import FlowAuthException, FlowCryptException
+from ouroboros.errors import FlowAuthException, FlowCryptException, IpcpEnrollError
 from ouroboros.qos import QoSSpec
 from ouroboros.runtime import client
 from ouroboros.runtime.embedded import READY
@@ -263,3 +264,45 @@ def test_files_of_a_name_are_those_that_the_command_and_the_configuration_say(
     (tmp_path / "near.conf").unlink()
     with pytest.raises(FlowCryptException, match=r"near\.conf is configured, but there is no such file"):
         near.alloc(QoSSpec())
+
+
+@pytest.mark.slow
+def test_a_layer_that_demands_certificates_admits_nobody_without(hosts: tuple[Host, Host], tmp_path: Path) -> None:
+    near, far = hosts
+    home = tmp_path / "authority"
+    cert(home, "authority")
+    cert(home, "server", "campus", "--output", str(far.security))
+    cert(home, "client", "bob", "--to", "campus", "--output", str(near.security))
+    (near.security / "client").rename(near.security / "aside")
+    near.config = [line.replace("clock@", "campus@") for line in near.config]
+    far.config = [line for line in far.config if not line.startswith("reg ")]
+    far.config += ["[unicast.a]", 'bootstrap = "campus"', "autobind = true", 'enroll = ["alice"]']
+    start(near, far)
+    with near.use():
+        with pytest.raises(
+            IpcpEnrollError, match="refused: \"layer 'campus' takes only members that prove who they are"
+        ):
+            cli.enroll_ipcp("b", "campus", ipcp_type=cli.IpcpType.UNICAST)
+        assert cli.list_ipcps("b") == []
+    assert "enrollment in layer 'campus': b may not enroll: layer 'campus' takes only members" in far.log.read_text()
+    (near.security / "aside").rename(near.security / "client")
+    with near.use(), pytest.raises(IpcpEnrollError, match="'bob' is not one of those who may be members"):
+        cli.enroll_ipcp("b", "campus", ipcp_type=cli.IpcpType.UNICAST)
+    shutil.rmtree(near.security / "client")
+    cert(home, "client", "alice", "--to", "campus", "--output", str(near.security))
+    with near.use():
+        cli.enroll_ipcp("b", "campus", autobind=True, ipcp_type=cli.IpcpType.UNICAST)
+        member = cli.find_ipcp("b")
+        assert {(each.component, each.state) for each in member.connections} == {
+            ("Management", "up"),
+            ("Data Transfer", "up"),
+        }
+        assert '[unicast.b]\nenrol = "campus"\nautobind = true\n' in irm.save_configuration()
+    with far.use():
+        assert '[unicast.a]\nbootstrap = "campus"\nenroll = ["alice"]\nautobind = true\n' in irm.save_configuration()
+    # A member knows the rule as well.
+    with near.use():
+        pid = irm.create_ipcp("c", cli.IpcpType.UNICAST)
+        with pytest.raises(IpcpEnrollError, match="'c' is not one of those who may be members of layer 'campus'"):
+            irm.enroll_ipcp(pid, "b")
+        irm.destroy_ipcp(pid)

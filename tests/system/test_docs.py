@@ -648,6 +648,7 @@ UNICAST = [
     "oping --listen &",
     "oping -n oping",
     "name c layer campus dst b",
+    "ouroboros trace oping",
     "connect name c dst a",
     "name top-a layer top",
     "name top-c layer top",
@@ -675,6 +676,11 @@ def test_unicast(tmp_path: Path, runtime_dir: Path) -> None:
             else:
                 host.sh(text[f"name {name} layer campus {'autobind' if name == 'a' else 'dst b'}"])
         assert "2 packets" in hosts["a"].sh(text["oping -n oping"].replace("-c 5", SHORTER["-c 5"]))
+        shown = hosts["a"].sh(text["ouroboros trace oping"])
+        assert re.findall(r"layer (\w+) \((\w+), rank (\d)\)  (b|[\d.]+)", shown)[-2:] == [
+            ("campus", "unicast", "1", "b"),
+            ("net", "udp4", "0", f"{network}2"),
+        ]
         hosts["c"].sh(text["connect name c dst a"])
         hosts["a"].sh(text["name top-a layer top"])
         hosts["c"].sh(text["name top-c layer top"])

@@ -280,7 +280,7 @@ class Ends:
         runtime = node._node  # type: ignore[attr-defined]
         # The node answers once it has joined what it granted.
         self.layer(node)
-        runtime._engine._engine._panic()
+        runtime._engine._held.engine._panic()
 
     def cause(self, cause: str, waiters: list[Waiter]) -> None:
         match cause:

@@ -56,7 +56,7 @@ def break_udp(node: Node, name: str = "net0") -> None:
     """Let the thread of a UDP layer panic, and wait until the node knows it."""
     info = shown(node, name)
     before = info.counters.get("restored", 0)
-    runtime(node)._engine._engine._panic()
+    runtime(node)._engine._held.engine._panic()
     until(lambda: shown(node, name).state == "failed" or shown(node, name).counters.get("restored", 0) > before)
 
 
@@ -149,7 +149,7 @@ def relayed(node: Node, qos: QoSSpec) -> tuple[Flow, Flow]:
 def test_flows_of_an_impaired_layer_whose_thread_dies_die(lab: Node, qos: QoSSpec) -> None:
     lab.impair("clock", "delay=1ms")
     near, far = relayed(lab, qos)
-    runtime(lab)._engine._engine._panic()
+    runtime(lab)._engine._held.engine._panic()
     for flow in (near, far):
         with flow, pytest.raises(FlowPeerException, match="died"):
             flow.read()
@@ -162,7 +162,7 @@ def test_flows_of_an_impaired_layer_whose_thread_dies_die(lab: Node, qos: QoSSpe
 
 def test_members_of_a_broadcast_layer_whose_thread_dies_die_and_others_can_join(lab: Node) -> None:
     member = flow_join("broadcast")
-    runtime(lab)._engine._engine._panic()
+    runtime(lab)._engine._held.engine._panic()
     with member, pytest.raises(FlowPeerException, match="died"):
         member.read()
     until(lambda: shown(lab, "broadcast").counters == {"restored": 1})
@@ -173,13 +173,13 @@ def test_members_of_a_broadcast_layer_whose_thread_dies_die_and_others_can_join(
 
 def has_noticed(node: Node, engine: object) -> bool:
     """Whether the node has another engine by now, or shows that the layer has none."""
-    another = runtime(node)._engine._engine
+    another = runtime(node)._engine._held.engine
     return another not in (None, engine) or shown(node, "broadcast").state == "failed"
 
 
 def test_a_broadcast_layer_that_stays_failed_says_so_to_who_joins(lab: Node) -> None:
     for _ in range(RESTORATIONS + 1):
-        engine = runtime(lab)._engine._engine
+        engine = runtime(lab)._engine._held.engine
         engine._panic()
         until(lambda engine=engine: has_noticed(lab, engine))  # type: ignore[misc]
     assert shown(lab, "broadcast").state == "failed"

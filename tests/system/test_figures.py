@@ -222,7 +222,7 @@ def test_an_engine_that_begins_again_counts_anew(pair: Pair) -> None:
     with near, far, pair.far.use():
         far.write(b"tick")
         until(lambda: counters()["sent"] == 1)
-        pair.far._node._engine._engine._panic()  # type: ignore[attr-defined]
+        pair.far._node._engine._held.engine._panic()  # type: ignore[attr-defined]
         until(lambda: cli.find_ipcp("net0").counters.get("restored") == 1)
         # Of what the program still holds, the last ones.
         assert counters()["sent"] == 1

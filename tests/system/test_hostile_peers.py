@@ -84,7 +84,7 @@ def stands(node: Node) -> None:
 def engine_has(node: Node) -> list[object]:
     """Flows, in the tables of the node."""
     engine = runtime(node)._engine
-    return [*engine._flows, *engine._numbers, *engine._lower]
+    return [*engine._held.flows, *engine._held.numbers, *engine._held.lower]
 
 
 def blob(longest: int, request: bytes) -> bytes:

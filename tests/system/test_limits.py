@@ -17,7 +17,7 @@ from ouroboros import errors
 from ouroboros.dataplane import create_channel
 from ouroboros.dev import FlowNameException, FlowPeerException, flow_accept, flow_alloc, flow_join
 from ouroboros.errors import NodeError, NodeLimitError
-from ouroboros.layers.effects import Attach, OpenPort
+from ouroboros.layers.effects import Attach, CloseMember, OpenPort
 from ouroboros.layers.udp.directory import UdpEnd
 from ouroboros.oap import Session
 from ouroboros.qos import QoSSpec
@@ -361,9 +361,9 @@ def test_a_flow_without_a_way_to_its_peer_keeps_no_descriptors() -> None:
             extension=None,
         )
         with pytest.raises(PermissionError):
-            runtime.attach(Attach(64, "server", 1, 0, end), (memory, far_bell, 1))
+            runtime.flows.attach(Attach(64, "server", 1, 0, end), (memory, far_bell, 1))
         assert descriptors(os.getpid()) == before
-        runtime.stop(1)
+        runtime.handlers[CloseMember](CloseMember(1))
         for descriptor in (memory, bell, far_bell):
             os.close(descriptor)
 

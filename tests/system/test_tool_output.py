@@ -31,6 +31,7 @@ LINES = [
     "irm completion bash",
     "ouroboros info",
     "ouroboros --help",
+    "ouroboros trace --help",
     "irmd --version",
 ]
 

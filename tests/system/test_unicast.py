@@ -17,7 +17,7 @@ from unicast_nodes import at, join, member, reaches
 
 from ouroboros import cli, irm
 from ouroboros.dev import Flow, flow_accept, flow_alloc
-from ouroboros.errors import IpcpEnrollError
+from ouroboros.errors import FlowNameException, IpcpEnrollError
 from ouroboros.irm import IpcpType
 from ouroboros.qos import QOS_DATA, QOS_RAW, QoSSpec
 from ouroboros.testing.node import Node, ProcessNode, ThreadNode
@@ -71,6 +71,13 @@ def run(node: Node, line: str) -> str:
     return done.stdout
 
 
+def tool(node: Node, name: str, *words: str) -> subprocess.Popen[str]:
+    """A tool that runs on a node."""
+    command = [sys.executable, "-m", f"ouroboros.tools.{name}", *words]
+    environment = os.environ | {"OUROBOROS_RUNTIME_DIR": str(node.directory)}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
 def flow(near: Node, far: Node, name: str, qos: QoSSpec = QOS_RAW) -> tuple[Flow, Flow]:
     """The ends of a new flow: of the client, of the server."""
     with far.use():
@@ -118,6 +125,42 @@ def test_flows_over_three_hops(hosts: Hosts, qos: QoSSpec) -> None:
     with nodes[0].use():
         cli.reg_name("clock", layer="campus")
     talk(*flow(nodes[3], nodes[0], "clock", qos))
+
+
+def test_a_program_chooses_the_layer_of_its_flow(hosts: Hosts) -> None:
+    near, far = hosts.row(2)
+    with far.use():
+        for layer in ("campus", "net"):
+            cli.reg_name("oping", layer=layer)
+    with near.use():
+        cli.change_peers("net0", ["oping@127.0.0.2"])
+    for chosen, carries in ((None, "campus"), ("campus", "campus"), ("net", "net")):
+        with far.use():
+            accepting = Background.waiting_for_node(lambda: flow_accept(name="oping"))
+        with near.use(), flow_alloc("oping", layer=chosen) as client, accepting.result() as server:
+            assert (client.layer, server.layer) == (carries, carries)
+            assert [each.layer for each in irm.list_flows() if each.flow_id == client.flow_id] == [carries]
+    with near.use(), pytest.raises(FlowNameException, match=r"nobody in layer 'campus' offers 'x'.*members: m0, m1$"):
+        flow_alloc("x", layer="campus")
+    with near.use(), pytest.raises(FlowNameException, match="this node is not in it, but in"):
+        flow_alloc("oping", layer="metro")
+    server = tool(far, "oping", "--listen")
+    try:
+        with far.use():
+            until(lambda: irm.node_info().processes > 1)
+            irm.bind_process(server.pid, "oping")
+        for layer in ("campus", "net"):
+            done = tool(near, "oping", "-n", "oping", "-c", "2", "-i", "1ms", "--layer", layer)
+            said, _ = done.communicate()
+            assert done.returncode == 0, said
+            assert "2 packets transmitted, 2 received" in said
+        failed = tool(near, "oping", "-n", "oping", "--layer", "metro")
+        said, _ = failed.communicate()
+        assert failed.returncode == 2
+        assert "Failed to allocate flow: no flow to 'oping' over layer 'metro': this node is not in it" in said
+    finally:
+        server.kill()
+        server.communicate()
 
 
 def test_hosts_may_start_in_any_order(hosts: Hosts, runtime_dir: Path, tmp_path: Path) -> None:
@@ -213,7 +256,7 @@ def test_an_engine_that_fails_takes_flows_along_and_the_layer_begins_again() -> 
         with near, far:
             # The one in between.
             engine: Any = nodes[1]._node._engine
-            engine._engine._panic()
+            engine._held.engine._panic()
             with nodes[1].use():
                 until(lambda: member().counters.get("restored", 0) == 1)
             for node in nodes:

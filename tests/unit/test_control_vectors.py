@@ -9,7 +9,19 @@ from support import udp_settings
 
 from ouroboros.qos import QOS_DATA, QoSSpec
 from ouroboros.security import FlowSecurity
-from ouroboros.settings import DirectoryHashAlgo, LocalSettings
+from ouroboros.settings import (
+    CongestionAvoidPolicy,
+    DhtConfig,
+    DirConfig,
+    DirectoryHashAlgo,
+    DtConfig,
+    LinkStateConfig,
+    LinkStatePolicy,
+    LocalSettings,
+    RoutingConfig,
+    UnicastConfig,
+    UnicastSettings,
+)
 from ouroboros.wire import control as messages
 from ouroboros.wire.control import (
     Accept,
@@ -18,12 +30,15 @@ from ouroboros.wire.control import (
     BindProcess,
     BindProgram,
     BootstrapIpcp,
+    ConnectIpcp,
     CreateIpcp,
     CreateName,
     Dealloc,
     DestroyIpcp,
     DestroyName,
+    DisconnectIpcp,
     Done,
+    EnrollIpcp,
     Failed,
     Granted,
     Hello,
@@ -44,6 +59,15 @@ from ouroboros.wire.control import (
 _FILE = Path(__file__).parents[1] / "vectors" / "control.txt"
 
 _RAW = QoSSpec(2**32 - 1, 0, 0, 1, 1, 0, 2**32 - 1)
+
+_UNICAST = UnicastSettings(
+    DirectoryHashAlgo.SHA3_512,
+    unicast=UnicastConfig(
+        dt=DtConfig(4, 8, 255, RoutingConfig(ls=LinkStateConfig(LinkStatePolicy.ECMP, 1, 300, 70_000))),
+        dir=DirConfig(dht=DhtConfig(10, 20, 86_400, 3, 3600)),
+        cong_avoid=CongestionAvoidPolicy.NONE,
+    ),
+)
 
 #: By the words that both sides know them by.
 _VECTORS: dict[str, Request | Answer] = {
@@ -67,6 +91,10 @@ _VECTORS: dict[str, Request | Answer] = {
     "create ipcp": CreateIpcp("lab0", "broadcast"),
     "bootstrap ipcp": BootstrapIpcp(messages.FIRST_IPCP_ID, "lab", LocalSettings(DirectoryHashAlgo.SHA3_512)),
     "bootstrap udp ipcp": BootstrapIpcp(1, "lab", udp_settings("192.0.2.1", 3435, [])),
+    "bootstrap unicast ipcp": BootstrapIpcp(1, "campus", _UNICAST),
+    "enroll ipcp": EnrollIpcp(messages.FIRST_IPCP_ID, "campus"),
+    "connect ipcp": ConnectIpcp(1, "Data Transfer", "b", QOS_DATA),
+    "disconnect ipcp": DisconnectIpcp(1, "Management", "b"),
     "destroy ipcp": DestroyIpcp(1),
     "list ipcps": ListIpcps(),
     "answer: done": Done(None),

@@ -18,9 +18,10 @@ from ouroboros.layers.face import How
 from ouroboros.oap import Session
 from ouroboros.qos import QOS_RAW, QoSSpec
 from ouroboros.runtime import ports
-from ouroboros.runtime.engine import EngineRuntime, News
+from ouroboros.runtime.engine import EngineRuntime
 from ouroboros.runtime.flows import Channel, FlowRuntime
 from ouroboros.runtime.grants import Grants
+from ouroboros.runtime.held import News
 from ouroboros.testing.sim import Network
 from ouroboros.testing.sim.machine import NoChannel, VirtualMachine
 from ouroboros.wire.extension import LEAST_PACKET, Extension
@@ -69,12 +70,12 @@ class Stage:
         self.make_channel: Callable[[], Channel] = NoChannel
         self.flows = FlowRuntime(self.irm, self.grants, self.engine, lambda: self.make_channel())
         self.engine.open_port(OpenPort(UDP, "udp4", "10.0.0.1", 3435))
-        self.engine._open_member(TOY, "transfer")
+        self.engine._held.open_member(TOY, "transfer")
 
     def attach(self, user: int | Member, qos: QoSSpec = QOS_RAW, *, key: Session | None = None, **told: Any) -> Session:
         """Give it a flow with the next number."""
         session = Session() if key is None else key
-        flow_id = 1 + len(self.engine._flows)
+        flow_id = 1 + len(self.engine._held.flows)
         told = {"ipcp": UDP, "address": ("10.0.0.2", 3435), "extension": None, **told}
         end = RemoteEnd(qos=qos, session=session, eid=70 + flow_id, peer_eid=71, **told)
         self.flows.attach(Attach(flow_id, "x", user, 0, end))
@@ -99,10 +100,10 @@ def sealed() -> Session:
 
 def test_what_came_over_a_flow_is_told_before_its_state_and_its_end(stage: Stage) -> None:
     stage.attach(Member(TOY, 5))
-    number = stage.engine.number(1, 0)
+    number = stage.engine.flows.number(1, 0)
     assert number is not None
     stage.irm.reset_mock()
-    member = stage.engine._members[TOY]
+    member = stage.engine._held.members[TOY]
     stage.engine.heard(([(member, number, b"the last word")], [], [(number, "gone", {})], [], []))
     assert stage.told() == ["management_arrived", "flow_counted", "end_over", "flow_ended"]
     assert stage.irm.management_arrived.call_args.args[:3] == (TOY, b"the last word", 5)
@@ -112,11 +113,11 @@ def test_what_came_over_a_flow_is_told_before_its_state_and_its_end(stage: Stage
 def test_what_meets_a_bug_keeps_nothing_else_from_being_told(stage: Stage, verb: str) -> None:
     for fd in (5, 6):
         stage.attach(Member(TOY, fd))
-    first, second = (stage.engine.number(flow_id, 0) or 0 for flow_id in (1, 2))
+    first, second = (stage.engine.flows.number(flow_id, 0) or 0 for flow_id in (1, 2))
     stage.irm.reset_mock()
     getattr(stage.irm, verb).side_effect = ZeroDivisionError("a bug")
     at = ("10.0.0.2", 9)
-    member = stage.engine._members[UDP]
+    member = stage.engine._held.members[UDP]
     news: News = (
         [(member, at, b"1"), (member, at, b"2")],
         [],
@@ -132,7 +133,7 @@ def test_what_meets_a_bug_keeps_nothing_else_from_being_told(stage: Stage, verb:
     # The second flow ends with the engine, and both layers do.
     assert calls == {"management_arrived": 2, "end_state": 2, "end_over": 2, "flow_ended": 1, "member_broke": 2}
     assert len(stage.machine.bugs) == calls[verb]
-    assert stage.engine._flows == {}
+    assert stage.engine._held.flows == {}
 
 
 # --- what cannot be
@@ -146,7 +147,7 @@ def test_an_ipc_process_that_is_in_no_layer_costs_its_end_and_no_other(stage: St
     stage.irm.reset_mock()
     stage.flows.loop(Loop(1, "x", QOS_RAW, (Member(UPPER, 5), Member(TOY, 6)), None))
     assert [call.args[:3] for call in stage.irm.end_failed.call_args_list] == [(1, 0, text), (1, 1, text)]
-    assert (stage.engine._flows, stage.engine._numbers, stage.engine._lower) == ({}, {}, {})
+    assert (stage.engine._held.flows, stage.engine._held.numbers, stage.engine._held.lower) == ({}, {}, {})
 
 
 def test_a_layer_whose_engine_is_about_to_begin_again_does_not_have_the_end(stage: Stage) -> None:
@@ -163,17 +164,17 @@ def test_a_flow_over_one_that_is_too_thin_is_refused(stage: Stage, qos: QoSSpec)
     stage.attach(9, qos, ipcp=TOY, address=5, extension=Extension(0, LEAST_PACKET, 64, bytes(16)))
     (call,) = stage.grants.fail_flow.call_args_list
     assert call.args[3].strerror == "its path carries no packets"
-    assert len(stage.engine._flows) == 1
+    assert len(stage.engine._held.flows) == 1
 
 
 def test_a_number_of_a_flow_is_not_that_of_the_next_one_with_its_id(stage: Stage) -> None:
     stage.attach(9)
-    number = stage.engine.number(1, 0)
+    number = stage.engine.flows.number(1, 0)
     assert number is not None
     # It lingers: what was written still leaves.
-    stage.engine.release(1)
-    assert stage.engine.number(1, 0) is None
-    stage.engine.doom(1, 0)
+    stage.engine.flows.release(1)
+    assert stage.engine.flows.number(1, 0) is None
+    stage.engine.flows.doom(1, 0)
     stage.irm.reset_mock()
     stage.engine.heard(([], [], [(number, "closed", {"packets_sent": 7})], [], []))
     assert not stage.irm.flow_counted.called
@@ -196,7 +197,7 @@ def test_what_is_left_of_a_flow_that_meets_a_bug_is_over(stage: Stage, opened: b
     if opened:
         stage.flows.attach(attach)
         stage.flows.loop(Loop(2, "x", QOS_RAW, (8, Member(TOY, 6)), None))
-        assert len(stage.engine._flows) == 3
+        assert len(stage.engine._held.flows) == 3
     stage.irm.reset_mock()
     waiting = [stage.flows.give_up(effect, "a bug") for effect in effects]
     assert waiting == [[], [8], [9], [10, 11]]
@@ -208,7 +209,7 @@ def test_what_is_left_of_a_flow_that_meets_a_bug_is_over(stage: Stage, opened: b
         (4, 1, 11),
     ]
     assert [call.args[:2] for call in stage.irm.flow_ended.call_args_list] == [(UDP, 71)]
-    assert stage.engine._flows == {}
+    assert stage.engine._held.flows == {}
     keys = [end.session, *(key for effect in (effects[1], effects[3]) for key in effect.sessions or ())]  # type: ignore[union-attr]
     assert not any(any(session.key) for session in keys)
 
@@ -225,15 +226,15 @@ def test_a_flow_that_cannot_be_made_takes_no_name(
     )
     program = (-1, -1, 0)
     # Nothing is open in virtual time.
-    monkeypatch.setattr("ouroboros.runtime.engine.Setup", refuse)
+    monkeypatch.setattr("ouroboros.runtime.carrying.Setup", refuse)
     with pytest.raises(type(error)):
-        stage.engine.attach(Attach(1, "x", 9, 0, end), program)
+        stage.engine.flows.attach(Attach(1, "x", 9, 0, end), program)
     with pytest.raises(type(error)):
-        stage.engine.loop(Loop(2, "x", QOS_RAW, (8, 9), None), (program, program))
+        stage.engine.flows.loop(Loop(2, "x", QOS_RAW, (8, 9), None), (program, program))
     with pytest.raises(type(error)):
-        stage.engine.join(3, TOY, program)
+        stage.engine.flows.join(3, TOY, program)
     assert stage.machine.names.taken == []
-    assert (stage.engine._flows, stage.engine._numbers) == ({}, {})
+    assert (stage.engine._held.flows, stage.engine._held.numbers) == ({}, {})
 
 
 # --- keys and descriptors

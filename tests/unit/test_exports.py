@@ -12,15 +12,15 @@ from types import ModuleType
 import pytest
 
 import ouroboros
-from ouroboros import aio, cli, dev, errors, event, irm, qos, server, settings
+from ouroboros import _infos, aio, cli, dev, errors, event, irm, ping, qos, server, settings
 
 MODULES = ["ouroboros", *(each.name for each in pkgutil.walk_packages(ouroboros.__path__, "ouroboros."))]
 VECTORS = Path(__file__).parents[1] / "vectors"
 
 #: Modules whose names may be imported side by side.
-PUBLIC = [dev, errors, event, irm, qos, server]
-#: Modules with the verbs of another: of `dev`, awaited; of `irm`, by names.
-VERBS = [aio, cli, settings]
+PUBLIC = [dev, errors, event, irm, ping, qos, server]
+#: Modules with the verbs of another: of `dev`, awaited; of `irm`, by names. And with what `irm` exports.
+VERBS = [aio, cli, settings, _infos]
 
 
 def public_names(module: ModuleType) -> list[str]:

@@ -12,12 +12,15 @@ from ouroboros.qos import QOS_DATA, QOS_VOICE
 from ouroboros.wire.control import (
     BindProcess,
     BindProgram,
+    BootstrapIpcp,
+    CreateIpcp,
     CreateName,
     Dealloc,
     DestroyName,
     Failed,
     FlowEntry,
     ListFlows,
+    RegisterName,
     UnbindProcess,
     UnbindProgram,
 )
@@ -1021,3 +1024,67 @@ def test_no_program_is_started_when_a_busy_server_of_another_name_is_bound(auto:
     asked = auto.alloc(client, "x")
     assert auto.take(StartProgram) == []
     assert auto.connected(asked, auto.accept(server))
+
+
+# --- in a layer
+
+
+def in_local_layers(world: World, **names: list[str]) -> None:
+    """Layers within the node, each with names that are registered there."""
+    for layer, registered in names.items():
+        id = world.manage(CreateIpcp(f"{layer}0", "local"))
+        assert isinstance(id, int)
+        world.manage(BootstrapIpcp(id, layer))
+        for name in registered:
+            world.manage(CreateName(name, "round-robin"))
+            world.manage(RegisterName(name, id))
+
+
+def test_a_flow_is_in_the_layer_of_its_name_at_both_ends(world: World) -> None:
+    in_local_layers(world, lab=[], shop=["x"], yard=["x"])
+    server, client = world.server("x", "nowhere"), world.program("client")
+    for asked_for, name, found in ((None, "x", "shop"), ("yard", "x", "yard"), (None, "nowhere", "")):
+        taken, asked = world.accept(server), world.alloc(client, name, layer=asked_for)
+        assert [world.granted(each).layer for each in (asked, taken)] == [found, found]
+        flow = world.granted(asked).flow_id
+        assert [each.layer for each in world.irm.flows.entries() if each.id == flow] == [found]
+
+
+def test_a_name_is_looked_for_in_the_layer_only(world: World) -> None:
+    in_local_layers(world, lab=["x"], shop=[])
+    server, client = world.server("x"), world.program("client")
+    taken = world.accept(server)
+    failed = world.failed(world.alloc(client, "x", layer="shop"))
+    assert failed == Failed(
+        "FlowNameException",
+        "nobody in layer 'shop' offers 'x': it is not registered there; `irm name register x layer shop` does that",
+    )
+    assert world.connected(world.alloc(client, "x", layer="lab"), taken)
+    waits = world.alloc(client, "x", layer="lab", timeout=5)
+    assert world.answer(waits) is None
+    assert world.connected(waits, world.accept(server))
+
+
+def test_a_layer_that_is_not_there_or_has_no_names_says_so(world: World) -> None:
+    in_local_layers(world, lab=["x"])
+    client = world.program("client")
+    text = world.failed(world.alloc(client, "x", layer="net")).text
+    assert text.startswith("no flow to 'x' over layer 'net': this node is not in it, but in 'lab'; `irm ipcp enroll`")
+    id = world.manage(CreateIpcp("chat0", "broadcast"))
+    assert isinstance(id, int)
+    world.manage(BootstrapIpcp(id, "chat"))
+    text = world.failed(world.alloc(client, "x", layer="chat")).text
+    assert text == "no flow to 'x' over layer 'chat': a broadcast layer holds no names; programs join it (`flow_join`)"
+
+
+def test_a_patient_request_waits_for_the_layer_too(world: World) -> None:
+    server, client = world.server("x"), world.program("client")
+    taken, asked = world.accept(server), world.alloc(client, "x", layer="lab", wait=True)
+    world.advance(3)
+    assert world.answer(asked) is None
+    in_local_layers(world, lab=["x"])
+    world.advance(3)
+    assert world.connected(asked, taken)
+    late = world.alloc(client, "x", layer="yard", wait=True, timeout=4)
+    world.advance(4)
+    assert "in time: this node is not in it, but in 'lab'" in world.failed(late).text

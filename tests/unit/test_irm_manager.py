@@ -482,7 +482,7 @@ def test_a_member_gets_a_flow_whose_other_end_is_the_node(world: World, lab: int
     token = join(world, qos=QOS_RAW_NO_ERRORS)
     assert world.take(Join) == [Join(1, "lab", QOS_RAW_NO_ERRORS, lab, token)]
     member = next(process for process in world.irm.registry.processes.values() if process.program == "member")
-    assert world.manage(ListFlows()) == [FlowEntry(1, "lab", (member.pid, 0), QOS_RAW_NO_ERRORS)]
+    assert world.manage(ListFlows()) == [FlowEntry(1, "lab", (member.pid, 0), QOS_RAW_NO_ERRORS, "lab")]
     assert ipcps(world)[0].members == 1
 
 

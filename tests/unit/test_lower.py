@@ -608,7 +608,9 @@ def test_what_asks_can_choose_the_layers(world: LowerWorld) -> None:
         world.ask(toy, 1, "x", over=frozenset({layers}))
         world.engine()
         if layers == "upper":
-            assert "no layer that may be used leads to 'x'; those are: 'upper'" in failure(toy, 1, FlowNameException)
+            assert "nobody in layer 'upper' offers 'x': it is not registered there" in failure(
+                toy, 1, FlowNameException
+            )
     (flow,) = toy.holds.values()
     assert flow.ipcp == near.id
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import typing
 
@@ -34,6 +35,7 @@ from ouroboros.wire.control import (
     FlowEntry,
     Granted,
     Hello,
+    HopEntry,
     ImpairIpcp,
     IpcpEntry,
     Join,
@@ -45,8 +47,10 @@ from ouroboros.wire.control import (
     NameEntry,
     NodeEntry,
     NodeInfo,
+    ProbeName,
     RegisterName,
     Request,
+    Save,
     UdpDetails,
     UnbindProcess,
     UnbindProgram,
@@ -79,8 +83,10 @@ REQUESTS: list[Request] = [
     ConnectIpcp(messages.FIRST_IPCP_ID, "Data Transfer", "campus.b", QoSSpec(loss=0)),
     DisconnectIpcp(messages.FIRST_IPCP_ID, "Management", "campus.b"),
     DestroyIpcp(messages.FIRST_IPCP_ID),
+    ProbeName("web", None, True, 1.0),
     ListIpcps(),
     ListFlows(),
+    Save(),
     NodeInfo(),
 ]
 ANSWERS: list[Answer] = [
@@ -95,6 +101,7 @@ ENTRIES: list[msgspec.Struct] = [
     IpcpEntry(1, "b0", "broadcast", "boot", "", "SHA3_256", BroadcastDetails(2, 3)),
     IpcpEntry(1, "u0", "udp6", "opening", "net", "MD5", UdpDetails("", "[::1]:1", ("a@::1",)), {"lost": 1}),
     FlowEntry(1, "x", (7, 0), QOS_DATA),
+    HopEntry(1, "lab", "unicast", 1, "m1", "0a.00.01.02", "answered", 0.5, (1, 2)),
     NodeEntry("0.0.0", 1, True, "/tmp/node", 1, 2, 3),
 ]
 
@@ -105,6 +112,12 @@ def body(message: Request | Answer) -> bytes:
     found = reader.next()
     assert found is not None
     return found
+
+
+@pytest.mark.parametrize("timeout", [0.0, -1.0, 10.5, math.inf, math.nan])
+def test_a_probe_waits_for_a_time_that_there_is(timeout: float) -> None:
+    with pytest.raises(ProtocolError, match="not a control message"):
+        messages.decode_request(body(ProbeName("web", None, False, timeout)))
 
 
 def test_the_lists_of_this_file_miss_no_message() -> None:

@@ -12,7 +12,16 @@ import pytest
 from ouroboros import backend
 from ouroboros.errors import NodeError
 from ouroboros.runtime import client, paths
-from ouroboros.runtime.paths import check_socket, make_runtime_dir, node_at, runtime_dir, socket_path, trusted_users
+from ouroboros.runtime.paths import (
+    check_socket,
+    make_runtime_dir,
+    node_at,
+    runtime_dir,
+    security_dir,
+    socket_path,
+    state_dir,
+    trusted_users,
+)
 from ouroboros.wire.control import NodeInfo
 
 ROOT, USER = 0, 1234
@@ -21,7 +30,12 @@ ROOT, USER = 0, 1234
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """An ordinary user without any variable that counts."""
-    for variable in ("OUROBOROS_RUNTIME_DIR", "XDG_RUNTIME_DIR"):
+    for variable in (
+        "OUROBOROS_RUNTIME_DIR",
+        "OUROBOROS_STATE_DIR",
+        "XDG_RUNTIME_DIR",
+        "XDG_STATE_HOME",
+    ):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(os, "geteuid", lambda: USER)
     return monkeypatch
@@ -67,6 +81,42 @@ def test_empty_variables_count_as_not_set(environment: pytest.MonkeyPatch) -> No
     environment.setenv("OUROBOROS_RUNTIME_DIR", "")
     environment.setenv("XDG_RUNTIME_DIR", "")
     assert runtime_dir() == Path("/tmp/ouroboros-1234")
+
+
+# --- what outlives the next start of the machine
+
+
+def test_what_is_remembered_is_where_the_system_keeps_it(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("HOME", "/home/somebody")
+    assert state_dir(runtime_dir()) == Path("/home/somebody/.local/state/ouroboros")
+    environment.setenv("XDG_STATE_HOME", "/state")
+    assert state_dir(runtime_dir()) == Path("/state/ouroboros")
+    environment.setattr(os, "geteuid", lambda: ROOT)
+    assert state_dir(runtime_dir()) == Path("/var/lib/ouroboros")
+    environment.setenv("OUROBOROS_STATE_DIR", "/chosen")
+    assert state_dir(runtime_dir()) == state_dir(Path("/another")) == Path("/chosen")
+
+
+def test_a_node_in_another_runtime_directory_shares_no_memory(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("HOME", "/home/somebody")
+    environment.setenv("OUROBOROS_RUNTIME_DIR", "/another")
+    assert state_dir(runtime_dir()) == Path("/another")
+    # As the unit of systemd says it.
+    assert state_dir(Path("/tmp/ouroboros-1234")) == Path("/home/somebody/.local/state/ouroboros")
+
+
+def test_a_user_without_a_home_is_told_what_helps_and_remembers_in_the_runtime_directory(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    environment.setattr(Path, "home", homeless)
+    assert state_dir(runtime_dir()) == runtime_dir()
+    for variable in ("OUROBOROS_SECURITY_DIR", "XDG_CONFIG_HOME"):
+        environment.delenv(variable, raising=False)
+    with pytest.raises(NodeError, match="user 1234 has no home directory: set HOME, XDG_CONFIG_HOME or OUROBOROS_SEC"):
+        security_dir()
 
 
 # --- the socket

@@ -64,7 +64,9 @@ def test_a_new_setting_is_a_key_of_the_configuration_file(string: Verb) -> None:
         parse("[string.s0]\nlength = 0")
     with pytest.raises(ConfigurationError, match=r'^\[string.s0\] length: must be a whole number, not "1"$'):
         parse('[string.s0]\nlength = "1"')
-    with pytest.raises(ConfigurationError, match=r"\[string.s0\] width: unknown key; known are bootstrap, reg, length"):
+    with pytest.raises(
+        ConfigurationError, match=r"\[string.s0\] width: unknown key; known are bootstrap, bind, reg, len"
+    ):
         parse("[string.s0]\nwidth = 1")
 
 

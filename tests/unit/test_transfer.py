@@ -33,7 +33,8 @@ from ouroboros.layers.effects import (
 from ouroboros.layers.face import Random, Size
 from ouroboros.oap import Session
 from ouroboros.qos import QOS_RAW, QoSSpec
-from ouroboros.runtime.engine import EngineRuntime, News, Program
+from ouroboros.runtime.engine import EngineRuntime
+from ouroboros.runtime.held import News, Program
 from ouroboros.wire import extension
 from ouroboros.wire.extension import Extension
 
@@ -99,7 +100,7 @@ class Hop:
     def attach(self, end: RemoteEnd, user: int | Member, side: int = 0) -> Size:
         """Its flows have numbers from 1."""
         self.flows += 1
-        return self.runtime.attach(Attach(self.flows, "x", user, side, end), (-1, -1, 0))
+        return self.runtime.flows.attach(Attach(self.flows, "x", user, side, end), (-1, -1, 0))
 
     def lower(self, peer: int, fd: int) -> Size:
         """A flow to the node with that number, for control."""
@@ -113,7 +114,7 @@ class Hop:
         told = {"extension": None, **told}
         end = UnicastEnd(ipcp=NET, qos=qos, session=Session(), address=peer, eid=eids[0], peer_eid=eids[1], **told)
         size = self.attach(end, 7)
-        number = self.runtime.number(self.flows, 0)
+        number = self.runtime.flows.number(self.flows, 0)
         assert number is not None
         return number, size
 

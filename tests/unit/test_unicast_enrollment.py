@@ -110,19 +110,95 @@ def test_a_newcomer_enrolls_with_a_member_of_the_prototype_and_repeats_nothing()
 # --- who may, and who not
 
 
-def test_who_may_enroll_is_a_policy() -> None:
+def _lets_in(member: Member, who: str | tuple[str, ...]) -> None:
+    member.core.settings = UnicastSettings(unicast=UnicastConfig(enroll=who))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("who", "proven", "why"),
+    [
+        ("anyone", "", ""),
+        ("anyone", "bob", ""),
+        ("nobody", "bob", "layer 'net' takes no new members (enroll nobody)"),
+        ("certified", "", "layer 'net' takes only members that prove who they are"),
+        ("certified", "bob", ""),
+        (("alice", "bob"), "bob", ""),
+        (("alice", "bob"), "", "layer 'net' takes only members that prove who they are"),
+        (("alice", "bob"), "b", "'b' is not one of those who may be members of layer 'net'"),
+    ],
+)
+def test_who_may_enroll_is_a_policy(who: str | tuple[str, ...], proven: str, why: str) -> None:
     world, member, newcomer = member_and_newcomer()
-    member.refuses = "this layer is full"
+    _lets_in(member, who)
+    world.certified["b"] = proven
     outcome = newcomer.enroll("a")
     world.run(1)
-    assert outcome.error == "IPC process 'b' cannot enroll with 'a': it refused: 'this layer is full'"
-    assert newcomer.configurations == []
-    assert member.core.counters["enrollments_refused"] == 1
-    assert any("b may not enroll: this layer is full" in each for each in member.warnings)
+    assert outcome.done is not bool(why)
+    assert member.core.counters["enrollments_refused"] == bool(why)
+    if why:
+        assert f"IPC process 'b' cannot enroll with 'a': it refused: {why}" in outcome.error.replace('"', "")
+        assert newcomer.configurations == []
+        assert any(f"b may not enroll: {why}" in each for each in member.warnings)
+    else:
+        # It lets the next one in by the same rule.
+        assert newcomer.configurations == [Configuration("net", member.core.settings, member.core.address)]
     world.run(PATIENCE)
     assert world.held(member) == world.held(newcomer) == set()
-    member.refuses = ""
-    outcome = newcomer.enroll("a")
+
+
+def test_many_who_may_not_enroll_do_not_fill_the_log() -> None:
+    world, member, newcomer = member_and_newcomer()
+    _lets_in(member, "nobody")
+    for _ in range(100):
+        newcomer.enroll("a")
+        world.run(0.1)
+    assert member.core.counters["enrollments_refused"] == 100
+    assert 1 <= len(member.warnings) < 50
+
+
+def test_a_newcomer_of_the_prototype_is_let_in_by_default_and_told_nothing_that_it_does_not_know() -> None:
+    for who, admitted in (("anyone", True), ("certified", False), (("the C member",), True)):
+        world = World()
+        member = Member(world, "a", layer="net")
+        _lets_in(member, who)
+        world.certified["c"] = "" if who == "certified" else "the C member"
+        puppet = Puppet(world, "c")
+        fd = puppet.flow_to("a")
+        for packet in (GREETING, Request(ID).encode()):
+            world.send(fd, packet)
+            world.run(0.1)
+        told = enrollment.decode_response(puppet.heard[-1][2]).configuration
+        assert (told is not None) is admitted
+        assert told is None or told.settings == UnicastSettings()
+
+
+@pytest.mark.parametrize("component", [MANAGEMENT, DATA_TRANSFER])
+@pytest.mark.parametrize(
+    ("who", "proven", "connects"),
+    [
+        ("anyone", "", True),
+        ("nobody", "", True),
+        ("certified", "", False),
+        ("certified", "bob", True),
+        (("alice",), "bob", False),
+        (("alice",), "alice", True),
+    ],
+)
+def test_one_that_leaves_enrollment_out_gets_no_further(
+    component: str, who: str | tuple[str, ...], proven: str, connects: bool
+) -> None:
+    world = World()
+    member, other = Member(world, "a", layer="net"), Member(world, "b", layer="net")
+    _lets_in(member, who)
+    world.certified["b"] = proven
+    outcome = other.connect(component, "a")
+    world.run(1)
+    assert outcome.done is connects
+    if not connects:
+        assert "the layer takes only members that prove who they are" in outcome.error
+        assert member.core.counters["greetings_refused"] == 1
+    # Who is in connects to whom it wants.
+    outcome = member.connect(component, "b")
     world.run(1)
     assert outcome.done
 

@@ -55,6 +55,9 @@ class Routes(dict[int, int]):
     def ours(self, address: int) -> bool:
         return address == 0xC
 
+    def members(self) -> dict[int, bool]:
+        return {address: self.ours(address) for address in self if address != OWN}
+
 
 class World:
     """What a member asks and says."""

@@ -24,6 +24,7 @@ from ouroboros.settings import DirectoryHashAlgo, DtConfig, UnicastConfig, Unica
 from ouroboros.testing.sim import Node
 from ouroboros.wire.control import (
     BootstrapIpcp,
+    ChangePeers,
     CreateIpcp,
     DestroyIpcp,
     DisconnectIpcp,
@@ -203,6 +204,41 @@ def test_a_name_that_nobody_has_says_how_it_would_be_found() -> None:
     layer.converge()
     with pytest.raises(FlowNameException, match="no member of layer 'campus' has it; `irm name register clock layer"):
         layer.nodes[0].program("client").alloc("clock").wait().flow  # noqa: B018
+
+
+def test_a_name_that_nobody_has_says_who_the_members_are() -> None:
+    layer = Layer(line(3))
+    layer.converge()
+    with pytest.raises(
+        FlowNameException, match=r"nobody in layer 'campus' offers 'clock': .* members: m0, m1, [0-9a-f.]+$"
+    ):
+        layer.nodes[0].program("client").alloc("clock", layer="campus").wait().flow  # noqa: B018
+
+
+def test_the_layer_of_a_flow_can_be_chosen_and_is_known_at_both_ends() -> None:
+    layer = Layer(line(2))
+    layer.converge()
+    near, far = layer.nodes
+    layer.offer("clock", 1)
+    far.offer("clock", layer.udp[1])
+    near.manage(ChangePeers(layer.udp[0], [f"clock@{far.address}"], [])).value  # noqa: B018
+    layer.network.run(SETTLED)
+    below = next(each.layer for each in near.irm.ipcps.values() if each.type == "udp4")
+    server, client = far.program("server"), near.program("client")
+    for asked_for, found in ((None, "campus"), ("campus", "campus"), (below, below)):
+        accepting = server.accept("clock")
+        flow = client.alloc("clock", layer=asked_for).wait().flow
+        assert [flow.granted.layer, accepting.wait().flow.granted.layer] == [found, found]
+        assert [each.layer for each in flows(near, found) if each.name == "clock"] == [found]
+        flow.write(b"x")
+        assert accepting.flow.read() == b"x"
+        flow.dealloc()
+        accepting.flow.dealloc()
+    # On the node that serves it, as well.
+    accepting = server.accept("clock")
+    assert far.program("client").alloc("clock", layer="campus").wait().flow.granted.layer == "campus"
+    with pytest.raises(FlowNameException, match="over layer 'metro': this node is not in it, but in 'campus', "):
+        client.alloc("clock", layer="metro").wait().flow  # noqa: B018
 
 
 def test_a_name_that_is_taken_out_is_not_found_any_more() -> None:

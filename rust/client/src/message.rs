@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::time::PATIENCE;
 
 /// The version of the messages. A node that speaks another one says so.
-pub const VERSION: u64 = 7;
+pub const VERSION: u64 = 8;
 
 /// The largest answer, bytes.
 pub const MESSAGE_LENGTH: usize = 64 << 20;
@@ -63,6 +63,9 @@ pub enum Request<'a> {
     UnbindProcess { pid: i64, name: &'a str },
     CreateIpcp { name: &'a str, kind: &'a str },
     BootstrapIpcp { ipcp: i64, layer: &'a str, settings: Settings<'a> },
+    EnrollIpcp { ipcp: i64, name: &'a str },
+    ConnectIpcp { ipcp: i64, component: &'a str, name: &'a str, qos: Qos },
+    DisconnectIpcp { ipcp: i64, component: &'a str, name: &'a str },
     DestroyIpcp { ipcp: i64 },
     ListIpcps,
 }
@@ -78,8 +81,38 @@ pub struct Settings<'a> {
     pub kind: &'a str,
     /// Number of the directory hash.
     pub hash: u64,
-    /// For types over UDP.
-    pub udp: Option<Udp<'a>>,
+    /// What only some types are told.
+    pub of_type: OfType<'a>,
+}
+
+/// Settings that belong to the type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OfType<'a> {
+    /// There are none.
+    None,
+    /// Of a layer over UDP.
+    Udp(Udp<'a>),
+    /// Of a unicast layer.
+    Unicast(Unicast),
+}
+
+/// Settings of a unicast layer, in the order of `ouroboros.settings`. The node checks them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Unicast {
+    pub addr_size: u8,
+    pub eid_size: u8,
+    pub max_ttl: u8,
+    /// Numbers of policies.
+    pub routing: i64,
+    pub link_state: i64,
+    pub directory: i64,
+    pub addr_auth: i64,
+    pub cong_avoid: i64,
+    /// Seconds: `t_recalc`, `t_update`, `t_timeo`.
+    pub link_state_times: [i64; 3],
+    /// `alpha`, `k`, and seconds: `t_expire`, `t_refresh`, `t_replicate`.
+    pub dht: [i64; 5],
 }
 
 /// Settings of a layer over UDP.
@@ -209,8 +242,8 @@ impl Request<'_> {
                 ("Hello", vec![Unsigned(VERSION), Text(program), Unsigned(instance)])
             }
             Request::Alloc { name, qos, timeout } => {
-                // Last: whether to wait until somebody serves the name, which C programs cannot ask for.
-                ("Alloc", vec![Text(name), Field::Qos(qos), Seconds(timeout), Flag(false)])
+                // Last: whether to wait until somebody serves the name. C programs can ask neither for that nor for a layer.
+                ("Alloc", vec![Text(name), Field::Qos(qos), Seconds(timeout), Flag(false), Nothing])
             }
             Request::Accept { timeout } => ("Accept", vec![Nothing, Seconds(timeout)]),
             Request::Join { layer, qos, timeout } => ("Join", vec![Text(layer), Field::Qos(qos), Seconds(timeout)]),
@@ -231,6 +264,13 @@ impl Request<'_> {
             Request::CreateIpcp { name, kind } => ("CreateIpcp", vec![Text(name), Text(kind)]),
             Request::BootstrapIpcp { ipcp, layer, settings } => {
                 ("BootstrapIpcp", vec![Signed(ipcp), Text(layer), Field::Settings(settings)])
+            }
+            Request::EnrollIpcp { ipcp, name } => ("EnrollIpcp", vec![Signed(ipcp), Text(name)]),
+            Request::ConnectIpcp { ipcp, component, name, qos } => {
+                ("ConnectIpcp", vec![Signed(ipcp), Text(component), Text(name), Field::Qos(qos)])
+            }
+            Request::DisconnectIpcp { ipcp, component, name } => {
+                ("DisconnectIpcp", vec![Signed(ipcp), Text(component), Text(name)])
             }
             Request::DestroyIpcp { ipcp } => ("DestroyIpcp", vec![Signed(ipcp)]),
             Request::ListIpcps => ("ListIpcps", vec![]),
@@ -268,22 +308,69 @@ impl Field<'_> {
 
 impl Settings<'_> {
     fn encode(&self, out: &mut Vec<u8>) {
-        array(out, 3 + usize::from(self.udp.is_some()));
+        array(out, 3 + usize::from(self.of_type != OfType::None));
         string(out, self.kind);
         done(write_uint(out, self.hash));
         // No impairment, which C programs cannot ask for.
         done(write_nil(out));
-        if let Some(udp) = self.udp {
-            done(write_map_len(out, 4));
-            for (field, text) in [("ip_addr", udp.ip), ("dns_addr", udp.dns)] {
-                string(out, field);
-                string(out, text);
-            }
-            string(out, "port");
-            done(write_uint(out, udp.port.into()));
-            string(out, "peers");
-            array(out, 0);
+        match self.of_type {
+            OfType::None => {}
+            OfType::Udp(udp) => udp.encode(out),
+            OfType::Unicast(unicast) => unicast.encode(out),
         }
+    }
+}
+
+impl Udp<'_> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        done(write_map_len(out, 4));
+        for (field, text) in [("ip_addr", self.ip), ("dns_addr", self.dns)] {
+            string(out, field);
+            string(out, text);
+        }
+        numbers(out, &[("port", self.port.into())]);
+        string(out, "peers");
+        array(out, 0);
+    }
+}
+
+impl Unicast {
+    fn encode(&self, out: &mut Vec<u8>) {
+        done(write_map_len(out, 5));
+        open(out, "dt", 4);
+        let sizes = [("addr_size", self.addr_size), ("eid_size", self.eid_size), ("max_ttl", self.max_ttl)];
+        numbers(out, &sizes.map(|(field, size)| (field, size.into())));
+        open(out, "routing", 2);
+        numbers(out, &[("pol", self.routing)]);
+        open(out, "ls", 4);
+        let [recalc, update, timeo] = self.link_state_times;
+        numbers(out, &[("pol", self.link_state), ("t_recalc", recalc), ("t_update", update), ("t_timeo", timeo)]);
+        open(out, "dir", 2);
+        numbers(out, &[("pol", self.directory)]);
+        open(out, "dht", 5);
+        let [alpha, k, expire, refresh, replicate] = self.dht;
+        let dht =
+            [("alpha", alpha), ("k", k), ("t_expire", expire), ("t_refresh", refresh), ("t_replicate", replicate)];
+        numbers(out, &dht);
+        numbers(out, &[("addr_auth", self.addr_auth), ("cong_avoid", self.cong_avoid)]);
+        // As with the prototype. C programs cannot ask for less.
+        string(out, "enroll");
+        array(out, 1);
+        string(out, "anyone");
+    }
+}
+
+/// A field that is a map with so many fields.
+fn open(out: &mut Vec<u8>, field: &str, length: u32) {
+    string(out, field);
+    done(write_map_len(out, length));
+}
+
+/// Fields of a map.
+fn numbers(out: &mut Vec<u8>, fields: &[(&str, i64)]) {
+    for (field, number) in fields {
+        string(out, field);
+        done(write_sint(out, *number));
     }
 }
 

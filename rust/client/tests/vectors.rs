@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use ouroboros_client::message::{
-    Answer, Granted, IpcpEntry, Key, NameEntry, Qos, Request, Settings, Udp, decode_answer, decode_value,
+    Answer, Granted, IpcpEntry, Key, NameEntry, OfType, Qos, Request, Settings, Udp, Unicast, decode_answer,
+    decode_value,
 };
 
 const IPCP: i64 = (1 << 22) + 1;
@@ -34,9 +35,22 @@ fn bytes(hex: &str) -> Vec<u8> {
 #[test]
 fn every_request_is_written_as_recorded() {
     let long = "n".repeat(200);
-    let local = Settings { kind: "local", hash: 3, udp: None };
+    let local = Settings { kind: "local", hash: 3, of_type: OfType::None };
     let udp = Udp { ip: "192.0.2.1", dns: "0.0.0.0", port: 3435 };
-    let udp = Settings { kind: "udp4", hash: 1, udp: Some(udp) };
+    let udp = Settings { kind: "udp4", hash: 1, of_type: OfType::Udp(udp) };
+    let unicast = Unicast {
+        addr_size: 4,
+        eid_size: 8,
+        max_ttl: 255,
+        routing: 0,
+        link_state: 2,
+        directory: 0,
+        addr_auth: 0,
+        cong_avoid: 0,
+        link_state_times: [1, 300, 70_000],
+        dht: [10, 20, 86_400, 3, 3600],
+    };
+    let unicast = Settings { kind: "unicast", hash: 3, of_type: OfType::Unicast(unicast) };
     let paths = [Some("/enc"), None, Some("/key"), None, Some("/crt"), None];
     let requests = [
         ("hello", Request::Hello { program: "oecho", instance: (1 << 48) - 1 }),
@@ -59,6 +73,10 @@ fn every_request_is_written_as_recorded() {
         ("create ipcp", Request::CreateIpcp { name: "lab0", kind: "broadcast" }),
         ("bootstrap ipcp", Request::BootstrapIpcp { ipcp: IPCP, layer: "lab", settings: local }),
         ("bootstrap udp ipcp", Request::BootstrapIpcp { ipcp: 1, layer: "lab", settings: udp }),
+        ("bootstrap unicast ipcp", Request::BootstrapIpcp { ipcp: 1, layer: "campus", settings: unicast }),
+        ("enroll ipcp", Request::EnrollIpcp { ipcp: IPCP, name: "campus" }),
+        ("connect ipcp", Request::ConnectIpcp { ipcp: 1, component: "Data Transfer", name: "b", qos: DATA }),
+        ("disconnect ipcp", Request::DisconnectIpcp { ipcp: 1, component: "Management", name: "b" }),
         ("destroy ipcp", Request::DestroyIpcp { ipcp: 1 }),
         ("list ipcps", Request::ListIpcps),
     ];

@@ -183,9 +183,9 @@ impl Driver {
                     self.stack.hand_over(now, member, lower, neighbour, about);
                 }
                 Command::TakeBack(member, lower) => self.stack.take_back(member, lower),
-                Command::SendPdu(member, destination, eid, data) => {
+                Command::SendPdu(member, destination, eid, ttl, data) => {
                     self.relieve();
-                    self.stack.send_pdu(now, member, destination, eid, &data);
+                    self.stack.send_pdu(now, member, destination, eid, ttl, &data);
                 }
                 Command::SendMessage(lower, data) => {
                     self.relieve();

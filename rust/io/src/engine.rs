@@ -41,7 +41,7 @@ pub(crate) enum Command {
     Route(MemberId, Box<Table>),
     HandOver(MemberId, FlowId, u32, (usize, bool)),
     TakeBack(MemberId, FlowId),
-    SendPdu(MemberId, u32, u64, Vec<u8>),
+    SendPdu(MemberId, u32, u64, u8, Vec<u8>),
     SendMessage(FlowId, Vec<u8>),
     Close(MemberId, bool, mpsc::Sender<()>),
     Add(Vec<Setup<Program>>, Option<mpsc::Sender<()>>),
@@ -301,9 +301,9 @@ impl Engine {
         self.shared.command(Command::TakeBack(member, lower));
     }
 
-    /// Send a packet of a component of a member.
-    pub fn send_pdu(&self, member: MemberId, destination: u32, eid: u64, data: &[u8]) {
-        self.shared.command(Command::SendPdu(member, destination, eid, data.to_vec()));
+    /// Send a packet of a component of a member. `ttl`: 0 for that of the layer.
+    pub fn send_pdu(&self, member: MemberId, destination: u32, eid: u64, ttl: u8, data: &[u8]) {
+        self.shared.command(Command::SendPdu(member, destination, eid, ttl, data.to_vec()));
     }
 
     /// Send a packet by a lower flow that the control side has.

@@ -171,8 +171,8 @@ impl Engine {
     }
 
     /// Send a packet of a component of a member.
-    fn send_pdu(&self, member: u64, destination: u32, eid: u64, data: &[u8]) {
-        self.lock().send_pdu(member.into(), destination, eid, data);
+    fn send_pdu(&self, member: u64, destination: u32, eid: u64, ttl: u8, data: &[u8]) {
+        self.lock().send_pdu(member.into(), destination, eid, ttl, data);
     }
 
     /// Send a packet by a flow that control has.

@@ -174,8 +174,8 @@ impl SimulatedEngine {
         self.network().stack(self.node).take_back(member.into(), lower.into());
     }
 
-    fn send_pdu(&self, member: u64, destination: u32, eid: u64, data: &[u8]) {
-        self.command(|stack, now| stack.send_pdu(now, member.into(), destination, eid, data));
+    fn send_pdu(&self, member: u64, destination: u32, eid: u64, ttl: u8, data: &[u8]) {
+        self.command(|stack, now| stack.send_pdu(now, member.into(), destination, eid, ttl, data));
     }
 
     fn send_message(&self, flow: u64, data: &[u8]) {

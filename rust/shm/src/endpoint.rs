@@ -1,6 +1,6 @@
 //! One side of a flow: reading, writing, waiting, going down. Safe to use from any number of threads.
 
-use core::mem::{ManuallyDrop, MaybeUninit};
+use core::mem::ManuallyDrop;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -18,23 +18,23 @@ use self::guard::{Guarded, Held};
 use self::news::News;
 use crate::channel::{MappedRing, Mapping, wake_writers};
 use crate::layout::{MAX_PACKET, state};
-use crate::ring::{Arm, Consumer, Corrupt, Memory, Producer, StageError};
+use crate::ring::{Consumer, Corrupt, Producer};
 use crate::spin::{Pauses, Spinner};
 
+mod access;
 mod bell;
 mod guard;
 mod news;
+mod packet;
 mod rest;
 mod room;
 
+pub use self::access::{Reader, Writer};
 pub use self::guard::Guard;
 
 /// How often in a row a call may try again at once because something seemed to be there. A peer whose words flicker can make
 /// it seem so for ever; after that a call lets others go on, and reads the clock.
 pub const GLANCES: u32 = 8;
-
-/// After this many reads in a row the flow counts as a stream: the reader is not waiting for an answer.
-const STREAM: u32 = 16;
 
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
@@ -247,15 +247,6 @@ impl Endpoint {
         if wait == Wait::Ready && self.is_abandoned() { self.rest(deadline) } else { wait }
     }
 
-    /// The descriptor that is readable when there may be something to read. From now on it is unreadable when not.
-    pub fn pollable(&self) -> Result<BorrowedFd<'_>, Error> {
-        self.usable()?;
-        self.polled.store(true, Ordering::Relaxed);
-        // Dropping a reader settles the doorbell of a polled flow.
-        drop(self.reader()?);
-        Ok(self.bell.socket.as_fd())
-    }
-
     /// The same descriptor whatever the state of the flow, to take it out of a poller; None in a forked child.
     pub fn bell(&self) -> Option<BorrowedFd<'_>> {
         (self.usable() != Err(Error::Forked)).then(|| self.bell.socket.as_fd())
@@ -287,17 +278,6 @@ impl Endpoint {
         })
     }
 
-    /// Make `pollable` readable only for packets, or when `ended` differs from `seen`.
-    pub fn watch(&self, seen: u32) -> Result<(), Error> {
-        let mut reader = self.reader()?;
-        if reader.receiver.held.is_empty() && reader.next()?.is_none() {
-            // A peer that was killed is noticed here, or its reader would be woken again and again by nothing to read.
-            let armed = reader.receiver.consumer.arm(&self.bell, || self.ended() != Ok(seen));
-            self.note_corrupt(armed)?;
-        }
-        Ok(())
-    }
-
     /// Packets that arrived and were not read.
     pub fn receive_queue(&self) -> Result<u64, Error> {
         self.usable()?;
@@ -309,12 +289,6 @@ impl Endpoint {
     pub fn transmit_queue(&self) -> Result<u64, Error> {
         self.usable()?;
         Ok(lock(&self.producer).queued())
-    }
-
-    /// Whether there is a packet, or an end, that the next reader finds. For a poller that is told of changes only: the
-    /// doorbell does not change for a packet that came while the last reader was dropped.
-    pub fn has_news(&self) -> bool {
-        self.packet_near()
     }
 
     /// Whether a packet of `length` fits into the ring now.
@@ -431,64 +405,6 @@ impl Endpoint {
         }
     }
 
-    /// Whether a try would not just find an empty ring again.
-    fn packet_near(&self) -> bool {
-        Consumer::peek(&self.incoming, self.head.load(Ordering::Relaxed)) || self.read_ended()
-    }
-
-    fn read_ended(&self) -> bool {
-        self.usable().is_err() || self.peer_error().is_err()
-    }
-
-    fn is_swamped(&self) -> bool {
-        self.guarded.as_ref().is_some_and(Guarded::is_swamped)
-    }
-
-    fn pauses(&self) -> Pauses {
-        if self.reads_in_a_row.load(Ordering::Relaxed) < STREAM { Pauses::ANSWER } else { Pauses::STREAM }
-    }
-
-    /// The part of `wait` for a packet that comes before the sleep, for a thread that sleeps by other means: until one of
-    /// the descriptors is readable, or the bell hangs up, which `note_hang_up` has to be told. None: try again now.
-    pub fn before_sleep(&self) -> Option<Sleep<'_>> {
-        if self.spin_read.spin(self.pauses(), || self.packet_near()) {
-            return None;
-        }
-        let news = self.news.subscribe();
-        match self.arm(&mut lock(&self.receiver)) {
-            Ok(Arm::Armed) if !self.read_ended() => Some(Sleep { bell: self.bell.socket.as_fd(), news }),
-            _ => None,
-        }
-    }
-
-    /// The descriptor hung up, or reported an error.
-    pub fn note_hang_up(&self) {
-        self.bell.hung_up.store(true, Ordering::Relaxed);
-    }
-
-    fn wait_packet(&self, deadline: Option<Instant>) -> Wait {
-        // A peer that writes packets faster than they are rejected must not keep the reader beyond its time.
-        if self.is_swamped() && deadline.is_some_and(|end| end <= Instant::now()) {
-            return Wait::TimedOut;
-        }
-        let Some(sleep) = self.before_sleep() else { return Wait::Ready };
-        match self.bell.poll(sleep.news.as_deref(), deadline) {
-            Ok(false) => Wait::TimedOut,
-            // A false alarm is settled at the next arming; no number of them may outlast the deadline.
-            Ok(_) if !self.packet_near() && deadline.is_some_and(|end| end <= Instant::now()) => Wait::TimedOut,
-            Ok(_) => Wait::Ready,
-            Err(_) => Wait::Interrupted,
-        }
-    }
-
-    fn arm(&self, receiver: &mut Receiver) -> Result<Arm, Corrupt> {
-        if !receiver.held.is_empty() {
-            return Ok(Arm::Ready);
-        }
-        let armed = receiver.consumer.arm(&self.bell, || self.read_ended());
-        self.note_corrupt(armed)
-    }
-
     fn note_corrupt<T>(&self, result: Result<T, Corrupt>) -> Result<T, Corrupt> {
         if result.is_err() && !self.corrupt.swap(true, Ordering::AcqRel) {
             // Other threads may sleep, and the peer's: nothing will come that wakes them.
@@ -522,179 +438,5 @@ impl Drop for Endpoint {
     fn drop(&mut self) {
         // The packets may be half of a whole: the peer must not take this for an end in order.
         if std::thread::panicking() { self.close_as_dead() } else { self.close() }
-    }
-}
-
-/// The right to read from an endpoint, held for the length of one call.
-#[derive(Debug)]
-pub struct Reader<'a> {
-    endpoint: &'a Endpoint,
-    receiver: MutexGuard<'a, Receiver>,
-}
-
-impl Reader<'_> {
-    /// Bytes of the next packet, or of the rest of a partly read one; 0 for the mark that a packet ended; None: nothing there.
-    pub fn available(&mut self) -> Result<Option<usize>, Error> {
-        if !self.receiver.held.is_empty() {
-            return Ok(Some(self.held_length()));
-        }
-        if let Some(length) = self.next()? {
-            return Ok(Some(length));
-        }
-        match self.endpoint.peer_error() {
-            Ok(()) => Ok(None),
-            // The last packets may have come between our first try and the peer's end.
-            Err(error) => match self.next()? {
-                None if !self.endpoint.is_abandoned() => Err(error),
-                next => Ok(next),
-            },
-        }
-    }
-
-    #[inline]
-    fn next(&mut self) -> Result<Option<usize>, Error> {
-        if self.endpoint.corrupt.load(Ordering::Relaxed) {
-            return Err(Error::Corrupt);
-        }
-        let next = self.endpoint.note_corrupt(self.receiver.consumer.next_length())?;
-        match &self.endpoint.guarded {
-            Some(guarded) => {
-                let receiver = &mut *self.receiver;
-                let opened = guarded.open_next(&mut receiver.consumer, next, &mut receiver.held);
-                Ok(self.endpoint.note_corrupt(opened)?.then(|| self.held_length()))
-            }
-            None => Ok(next),
-        }
-    }
-
-    fn held_length(&self) -> usize {
-        if self.receiver.held.end_mark { 0 } else { self.receiver.held.rest().len() }
-    }
-
-    /// Copy the first `target.len()` bytes of what is available; the rest stays for the next time.
-    pub fn take(&mut self, length: usize, target: &mut [MaybeUninit<u8>]) {
-        self.fill(length, target);
-    }
-
-    /// As `take`; returns how many bytes of `target` it wrote.
-    fn fill(&mut self, length: usize, target: &mut [MaybeUninit<u8>]) -> usize {
-        let reads = &self.endpoint.reads_in_a_row;
-        reads.store(reads.load(Ordering::Relaxed).saturating_add(1), Ordering::Relaxed);
-        let receiver = &mut *self.receiver;
-        receiver.held.unread = false;
-        if receiver.held.end_mark {
-            receiver.held.end_mark = false;
-            0
-        } else if !receiver.held.is_empty() {
-            let taken = copy(receiver.held.rest(), target);
-            receiver.held.advance(taken, self.endpoint.guarded.is_some());
-            taken
-        } else if target.len() == length {
-            receiver.consumer.take(target);
-            length
-        } else {
-            self.hold(length);
-            self.fill(length, target)
-        }
-    }
-
-    /// Append all of what is available, which is `length` bytes.
-    #[allow(unsafe_code)]
-    pub fn append_to(&mut self, bytes: &mut Vec<u8>, length: usize) {
-        bytes.reserve(length);
-        let taken = self.fill(length, &mut bytes.spare_capacity_mut()[..length]);
-        // SAFETY: `fill` wrote so many bytes of the spare capacity.
-        unsafe { bytes.set_len(bytes.len() + taken) };
-    }
-
-    /// All of what is available, without taking it.
-    pub fn peek(&mut self, length: usize) -> &[u8] {
-        if self.receiver.held.is_empty() {
-            self.hold(length);
-        }
-        if self.receiver.held.end_mark { &[] } else { self.receiver.held.rest() }
-    }
-
-    /// The next read finds the mark of the end of a packet.
-    pub fn mark_end(&mut self) {
-        self.receiver.held.end_mark = true;
-    }
-
-    fn hold(&mut self, length: usize) {
-        let receiver = &mut *self.receiver;
-        receiver.held.hold(|bytes| take_into(&mut receiver.consumer, length, bytes));
-    }
-}
-
-/// Take the next packet, which has `length` bytes, in the place of what is in `bytes`.
-#[allow(unsafe_code)]
-fn take_into(consumer: &mut Consumer<MappedRing>, length: usize, bytes: &mut Vec<u8>) {
-    bytes.clear();
-    bytes.reserve(length);
-    consumer.take(&mut bytes.spare_capacity_mut()[..length]);
-    // SAFETY: `take` wrote all `length` bytes of the spare capacity.
-    unsafe { bytes.set_len(length) };
-}
-
-/// Copy as much as both have; returns how much.
-fn copy(source: &[u8], target: &mut [MaybeUninit<u8>]) -> usize {
-    for (to, from) in target.iter_mut().zip(source) {
-        to.write(*from);
-    }
-    source.len().min(target.len())
-}
-
-impl Drop for Reader<'_> {
-    fn drop(&mut self) {
-        let endpoint = self.endpoint;
-        let receiver = &mut *self.receiver;
-        if receiver.consumer.release() {
-            wake_writers(&endpoint.incoming.control().wait.space);
-            endpoint.ring_writer(&receiver.consumer);
-        }
-        endpoint.head.store(receiver.consumer.head(), Ordering::Relaxed);
-        if endpoint.polled.load(Ordering::Relaxed)
-            && receiver.consumer.next_length() == Ok(None)
-            && endpoint.peer_error().is_ok()
-        {
-            // A peer that broke the protocol shows at the next call.
-            let _ = endpoint.arm(receiver);
-        }
-    }
-}
-
-/// The right to write to an endpoint, held for the length of one call. Staged packets are published when it is dropped.
-#[derive(Debug)]
-pub struct Writer<'a> {
-    endpoint: &'a Endpoint,
-    producer: MutexGuard<'a, Producer<MappedRing>>,
-}
-
-impl Writer<'_> {
-    /// Copy a packet into the ring. False: no room now.
-    pub fn stage(&mut self, packet: &[u8]) -> Result<bool, Error> {
-        let longest = self.endpoint.longest;
-        if packet.len() > longest {
-            return Err(Error::TooLong(longest));
-        }
-        self.endpoint.reads_in_a_row.store(0, Ordering::Relaxed);
-        let staged = match &self.endpoint.guarded {
-            Some(guarded) => guarded.stage(&mut self.producer, packet).ok_or(Error::Unsealed)?,
-            None => self.producer.stage(packet),
-        };
-        match staged {
-            Ok(()) => Ok(true),
-            Err(StageError::Full) => Ok(false),
-            Err(StageError::TooLong) => Err(Error::TooLong(longest)),
-            Err(StageError::Corrupt) => Ok(self.endpoint.note_corrupt(Err(Corrupt))?),
-        }
-    }
-}
-
-impl Drop for Writer<'_> {
-    fn drop(&mut self) {
-        if self.producer.publish() {
-            self.endpoint.bell.ring();
-        }
     }
 }

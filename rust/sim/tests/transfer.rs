@@ -50,7 +50,7 @@ fn a_ttl_is_enough_for_so_many_lower_flows_and_no_more() {
         (1..nodes).for_each(|node| line.join(node - 1, node, RAW));
         line.route();
         let (now, member) = (line.net.now(), line.members[0]);
-        line.net.stack(0).send_pdu(now, member, name(nodes - 1), 1, b"hello");
+        line.net.stack(0).send_pdu(now, member, name(nodes - 1), 1, 0, b"hello");
         line.run(SECOND / 10);
         let dropped: u64 = (0..nodes).map(|node| line.transfer(node).ttl).sum();
         assert_eq!((line.heard.len(), dropped), (usize::from(arrives), u64::from(!arrives)), "{max_ttl} {nodes}");
@@ -60,16 +60,37 @@ fn a_ttl_is_enough_for_so_many_lower_flows_and_no_more() {
 #[test]
 fn components_hear_packets_by_their_numbers_and_from_where_they_came() {
     let mut line = Layer::line(3, RAW);
-    for (destination, eid) in [(2, 0), (2, 1), (0, 1), (2, 2), (2, 63), (2, 64)] {
+    for (destination, eid) in [(2, 0), (2, 1), (0, 1), (2, 2), (2, 3), (2, 63), (2, 64)] {
         let (now, member) = (line.net.now(), line.members[0]);
-        line.net.stack(0).send_pdu(now, member, name(destination), eid, b"hello");
+        line.net.stack(0).send_pdu(now, member, name(destination), eid, 0, b"hello");
         line.run(SECOND / 10);
     }
     let last = line.lower[&(2, 1)];
     let heard = |node, eid, from| (node, eid, from, b"hello".to_vec());
-    assert_eq!(line.heard, [heard(2, 0, Some(last)), heard(2, 1, Some(last)), heard(0, 1, None)]);
+    assert_eq!(
+        line.heard,
+        [heard(2, 0, Some(last)), heard(2, 1, Some(last)), heard(0, 1, None), heard(2, 2, Some(last))]
+    );
     let snapshot = line.net.stack(2).snapshot(line.members[2]);
     assert_eq!((snapshot.transfer.unwrap().unknown_eid, snapshot.layer.unknown), (2, 1));
+}
+
+#[test]
+fn a_probe_is_heard_where_its_ttl_runs_out() {
+    let mut line = Layer::line(4, RAW);
+    for ttl in [1, 2, 3, 0, 255] {
+        let (now, member) = (line.net.now(), line.members[0]);
+        line.net.stack(0).send_pdu(now, member, name(3), 2, ttl, b"who");
+        line.run(SECOND / 10);
+    }
+    let places: Vec<_> = line.heard.iter().map(|(node, eid, from, _)| (*node, *eid, *from)).collect();
+    let came = |node| (node, 2, Some(line.lower[&(node, node - 1)]));
+    assert_eq!(places, [came(1), came(2), came(3), came(3), came(3)]);
+    // Of other components it is a packet as any.
+    let (now, member) = (line.net.now(), line.members[0]);
+    line.net.stack(0).send_pdu(now, member, name(3), 1, 2, b"who");
+    line.run(SECOND / 10);
+    assert_eq!((line.heard.len(), line.transfer(1).ttl, line.transfer(2).ttl), (5, 0, 1));
 }
 
 #[test]
@@ -124,7 +145,7 @@ fn a_new_lower_flow_to_a_neighbour_is_used_at_once_and_the_old_one_when_it_is_go
     line.run(SECOND / 10);
     assert_eq!(line.transfer(1).no_route, 3);
     let (now, member) = (line.net.now(), line.members[1]);
-    line.net.stack(1).send_pdu(now, member, name(2), 1, b"no way");
+    line.net.stack(1).send_pdu(now, member, name(2), 1, 0, b"no way");
     assert_eq!((line.transfer(1).no_route, line.transfer(1).unspoken), (3, 1));
 }
 
@@ -392,7 +413,7 @@ fn a_word_of_congestion_slows_the_flow_that_it_names_and_no_other() {
         for _ in 0..200 {
             for eid in [104, 9999] {
                 let (now, word) = (line.net.now(), Word::Congested(eid, 913).write());
-                line.net.stack(1).send_pdu(now, member, name(0), 0, &word);
+                line.net.stack(1).send_pdu(now, member, name(0), 0, 0, &word);
             }
             line.run(MS);
         }

@@ -1,8 +1,8 @@
 //! Back-pressure for raw flows between nodes of ours: the receiving node says how many packets came, the sending one has no
 //! more than a window of them under way, so that neither kernel buffer runs over. Pure.
 //!
-//! Packets carry no numbers, so lost ones are found by age: what is not reported after a few round trips is gone. A receiver
-//! whose program reads too slowly says so, and then nothing is taken for lost until it says otherwise.
+//! Packets carry no numbers, so lost ones are found by age: a packet that is not reported after a few round trips is gone. A
+//! receiver whose program reads too slowly says so, and then no packet is taken for lost until it says otherwise.
 
 use std::collections::VecDeque;
 
@@ -19,16 +19,16 @@ pub(crate) const REPORT: u64 = FIRST / 4;
 const AGE: u64 = 5 * MILLISECOND;
 /// So long after a loss the window may grow again; and so long a receiver may say nothing after it said to wait.
 const PROBE: u64 = 1000 * MILLISECOND;
-/// What a packet takes of the receiver's kernel buffer, at least, bytes; and beside its own length twice and a half.
+/// Bytes that a packet takes of the receiver's kernel buffer, at least, and beside two and a half times its own length.
 const OVERHEAD: u64 = 1664;
 
 /// The sending side of one flow.
 #[derive(Debug)]
 pub(crate) struct Credit {
     sent: u64,
-    /// What the receiver reported.
+    /// Packets that the receiver reported.
     counted: u64,
-    /// What it will never report.
+    /// Packets that it will never report.
     lost: u64,
     window: u64,
     /// The window may not grow beyond it.
@@ -37,10 +37,10 @@ pub(crate) struct Credit {
     cap_at: u64,
     /// Since the last report the window was used up.
     limited: bool,
-    /// What is under way when the receiver says to wait still has to fit into the half of its program's ring that is free
-    /// then; without bound if it has none.
+    /// Bytes that may be under way: when the receiver says to wait, half of its program's ring is free, and all packets under
+    /// way still have to fit there. No bound if it has no ring.
     ring: u64,
-    /// What the receiver said last.
+    /// Bytes of the kernel buffer, as the receiver said last.
     room: u64,
     /// Since when it wants us to wait.
     wait: Option<u64>,
@@ -54,8 +54,8 @@ pub(crate) struct Credit {
 }
 
 impl Credit {
-    /// `ring`: bytes of that of the receiver's program; None: the receiver hands everything on at once. `most`: packets under
-    /// way.
+    /// `ring`: bytes in the ring of the receiver's program; None: the receiver hands everything on at once. `most`: packets
+    /// under way.
     pub(crate) fn new(ring: Option<usize>, most: u64) -> Self {
         let mut credit = Credit {
             ring: ring.map_or(u64::MAX, |capacity| capacity as u64 / 4),
@@ -211,7 +211,7 @@ mod tests {
         let mut credit = Credit::new(Some(2 << 20), MOST);
         assert_eq!(fill(&mut credit, 0), FIRST);
         credit.report(100 * US, report(REPORT));
-        // What came back, and a quarter more because it was wanted.
+        // As many as were reported, and a quarter more because they were wanted.
         assert_eq!(fill(&mut credit, 100 * US), REPORT + FIRST / 4);
     }
 

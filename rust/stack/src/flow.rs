@@ -29,7 +29,7 @@ const UNSENT: usize = 64 << 10;
 pub enum User<R> {
     /// A program.
     Program(R),
-    /// A member of a layer above: the packets are those of its flows.
+    /// A member of a layer above: the packets belong to its flows.
     Transfer(MemberId),
     /// The control side, which takes so many messages more. Some that come after those are kept.
     Control(u32),
@@ -48,13 +48,13 @@ pub struct Setup<R> {
     pub peer_eid: u64,
     /// The way to the peer.
     pub carrier: Carrier,
-    /// What it is for.
+    /// Its user.
     pub user: User<R>,
     /// FRCP on both ends; None: packets as they are.
     pub frcp: Option<Config>,
     /// Random; chooses the first sequence number.
     pub seed: u64,
-    /// Chooses, with the seed of the layer, what a bad link does.
+    /// Seeds the bad link of the flow, together with the seed of the layer.
     pub lot: (u64, usize),
     /// Credit on a raw flow, with a peer that knows it.
     pub credit: bool,
@@ -66,7 +66,7 @@ pub struct Setup<R> {
     pub mtu: usize,
     /// Milliseconds of silence after which the peer is dead; 0: never.
     pub timeout: u32,
-    /// Likewise, until its first packet, of which the control side is told; 0: as ever.
+    /// The same until its first packet, and the control side is told of that one; 0: no other time.
     pub grace: u32,
 }
 
@@ -103,7 +103,7 @@ impl<R> Setup<R> {
 /// How a flow ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
-    /// The user let go, and what it wrote was sent, or acknowledged on a reliable flow.
+    /// The user let go, and all its packets were sent, or acknowledged on a reliable flow.
     Closed,
     /// Likewise, but the program died.
     Died,
@@ -111,14 +111,14 @@ pub enum How {
     Gone,
     /// The peer was silent for longer than the timeout of the flow.
     Silent,
-    /// What was sent was not acknowledged in time.
+    /// Packets were not acknowledged in time.
     Broken,
 }
 
-/// Between packets of the user and packets on the wire.
+/// How packets of the user become packets on the wire.
 #[derive(Debug)]
 enum Protocol {
-    /// Nothing. With a peer of ours, credit on this side and reports for that of the peer.
+    /// As they are. With a peer of ours: credit for sending, and reports for the credit of the peer.
     Raw {
         credit: Option<Credit>,
         reports: Reports,
@@ -126,7 +126,7 @@ enum Protocol {
     Frcp(Box<Connection>),
 }
 
-/// What was told to the sender of a raw flow.
+/// The last report to the sender of a raw flow.
 #[derive(Debug, Default)]
 struct Reports {
     counted: u64,
@@ -135,7 +135,7 @@ struct Reports {
     backlog: usize,
 }
 
-/// What a flow wants after its turn.
+/// When a flow wants another turn.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
     /// To be woken by its program, its timer or a packet.
@@ -164,9 +164,9 @@ pub(crate) struct Flow<R> {
     pub(crate) place: Place,
     /// The list in which it stands, perhaps though it is not parked any more.
     pub(crate) listed: Option<Blocker>,
-    /// What waits above for this one.
+    /// Sources above that wait for this flow.
     pub(crate) waiters: VecDeque<Source>,
-    /// The neighbour at the other end says nothing of what it got.
+    /// For a neighbour that sends no reports.
     pub(crate) pacer: Option<Pacer>,
     protocol: Protocol,
     counters: FlowCounters,
@@ -176,7 +176,7 @@ pub(crate) struct Flow<R> {
     heard_at: u64,
     /// The user knows that the peer is silent.
     silent: bool,
-    /// How the user went, when all it wrote was taken in.
+    /// How the user ended, once all that it wrote was taken in.
     user_gone: Option<How>,
     /// The program died though its ring does not show it. So many bytes of it are still taken in, at the most.
     doomed: Option<usize>,
@@ -186,17 +186,17 @@ pub(crate) struct Flow<R> {
     peer_died: bool,
     /// The program tells when there is room for the next message.
     awaits_room: bool,
-    /// What the other end of a loop sent, and the bytes of it.
+    /// Packets from the other end of a loop, and their bytes.
     inbox: VecDeque<Vec<u8>>,
     inbox_bytes: usize,
-    /// What flows above must not lose, and FRCP had no room for; and the bytes of it.
+    /// Packets that flows above must not lose and FRCP had no room for, and their bytes.
     urgent: VecDeque<Vec<u8>>,
     urgent_bytes: usize,
     /// For a user that is not known yet.
     kept: VecDeque<Vec<u8>>,
-    /// The flags that its program sees as those of the peer.
+    /// The flags of the peer, as its program sees them.
     shown: Flags,
-    /// Those that its program had set when all that it wrote before was taken in.
+    /// The flags that its program had set when all that it wrote before was taken in.
     said: Flags,
     scratch: Vec<u8>,
     /// It is in `Stack::changed`.
@@ -208,12 +208,12 @@ impl<R: Ring> Flow<R> {
         let ring = matches!(setup.user, User::Program(_)).then_some(R::CAPACITY);
         let protocol = match setup.frcp {
             Some(config) => {
-                // What is written early for flows above cannot be put in order any more.
+                // Packets of flows above that are written early cannot be put in order any more.
                 let unsent = if ring.is_some() { config.unsent } else { config.unsent.min(UNSENT) };
                 Protocol::Frcp(Box::new(Connection::new(Config { unsent, ..config }, setup.seed, now)))
             }
             None => {
-                // What members between the two nodes have room for.
+                // Members between the two nodes have room for so many.
                 let most = if let Way::Unicast(..) = way { WAITING as u64 } else { MOST };
                 let credit = setup.credit.then(|| Credit::new(ring, most));
                 Protocol::Raw { credit, reports: Reports::default() }
@@ -268,13 +268,13 @@ impl<R: Ring> Flow<R> {
     /// Do all that can be done now.
     pub(crate) fn turn(&mut self, now: u64, stack: &mut Stack<R>) -> Turn {
         self.forget_room();
-        // What a side wrote after it took back a flag must not meet that flag.
+        // Packets that a side wrote after it took back a flag must not meet that flag.
         self.show_flags(stack, false);
         self.take_inbox(now, stack);
         let mut blocker = self.outlet.pass_on(now, stack);
         let more = self.take_in(now, stack, &mut blocker);
         let all = !more && blocker.is_none();
-        // Before anything is sent, because what the user takes opens the window that the peer is told.
+        // Before anything is sent: messages that the user takes open the window that the peer is told.
         let more = self.deliver(now, stack) || more;
         if !self.urgent.is_empty() {
             self.write_urgent(now);

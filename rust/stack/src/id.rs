@@ -26,7 +26,7 @@ macro_rules! name {
 }
 
 name!(FlowId, "A flow of a stack.");
-name!(MemberId, "A member of a layer: what an IPC process has in a stack.");
+name!(MemberId, "A member of a layer: the part of an IPC process in a stack.");
 
 /// Gives names away. The owner of a stack has one for each kind.
 #[derive(Debug, Default)]
@@ -81,12 +81,12 @@ impl<T> Slots<T> {
         self.slot(name.into())?.value.as_mut()
     }
 
-    /// Whether the place is that of this name, with something in it or not.
+    /// Whether the place belongs to this name, with something in it or not.
     pub(crate) fn has_place(&mut self, name: impl Into<u64>) -> bool {
         self.slot(name.into()).is_some()
     }
 
-    /// What is there, until `put`. Meanwhile nobody finds it.
+    /// Take a value out, until `put`. Meanwhile it is not found.
     pub(crate) fn take(&mut self, name: impl Into<u64>) -> Option<T> {
         self.slot(name.into())?.value.take()
     }

@@ -1,17 +1,17 @@
-//! The flows and layers of one node, pure: bytes, time and randomness come in as arguments, what is to be done comes out.
+//! The flows and layers of one node, pure: bytes, time and randomness come in as arguments, and packets and events come out.
 //!
 //! ```text
 //! program ══ Ring ══ Flow: Protocol (raw or FRCP) ── Outlet (AEAD, CRC, bad link) ── Way ─┬─ Port ── Stage ──▶ transmit
-//!                       ▲                                                                 ├─ Transfer: a flow below, of which
-//!                       │                                                                 │            a member is the user
-//!                       │                                                                 ├─ Unicast: the one that leads to
+//!                       ▲                                                                 ├─ Transfer: a flow below, used by
+//!                       │                                                                 │            the member
+//!                       │                                                                 ├─ Unicast: the flow that leads to
 //!                       │                                                                 │           the next member
 //!                       │                                                                 ├─ Loop: the other end, in this stack
 //!                       └──── dispatch by endpoint id ◀── Member ◀── receive              └─ Broadcast: all others of the member
 //! ```
 //!
 //! A layer over a layer is a call: a packet is written once, behind the headers of all levels, and read where it arrived.
-//! `stack` has the rules for who calls whom.
+//! `stack` has the rules for calls.
 
 #![forbid(unsafe_code)]
 

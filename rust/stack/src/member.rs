@@ -1,4 +1,5 @@
-//! What an IPC process has in a stack: the flows that it carries, by our endpoint ids, and what it counts.
+//! A member of a layer: the part of an IPC process in a stack. It has the flows that it carries, by our endpoint ids, and
+//! counters.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -15,18 +16,18 @@ use crate::transfer::Transfer;
 /// Packets that are kept for a flow whose other end was quicker.
 const KEPT: usize = 32;
 
-/// What carries the flows of a member.
+/// How a member carries its flows.
 #[derive(Debug)]
 pub(crate) enum Carries {
-    /// A socket of its own.
+    /// By a socket of its own.
     Port(Box<Port>),
-    /// Flows of layers below.
+    /// By flows of layers below.
     Transfer,
-    /// Likewise, each of which leads to a neighbour: packets have addresses.
+    /// By flows of layers below that lead to neighbours: packets have addresses.
     Unicast(Box<Transfer>),
-    /// Nothing: both ends are in this stack.
+    /// Within this stack, which has both ends.
     Local,
-    /// Nothing: what one flow sends, all others get.
+    /// Within this stack: each flow gets the packets of all others.
     Broadcast,
 }
 
@@ -34,9 +35,9 @@ pub(crate) enum Carries {
 #[derive(Debug)]
 pub(crate) struct Port {
     pub(crate) stage: Stage,
-    /// What waits until there is room.
+    /// Sources that wait until there is room.
     pub(crate) parked: VecDeque<Source>,
-    /// Bytes of the kernel's buffer for what arrives.
+    /// Bytes of the kernel's buffer for datagrams that arrive.
     pub(crate) room: u32,
     /// When there was nothing to receive last.
     pub(crate) drained_at: u64,
@@ -58,14 +59,14 @@ pub(crate) struct Member {
     pub(crate) flows: BTreeSet<FlowId>,
     pub(crate) by_eid: Eids,
     pub(crate) counters: LayerCounters,
-    /// What the links of an impaired layer did.
+    /// Counters of the bad links of an impaired layer.
     pub(crate) shaken: Counters,
-    /// Of the packets lost: those that a reader in this node was too slow for, which its flow counts, too.
+    /// Packets lost because a reader in this node was too slow. They are in `shaken`, and its flow counts them, too.
     pub(crate) slow: u64,
-    /// Of a broadcast layer: packets that more got than one, by those; and packets that nobody did.
+    /// Of a broadcast layer: deliveries of a packet beyond the first one; and packets that no flow got.
     pub(crate) copies: u64,
     pub(crate) unheard: u64,
-    /// What became of the packets of flows that ended.
+    /// The balance of flows that ended.
     pub(crate) past: Balance,
     /// The counters that were shown last.
     pub(crate) shown: Option<MemberCounted>,
@@ -128,7 +129,7 @@ impl Member {
         self.reserved.get(&eid).is_some_and(|reserved| reserved.from.is_none_or(|only| only == from))
     }
 
-    /// What was kept; nothing more is.
+    /// Returns the packets that were kept. Nothing more is expected.
     pub(crate) fn unreserve(&mut self, eid: u64) -> Vec<Vec<u8>> {
         self.reserved.remove(&eid).map(|reserved| reserved.datagrams).unwrap_or_default()
     }
@@ -159,7 +160,7 @@ impl Member {
     }
 }
 
-/// An address without what does not tell peers apart: flow labels and scopes of IPv6.
+/// An address without flow labels and scopes of IPv6, which do not tell peers apart.
 pub(crate) fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip(), address.port())
 }

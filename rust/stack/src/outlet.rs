@@ -1,8 +1,8 @@
-//! The way of the packets of one flow: what is put in front of them and behind them, and what carries them.
+//! The way of the packets of one flow: headers in front, checksums behind, and the carrier.
 //!
 //! A packet is written once, at the place from where it leaves. `open` writes the headers of all levels, the lowest first, and
-//! says where the packet goes; the packet is appended; `close` seals and checks level by level, the highest first, and commits.
-//! `open` changes nothing but the bytes behind what was there, so `discard` takes everything back.
+//! chooses that place; the packet is appended; `close` seals and checks level by level, the highest first, and commits. `open`
+//! only appends bytes, so `discard` takes everything back.
 
 use std::net::SocketAddr;
 
@@ -23,7 +23,7 @@ use crate::stack::{Stack, Where};
 use crate::stage::Peer;
 use crate::transfer::{Ecn, Hop};
 
-/// What carries the packets of a flow.
+/// The carrier of the packets of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     /// A port, to a peer; the same as an address.
@@ -32,7 +32,7 @@ pub(crate) enum Way {
     Transfer(FlowId),
     /// The lower flow that leads towards the member with that address, in that cube.
     Unicast(u32, u8),
-    /// Nothing: the other end is in this stack.
+    /// Within this stack, to the other end.
     Loop(FlowId),
     /// All other flows of the member.
     Broadcast,
@@ -49,7 +49,7 @@ pub(crate) enum Blocker {
     Route(MemberId),
     /// It is too early, ns.
     Until(u64),
-    /// What is below is taken out: a packet is just coming up by it. Else it has ended.
+    /// The flow below is taken out: a packet is just coming up by it.
     Busy,
     /// There is nothing below any more.
     Down,
@@ -101,7 +101,7 @@ impl Frame {
 pub(crate) enum Manner {
     /// When there is room.
     Data,
-    /// For what cannot wait: room is found for it, up to a bound.
+    /// At once: room is found for it, up to a bound.
     Control,
     /// A keepalive: neither sealed nor checked at its own level, before all data. There is always room for it, or it is lost.
     Bare,
@@ -112,20 +112,20 @@ pub(crate) struct Outlet {
     /// Carries the flow.
     pub(crate) member: MemberId,
     pub(crate) way: Way,
-    /// Ours, and that of the peer, which stands in front of each packet to it.
+    /// Our endpoint id; and the peer's, which stands in front of each packet to it.
     pub(crate) eid: u64,
     pub(crate) peer_eid: u64,
     /// The next hop of `Way::Unicast`, and when it was found.
     pub(crate) hop: (u64, Option<Hop>),
     /// Congestion of the way, if the layer cares.
     pub(crate) ecn: Option<Box<Ecn>>,
-    /// Seals each packet, and opens those of the peer.
+    /// Seals our packets, and opens packets of the peer.
     pub(crate) session: Option<Session>,
     /// Each packet carries a CRC32 behind it.
     pub(crate) crc: bool,
     /// See `Setup::mtu`.
     pub(crate) mtu: usize,
-    /// The bad link of an impaired layer, and what it draws its numbers from.
+    /// As in `Setup`; and the bad link of an impaired layer.
     pub(crate) lot: (u64, usize),
     pub(crate) link: Option<Impairment>,
     pub(crate) sent_at: u64,
@@ -194,7 +194,7 @@ impl Outlet {
                 opened.map_err(|why| if why == Blocker::Down { Blocker::Route(self.member) } else { why })?
             }
             Way::Loop(other) => {
-                // A link loses what is too much for it.
+                // A link loses packets that are too many for it.
                 if self.link.is_none() && !stack.flow(other).ok_or(Blocker::Down)?.has_room() {
                     return Err(Blocker::Flow(other));
                 }
@@ -232,7 +232,7 @@ impl Outlet {
         }
     }
 
-    /// The packet is complete. What cannot be sealed is not sent.
+    /// The packet is complete. One that cannot be sealed is not sent.
     pub(crate) fn close<R: Ring>(
         &mut self,
         now: u64,
@@ -250,7 +250,7 @@ impl Outlet {
         self.sent_at = now;
         counters.sent += 1;
         if let (Way::Port(..), None, Manner::Data) = (self.way, &self.link, manner) {
-            // What nearly all packets do, so the stage is looked up once.
+            // Nearly all packets go this way, so the stage is looked up once.
             let length = stack.stage(self.member).map_or(body, |stage| stage.commit(self.mtu));
             counters.sent_bytes += (length - body) as u64;
             return;
@@ -277,7 +277,7 @@ impl Outlet {
         }
     }
 
-    /// Put what the peer checks around the packet that begins at `body`.
+    /// Encrypt the packet that begins at `body`, and put a CRC behind it, as the flow has it.
     fn seal<R: Ring>(&mut self, body: usize, frame: &Frame, stack: &mut Stack<R>) -> bool {
         if let Some(session) = &mut self.session {
             let room = session.settings().suite.tag_length();
@@ -294,7 +294,7 @@ impl Outlet {
         true
     }
 
-    /// Send what a bad link lets through by now; what it waits for, if it has to.
+    /// Send the packets that a bad link lets through by now. Returns the blocker, if there is one.
     pub(crate) fn pass_on<R: Ring>(&mut self, now: u64, stack: &mut Stack<R>) -> Option<Blocker> {
         let link = self.link.as_mut()?;
         match self.way {
@@ -330,7 +330,7 @@ impl Outlet {
         self.session.is_some() || self.crc
     }
 
-    /// What is in a packet of the peer, which is counted; None: nothing that anybody wants.
+    /// The payload of a packet of the peer, which is counted; None: nobody wants it.
     pub(crate) fn unseal<'a>(&'a mut self, packet: &'a [u8], counters: &mut FlowCounters) -> Option<&'a [u8]> {
         counters.received += 1;
         counters.received_bytes += packet.len() as u64;
@@ -355,7 +355,7 @@ impl Outlet {
                     self.opened.resize(length, 0);
                 }
                 let plain = &mut self.opened[..length];
-                // The session counts what it rejects.
+                // The session counts rejected packets.
                 session.open_into(packet, plain).ok()?;
                 plain
             }
@@ -392,7 +392,7 @@ impl<R: Ring> Stack<R> {
         Frame::new(sink)
     }
 
-    /// What a packet that is being written is to be appended to.
+    /// The buffer to which a packet that is being written is appended.
     pub(crate) fn bytes(&mut self, frame: &Frame) -> &mut Vec<u8> {
         if let Sink::Stage(port) = frame.sink
             && let Some(stage) = self.members.get_mut(port).and_then(|member| member.stage())

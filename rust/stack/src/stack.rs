@@ -5,9 +5,9 @@
 //! * At most one packet is being written (`outlet::Frame`); until it is closed or discarded, only its bytes are appended.
 //! * `receive`, `serve`, `timeout` and the commands never call one another. Whatever a packet causes elsewhere is queued, or
 //!   gives a flow a turn. A flow that something is done with is taken out of the arena, so nothing finds it half-made.
-//! * A packet for the other end of a loop is queued there. So the depth of calls is that of the layers, `DEPTH` at most.
+//! * A packet for the other end of a loop is queued there. So calls are nested no deeper than layers, `DEPTH` at most.
 //! * A packet is sealed when it leaves its queue, so the numbers of the sealing leave in order.
-//! * Each flow is in one place: idle, in the queue for a turn, or parked at what it waits for, which then wakes it.
+//! * Each flow is in one place: idle, in the queue for a turn, or parked in the list of its blocker, which then wakes it.
 
 mod arrivals;
 mod commands;
@@ -37,7 +37,7 @@ pub enum Where {
     Flow(FlowId),
 }
 
-/// What carries a flow.
+/// The way to the peer of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Carrier {
     /// The port of the member, to an address.
@@ -46,20 +46,20 @@ pub enum Carrier {
     Transfer(FlowId),
     /// The lower flow that leads towards the member of the layer with that address, in a cube.
     Unicast(u32, u8),
-    /// Nothing: the other end is in this stack.
+    /// Within this stack: the flow that is the other end.
     Loop(FlowId),
-    /// The other flows of the member.
+    /// To all other flows of the member.
     Broadcast,
 }
 
-/// What carries the flows of a member that has no port.
+/// How a member without a port carries its flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Flows of layers below.
+    /// By flows of layers below.
     Transfer,
-    /// Nothing: both ends of each flow are in this stack.
+    /// Within this stack, which has both ends of each flow.
     Local,
-    /// Nothing: what one flow sends, all others get.
+    /// Within this stack: each flow gets the packets of all others.
     Broadcast,
 }
 
@@ -73,8 +73,8 @@ pub enum Event<R> {
     /// A packet for a component of a member, by its endpoint id; and the lower flow that brought it, None from the member
     /// itself.
     Heard(MemberId, u64, Option<FlowId>, Vec<u8>),
-    /// The peer of a flow that no program uses is silent for longer than its timeout, or (true) is back. That of any flow with
-    /// a grace was heard for the first time (true).
+    /// The peer of a flow that no program uses is silent for longer than its timeout, or (true) is back. Also
+    /// (true): the peer of a flow with a grace was heard for the first time.
     State(FlowId, bool),
     /// A flow ended; its name is free. The ring of its program is to be dropped where that may take time.
     Ended(FlowId, How, Box<crate::Counted>, Option<R>),
@@ -82,13 +82,13 @@ pub enum Event<R> {
     Closed(MemberId, Box<MemberCounted>),
 }
 
-/// What gets turns.
+/// A sender that takes turns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
     Flow(FlowId),
-    /// What others send through a member of a unicast layer, to the neighbour at that place.
+    /// Packets of others that pass through a member of a unicast layer, to the neighbour at that place.
     Transit(MemberId, usize),
-    /// What such a member itself has to say.
+    /// Messages of such a member itself.
     Words(MemberId),
 }
 
@@ -106,7 +106,7 @@ pub struct Stack<R> {
     pub(crate) transit: u64,
     /// For a member that is gone.
     nowhere: Counters,
-    /// What became of the packets of members that ended.
+    /// The balance of members that ended.
     pub(crate) past: Balance,
     /// Flows that have counted something since `publish` was called last; None: nobody calls it.
     pub(crate) changed: Option<Vec<FlowId>>,
@@ -129,7 +129,7 @@ impl<R> Default for Stack<R> {
     }
 }
 
-/// What is there, and what happened.
+/// Queries and events.
 impl<R: Ring> Stack<R> {
     /// All members.
     pub fn members(&self) -> Vec<MemberId> {
@@ -149,7 +149,7 @@ impl<R: Ring> Stack<R> {
         Some(self.flows.get(flow)?.outlet.member)
     }
 
-    /// What a member and its flows have counted.
+    /// The counters of a member and of its flows.
     pub fn snapshot(&self, member: MemberId) -> Snapshot {
         let Some(member) = self.members.get(member) else { return Snapshot::default() };
         let flows = member.flows.iter().filter_map(|id| Some((*id, self.flows.get(*id)?.counted())));
@@ -157,7 +157,7 @@ impl<R: Ring> Stack<R> {
         Snapshot { layer, transfer, flows: flows.collect() }
     }
 
-    /// The next thing that happened.
+    /// The next event.
     pub fn event(&mut self) -> Option<Event<R>> {
         self.events.pop_front()
     }
@@ -192,7 +192,7 @@ impl<R: Ring> Stack<R> {
         }
     }
 
-    /// What the links of a member did.
+    /// The counters of the bad links of a member.
     pub(crate) fn shaken(&mut self, member: MemberId) -> &mut Counters {
         match self.members.get_mut(member) {
             Some(member) => &mut member.shaken,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import tomllib
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -23,7 +23,7 @@ from ouroboros.control.names import check_name, check_path
 from ouroboros.control.shares import Kind
 from ouroboros.errors import IpcpBootstrapError, IrmError, OuroborosError, UnsupportedError
 from ouroboros.layers.impairment import parse as parse_impairment
-from ouroboros.qos import QOS_RAW
+from ouroboros.qos import NAMED_SPECS
 from ouroboros.settings import TYPES, AnySettings, Strangers
 from ouroboros.wire.control import (
     BindProcess,
@@ -58,7 +58,7 @@ Steps = Generator[Request, Any, None]
 Later = Callable[[str, Callable[[], Steps]], None]
 
 #: What members connect, in this order: routes go by the first, packets by the second.
-_COMPONENTS = ("Management", "Data Transfer")
+COMPONENTS = ("Management", "Data Transfer")
 
 
 class Entry(Protocol):
@@ -93,7 +93,7 @@ class NameTable(msgspec.Struct, frozen=True):
 
     @property
     def title(self) -> str:
-        return f"[name.{_key(self.name)}]"
+        return f"[name.{bare_key(self.name)}]"
 
     def apply(self, ask: Ask, find: Find, later: Later) -> None:
         ask(CreateName(self.name, self.policy, self.security))
@@ -114,7 +114,8 @@ class NameTable(msgspec.Struct, frozen=True):
 
 class IpcpTable(msgspec.Struct, frozen=True):
     """`[<type>.<ipcp>]`. `layer` is empty when the IPC process is not bootstrapped. `enrol`: the member to enroll with, if
-    any. `neighbours`: to connect to."""
+    any. `neighbours`: to connect to. `bind`: names that it takes flows to, beside those of `autobind`. `qualities`: of data
+    transfer, words for the QoS by the name of the neighbour; to others it is raw."""
 
     type: str
     name: str
@@ -124,10 +125,12 @@ class IpcpTable(msgspec.Struct, frozen=True):
     register: tuple[str, ...] = ()
     enrol: str = ""
     neighbours: tuple[str, ...] = ()
+    bind: tuple[str, ...] = ()
+    qualities: dict[str, str] = {}
 
     @property
     def title(self) -> str:
-        return f"[{self.type}.{_key(self.name)}]"
+        return f"[{self.type}.{bare_key(self.name)}]"
 
     def apply(self, ask: Ask, find: Find, later: Later) -> None:
         self._bring_up(ask)
@@ -144,8 +147,9 @@ class IpcpTable(msgspec.Struct, frozen=True):
                 yield EnrollIpcp(mine.id, self.enrol)
             yield from self._be_known()
         for name in self.neighbours:
-            for component in _COMPONENTS:
-                yield ConnectIpcp(mine.id, component, name, QOS_RAW)
+            for component in COMPONENTS:
+                word = self.qualities.get(name, "raw") if component == COMPONENTS[1] else "raw"
+                yield ConnectIpcp(mine.id, component, name, NAMED_SPECS[word])
 
     def _be_known(self) -> Steps:
         """Bind it to its own name and that of its layer, with which others enroll, and register names."""
@@ -156,6 +160,8 @@ class IpcpTable(msgspec.Struct, frozen=True):
             if name and self.type == "unicast":
                 for other in others:
                     yield RegisterName(name, other.id)
+        for name in self.bind:
+            yield BindProcess(mine.id, name)
         for name in self.register:
             yield CreateName(name, "spillover")
             yield RegisterName(name, mine.id)
@@ -246,9 +252,11 @@ def parse(text: str) -> Configuration:
             continue
         for name, table in tables.items():
             if not isinstance(table, dict):
-                raise ConfigurationError(f"[{top}] {_key(name)}: a key without a table; write [{top}.<name>] above it")
+                raise ConfigurationError(
+                    f"[{top}] {bare_key(name)}: a key without a table; write [{top}.<name>] above it"
+                )
             if top == "name":
-                names.append(_parse_name(_Table(f"[name.{_key(name)}]", table, _NAME_KEYS), name))
+                names.append(_parse_name(_Table(f"[name.{bare_key(name)}]", table, _NAME_KEYS), name))
             elif top == "share":
                 shares.append(_parse_share(name, table))
             else:
@@ -257,16 +265,21 @@ def parse(text: str) -> Configuration:
     return Configuration(tuple(names), tuple(ipcps), tuple(shares), strangers)
 
 
-def _key(name: str) -> str:
+def bare_key(name: str) -> str:
     """A name as TOML writes it."""
     bare = name.isascii() and name.replace("-", "").replace("_", "").isalnum()
     return name if bare else msgspec.json.encode(name).decode()
 
 
+def is_spelled(args: Sequence[str]) -> bool:
+    """Whether arguments can be written as one string, where blanks separate them and nothing quotes them."""
+    return " ".join(args).split() == list(args)
+
+
 def _check_top(top: str, tables: object) -> None:
     known = {each: f"[{each}.<name>]" for each in ("name", *TYPES, "share")} | {"strangers": "[strangers]"}
     if top not in known:
-        raise ConfigurationError(f"[{_key(top)}] unknown table: known are {', '.join(known.values())}")
+        raise ConfigurationError(f"[{bare_key(top)}] unknown table: known are {', '.join(known.values())}")
     if not isinstance(tables, dict):
         raise ConfigurationError(f"{top}: not a table; write {known[top]}")
 
@@ -282,7 +295,7 @@ class _Key(msgspec.Struct, frozen=True):
 _STRINGS = _Key(list[str], "an array of strings")
 _NAME_KEYS = {
     "prog": _STRINGS,
-    "args": _STRINGS,
+    "args": _Key(list[str | list[str]], "an array of strings, or of arrays of strings"),
     "lb": _Key(str, '"spill" or "round-robin"'),
 } | {
     f"{side}_{kind}_file": _Key(str, "an absolute path")
@@ -292,17 +305,19 @@ _NAME_KEYS = {
 #: Keys of an IPC process beside the settings of its type.
 _LAYER = {"bootstrap": _Key(str, "the name of a layer")}
 _NAMES = {"reg": _STRINGS}
+_BIND = {"bind": _STRINGS}
 _AUTOBIND = {"autobind": _Key(bool, "true or false")}
 _MEMBERS = {
     **_AUTOBIND,
     "enrol": _Key(str, "a name"),
     "conn": _STRINGS,
     "connect": _Key(bool, "true or false"),
+    "conn_qos": _Key(dict[str, str], "a table of neighbours, each with one of " + ", ".join(NAMED_SPECS)),
 }
 #: Keys beside the settings, by type.
 _OTHERS = {
     "broadcast": _AUTOBIND
-    | {key: msgspec.structs.replace(_MEMBERS[key], built=False) for key in ("enrol", "conn", "connect")},
+    | {key: msgspec.structs.replace(_MEMBERS[key], built=False) for key in ("enrol", "conn", "connect", "conn_qos")},
     "unicast": _NAMES | _MEMBERS,
 }
 _SHARE_KEYS = dict.fromkeys(("user", "users"), _Key(int, "a whole number from 0 on"))
@@ -319,7 +334,7 @@ class _Table:
         for key in values:
             if key not in keys:
                 known = ", ".join(name for name, each in keys.items() if each.built)
-                raise self.error(_key(key), f"unknown key; known are {known}")
+                raise self.error(bare_key(key), f"unknown key; known are {known}")
             if not keys[key].built:
                 raise self.error(key, "not built yet; leave it out")
 
@@ -381,13 +396,13 @@ def _check_title(title: str, name: str, what: str) -> None:
 
 
 def _parse_name(table: _Table, name: str) -> NameTable:
-    _check_title(f"[name.{_key(name)}]", name, "name")
+    _check_title(f"[name.{bare_key(name)}]", name, "name")
     policy = _POLICIES[table.choose("lb", "spill", _POLICIES)]
     return NameTable(name, policy, _parse_programs(table), _parse_security(table))
 
 
 def _parse_share(name: str, values: Mapping[str, object]) -> ShareTable:
-    title = f"[share.{_key(name)}]"
+    title = f"[share.{bare_key(name)}]"
     if name not in list(Kind):
         raise ConfigurationError(f"{title} unknown share: known are {', '.join(Kind)}")
     table = _Table(title, values, _SHARE_KEYS)
@@ -423,13 +438,13 @@ def _parse_path(table: _Table, key: str) -> str | None:
 
 def _parse_programs(table: _Table) -> tuple[Program, ...]:
     paths: list[str] = table.get("prog", [])
-    lines: list[str] = table.get("args", [])
+    lines: list[str | list[str]] = table.get("args", [])
     if len(lines) > len(paths):
         raise table.error("args", f"has {len(lines)} entries for {len(paths)} programs in prog")
-    if any("\0" in line for line in lines):
+    # In a string blanks separate arguments, and nothing quotes them. Programs without an entry are not started by the node.
+    args = [tuple(line.split() if isinstance(line, str) else line) for line in lines]
+    if any("\0" in each for line in args for each in line):
         raise table.error("args", "has a null character in it, which no argument can have")
-    # Blanks separate arguments, and nothing quotes them. Programs without an entry are not started by the node.
-    args = [tuple(line.split()) for line in lines]
     programs = tuple(Program(path, args[i] if i < len(args) else None) for i, path in enumerate(paths))
     base_names = [program.base_name for program in programs]
     for program in programs:
@@ -442,7 +457,7 @@ def _parse_programs(table: _Table) -> tuple[Program, ...]:
 
 
 def _parse_ipcp(type: str, name: str, values: Mapping[str, object]) -> IpcpTable:
-    title = f"[{type}.{_key(name)}]"
+    title = f"[{type}.{bare_key(name)}]"
     _check_title(title, name, "name of an IPC process")
     if not TYPES[type].built:
         built = ", ".join(word for word, kind in TYPES.items() if kind.built)
@@ -452,7 +467,7 @@ def _parse_ipcp(type: str, name: str, values: Mapping[str, object]) -> IpcpTable
     told = setting_keys(TYPES[type])
     others = _OTHERS.get(type, _NAMES)
     keys = {key: _Key(each.check.toml, _what(each)) for key, each in told.items()}
-    table = _Table(title, values, _LAYER | others | keys)
+    table = _Table(title, values, _LAYER | _BIND | others | keys)
     layer = table.check("bootstrap", table.get("bootstrap", ""), "layer name") if table.has("bootstrap") else ""
     given = {
         key: each for key, each in told.items() if table.has(key) and not (each.check.emptied and values[key] == "")
@@ -461,12 +476,25 @@ def _parse_ipcp(type: str, name: str, values: Mapping[str, object]) -> IpcpTable
     settings = assembled(TYPES[type], {each.key: _setting(table, key, each) for key, each in given.items()})
     _check_settings(table, settings, complete=bool(layer))
     enrol, neighbours = _parse_members(table) if type == "unicast" else ("", ())
+    qualities = _parse_qualities(table, neighbours) if type == "unicast" else {}
     register = table.names("reg") if type != "broadcast" else ()
     if register and not (layer or enrol):
         raise table.error("reg", f"names are registered in a layer; add bootstrap{' or enrol' * (type == 'unicast')}")
     autobind = "autobind" in others and table.get("autobind", False)
     # The layer of one that enrolls is that of whom it enrolls with.
-    return IpcpTable(type, name, "" if enrol else layer, settings, autobind, register, enrol, neighbours)
+    bind = table.names("bind")
+    layer = "" if enrol else layer
+    return IpcpTable(type, name, layer, settings, autobind, register, enrol, neighbours, bind, qualities)
+
+
+def _parse_qualities(table: _Table, neighbours: tuple[str, ...]) -> dict[str, str]:
+    qualities: dict[str, str] = table.get("conn_qos", {})
+    for name, word in qualities.items():
+        if name not in neighbours:
+            raise table.error("conn_qos", f"{name!r} is no neighbour that it is to connect to: name it in conn, too")
+        if word not in NAMED_SPECS:
+            raise table.error("conn_qos", f"{name!r} must have one of {', '.join(NAMED_SPECS)}, not {_shown(word)}")
+    return {name: word for name, word in qualities.items() if word != "raw"}
 
 
 def _parse_members(table: _Table) -> tuple[str, tuple[str, ...]]:

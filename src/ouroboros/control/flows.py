@@ -118,6 +118,7 @@ class FlowManager:
             qos=request.qos,
             refuse=refuse,
             user=user,
+            over=None if request.layer is None else frozenset((request.layer,)),
             patient=request.wait,
         )
         self.ask(asking, now + timeout, now)
@@ -129,7 +130,7 @@ class FlowManager:
         if asking.patient:
             _check_possible(asking.name)
         elif not ipcps and (nobody := self._why_none(asking, name)) is not None:
-            self._ways.check_layers()
+            self._ways.check_layers(asking)
             raise nobody
         self._waiting.add(asking, until)
         if not self._connect_now(asking, name, now) and until > now and self._may_wait(asking, name, now):
@@ -219,7 +220,7 @@ class FlowManager:
                 "(cypher_s); join it with the default QoS"
             )
         flow = self._table.add(request.layer, request.qos, (process, None), (token, None), (user, None))
-        flow.ipcp = ipcp
+        flow.ipcp, flow.layer = ipcp, ipcp.layer
         ipcp.join(flow.id, now)
         self._effects.append(Join(flow.id, request.layer, request.qos, ipcp.id, token))
 
@@ -466,9 +467,11 @@ class FlowManager:
             self._waiting.ask_again(asking, now)
         elif error is not None:
             self._fail(asking, error, now)
-        elif name is None or asking.through or is_alone(asking.party, name):
+        elif name is None or asking.through or is_alone(asking.party, name) or not self._ways.within(asking):
             nobody = "nobody" if name is None else "nobody else"
             text = f"{nobody} offers {asking.name!r} on this node, and no layer knows where it is"
+            if asking.over is not None:
+                text = f"nobody in {_layers(asking.over)} offers {asking.name!r}"
             if asking.through:
                 text = f"{asking.name!r} is to be reached through its layer, and that does not know where it is"
             if asking.advice:
@@ -491,8 +494,12 @@ class FlowManager:
         if asking.over is None or self._ways.within(asking):
             return self._why_nobody(asking.name, name)
         _check_possible(asking.name)
-        layers = ", ".join(map(repr, sorted(asking.over))) or "none"
-        return FlowNameException(f"no layer that may be used leads to {asking.name!r}; those are: {layers}")
+        if why := self._ways.why_not_over(asking.over):
+            return FlowNameException(f"no flow to {asking.name!r} over {_layers(asking.over)}: {why}")
+        register = "; or ".join(f"`irm name register {asking.name} layer {layer}`" for layer in sorted(asking.over))
+        return FlowNameException(
+            f"nobody in {_layers(asking.over)} offers {asking.name!r}: it is not registered there; {register} does that"
+        )
 
     def _why_nobody(self, text: str, name: Name | None) -> FlowNameException | None:
         """Why nobody here will ever accept a flow to a name, as things are; None if somebody may."""
@@ -556,6 +563,8 @@ class FlowManager:
             why = f"{waiting.ipcp.why(waiting.token)} (layer {waiting.ipcp.layer!r})"
         elif isinstance(waiting, Asking) and waiting.last_refusal:
             why = waiting.last_refusal
+        elif isinstance(waiting, Asking) and waiting.over is not None and not self._ways.within(waiting):
+            why = self._ways.why_not_over(waiting.over) or f"nobody in {_layers(waiting.over)} offers it"
         elif name is None and _patient(waiting):
             why = "nobody offers it"
         elif name is None:
@@ -573,6 +582,11 @@ def _check_possible(text: str) -> None:
         check_name(text)
     except NameError as error:
         raise FlowNameException(str(error)) from error
+
+
+def _layers(over: frozenset[str]) -> str:
+    """Layers, in an error text."""
+    return f"{'layer' if len(over) == 1 else 'one of the layers'} {', '.join(map(repr, sorted(over)))}"
 
 
 def _patient(waiting: Waiting) -> bool:

@@ -13,6 +13,7 @@ from ouroboros.layers.effects import Effect, Reply
 from ouroboros.layers.face import Host, Posts, Task
 from ouroboros.layers.impairment import Impairment
 from ouroboros.layers.impairment import parse as parse_impairment
+from ouroboros.settings import Strangers
 from ouroboros.wire.control import (
     FIRST_IPCP_ID,
     BootstrapIpcp,
@@ -73,6 +74,11 @@ class IpcProcesses:
             raise IpcpCreateError(f"there is no IPC process {id}; `irm ipcp list` shows them")
         return ipcp
 
+    @property
+    def strangers(self) -> Strangers:
+        """What other nodes may have of this one."""
+        return self._host.strangers
+
     def operational(self, ipcp: int) -> Ipcp | None:
         """None: it is gone, or in no layer, or failed."""
         member = self._table.get(ipcp)
@@ -130,6 +136,7 @@ class IpcProcesses:
         if impairment is not None:
             ipcp.check_impairable()
         ipcp.bootstrap(request.layer, settings, self._impairing(ipcp, impairment, task), now)
+        ipcp.told_settings = settings
 
     def enroll(self, request: EnrollIpcp, task: Task, now: float) -> None:
         check_name(request.name, "name to enroll with")

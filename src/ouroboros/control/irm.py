@@ -15,6 +15,7 @@ from ouroboros.control.ipcps import IpcProcesses
 from ouroboros.control.management import Later, Management
 from ouroboros.control.names import Registry, check_name
 from ouroboros.control.parties import Process
+from ouroboros.control.probing import Probing
 from ouroboros.control.security import NoSecurityFiles, Security, SecurityFiles
 from ouroboros.control.shares import Kind, Share, Shares, default_shares
 from ouroboros.errors import OuroborosError
@@ -103,7 +104,10 @@ class Irm:
         self._processes = IpcProcesses(
             self.ipcps, types, self.registry, self.flows, self._effects, self._posts, self._host
         )
-        self._management = Management(self.registry, self.flows, self._processes, embedded=embedded)
+        probing = Probing(self.ipcps, self.registry, self._posts)
+        self._management = Management(
+            self.registry, self.flows, self._processes, self.shares, probing, embedded=embedded
+        )
         for type in initial:
             ipcp = self._processes.create(CreateIpcp(type, type))
             self._processes.bootstrap(BootstrapIpcp(ipcp, type), self._processes.unasked(), 0.0)

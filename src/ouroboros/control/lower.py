@@ -20,9 +20,13 @@ from ouroboros.control.parties import IpcProcess, LowerEnd, Question, Stage
 from ouroboros.control.table import Flow, FlowTable
 from ouroboros.control.waiting import Asking, WaitingRoom
 from ouroboros.errors import FlowDownException, NodeError, OuroborosError
-from ouroboros.layers.effects import Effect, EndFlow, Member
-from ouroboros.layers.face import How, LowerFlow, Posts, Size
+from ouroboros.layers.effects import Effect, EndFlow, Member, RemoteEnd
+from ouroboros.layers.face import How, LowerFlow, Posts, Seen, Size, Step, Task, nobody
 from ouroboros.qos import QoSSpec
+from ouroboros.wire.control import HopEntry
+
+#: In the place of an address.
+THIS_NODE = "this node"
 
 
 class Manager(Protocol):
@@ -56,7 +60,7 @@ class LowerFlows:
         self._waiting = waiting
         self._table = table
         self._effects = effects
-        self._post = posts.add
+        self._posts, self._post = posts, posts.add
         self.rank = rank
         self._last_fd = 0
         #: Ends of IPC processes that the engine has, or is to have, by flow and side.
@@ -112,6 +116,29 @@ class LowerFlows:
             # When it was granted in the meantime, `end_opened` finds that nobody waits for it.
             self._post(lambda: self._manager.cancel(question.token, now))
 
+    def probe(
+        self, ipcp: int, fd: int, steps: tuple[Step, ...], wait: float, answer: Callable[[object], None], now: float
+    ) -> None:
+        task, end = Task(self._posts, answer), self._held.get(fd)
+        flow = None if end is None or end.holder.pid != ipcp else self._table.flows.get(end.flow_id)
+        if flow is None or end is None:
+            task.done(nobody(now))
+        elif flow.remote is None:
+            # Both ends are in this node, with a local layer in between or nothing.
+            self._within_node(flow, end, task, now)
+        else:
+            carrier = self._members[flow.remote.ipcp].ipcp
+            assert isinstance(flow.remote, RemoteEnd)
+            carrier.probe(flow.remote.address, steps, wait, task, now)
+
+    def _within_node(self, flow: Flow, end: LowerEnd, task: Task, now: float) -> None:
+        through = flow.ipcp or flow.relay
+        layer, type = ("", "") if through is None else (through.layer, through.type)
+        owner = flow.owners[1 - end.side]
+        member = "" if owner is None else owner.program
+        entry = HopEntry(1, layer, type, member=member, address=THIS_NODE, state="unasked")
+        task.done(Seen(entry, now, end=True))
+
     def release(self, fd: int, now: float) -> None:
         if (end := self._held.pop(fd, None)) is not None:
             self._let_go(end)
@@ -123,10 +150,10 @@ class LowerFlows:
 
     # --- what the flow manager decided
 
-    def grant(self, member: IpcProcess, question: Question | None, flow: Flow, side: int) -> Member:
+    def grant(self, member: IpcProcess, question: Question | None, flow: Flow, side: int, peer: str) -> Member:
         """Give an end of a flow to an IPC process, which is told when the engine has it.
 
-        `question`: None for a flow that it accepts.
+        `question`: None for a flow that it accepts. `peer`: as of `LowerFlow`.
         """
         self._last_fd += 1
         end = LowerEnd(
@@ -138,6 +165,7 @@ class LowerFlows:
             qos=flow.qos,
             carrier=flow.carrier,
             question=question,
+            peer=peer,
         )
         self._ends[flow.id, side] = end
         member.below[end.carrier] += 1
@@ -236,7 +264,9 @@ class LowerFlows:
             number, question.over, question.end = question.number, True, None
             del end.holder.questions[number]
         self._held[end.fd] = end
-        flow = LowerFlow(fd=end.fd, name=end.name, qos=end.qos, side=end.side, size=size, ipcp=end.carrier)
+        flow = LowerFlow(
+            fd=end.fd, name=end.name, qos=end.qos, side=end.side, size=size, ipcp=end.carrier, peer=end.peer
+        )
         end.holder.ipcp.lower_up(number, flow, now)
 
     def _tell_down(self, end: LowerEnd, how: How, now: float, error: OuroborosError) -> None:

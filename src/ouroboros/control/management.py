@@ -9,6 +9,9 @@ from ouroboros.control.flows import FlowManager
 from ouroboros.control.ipcps import IpcProcesses
 from ouroboros.control.names import Binding, Registry
 from ouroboros.control.parties import IpcProcess, Party, Process
+from ouroboros.control.probing import Probing
+from ouroboros.control.saving import configuration_of, text_of
+from ouroboros.control.shares import Shares
 from ouroboros.errors import (
     BindError,
     FlowNameException,
@@ -38,8 +41,10 @@ from ouroboros.wire.control import (
     ListFlows,
     ListIpcps,
     ListNames,
+    ProbeName,
     RegisterName,
     Request,
+    Save,
     UnbindProcess,
     UnbindProgram,
     UnregisterName,
@@ -54,8 +59,19 @@ class Management:
     """Carries out what programs ask a node to do, but for flows. `embedded`: a program that nobody bound is known by its own
     name."""
 
-    def __init__(self, registry: Registry, flows: FlowManager, ipcps: IpcProcesses, *, embedded: bool) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        flows: FlowManager,
+        ipcps: IpcProcesses,
+        shares: Shares,
+        probing: Probing,
+        *,
+        embedded: bool,
+    ) -> None:
         self._registry = registry
+        self._shares = shares
+        self._probing = probing
         self._flows = flows
         self._ipcps = ipcps
         self._embedded = embedded
@@ -72,9 +88,15 @@ class Management:
                 return self._flows.entries()
         if not trusted:
             raise BindError("only the user who runs this node, and root, may manage it")
+        if isinstance(request, Save):
+            return self._save()
         if self._change_names(request, now):
             return None
         return self._manage_ipcp(token, request, now)
+
+    def _save(self) -> str:
+        told = configuration_of(self._registry, self._ipcps.all(), self._shares, self._ipcps.strangers)
+        return text_of(*told)
 
     def _change_names(self, request: Request, now: float) -> bool:
         """Whether the request is about names and bindings. Then it is carried out."""
@@ -121,6 +143,8 @@ class Management:
             case DisconnectIpcp():
                 answer, ipcp = task(request.ipcp, IpcpConnectError), self._ipcps.neighbour(request)
                 ipcp.disconnect(request.component, request.name, answer, now)
+            case ProbeName():
+                self._probing.begin(request, task(0, FlowNameException), now)
             case DestroyIpcp():
                 self._ipcps.destroy(request.ipcp, task(0, IpcpCreateError), now)
             case _:

@@ -20,6 +20,7 @@ from ouroboros.errors import FlowDownException, FlowRefusedException, NodeLimitE
 from ouroboros.layers.base import Ipcp, State
 from ouroboros.layers.effects import Attach, Connect, Effect, Loop, User
 from ouroboros.layers.face import End
+from ouroboros.oap import Session
 
 
 @dataclass(kw_only=True)
@@ -69,14 +70,15 @@ class Matching:
             self.waiting.fail(asks, error, now)
             return False
         self.waiting.remove(asks)
-        flow.relay = carrier
-        users = (self._user(flow, 0, asks), self._user(flow, 1, takes))
+        flow.relay, flow.layer = carrier, self.ways.layer(asks)
+        peers = tuple(_proven(flow, 1 - side, sessions and sessions[side]) for side in (0, 1))
+        users = (self._user(flow, 0, asks, peers[0]), self._user(flow, 1, takes, peers[1]))
         self._taken(takes, name)
         match way, users:
             case Way.RING, (int() as allocator, int() as acceptor):
-                self.effects.append(Connect(flow.id, flow.name, flow.qos, allocator, acceptor, sessions))
+                self.effects.append(Connect(flow.id, flow.name, flow.qos, allocator, acceptor, sessions, flow.layer))
             case _:
-                self.effects.append(Loop(flow.id, flow.name, flow.qos, users, flow.carrier, sessions))
+                self.effects.append(Loop(flow.id, flow.name, flow.qos, users, flow.carrier, sessions, flow.layer))
         return True
 
     def _connect_peer(self, asks: Arrived, takes: Accepting, now: float) -> bool:
@@ -111,11 +113,11 @@ class Matching:
         if (member := takes.standing) is not None and member.ipcp.state == State.BOOT:
             raise FlowDownException(f"{member}, which is to take the flow, is in no layer yet: bootstrap it first")
 
-    def _user(self, flow: Flow, side: int, waiting: Asking | Accepting) -> User:
-        """The user of an end, in the words of the engine."""
+    def _user(self, flow: Flow, side: int, waiting: Asking | Accepting, peer: str) -> User:
+        """The user of an end, in the words of the engine. `peer`: who is proven to be at the other."""
         if isinstance(waiting.party, IpcProcess):
             question = waiting.question if isinstance(waiting, Asking) else None
-            return self.lower.grant(waiting.party, question, flow, side)
+            return self.lower.grant(waiting.party, question, flow, side, peer)
         return waiting.token
 
     def _taken(self, takes: Accepting, name: Name) -> None:
@@ -133,7 +135,16 @@ class Matching:
     def attach(self, flow: Flow, end: End, waiting: Asking | Accepting, side: int) -> None:
         """A flow to a peer is there: its end goes to the user that waits."""
         self.table.attach(flow, end)
-        self.effects.append(Attach(flow.id, flow.name, self._user(flow, side, waiting), side, end))
+        user = self._user(flow, side, waiting, end.session.peer_name or "")
+        self.effects.append(Attach(flow.id, flow.name, user, side, end, flow.layer))
+
+
+def _proven(flow: Flow, side: int, session: Session | None) -> str:
+    """Who has that end of a flow within this node, as `LowerFlow.peer` has it. `session`: of the other end."""
+    if session is not None and session.peer_name:
+        return session.peer_name
+    owner = flow.owners[side]
+    return owner.program if isinstance(owner, IpcProcess) else ""
 
 
 def check_works(party: Party) -> None:

@@ -102,7 +102,8 @@ class Stage(Enum):
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class LowerEnd:
-    """An end of a flow that an IPC process holds. `carrier`: the id of the IPC process below that carries it."""
+    """An end of a flow that an IPC process holds. `carrier`: the id of the IPC process below that carries it. `peer`: as of
+    `LowerFlow`."""
 
     fd: int
     holder: IpcProcess
@@ -113,6 +114,7 @@ class LowerEnd:
     carrier: int | None
     #: None for an end that it accepted.
     question: Question | None
+    peer: str = ""
     stage: Stage = Stage.OPENING
 
 

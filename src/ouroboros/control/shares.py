@@ -1,4 +1,4 @@
-"""What each user of a shared node may take of it, and what stays for its owner. Pure.
+"""The shares of the users of a node, and of its owner. Pure.
 
 The owner is the user of the node, and root. Everybody else has a share of each kind, and all of them together have one; what
 is left of the whole is the owner's. Nothing is taken that is not given back, in the same amount and for the same user.
@@ -31,7 +31,7 @@ MOST_RATES = 256
 
 
 class Kind(StrEnum):
-    """What is shared. `docs/security.md` has the reason of each default."""
+    """The things that are shared. `docs/security.md` has the reason of each default."""
 
     #: To the control socket.
     CONNECTIONS = "connections"
@@ -54,7 +54,7 @@ class Share(msgspec.Struct, frozen=True):
     users: int
 
 
-#: What to do when a share is used up.
+#: Advice when a share is used up.
 _REMEDIES = {
     Kind.CONNECTIONS: "end calls that wait, or programs",
     Kind.PROCESSES: "end programs",
@@ -63,7 +63,7 @@ _REMEDIES = {
     Kind.ANSWERS: "have programs read their answers",
     Kind.LOOKUPS: "wait for those that are under way",
 }
-#: What is counted, for people.
+#: Names of the things that are counted, for people.
 _COUNTED = {
     Kind.PROCESSES: "processes that use this node",
     Kind.REQUESTS: "requests for flows that wait",
@@ -91,11 +91,13 @@ def _part(whole: int, divisor: int) -> int:
 
 
 class Shares:
-    """Who has what. `trusts`: whether a user is the owner, whose things are not counted here."""
+    """The things that each user has. `trusts`: whether a user is the owner, whose things are not counted here."""
 
     def __init__(self, shares: Mapping[Kind, Share], trusts: Callable[[int], bool]) -> None:
         self._shares = dict(shares)
         self._trusts = trusts
+        #: What `change` was told, which is none of it as long as nobody says otherwise.
+        self.changed: dict[Kind, tuple[int | None, int | None]] = {}
         self._held: dict[Kind, Counter[int]] = {kind: Counter() for kind in Kind}
         #: Of all users but the owner.
         self._together: Counter[Kind] = Counter()
@@ -108,6 +110,9 @@ class Shares:
 
     def change(self, kind: Kind, user: int | None, users: int | None) -> None:
         """From now on, as far as it is given. Those that have more keep it."""
+        before = self.changed.get(kind, (None, None))
+        told = tuple(new if new is not None else was for new, was in zip((user, users), before, strict=True))
+        self.changed[kind] = (told[0], told[1])
         old = self._shares[kind]
         self._shares[kind] = Share(old.user if user is None else user, old.users if users is None else users)
 
@@ -165,7 +170,7 @@ class Shares:
             )
 
     def entries(self, user: int) -> list[ShareEntry]:
-        """What a user may see of it: its own; the owner, all."""
+        """The shares that a user may see: its own; the owner, all."""
         return sorted(self._entries(None if self._trusts(user) else user), key=lambda each: (each.user, each.kind))
 
     def _entries(self, only: int | None) -> Iterator[ShareEntry]:

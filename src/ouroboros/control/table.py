@@ -34,6 +34,8 @@ class Flow:
     relay: Ipcp | None = None
     #: Our end of a flow with another node.
     remote: End | None = None
+    #: The name of the layer that carries it; "" for one within the node whose name is in no layer.
+    layer: str = ""
     #: Whose share has each end that a program holds, and how much of it.
     charged: dict[int, tuple[int, int]] = field(default_factory=dict)
     #: Counters of the engine.
@@ -131,7 +133,7 @@ class FlowTable:
 
     def attach(self, flow: Flow, end: End) -> None:
         """The engine is to have our end of a flow with another node."""
-        flow.remote = end
+        flow.remote, flow.layer = end, self._ipcps[end.ipcp].layer
         self.touch(flow.id)
         if flow.charged and isinstance(end, RemoteEnd):
             self._carried[end.ipcp, end.eid] = None
@@ -187,15 +189,14 @@ class FlowTable:
 
     def _entry(self, flow: Flow) -> FlowEntry:
         if (end := flow.remote) is None:
-            return FlowEntry(flow.id, flow.name, flow.pids, flow.qos)
-        ipcp = self._ipcps.get(end.ipcp)
+            return FlowEntry(flow.id, flow.name, flow.pids, flow.qos, flow.layer)
         address, kind = end.peer()
         return FlowEntry(
             flow.id,
             flow.name,
             flow.pids,
             flow.qos,
-            layer="" if ipcp is None else ipcp.layer,
+            layer=flow.layer,
             address=address,
             peer=kind,
             counters=dict(flow.counters),

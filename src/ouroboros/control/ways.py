@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum, auto
 
 from ouroboros.control.names import Name
@@ -50,11 +50,17 @@ class Ways:
         return (Way.RING if programs else Way.LOOP), None
 
     def within(self, asking: Asking) -> bool:
-        """Whether an acceptor of this node will do: if it has to be over certain layers, one that is in a local one."""
+        """Whether an acceptor of this node will do: if it has to be over certain layers, one that is known in them."""
         if asking.over is None:
             return True
-        local = (ipcp for ipcp in self._ipcps.values() if ipcp.within_node and ipcp.layer in asking.over)
-        return any(ipcp.query(ipcp.digest(asking.name)) for ipcp in local)
+        # A program may name any layer in which the name is known to be here. An IPC process has to have a flow of the layer.
+        known = (each for each in self._holders(asking) if each.within_node or isinstance(asking.party, Process))
+        return next(known, None) is not None
+
+    def layer(self, asking: Asking) -> str:
+        """The layer in which a name of this node was found, the first in their order; "" if it is in none."""
+        found = min(self._holders(asking), key=_order, default=None)
+        return "" if found is None else found.layer
 
     def ipcps_to_ask(self, asking: Asking, name: Name | None) -> list[Ipcp]:
         """The IPC processes whose layers may lead to a name: none for one that is served here or can be found here."""
@@ -71,12 +77,27 @@ class Ways:
             leading = [ipcp for ipcp, how in reach.items() if how is not Reach.NO and ipcp.elsewhere]
         else:
             leading = [ipcp for ipcp, how in reach.items() if how is Reach.PERHAPS]
-        return sorted(leading, key=lambda ipcp: (ipcp.preference, ipcp.id))
+        return sorted(leading, key=_order)
 
-    def check_layers(self) -> None:
+    def why_not_over(self, over: frozenset[str]) -> str:
+        """What keeps this node from finding any name in these layers; "" when nothing does."""
+        members = [ipcp for ipcp in self._ipcps.values() if ipcp.layer in over]
+        if any(ipcp.registers and ipcp.state == State.OPERATIONAL for ipcp in members):
+            return ""
+        if members and not any(ipcp.registers for ipcp in members):
+            return "a broadcast layer holds no names; programs join it (`flow_join`)"
+        if members:
+            return "; ".join(f"its IPC process {each.name!r} is {each.state}" for each in members if each.registers)
+        there = sorted({repr(ipcp.layer) for ipcp in self._ipcps.values() if ipcp.layer and ipcp.registers})
+        return (
+            f"this node is not in it, but in {', '.join(there) or 'none'}; `irm ipcp enroll` makes it a member, or "
+            "`irm ipcp bootstrap` the first one"
+        )
+
+    def check_layers(self, asking: Asking) -> None:
         """Raises `FlowDownException` when a name may not be found only because its layer failed."""
         for ipcp in self._ipcps.values():
-            if ipcp.state == State.FAILED and ipcp.elsewhere:
+            if ipcp.state == State.FAILED and ipcp.elsewhere and _may_carry(asking, ipcp):
                 raise FlowDownException(ipcp.trouble)
 
     def _home(self, asking: Asking) -> Ipcp | None:
@@ -87,6 +108,11 @@ class Ways:
         known = [each for each in homes if _may_carry(asking, each) and each.query(each.digest(asking.name))]
         return min(known, key=lambda each: not each.within_node, default=None)
 
+    def _holders(self, asking: Asking) -> Iterator[Ipcp]:
+        """The IPC processes that may carry a flow to a name, and by which it is known to be here."""
+        able = (each for each in self._ipcps.values() if each.registers and _may_carry(asking, each))
+        return (each for each in able if each.reach(asking.name) is Reach.HERE)
+
     def _barred(self, party: Party) -> set[int]:
         """The IPC processes that must not carry anything for a party: itself, and all above it."""
         return self._layering.above(party.pid) if isinstance(party, IpcProcess) else set()
@@ -96,6 +122,11 @@ def is_alone(party: Party, name: Name | None) -> bool:
     """Whether an IPC process asks for a name that nobody but itself serves on this node: by the name of its layer it looks
     for the other members."""
     return isinstance(party, IpcProcess) and name is not None and name.servers == {party.pid} and not name.autostart()
+
+
+def _order(ipcp: Ipcp) -> tuple[int, int]:
+    """The order in which layers are asked: by type, then by age."""
+    return ipcp.preference, ipcp.id
 
 
 def _may_carry(asking: Asking, ipcp: Ipcp) -> bool:

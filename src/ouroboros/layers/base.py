@@ -12,15 +12,18 @@ from enum import StrEnum
 from functools import partial
 from typing import ClassVar
 
+from msgspec.structs import replace
+
+from ouroboros._hosts import written
 from ouroboros.errors import IpcpBootstrapError, OuroborosError, UnsupportedError
 from ouroboros.layers.effects import CloseMember, Impair, Where
-from ouroboros.layers.face import Arrival, End, Host, How, LowerFlow, Reach, Task
+from ouroboros.layers.face import Arrival, Connected, End, Host, How, LowerFlow, Reach, Seen, Step, Task
 from ouroboros.layers.impairment import Impairment
 from ouroboros.layers.ordered import OrderedSet
 from ouroboros.oap import Settings
 from ouroboros.qos import QoSSpec
 from ouroboros.settings import DirectoryHashAlgo, TypeSettings
-from ouroboros.wire.control import Details, IpcpEntry
+from ouroboros.wire.control import Details, HopEntry, IpcpEntry
 
 #: Directory hashes by the words of the command line (`irm.md` 1.2: numbers 0 to 3 on the wire).
 HASHES = {algo.word: partial(hashlib.new, algo.word.lower()) for algo in DirectoryHashAlgo}
@@ -76,6 +79,10 @@ class Ipcp:
         self.state = State.BOOT
         self.layer = ""
         self.hash = DEFAULT_HASH
+        #: What it was told at its bootstrap.
+        self.told_settings: TypeSettings | None = None
+        #: The name of the member with which it enrolled, "" for one that was bootstrapped.
+        self.enrolled_with = ""
         #: Names bound to this IPC process.
         self.names: OrderedSet[str] = OrderedSet()
         #: The impairment of packets of the layer; None until there is one.
@@ -120,6 +127,15 @@ class Ipcp:
         raise UnsupportedError(
             f"IPC process {self.name!r} cannot be disconnected from {name!r}: connections are not built yet"
         )
+
+    def settings_now(self) -> TypeSettings:
+        """The settings with which a bootstrap would make it what it is now."""
+        told = self.settings() if self.told_settings is None else self.told_settings
+        return replace(told, impair=None if self.impairment is None else self.impairment.text)
+
+    def connected(self) -> list[Connected]:
+        """What it keeps connected to neighbours."""
+        return []
 
     def destroy(self, now: float) -> None:
         """Leave the layer, which ends on this node. What it carried ends; programs and peers are told."""
@@ -206,6 +222,18 @@ class Ipcp:
         if self.query(self.digest(name)):
             return Reach.HERE
         return Reach.PERHAPS if self.elsewhere else Reach.NO
+
+    # --- who is on the way to a name
+
+    def locate(self, name: str, task: Task, now: float) -> None:
+        """Find out where a name is in the layer. `task` is answered by a `Located`."""
+        raise self._unsupported(f"tell where a name is; `oping -n {name}` asks for a flow to it")
+
+    def probe(self, target: Where, steps: tuple[Step, ...], wait: float, task: Task, now: float) -> None:
+        """Find out what is `steps` away towards a place in the layer. `task` is answered by a `Seen`, at the latest after
+        `wait` seconds. Here: the next hop is the last one, and is not asked."""
+        address = target if isinstance(target, int) else written(target)
+        task.done(Seen(HopEntry(1, self.layer, self.type, address=str(address), state="unasked"), now, end=True))
 
     # --- broadcast
 

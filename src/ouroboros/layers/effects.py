@@ -101,7 +101,8 @@ class StartProgram(msgspec.Struct, frozen=True):
 class Connect(msgspec.Struct, frozen=True):
     """Make a flow between two waiting requests: side 0 goes to `allocator`, side 1 to `acceptor`.
 
-    `name`: what was asked for. `sessions`: of the two sides, whose programs encrypt; None for plaintext.
+    `name`: what was asked for. `sessions`: of the two sides, whose programs encrypt; None for plaintext. `layer`: in which
+    the name was found, "" for none.
     """
 
     flow_id: int
@@ -110,11 +111,13 @@ class Connect(msgspec.Struct, frozen=True):
     allocator: int
     acceptor: int
     sessions: tuple[Session, Session] | None = None
+    layer: str = ""
 
 
 class Loop(msgspec.Struct, frozen=True):
     """As `Connect`, but the flow goes through the engine: over the impaired layer of `ipcp`, or, for None, with nothing
-    between its ends. `users`: of side 0 and side 1. `sessions`: as of `Connect`; those of IPC processes are the engine's."""
+    between its ends. `users`: of side 0 and side 1. `sessions`, `layer`: as of `Connect`; sessions of IPC processes are the
+    engine's."""
 
     flow_id: int
     name: str
@@ -122,6 +125,7 @@ class Loop(msgspec.Struct, frozen=True):
     users: tuple[User, User]
     ipcp: int | None
     sessions: tuple[Session, Session] | None = None
+    layer: str = ""
 
 
 class Join(msgspec.Struct, frozen=True):
@@ -138,6 +142,7 @@ class Attach(msgspec.Struct, frozen=True):
     """Make a flow between a user of this node and a peer elsewhere in the layer; its end is told by `Irm.flow_ended`.
 
     `name`: what was asked for. `side`: of the user; 0 it allocated, 1 it accepted. `end`: ours, as its IPC process gave it.
+    `layer`: the one that carries it.
     """
 
     flow_id: int
@@ -145,6 +150,7 @@ class Attach(msgspec.Struct, frozen=True):
     user: User
     side: int
     end: End
+    layer: str = ""
 
     @property
     def ipcp(self) -> int:
@@ -297,12 +303,14 @@ class SendMessage(msgspec.Struct, frozen=True):
 
 
 class SendPdu(msgspec.Struct, frozen=True):
-    """Send a packet to an endpoint of a member, by the ways of the layer. To ourselves, it comes back at once."""
+    """Send a packet to an endpoint of a member, by the ways of the layer. To ourselves, it comes back at once. `ttl`: lower
+    flows that it may cross; 0: as many as the layer allows."""
 
     ipcp: int
     destination: int
     eid: int
     data: bytes
+    ttl: int = 0
 
 
 class Impair(msgspec.Struct, frozen=True):
@@ -330,7 +338,7 @@ class SendManagement(msgspec.Struct, frozen=True):
 
 
 class Remember(msgspec.Struct, frozen=True):
-    """Keep this over an end of the node; the next one has it in `Host.memory`. No data: forget it."""
+    """Keep this over an end of the node, and of the machine; the next one has it in `Host.memory`. No data: forget it."""
 
     name: str
     data: bytes

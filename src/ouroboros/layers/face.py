@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
@@ -26,9 +26,10 @@ from ouroboros.errors import OuroborosError
 from ouroboros.oap import Server, Session, Settings
 from ouroboros.qos import QoSSpec
 from ouroboros.settings import Strangers
+from ouroboros.wire.control import HopEntry
 
 if TYPE_CHECKING:
-    from ouroboros.layers.effects import Effect
+    from ouroboros.layers.effects import Effect, Where
 
 #: Posted calls that one entry point may cause. More is a circle, and a bug.
 _MOST_POSTS = 100_000
@@ -105,6 +106,8 @@ class LowerFlow(msgspec.Struct, frozen=True, kw_only=True):
 
     `fd`: the number of the end, given by the flow manager, ascending and never used again. `name`: what was asked for.
     `side`: 0 asked for, 1 accepted. `ipcp`: the IPC process that carries it; None when nothing is between the two ends.
+    `peer`: who is at the other end, where that is proven: the name in its certificate, or the name of an IPC process of this
+    node; "" where it is not.
     """
 
     fd: int
@@ -113,6 +116,43 @@ class LowerFlow(msgspec.Struct, frozen=True, kw_only=True):
     side: int
     size: Size
     ipcp: int | None
+    peer: str = ""
+
+
+class Step(NamedTuple):
+    """A part of the way of a probe: so many hops towards its target in one layer, 0 for none. If another step follows, it
+    goes down there: the target is then the other end of the lower flow to the neighbour `via`, or, for 0, to the one that
+    leads on."""
+
+    ttl: int
+    via: int = 0
+
+
+#: As a TTL: as far as it goes.
+ALL_THE_WAY = 255
+
+
+class Seen(NamedTuple):
+    """What a probe found, at the time `when`. `end`: it is the target. `at`: its address as a `Step` has it; 0: it is not
+    known. `deeper`: the hops of its layer go by lower flows that can be looked at."""
+
+    entry: HopEntry
+    when: float
+    end: bool
+    at: int = 0
+    deeper: bool = False
+
+
+def nobody(now: float) -> Seen:
+    """There is nothing to find."""
+    return Seen(HopEntry(1, "", "", state="silent"), now, end=True)
+
+
+class Located(NamedTuple):
+    """Where a name is in a layer: what `Ipcp.probe` takes as a target. It was found out at the time `when`."""
+
+    target: Where
+    when: float
 
 
 class Upper(Protocol):
@@ -169,6 +209,11 @@ class Lower(Protocol):
 
     def rank(self, ipcp: int) -> int:
         """How many layers lie below an IPC process now. A question, answered at once."""
+
+    def probe(
+        self, ipcp: int, fd: int, steps: tuple[Step, ...], wait: float, answer: Callable[[object], None], now: float
+    ) -> None:
+        """As `Ipcp.probe`, of the layer that carries a flow, towards the other end of it. `answer` gets what a task gets."""
 
     def release(self, fd: int, now: float) -> None:
         """Let go of a flow: what was sent before is delivered. Nothing is told of it any more. No error when it ended."""
@@ -228,6 +273,14 @@ class PostedUpper:
 
     def withdrawn(self, arrival: Arrival) -> None:
         self._post(partial(self._upper.withdrawn, arrival))
+
+
+class Connected(NamedTuple):
+    """A connection that an IPC process keeps with a neighbour, as it was asked for."""
+
+    component: str
+    name: str
+    qos: QoSSpec
 
 
 class Task:

@@ -167,6 +167,10 @@ class Flows:
             raise FlowRefusedException(
                 f"this program accepts {request.name!r} itself: with the C Ouroboros a program has no flow to itself"
             )
+        if isinstance(request, Alloc) and request.layer is not None:
+            raise UnsupportedError(
+                "the C Ouroboros chooses the layer of a flow itself, by where the name is registered: leave layer out"
+            )
         if request.qos.cypher_s and self._library.version >= (0, 22):
             raise UnsupportedError(
                 "the C Ouroboros is not asked for encryption by a flow: configure it for the name (enc.conf), and leave"

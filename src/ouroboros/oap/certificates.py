@@ -1,4 +1,4 @@
-"""Who the peer is: certificates, the chain to somebody we trust, and signatures. Source: `security.md` 7.
+"""The identity of the peer: certificates, the chain to a trusted authority, and signatures. Source: `security.md` 7.
 
 A message carries one certificate and no chain; the certificates between it and a trusted one have to be here already.
 Every function raises `OapError` with EAUTH and a text that says what is wrong with the certificate.
@@ -35,7 +35,7 @@ from ouroboros.wire.suites import HASH_BY_NUMBER
 #: Certificates between that of a peer and a trusted one.
 _DEEPEST = 8
 
-#: What hash a signature has when its header names none.
+#: The hash of a signature whose header names none.
 _DEFAULT_DIGEST = 672
 
 _LEAST_RSA = 2048
@@ -50,7 +50,7 @@ _UNDERSTOOD = (
     ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
 )
 
-#: What a certificate may be used for: that of an acceptor, and that of an allocator.
+#: The uses of a certificate: of an acceptor, and of an allocator.
 Role = Literal["server", "client"]
 _USES = {
     "server": ("serverAuth", ExtendedKeyUsageOID.SERVER_AUTH),
@@ -113,7 +113,7 @@ class Credentials:
         try:
             private = load_pem_private_key(key, None)
         except (ValueError, TypeError, UnsupportedAlgorithm):
-            # What the library says could quote the file.
+            # The text of the library could quote the file.
             raise ValueError("the key is no unencrypted PEM key") from None
         if not isinstance(private, EllipticCurvePrivateKey | RSAPrivateKey | Ed25519PrivateKey):
             raise ValueError("the key is none of EC, RSA and Ed25519")
@@ -232,7 +232,7 @@ def _check_dates(certificate: x509.Certificate, now: datetime) -> None:
 
 
 def _check_use(certificate: x509.Certificate, role: Role | None) -> None:
-    """What a certificate says that its key is for counts, whether it insists on it or not. Most say nothing."""
+    """The uses of its key that a certificate names count, whether it insists on them or not. Most name none."""
     for extension in certificate.extensions:
         if isinstance(extension.value, x509.KeyUsage) and not extension.value.digital_signature:
             raise _refused("its key is not for signatures (key usage)")
@@ -254,7 +254,7 @@ def _check_extended_use(certificate: x509.Certificate, role: Role | None, what: 
 def _check_issuer(issuer: x509.Certificate, below: int) -> None:
     _check_strength(issuer)
     if issuer.version is x509.Version.v1:
-        # From before certificates could say that they are a CA's. Who put it among the trusted ones says it.
+        # Older than the mark for certificates of a CA. It is among the trusted ones, so the operator says that it is one.
         if _self_signed(issuer):
             return
         raise _refused(f"its issuer, {_text(issuer.subject)}, is no CA")
@@ -332,7 +332,7 @@ def _spki(key: CertificatePublicKeyTypes) -> bytes:
 
 @contextlib.contextmanager
 def _reading() -> Iterator[None]:
-    """What the library raises for what is in a certificate, as a refusal. It warns where it is about to raise."""
+    """Turn errors of the library about a certificate into a refusal. It warns where it is about to raise."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")

@@ -1,4 +1,4 @@
-"""What two sides with different wishes end up with. Source: `security.md` 6 and 11.2.
+"""The agreement of two sides with different wishes. Source: `security.md` 6 and 11.2.
 
 Ranks decide, as the prototype has them; on top of that comes our policy, which counts the bits of the cipher's key, and
 that nobody is given a cipher without integrity who did not ask for one.
@@ -23,10 +23,10 @@ from ouroboros.wire.suites import (
     Kex,
 )
 
-#: What this node can do. `cryptography` has no ML-KEM-512.
+#: The abilities of this node. `cryptography` has no ML-KEM-512.
 AVAILABLE = tuple(kex.name for kex in KEXES if kex.name != "ML-KEM-512")
 
-#: What derives the key when neither side names a hash.
+#: The hash that derives the key when neither side names one.
 _DEFAULT_KDF = HASH_BY_NAME["sha256"]
 
 # The strongest exchange that every build of the prototype has: a server refuses a weaker one than its own, and gives no
@@ -39,7 +39,7 @@ _FOR_CYPHER_S = {
 
 
 class Agreement(msgspec.Struct, frozen=True):
-    """What the packets of a flow will be encrypted with. `named`: the number of `kdf` that the response has."""
+    """The encryption of the packets of a flow. `named`: the number of `kdf` that the response has."""
 
     kex: Kex
     cipher: Cipher
@@ -97,7 +97,7 @@ def _aead(key: int) -> Cipher:
 
 
 def answer(request: Header, settings: Settings) -> Agreement | None:
-    """What the server makes of a request; None: plaintext. Raises `OapError` when they do not come together."""
+    """The choice of the server for a request; None: plaintext. Raises `OapError` when there is no agreement."""
     if not request.kex:
         _check_plaintext(request, settings)
         return None
@@ -174,7 +174,7 @@ def _requested_cipher(request: Header, settings: Settings) -> Cipher:
 
 
 def check(response: Header, settings: Settings, *, encapsulated: bool) -> Agreement | None:
-    """What the client makes of the response; None: plaintext. Raises `OapError` when it is less than it asked for."""
+    """The choice in the response, for the client; None: plaintext. Raises `OapError` when it is less than it asked for."""
     own = settings.encryption
     if own is None:
         if response.kex or response.cipher or response.raw or response.encapsulated:
@@ -197,7 +197,7 @@ def check(response: Header, settings: Settings, *, encapsulated: bool) -> Agreem
 
 
 def inside(client: Settings, server: Settings) -> Agreement | None:
-    """What the two sides of a flow agree on when no message goes from one to the other; None: plaintext.
+    """The agreement of the two sides of a flow when no message goes from one to the other; None: plaintext.
 
     The rules are those of `answer` and `check`, and so are the errors. `client` is what `asking` gave.
     """
@@ -217,7 +217,7 @@ def inside(client: Settings, server: Settings) -> Agreement | None:
 
 
 def wish(settings: Settings) -> str:
-    """What this side wants, for an error."""
+    """The wishes of this side, for an error."""
     wanted = f"this side wants at least {settings.encryption}" if settings.encryption is not None else ""
     if not wanted and _wants_encryption(settings.policy):
         wanted = "this side requires encryption"

@@ -1,4 +1,4 @@
-"""What goes into a handshake and what comes out of it."""
+"""The input of a handshake, and its result."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class OapError(OuroborosError):
 
 
 def refusal(error: OapError, text: str) -> FlowRefusedException:
-    """What a program gets for a handshake that failed: `text`, and why."""
+    """A handshake failed. The program is told `text`, and why."""
     kind = FlowAuthException if error.code == EAUTH else FlowCryptException
     return kind(f"{text}: {error}")
 
 
 class Random(Protocol):
-    """What is needed of `random.Random`."""
+    """The part of `random.Random` that is needed."""
 
     def randbytes(self, n: int, /) -> bytes: ...
 
@@ -67,7 +67,7 @@ class Encryption(msgspec.Struct, frozen=True):
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """What the peer must do, whatever it is configured for.
+    """The duties of the peer, whatever its configuration.
 
     `encrypt`: no plaintext. `strength`: the least size of the cipher's key, bits. `authenticate`: the peer has a
     certificate that we trust. `peers`: as a server, the clients that may have flows, by the name in their certificates;
@@ -96,7 +96,7 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 class Session(msgspec.Struct, frozen=True):
-    """What was agreed. The key of a plaintext flow is empty.
+    """The agreement. The key of a plaintext flow is empty.
 
     `suite`: key exchange, cipher and hash for people. `cipher`: its number. `peer_certificate`: DER, checked; `peer_name`:
     the name in it. `data`: what the peer's program or node had to say. `strength`: size of the cipher's key, bits.

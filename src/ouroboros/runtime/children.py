@@ -1,15 +1,15 @@
-"""What a process that we start does not inherit: all that speaks for the program that started it.
+"""Processes that we start do not inherit what belongs to their starter alone.
 
 =============================  ===================================================================================
 environment                    `SPEAKS_FOR_PARENT`; an embedded node no `PYTHON…` but for `PYTHON_PLACES`
 descriptors                    any but standard input (nothing), output and error (the log)
 blocked and ignored signals    a node that ignores SIGTERM cannot be ended
 working directory              it is `/`, so that no file system is kept busy
-file mode mask                 it is 077: what a node makes is for its user
+file mode mask                 it is 077: files of a node are for its user
 limits                         those in `LIMITS` are as high as they may be
 nice value, scheduling,        the usual ones, as far as the kernel allows
 processors, oom_score_adj
-session, terminal              its own, and none: what is typed at the program is not for the node
+session, terminal              its own, and none: keys typed at the program are not for the node
 =============================  ===================================================================================
 
 All of it holds for an embedded node, and so for the programs that it starts. A node that a user runs (`irmd`) keeps
@@ -27,7 +27,7 @@ import signal
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-#: Variables by which whoever runs a program talks to that program alone: readiness, watchdog, passed sockets and the unit
+#: Variables by which a supervisor talks to one program alone: readiness, watchdog, passed sockets and the unit
 #: of systemd; the job server of make; a working directory that is another one in the child.
 SPEAKS_FOR_PARENT = frozenset(
     {
@@ -71,13 +71,13 @@ PYTHON_PLACES = frozenset(
     }
 )
 
-#: Set for a process that is to become a node, to the process that starts it: it starts none itself, whatever it is.
+#: Set for a process that is to become a node, to the pid of its starter. Such a process starts no node itself.
 STARTED_BY = "OUROBOROS_STARTED_BY"
 
-#: What `PYTHONPATH` was before that for the node was put in front of it.
+#: `PYTHONPATH` as it was before the folders for the node were put in front.
 PYTHONPATH_BEFORE = "OUROBOROS_PYTHONPATH_BEFORE"
 
-#: A limit that a program set for itself, or was given, is none of a process that outlives it. The stack and core files are
+#: A limit of a program does not bind a process that outlives it. The stack and core files are
 #: left as they are: more is not always better there.
 LIMITS = (
     resource.RLIMIT_AS,
@@ -104,7 +104,7 @@ def environment(inherited: Mapping[str, str], *, for_python: bool = False) -> di
 
 
 def heed_signals() -> None:
-    """In a node: none is blocked or ignored because it was so where it was started."""
+    """In a node: let no signal be blocked or ignored because its starter did so."""
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     # Those that the interpreter itself ignores it restores for programs that it starts.
     for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ, signal.SIGKILL, signal.SIGSTOP}:
@@ -113,7 +113,7 @@ def heed_signals() -> None:
 
 
 def forget_starter() -> None:
-    """In a node: it is started, and its programs need not know how."""
+    """In a node that is started: hide from its programs how that was done."""
     os.environ.pop(STARTED_BY, None)
     if (before := os.environ.pop(PYTHONPATH_BEFORE, None)) is not None:
         os.environ["PYTHONPATH"] = before
@@ -122,7 +122,7 @@ def forget_starter() -> None:
 
 
 def become_independent(keep: Iterable[int]) -> None:
-    """In an embedded node, first of all: let go of what the program that started it left it. `keep`: descriptors."""
+    """In an embedded node, first of all: let go of all that its starter left it. `keep`: descriptors."""
     _close_inherited(set(keep))
     os.chdir("/")
     os.umask(_MASK)
@@ -136,18 +136,19 @@ def become_independent(keep: Iterable[int]) -> None:
         lambda: Path("/proc/self/oom_score_adj").write_text("0"),
     ]
     for restore in usual:
-        # Not everybody may go up in rank; then it stays as it is.
+        # Not every user may raise its priority; then that stays as it is.
         with contextlib.suppress(OSError):
             restore()
 
 
 def _close_inherited(keep: set[int]) -> None:
-    """What came through the exec is not marked to be closed by one, as all is that was opened since."""
+    """Close descriptors that came through the exec. They lack the mark to be closed by one; all that were opened since have
+    it."""
     for name in os.listdir("/proc/self/fd"):
         number = int(name)
         if number < _FIRST or number in keep:
             continue
-        # The one by which the folder was read is gone.
+        # The descriptor of the folder itself is gone.
         with contextlib.suppress(OSError):
             if not fcntl.fcntl(number, fcntl.F_GETFD) & fcntl.FD_CLOEXEC:
                 os.close(number)

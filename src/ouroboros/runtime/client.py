@@ -3,8 +3,8 @@
 A call that is interrupted or times out hangs up, which cancels its request in the node; otherwise its connection is kept
 for the next call. There is no thread behind this.
 
-A call is a machine that never waits itself: whoever makes it waits, in `poll(2)` or in an event loop, for what the call
-says. So it keeps its time limit whatever the node does, and can be interrupted everywhere.
+A call is a machine that never waits itself: its caller waits, in `poll(2)` or in an event loop, as the call says. So a call
+keeps its time limit whatever the node does, and can be interrupted everywhere.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from ouroboros.wire.control import Answer, Dealloc, Done, Failed, Granted, Hello
 
 _T = TypeVar("_T")
 
-#: Seconds after which a node counts as stuck that has not answered what it answers at once: anything but a request that
-#: waits for another program.
+#: Seconds without an answer after which a node counts as stuck. It answers all requests at once, but for those that wait for
+#: another program.
 _PATIENCE = 30.0
 
 #: Seconds that the node gets for its answer when the time of the caller is over: as a rule to say just that.
@@ -48,15 +48,15 @@ _GRACE = 2.0
 #: Seconds that a node may take to start.
 _START = 30.0
 
-#: Seconds that it may take longer than a caller waits who waits less long than that. A start counts for nothing in the time
-#: of the caller.
+#: Seconds that a start may take beyond the time limit of the call, when that is shorter. A start does not count in the time
+#: of the call.
 _START_GRACE = 8.0
 
 #: Seconds that an interrupted call waits until the node has noticed.
 WITHDRAWAL = 1.0
 
-#: Seconds between two looks at what no descriptor tells of: whether a node that starts is ready, and whether one that is
-#: behind takes more.
+#: Seconds between two looks, where no descriptor tells: whether a node that starts is ready, and whether one that is behind
+#: takes more.
 _PAUSE = 0.02
 
 #: Seconds. Longer waits are made of several.
@@ -67,11 +67,12 @@ _ENTRIES: dict[type[Request], Any] = {
     messages.ListIpcps: list[messages.IpcpEntry],
     messages.ListFlows: list[messages.FlowEntry],
     messages.NodeInfo: messages.NodeEntry,
+    messages.ProbeName: list[messages.HopEntry],
 }
 
 
 class FlowGrant(NamedTuple):
-    """What came of an allocation: the answer of the node and the engine's end of the flow."""
+    """The result of an allocation: the answer of the node and the engine's end of the flow."""
 
     granted: Granted
     endpoint: FlowEnd
@@ -80,7 +81,7 @@ class FlowGrant(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """What a call waits for before it is to be polled again."""
+    """The reason of a call to wait; after it, poll the call again."""
 
     #: To become readable; None when no descriptor tells.
     descriptor: int | None
@@ -91,7 +92,7 @@ class Wait(NamedTuple):
 
 
 def program_name() -> str:
-    """What this program is called: its script or executable, the last part of the module for `python -m`, the directory of a
+    """The name of this program: its script or executable, the last part of the module for `python -m`, the directory of a
     `__main__.py`, `python` for an interpreter.
 
     Under a profiler or a debugger it is the program that this one runs, which has taken its place in `sys.argv`.
@@ -148,7 +149,7 @@ class Call(ABC, Generic[_T]):
         return self._outcome(answer, descriptors, connection.node)
 
     def waits_for(self) -> Wait:
-        """What to wait for."""
+        """The reason to wait."""
         end = self._end()
         left = math.inf if end is None else max(0.0, end - time.monotonic())
         if self._connection is None or self._connection.is_behind:
@@ -241,7 +242,7 @@ class Call(ABC, Generic[_T]):
         start_node(runtime_dir(), end, self._client.find)
 
     def _in_time(self) -> Request:
-        """The request, with what is left of its time."""
+        """The request, with the rest of its time."""
         if self._limit is None or getattr(self._request, "timeout", None) is None:
             return self._request
         waited = (time.monotonic() if self._absent is None else self._absent) - self._begun
@@ -301,7 +302,7 @@ class FlowCall(Call[FlowGrant]):
 
 
 def _wait(for_what: Wait) -> None:
-    """Wait, or do what is to be done in place of that."""
+    """Wait, or do the work that is to be done instead."""
     if for_what.work is not None:
         for_what.work()
         return
@@ -320,7 +321,7 @@ class Client:
         self._idle: list[Connection] = []
         #: Seconds that a call which starts no node waits for one to appear: for commands that come right after `irmd &`.
         self.hope = 0.0
-        #: What is still to be told to a node that could not be told at once.
+        #: Messages that a node did not take at once, and has to be sent.
         self._owed: deque[tuple[int, Dealloc]] = deque()
         #: How many flows it was let go of, and how many of those a node has heard of that was asked for a list since.
         self.let_go = self.known = 0
@@ -362,8 +363,8 @@ class Client:
         return ManagementCall(self, request, _PATIENCE, start=start)
 
     def tell(self, request: Request) -> None:
-        """As `request`, of a program that is done with something: starts no node, and waits a moment at most. One that does
-        not answer in that time does later what it was told."""
+        """As `request`, for a program that is done with something: starts no node, and waits a moment at most. A node that
+        does not answer in that time carries out the request later."""
         ManagementCall(self, request, 0.0, start=False).finish()
 
     def request_flow(self, request: messages.Alloc | messages.Accept | messages.Join) -> FlowGrant:
@@ -391,9 +392,9 @@ class Client:
             raise
 
     def release(self, flow_id: int, side: int, node: int) -> None:
-        """Tell the node that gave out an end of a flow that it is not used any more. Never waits: what a node does not take
-        now it is told by a thread, or with one of the next calls, and it learns all at the end of this process. One that is
-        gone needs no telling, and its successor may use the same numbers for another flow."""
+        """Tell the node that gave out an end of a flow that it is not used any more. Never waits: if the node does not take
+        the message now, a thread sends it, or one of the next calls; and the node learns all at the end of this process. A
+        node that is gone is not told: its successor may use the same numbers for another flow."""
         self.let_go += 1
         self._owed.append((node, Dealloc(flow_id, side)))
         self._pay()
@@ -442,8 +443,8 @@ class Client:
             connection.close()
 
     def _pay(self) -> None:
-        """Tell nodes what they are owed, as far as they take it."""
-        # A finaliser may come in here in the midst of it. Whoever does not get in leaves it to the thread.
+        """Send nodes the messages that they have not taken yet, as far as they take them now."""
+        # A finaliser may come in here in the midst of it. A caller that does not get in leaves it to the thread.
         paying = self._paying
         if not paying.acquire(blocking=False):
             return
@@ -478,14 +479,14 @@ class Client:
         return self._paying.locked() or bool(self._owed) or any(each.is_behind for each in self._idle)
 
     def _pay_later(self) -> None:
-        """Tell nodes what they are owed as they take it, until they know all or have taken nothing for long."""
+        """Send nodes those messages as they take them, until they have all or have taken nothing for long."""
         end = time.monotonic() + _PATIENCE
         while self._is_behind() and time.monotonic() < end:
             select.select([], [], [], _PAUSE)
             self._pay()
 
     def _sent(self, connection: Connection, request: Request) -> bool:
-        """Send the request, unless nobody is there to take it."""
+        """Send the request, unless the node is gone."""
         try:
             connection.send(request)
         except (BrokenPipeError, ConnectionResetError):
@@ -498,8 +499,8 @@ class Client:
 
     def _take_idle(self, node: int | None = None) -> Connection | None:
         """A connection that is kept for the next call, with `node` one to that node. Threads may race for it."""
-        # The environment may name another directory than it did. A program that gave up rights must not use those that a
-        # connection still has, but to let go of what it holds.
+        # The environment may name another directory than it did. A program that gave up rights must not use those of an
+        # older connection, except to let go of its flows.
         here = place()
         for connection in self._idle[::-1]:
             if (connection.directory, connection.user) == here if node is None else connection.node == node:
@@ -518,7 +519,7 @@ class Client:
             return None
         connection = Connection(sock, Hello(messages.VERSION, program_name(), self._instance))
         _live.add(connection)
-        # Whoever takes the connection flushes: what comes next goes along.
+        # The user of the connection flushes: its next message goes along.
         return connection
 
 

@@ -1,7 +1,7 @@
 """The embedded node: a program that finds no node starts one for its user, as ssh-agent or adb do.
 
-Programs that race for it meet at a lock: the first starts the node, the others find it. It takes a bounded time, whatever
-happens: what does not become a node in time is ended.
+Programs that race for it meet at a lock: the first starts the node, the others find it. It takes a bounded time: a
+process that does not become a node in time is ended.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def is_starting(directory: Path, *, or_ending: bool) -> bool:
         # Not by trying: a node would find the lock taken.
         locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
         held = any("FLOCK" in lock and lock[-3].endswith(f":{inode}") for lock in locks)
-        # One that ends empties it.
+        # A node that ends empties the file.
         return held and (or_ending or bool(path.read_text()))
     except OSError:
         return False
@@ -118,7 +118,7 @@ def why_not_ready(directory: Path) -> str:
 
 
 def log_of(directory: Path) -> Path:
-    """What an embedded node says."""
+    """The log of an embedded node."""
     return directory / "irmd.log"
 
 
@@ -161,7 +161,7 @@ def _becomes_a_node(child: subprocess.Popen[bytes], ready: int, end: float) -> b
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """With all that it has become: nothing is left that is no node."""
+    """End the process with all that it started: nothing is left behind but a node."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()
@@ -199,8 +199,8 @@ def _run(command: list[str], of_ours: dict[str, str], directory: Path, keep: int
 
 
 def hear(descriptor: int, end: float) -> bytes:
-    """What a node that starts says by the pipe that it was given: `READY`, or less when it does not start. Raises
-    `subprocess.TimeoutExpired` when it is the time `end` before."""
+    """The words of a starting node in its pipe: `READY`, or less when it does not start. Raises
+    `subprocess.TimeoutExpired` when the time `end` comes first."""
     said = b""
     with epoll() as poller:
         poller.register(descriptor, select.EPOLLIN)
@@ -228,7 +228,7 @@ def _how_it_ended(status: int) -> str:
 
 
 def _command() -> tuple[list[str], dict[str, str]]:
-    """What starts an `irmd`, and variables for it alone. Raises `NodeError` when there is nothing."""
+    """The command for an `irmd`, and variables for it alone. Raises `NodeError` when there is none."""
     if chosen := os.environ.get(CHOSEN):
         # The node has another working directory.
         return [os.path.abspath(shutil.which(chosen) or chosen)], {}
@@ -244,7 +244,7 @@ def _command() -> tuple[list[str], dict[str, str]]:
 
 def _find_interpreter() -> str | None:
     """An interpreter for our modules. `sys.executable` can be the program itself (frozen, or with Python inside), and to run
-    that again is not what anybody asked for; so its name decides, then that of its relatives."""
+    that again would be wrong; so its name decides, then the names of its relatives."""
     if getattr(sys, "frozen", False):
         # The modules are in the program.
         return None
@@ -258,7 +258,7 @@ def _find_interpreter() -> str | None:
 
 
 def _find_irmd() -> str | None:
-    """The first on PATH that is of PyOuroboros. The C prototype's has the same name, but no `ouroboros` beside it."""
+    """The first `irmd` on PATH that belongs to PyOuroboros. The C prototype has one, too, but no `ouroboros` beside it."""
     for folder in os.get_exec_path():
         irmd = os.path.join(folder, "irmd")
         if shutil.which(irmd) and shutil.which(os.path.join(folder, "ouroboros")):

@@ -13,7 +13,8 @@ from ouroboros.control.irm import Irm
 from ouroboros.control.security import shown
 from ouroboros.dataplane import MAX_PACKET, create_channel, mark_dead
 from ouroboros.layers.effects import Attach, Connect, Effect, Join, Loop, MarkDead, Member, Release, User
-from ouroboros.runtime.engine import EngineRuntime, Program
+from ouroboros.runtime.engine import EngineRuntime
+from ouroboros.runtime.held import Program
 from ouroboros.wire.control import Granted
 from ouroboros.wire.suites import CIPHER_BY_NUMBER
 
@@ -99,7 +100,7 @@ class FlowRuntime:
                     made[side] = self._make_channel()
             # The engine plays the other side in the channel of each program.
             programs = [made[side].engine(side) if side in made else None for side in (0, 1)]
-            self._engine.loop(effect, (programs[0], programs[1]))
+            self._engine.flows.loop(effect, (programs[0], programs[1]))
         except OSError as error:
             for side in (0, 1):
                 self._fail(effect, side, error)
@@ -117,7 +118,7 @@ class FlowRuntime:
             assert channel is not None
             self._grants.grant(user, _granted(effect, side), channel)
         else:
-            self._engine.opened(effect.flow_id, side)
+            self._engine.flows.opened(effect.flow_id, side)
 
     def _fail(self, effect: Loop, side: int, error: OSError) -> None:
         user = effect.users[side]
@@ -135,11 +136,11 @@ class FlowRuntime:
         with contextlib.closing(channel):
             try:
                 # Before it is granted: what the others write once `join` has returned must reach it.
-                self._engine.join(effect.flow_id, effect.ipcp, channel.engine(0))
+                self._engine.flows.join(effect.flow_id, effect.ipcp, channel.engine(0))
             except OSError as error:
                 self._grants.fail_flow(effect.flow_id, 0, effect.token, error)
             else:
-                granted = Granted(effect.flow_id, effect.qos, 0, MAX_PACKET, name=effect.name)
+                granted = Granted(effect.flow_id, effect.qos, 0, MAX_PACKET, name=effect.name, layer=effect.name)
                 self._grants.grant(effect.token, granted, channel)
 
     def attach(self, effect: Attach) -> None:
@@ -150,12 +151,12 @@ class FlowRuntime:
 
     def _attach_member(self, effect: Attach) -> None:
         try:
-            self._engine.attach(effect, None)
+            self._engine.flows.attach(effect, None)
         except OSError as error:
             self._irm.end_failed(effect.flow_id, effect.side, str(error), self._engine.now())
             self._engine.withdraw(effect.end)
         else:
-            self._engine.opened(effect.flow_id, effect.side)
+            self._engine.flows.opened(effect.flow_id, effect.side)
         finally:
             _wipe(effect)
 
@@ -168,12 +169,20 @@ class FlowRuntime:
             return
         with contextlib.closing(channel):
             try:
-                size = self._engine.attach(effect, channel.engine(effect.side))
+                size = self._engine.flows.attach(effect, channel.engine(effect.side))
             except OSError as error:
                 self._fail_attach(effect, token, error)
             else:
                 security = shown(effect.end.session)
-                granted = Granted(effect.flow_id, effect.end.qos, effect.side, size.most, security, name=effect.name)
+                granted = Granted(
+                    effect.flow_id,
+                    effect.end.qos,
+                    effect.side,
+                    size.most,
+                    security,
+                    name=effect.name,
+                    layer=effect.layer,
+                )
                 self._grants.grant(token, granted, channel)
             finally:
                 _wipe(effect)
@@ -197,7 +206,7 @@ class FlowRuntime:
         if not isinstance(effect, Join):
             _wipe(effect)
         for side, user in users.items():
-            self._engine.discard(effect.flow_id, side)
+            self._engine.flows.discard(effect.flow_id, side)
             if isinstance(user, Member):
                 self._irm.end_failed(effect.flow_id, side, text, self._engine.now())
             else:
@@ -209,7 +218,7 @@ class FlowRuntime:
     def mark_dead(self, effect: MarkDead) -> None:
         # A joined flow has no memory here: its other side is the engine, which sees it end.
         if (channel := self._channels.get(effect.flow_id)) is None:
-            self._engine.doom(effect.flow_id, effect.side)
+            self._engine.flows.doom(effect.flow_id, effect.side)
             return
         try:
             mark_dead(channel.memory, effect.side)
@@ -222,7 +231,7 @@ class FlowRuntime:
         if (channel := self._channels.pop(effect.flow_id, None)) is not None:
             channel.close()
         else:
-            self._engine.release(effect.flow_id)
+            self._engine.flows.release(effect.flow_id)
 
     def shut_down(self) -> None:
         for channel in self._channels.values():
@@ -238,8 +247,10 @@ def _wipe(effect: Attach | Connect | Loop) -> None:
 def _granted(effect: Connect | Loop, side: int) -> Granted:
     """The answer to a program that gets an end of a flow within the node. The program has the key itself."""
     if effect.sessions is None:
-        return Granted(effect.flow_id, effect.qos, side, MAX_PACKET, name=effect.name)
+        return Granted(effect.flow_id, effect.qos, side, MAX_PACKET, name=effect.name, layer=effect.layer)
     session = effect.sessions[side]
     longest = MAX_PACKET - CIPHER_BY_NUMBER[session.cipher].overhead
     key = bytes(session.key)
-    return Granted(effect.flow_id, effect.qos, side, longest, shown(session), session.cipher, key, effect.name)
+    return Granted(
+        effect.flow_id, effect.qos, side, longest, shown(session), session.cipher, key, effect.name, effect.layer
+    )

@@ -15,7 +15,7 @@ from ouroboros.layers.effects import Address, OpenPort, Resolve
 from ouroboros.layers.face import Random
 from ouroboros.runtime import figures
 from ouroboros.runtime.descriptors import duplicates
-from ouroboros.runtime.engine import News, Program
+from ouroboros.runtime.held import News, Program
 from ouroboros.runtime.ports import Resolver, open_port, path_mtu
 from ouroboros.wire.counters import Counters
 
@@ -26,7 +26,7 @@ _MOST_EVENTS = 64
 
 
 class RealMachine:
-    """A `Machine` of `runtime.engine`. What is asked of it happens in the running loop."""
+    """A `Machine` of `runtime.held`. What is asked of it happens in the running loop."""
 
     def __init__(self, directory: Path | None = None) -> None:
         """`directory`: where the engine has its file of counters; None: nowhere."""

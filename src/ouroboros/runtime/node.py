@@ -57,6 +57,7 @@ from ouroboros.runtime.paths import (
     owner_socket_path,
     security_dir,
     socket_path,
+    state_dir,
     trusted_users,
     using,
 )
@@ -116,15 +117,17 @@ class Node:
         idle_time: float = IDLE_TIME,
         listener: socket.socket | None = None,
         security: Path | None = None,
+        state: Path | None = None,
         core_files: str | None = None,
     ) -> None:
-        """`core_files`: what programs that it starts are to have of theirs, see `keep_out_of_core_files`."""
+        """`security`, `state`: directories, by default those of the user. `core_files`: what programs that it starts are to
+        have of theirs, see `keep_out_of_core_files`."""
         self.directory = directory
         self._embedded = embedded
         self._idle_time = idle_time
         #: A control socket that was passed in (socket activation); its owner closes it.
         self._inherited = listener
-        self._memory = Memory(directory)
+        self._memory = Memory(state or state_dir(directory))
         descriptors = _raise_limit()
         flows = max(descriptors - RESERVED_DESCRIPTORS, descriptors // 2)
         # A user that cannot be told from others is not trusted: then root alone is.
@@ -428,6 +431,7 @@ class Node:
                 timer.cancel()
         await self._programs.shut_down()
         self._journal.count()
+        self._memory.close()
         with using(self.directory):
             self._publisher.end()
 

@@ -1,4 +1,4 @@
-"""Where a node and its programs meet, and where its keys are."""
+"""Where a node and its programs meet, where its keys are, and what it remembers."""
 
 from __future__ import annotations
 
@@ -58,6 +58,10 @@ def runtime_dir() -> Path:
         return directory
     if chosen := os.environ.get("OUROBOROS_RUNTIME_DIR"):
         return Path(chosen).absolute()
+    return _usual_runtime_dir()
+
+
+def _usual_runtime_dir() -> Path:
     if os.geteuid() == 0:
         return Path("/run/ouroboros")
     if base := os.environ.get("XDG_RUNTIME_DIR"):
@@ -67,13 +71,40 @@ def runtime_dir() -> Path:
 
 def security_dir() -> Path:
     """The directory of keys and certificates: `$OUROBOROS_SECURITY_DIR`, else `/etc/ouroboros/security` for root, else
-    `ouroboros/security` in `$XDG_CONFIG_HOME` or `~/.config`."""
+    `ouroboros/security` in `$XDG_CONFIG_HOME` or `~/.config`. Raises `NodeError` when the user has no home."""
     if chosen := os.environ.get("OUROBOROS_SECURITY_DIR"):
         return Path(chosen).absolute()
     if os.geteuid() == 0:
         return Path("/etc/ouroboros/security")
-    base = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path.home() / ".config") / "ouroboros" / "security"
+    return _of_user("XDG_CONFIG_HOME", ".config", "OUROBOROS_SECURITY_DIR") / "ouroboros" / "security"
+
+
+def state_dir(runtime: Path) -> Path:
+    """Where the node with that runtime directory has what is to outlive the machine's next start: `$OUROBOROS_STATE_DIR`,
+    else `/var/lib/ouroboros` for root, else `ouroboros` in `$XDG_STATE_HOME` or `~/.local/state`.
+
+    A node in another runtime directory than the usual one, and one of a user without a home, has it in the runtime
+    directory: several nodes of one user share nothing."""
+    if chosen := os.environ.get("OUROBOROS_STATE_DIR"):
+        return Path(chosen).absolute()
+    if runtime != _usual_runtime_dir():
+        return runtime
+    if os.geteuid() == 0:
+        return Path("/var/lib/ouroboros")
+    try:
+        return _of_user("XDG_STATE_HOME", ".local/state", "OUROBOROS_STATE_DIR") / "ouroboros"
+    except NodeError:
+        return runtime
+
+
+def _of_user(variable: str, usual: str, another: str) -> Path:
+    """A directory of the user's by the XDG Base Directory Specification. `another`: the variable that helps without."""
+    if base := os.environ.get(variable):
+        return Path(base)
+    try:
+        return Path.home() / usual
+    except RuntimeError as error:
+        raise NodeError(f"user {os.geteuid()} has no home directory: set HOME, {variable} or {another}") from error
 
 
 def socket_path(directory: Path) -> str:

@@ -29,7 +29,15 @@ class Pursuits:
         """Carry the steps out. What goes on under that title ends."""
         if (before := self._tasks.pop(title, None)) is not None:
             before.cancel()
-        self._tasks[title] = asyncio.get_running_loop().create_task(self._pursue(title, steps))
+        task = self._tasks[title] = asyncio.get_running_loop().create_task(self._pursue(title, steps))
+        task.add_done_callback(lambda _: self._ended(title, task))
+
+    def _ended(self, title: str, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(title) is task:
+            del self._tasks[title]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # Said when it happens, and not when the task is collected.
+            task.get_loop().call_exception_handler({"message": f"{title} was given up", "exception": error})
 
     async def _pursue(self, title: str, steps: Callable[[], Steps]) -> None:
         pause, told = FIRST_PAUSE, ""

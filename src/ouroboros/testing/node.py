@@ -151,6 +151,7 @@ class ProcessNode(Node):
                 | self._environment()
                 | {
                     "OUROBOROS_SECURITY_DIR": str(self.security),
+                    "OUROBOROS_STATE_DIR": str(self.directory),
                     "PYTHONPATH": os.pathsep.join(paths),
                 },
                 pass_fds=[child_end],
@@ -207,5 +208,6 @@ class ThreadNode(Node):
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._node = Runtime(self.directory, embedded=True, idle_time=math.inf, security=self.security)
+        directory = self.directory
+        self._node = Runtime(directory, embedded=True, idle_time=math.inf, security=self.security, state=directory)
         await self._node.run(lambda: self._ready.set_result(None))

@@ -44,6 +44,9 @@ class Tool(click.Command):
         return rest
 
 
+#: For clients: the layer that is to carry the flow.
+LAYER = click.option("--layer", metavar="LAYER", help="Over this layer (default: the first that leads to the name).")
+
 _TIME_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _RATE_UNITS = {"k": 1e3, "M": 1e6, "G": 1e9}
 

@@ -208,6 +208,16 @@ def _process(command: Command) -> int:
     return int(word)
 
 
+def _save(command: Command) -> None:
+    if not command.operand:
+        say(irm.save_configuration().removesuffix("\n"))
+        return
+    try:
+        cli.save_configuration(command.operand)
+    except OSError as error:
+        raise IrmError(f"{command.operand} cannot be written: {error.strerror}") from error
+
+
 def _completion(command: Command) -> None:
     say(completion_script(command.verb.name).removesuffix("\n"))
 
@@ -277,6 +287,7 @@ _RUN: dict[tuple[str, str], Callable[[Command], None]] = {
     ("name", "unregister"): _name_unregister,
     ("name", "list"): _name_list,
     ("flow", "list"): _flow_list,
+    ("save", ""): _save,
     ("completion", "bash"): _completion,
     ("completion", "zsh"): _completion,
     ("completion", "fish"): _completion,

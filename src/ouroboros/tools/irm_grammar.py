@@ -67,7 +67,7 @@ def parse(words: Sequence[str]) -> Command | Help:
     verb, rest = parse_verb(rest)
     operand, rest = _parse_operand(verb, rest)
     if args is not None and not verb.takes_args:
-        raise UsageError(f"'{verb.object} {verb.name}' takes no arguments after --", verb.object, verb.name)
+        raise UsageError(f"'{verb.words}' takes no arguments after --", *verb.words.split())
     if options and not verb.shows:
         raise UsageError("--json goes with the lists only", verb.object, verb.name)
     return Command(verb, operand, _parse_keys(verb, rest), args, json=bool(options))
@@ -96,7 +96,7 @@ def _help_words(words: Sequence[str]) -> Sequence[str] | None:
     if object_ == "help":
         return words[1:]
     verbs = [verb.name for verb in VERBS if verb.object == object_]
-    if verbs and len(words) > 1 and _match(words[1], [*verbs, "help"]) == "help":
+    if any(verbs) and len(words) > 1 and _match(words[1], [*verbs, "help"]) == "help":
         return words[:1]
     return None
 
@@ -115,6 +115,8 @@ def parse_verb(words: Sequence[str]) -> tuple[Verb, list[str]]:
     """The verb that the first two words mean, and the words after them."""
     object_ = parse_object(words)
     verbs = {verb.name: verb for verb in VERBS if verb.object == object_}
+    if "" in verbs:
+        return verbs[""], list(words[1:])
     if len(words) < 2:
         raise UsageError(f"nothing asked for: after '{object_}' comes {either(verbs)}", object_)
     name = _match(words[1], verbs)

@@ -93,8 +93,10 @@ def completions() -> dict[str, list[str]]:
     `*` in place of that word stands for any that is not listed.
     """
     rows = {"": [*OBJECTS, "--help", "--version"]}
-    rows |= {each: [verb.name for verb in VERBS if verb.object == each] for each in OBJECTS}
+    rows |= {each: [verb.name or FILES for verb in VERBS if verb.object == each] for each in OBJECTS}
     for verb in VERBS:
+        if not verb.name:
+            continue
         start = f"{verb.object} {verb.name}"
         if verb.operand.startswith("<"):
             rows[f"{start} {verb.name}"] = [] if start == "name create" else [_OPERANDS[verb.operand]]

@@ -45,7 +45,8 @@ class Key:
 
 @dataclass(frozen=True)
 class Verb:
-    """One line of the grammar. `operand`: `<it>` must follow the verb, `[it]` may, empty may not."""
+    """One line of the grammar. `operand`: `<it>` must follow the verb, `[it]` may, empty may not. `name`: empty for an
+    object that is a verb by itself."""
 
     object: str
     name: str
@@ -53,6 +54,11 @@ class Verb:
     keys: tuple[Key, ...]
     help: str
     takes_args: bool = False
+
+    @property
+    def words(self) -> str:
+        """The words by which it is asked for."""
+        return f"{self.object} {self.name}".strip()
 
     @property
     def shows(self) -> bool:
@@ -188,6 +194,7 @@ VERBS = (
     Verb("name", "unregister", "<name>", _PLACES, "take a name out of layers"),
     Verb("name", "list", "[prefix]", (), "list names"),
     Verb("flow", "list", "", (), "list flows"),
+    Verb("save", "", "[file]", (), "write what the node has as a configuration file for irmd"),
     Verb("completion", "bash", "", (), "print a script that completes irm in bash: eval it in ~/.bashrc"),
     Verb("completion", "zsh", "", (), "print a script that completes irm in zsh: eval it in ~/.zshrc, after compinit"),
     Verb("completion", "fish", "", (), "print a script that completes irm in fish: source it in config.fish"),

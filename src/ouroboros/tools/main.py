@@ -11,6 +11,7 @@ from ouroboros.tools.cdev import cdev
 from ouroboros.tools.cert import cert
 from ouroboros.tools.info import info
 from ouroboros.tools.lab import lab
+from ouroboros.tools.ping import ping, trace
 
 
 @click.group(context_settings=CONTEXT)
@@ -22,6 +23,8 @@ def ouroboros() -> None:
 ouroboros.add_command(cdev)
 ouroboros.add_command(cert)
 ouroboros.add_command(info)
+ouroboros.add_command(ping)
+ouroboros.add_command(trace)
 ouroboros.add_command(lab)
 
 

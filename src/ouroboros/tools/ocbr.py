@@ -17,6 +17,7 @@ from ouroboros.dev import Flow, flow_alloc
 from ouroboros.errors import FlowException, FlowNotAllocatedException, FlowTimeoutException
 from ouroboros.tools._common import (
     CONTEXT,
+    LAYER,
     FlowServer,
     Quantity,
     Tool,
@@ -88,13 +89,15 @@ class Report:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the client does. `duration`: seconds. `rate`: bits per second, None to send as fast as it can."""
+    """What the client does. `duration`: seconds. `rate`: bits per second, None to send as fast as it can.
+    `layer`: over which, None for any."""
 
     name: str
     duration: float
     size: int
     rate: float | None
     spin: bool
+    layer: str | None = None
 
     @property
     def interval(self) -> float:
@@ -109,7 +112,7 @@ class Plan:
 def _run_client(plan: Plan) -> None:
     say(plan.heading())
     try:
-        flow = flow_alloc(plan.name)
+        flow = flow_alloc(plan.name, layer=plan.layer)
     except FlowException as error:
         fail(f"Failed to allocate flow: {error}")
     with flow:
@@ -182,6 +185,7 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 
 @click.command(cls=Tool, instead="did you mean -n {}?", context_settings=CONTEXT)
 @click.option("-n", "--name", "--server_apn", "name", help="Name of the server.")
+@LAYER
 @click.option("-d", "--duration", type=_SECONDS, default=60.0, help="Length of the test, seconds (60).")
 @click.option("-s", "--size", type=click.IntRange(1, LARGEST), default=1000, help="Bytes of a packet (1000).")
 @click.option("-r", "--rate", type=Quantity("rate", parse_rate), default=1e6, help="Bits per second, k, M or G (1M).")
@@ -196,6 +200,7 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 def ocbr(
     *,
     name: str | None,
+    layer: str | None,
     duration: float,
     size: int,
     rate: float,
@@ -211,7 +216,7 @@ def ocbr(
         return
     if name is None:
         raise click.UsageError("no server given: add -n NAME, or -l to be the server")
-    _run_client(Plan(name, duration, size, None if flood else rate, spin=not sleep))
+    _run_client(Plan(name, duration, size, None if flood else rate, spin=not sleep, layer=layer))
 
 
 def main() -> None:

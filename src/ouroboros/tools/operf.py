@@ -33,6 +33,7 @@ from ouroboros.errors import (
 )
 from ouroboros.tools._common import (
     CONTEXT,
+    LAYER,
     FlowServer,
     Quantity,
     Tool,
@@ -109,7 +110,8 @@ def decode_sequence(packet: bytes) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the client does. `duration`: seconds. `rate`: bits per second, None to send as fast as it can."""
+    """What the client does. `duration`: seconds. `rate`: bits per second, None to send as fast as it can.
+    `layer`: over which, None for any."""
 
     name: str
     mode: Mode
@@ -117,6 +119,7 @@ class Plan:
     size: int
     rate: float | None
     sleep: bool
+    layer: str | None = None
 
     @property
     def interval(self) -> float:
@@ -254,7 +257,7 @@ class Client:
 
 def _run_client(plan: Plan) -> None:
     try:
-        flow = flow_alloc(plan.name)
+        flow = flow_alloc(plan.name, layer=plan.layer)
     except FlowException as error:
         fail(f"Failed to allocate flow: {error}")
     with flow:
@@ -312,6 +315,7 @@ _RATE = Quantity("rate", partial(parse_rate, bare=1000.0))
 
 @click.command(cls=Tool, instead="did you mean -n {}?", context_settings=CONTEXT)
 @click.option("-n", "--name", "--server-name", "name", help="Name of the server.")
+@LAYER
 @click.option("-t", "--test", type=click.Choice(["uni", "bi"]), default="uni", help="One way, or there and back (uni).")
 @click.option("-d", "--duration", type=_DURATION, default=60.0, help="Length of the test (60s).")
 @click.option("-r", "--rate", type=_RATE, default=1e6, help="Bits per second, k, M or G; kilobits without unit (1M).")
@@ -323,6 +327,7 @@ _RATE = Quantity("rate", partial(parse_rate, bare=1000.0))
 def operf(
     *,
     name: str | None,
+    layer: str | None,
     test: str,
     duration: float,
     rate: float,
@@ -340,7 +345,7 @@ def operf(
     if name is None:
         raise click.UsageError("no server given: add -n NAME, or -l to be the server")
     mode = Mode.BIDIRECTIONAL if test == "bi" else Mode.UNIDIRECTIONAL
-    _run_client(Plan(name, mode, duration, size, None if flood else rate, sleep))
+    _run_client(Plan(name, mode, duration, size, None if flood else rate, sleep, layer))
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from ouroboros import __version__
 from ouroboros.dev import Flow, FlowProperties, flow_alloc
 from ouroboros.errors import FlowDownException, FlowException, FlowTimeoutException, FlowWouldBlockException
 from ouroboros.qos import NAMED_SPECS
-from ouroboros.tools._common import CONTEXT, FlowServer, Quantity, Tool, fail, parse_duration
+from ouroboros.tools._common import CONTEXT, LAYER, FlowServer, Quantity, Tool, fail, parse_duration
 from ouroboros.tools._output import run_command, say
 
 REQUEST, REPLY = 0, 1
@@ -165,9 +165,11 @@ def _read_busily(flow: Flow, limit: float) -> bytes:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the client does. `interval`: seconds. `flood`: the next packet leaves when the reply to the last is here."""
+    """What the client does. `layer`: over which, None for any. `interval`: seconds. `flood`: the next packet leaves when the
+    reply to the last is here."""
 
     name: str
+    layer: str | None
     count: int
     interval: float
     size: int
@@ -265,7 +267,7 @@ def _stamp() -> str:
 
 def _run_client(plan: Plan, qos: str) -> None:
     try:
-        flow = flow_alloc(plan.name, NAMED_SPECS[qos])
+        flow = flow_alloc(plan.name, NAMED_SPECS[qos], layer=plan.layer)
     except FlowException as error:
         fail(f"Failed to allocate flow: {error}", OTHER_ERROR)
     with flow:
@@ -318,6 +320,7 @@ _DURATION = Quantity("duration", parse_duration)
 
 @click.command(cls=Tool, instead="did you mean -n {}?", context_settings=CONTEXT)
 @click.option("-n", "--name", "--server-name", "name", help="Name of the server.")
+@LAYER
 @click.option("-c", "--count", type=click.IntRange(1, MOST_PACKETS), default=MOST_PACKETS, help="Number of packets.")
 @click.option("-i", "--interval", type=_DURATION, default=1.0, help="Between packets, at most 10 s (1000 ms).")
 @click.option("-d", "--duration", type=_DURATION, help="Length of the run; the count follows from the interval.")
@@ -336,6 +339,7 @@ _DURATION = Quantity("duration", parse_duration)
 def oping(
     *,
     name: str | None,
+    layer: str | None,
     count: int,
     interval: float,
     duration: float | None,
@@ -358,7 +362,7 @@ def oping(
     interval = 0.0 if flood or flood_busy else min(interval, LONGEST_INTERVAL)
     if duration is not None:
         count = min(count, count_for(duration, interval))
-    plan = Plan(name, count, interval, size, flood or flood_busy, flood_busy, quiet, timestamp)
+    plan = Plan(name, layer, count, interval, size, flood or flood_busy, flood_busy, quiet, timestamp)
     _run_client(plan, qos)
 
 

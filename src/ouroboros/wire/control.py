@@ -1,4 +1,4 @@
-"""What programs and the node say to each other over the control socket: one schema, one version.
+"""Messages between programs and the node over the control socket: one schema, one version.
 
 Each message is a msgpack array (`msgspec`, tagged by type) behind a 4-byte big-endian length. A connection carries one
 request at a time: `Hello` first, then requests, each answered by `Done`, `Failed` or `Granted`. The exceptions are
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import msgspec
 
@@ -22,13 +22,16 @@ from ouroboros.settings import AnySettings
 
 #: Raised by one whenever a message changes; a node answers a client of another version with `Failed`. The client of C
 #: programs, `rust/client/src/message.rs`, has the same number.
-VERSION = 7
+VERSION = 8
 
 #: The largest answer, bytes. A list of 100 000 names fits.
 MESSAGE_LENGTH = 64 << 20
 
 #: The largest request, bytes.
 REQUEST_LENGTH = 256 << 10
+
+#: Seconds for which an answer to a probe is waited for, at the most.
+LONGEST_PROBE = 10.0
 
 #: IPC processes live inside the node. Their ids start above any pid that Linux gives (2**22).
 FIRST_IPCP_ID = (1 << 22) + 1
@@ -42,7 +45,7 @@ class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True, tag_field
 
 
 class Hello(_Message, frozen=True):
-    """Who is calling. The pid is taken from the socket, never from the message. `instance`: a number that is the same for
+    """The caller. The pid is taken from the socket, never from the message. `instance`: a number that is the same for
     all callers in a process, and another one after a fork or an exec, which keep the pid or the program."""
 
     version: int
@@ -52,12 +55,14 @@ class Hello(_Message, frozen=True):
 
 class Alloc(_Message, frozen=True):
     """Ask for a flow to a name. `timeout`: seconds to wait for an acceptor, None for the node's default, infinity for no
-    limit. With `wait`, also for somebody who serves the name at all, here or elsewhere."""
+    limit. With `wait`, also for somebody who serves the name at all, here or elsewhere. `layer`: the one to look in, None
+    for any."""
 
     name: str
     qos: QoSSpec
     timeout: float | None
     wait: bool = False
+    layer: str | None = None
 
 
 class Accept(_Message, frozen=True):
@@ -212,12 +217,26 @@ class DestroyIpcp(_Message, frozen=True):
     ipcp: int
 
 
+class ProbeName(_Message, frozen=True):
+    """Ask who is on the way to a name. Answered by a list of `HopEntry`: of the end of the way in each layer, or, with
+    `trace`, of all hops. `layer`: the one that leads there, None for any. `timeout`: seconds that an answer may take."""
+
+    name: str
+    layer: str | None
+    trace: bool
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_PROBE)]
+
+
 class ListIpcps(_Message, frozen=True):
     """Answered by a list of `IpcpEntry`."""
 
 
 class ListFlows(_Message, frozen=True):
     """Answered by a list of `FlowEntry`."""
+
+
+class Save(_Message, frozen=True):
+    """Answered by what the node has as the text of a configuration file."""
 
 
 class NodeInfo(_Message, frozen=True):
@@ -243,7 +262,8 @@ class Granted(_Message, frozen=True):
     longest message that the flow takes, bytes.
 
     `security`: of an encrypted flow. `suite`, `key`: when it is the programs that encrypt, the number of the cipher and its
-    32 bytes. `name`: what the flow was asked for, a name or a broadcast layer.
+    32 bytes. `name`: what the flow was asked for, a name or a broadcast layer. `layer`: of the layer that carries it, "" for
+    none.
     """
 
     flow_id: int
@@ -254,6 +274,7 @@ class Granted(_Message, frozen=True):
     suite: int = 0
     key: bytes = b""
     name: str = ""
+    layer: str = ""
 
     def __repr__(self) -> str:
         # A message may end up in a log, and the key must not.
@@ -369,8 +390,8 @@ def with_counters(entry: IpcpEntry, counted: Mapping[str, int]) -> IpcpEntry:
 class FlowEntry(msgspec.Struct, frozen=True):
     """`pids`: of the allocator and the acceptor; 0 for the node itself (a broadcast layer) and for a program elsewhere.
 
-    `layer`, `address`: of a flow with another node. `peer`: "" for a flow on this node, else "node" for one of ours and
-    "prototype" for a node of the C prototype. `counters`: what the engine counts.
+    `layer`: as of `Granted`. `address`: of a flow with another node. `peer`: "" for a flow on this node, else "node" for one
+    of ours and "prototype" for a node of the C prototype. `counters`: what the engine counts.
     """
 
     id: int
@@ -383,8 +404,25 @@ class FlowEntry(msgspec.Struct, frozen=True):
     counters: dict[str, int] = {}
 
 
+class HopEntry(msgspec.Struct, frozen=True):
+    """What is at a hop of a way. `within`: the hops of the layers above that it is a part of, the uppermost first. `hop`:
+    how many hops of its layer it is away; 0 for this node. `layer`, `type`, `rank`, `member`, `address`: what it says of
+    itself, or what is known. `state`: "answered"; "silent" when nothing came in time; "unasked" where nobody can be asked.
+    `round_trip`: seconds, from the member where the way of that layer begins; None: not known."""
+
+    hop: int
+    layer: str
+    type: str
+    rank: int = 0
+    member: str = ""
+    address: str = ""
+    state: str = "answered"
+    round_trip: float | None = None
+    within: tuple[int, ...] = ()
+
+
 class ShareEntry(msgspec.Struct, frozen=True):
-    """What a user other than the owner has of a shared node. `kind`: as in `control.shares`. `limit`: its share. `refused`:
+    """The share of a user other than the owner in a node. `kind`: as in `control.shares`. `limit`: its share. `refused`:
     how often it wanted more."""
 
     user: int
@@ -430,8 +468,10 @@ Request = (
     | ConnectIpcp
     | DisconnectIpcp
     | DestroyIpcp
+    | ProbeName
     | ListIpcps
     | ListFlows
+    | Save
     | NodeInfo
 )
 Answer = Done | Failed | Granted
@@ -443,7 +483,7 @@ _KIND = 32
 
 
 def _plain(value: Any) -> str | int:  # noqa: ANN401
-    """What msgspec does not take by itself: text of a subclass of `str`, whole numbers of types that are not Python's."""
+    """Convert values for msgspec: text of a subclass of `str`, whole numbers of types that are not Python's."""
     return plain_text(value) if isinstance(value, str) else whole_number(value)
 
 

@@ -39,7 +39,7 @@ RESERVED_EIDS = (0, 0xFFFFFFFF)
 
 
 class Code(IntEnum):
-    """What a management datagram is. The prototype ignores those from 0x71 on."""
+    """The kind of a management datagram. The prototype ignores kinds from 0x71 on."""
 
     FLOW_REQUEST = 1
     FLOW_REPLY = 2
@@ -57,7 +57,7 @@ _DIED = -1006
 _FIXED = struct.Struct(">IIIiQIIIIIBBB")
 _COOKIE = struct.Struct(">Q")
 _COOKIE_AT = 8
-#: What stands in front of the checksum of a reply.
+#: The part of a reply in front of its checksum.
 _CHECKED = int.from_bytes(b"pyO7") << 32
 _CHECK_AT = 16
 _DIGEST_LENGTH = 16
@@ -68,7 +68,7 @@ REPLY_OAP_LENGTH = MANAGEMENT_LENGTH - _FIXED.size
 
 @lru_cache(4096)
 def digest_of(name: str) -> bytes:
-    """What stands for a name in a request. Its hexadecimal digits are the host name under which the name is looked up."""
+    """The digest that stands for a name in a request. Its hexadecimal digits are the host name for its lookup."""
     return hashlib.md5(name.encode(), usedforsecurity=False).digest()
 
 
@@ -152,7 +152,7 @@ class FlowRetry(msgspec.Struct, frozen=True):
         return _with(_fixed(Code.FLOW_RETRY, self.eid, 0), _COOKIE_AT, self.cookie)
 
 
-#: What is said in all layers with flows; a `FlowRetry` only over UDP.
+#: Messages in all layers with flows; a `FlowRetry` only over UDP.
 Message = FlowRequest | FlowReply | FlowDealloc | FlowDeallocAck
 
 

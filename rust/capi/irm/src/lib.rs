@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use std::ptr;
 
 use libc::{pid_t, ssize_t};
-use ouroboros_client::c::{PerProcess, call_failed, contained, failed, text};
+use ouroboros_client::Client;
+use ouroboros_client::c::{PerProcess, call_failed, contained, text};
 use ouroboros_client::error::{EIPCP, ENAME};
-use ouroboros_client::message::{IpcpEntry, NameEntry, Request, Settings, Udp};
-use ouroboros_client::{Client, Error};
+use ouroboros_client::message::{IpcpEntry, NameEntry, OfType, Request, Settings, Udp};
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::types::{IpcpConfig, IpcpListInfo, NameInfo, QosSpec};
@@ -137,35 +137,40 @@ pub unsafe extern "C" fn irm_bootstrap_ipcp(pid: pid_t, conf: *const IpcpConfig)
             return Err(-libc::EINVAL);
         }
         let (ip, dns);
-        let udp = match conf.udp() {
-            None => None,
-            Some((our, server, port)) => {
-                (ip, dns) = (our.to_string(), server.to_string());
-                Some(Udp { ip: &ip, dns: &dns, port })
-            }
+        let of_type = if let Some((our, server, port)) = conf.udp() {
+            (ip, dns) = (our.to_string(), server.to_string());
+            OfType::Udp(Udp { ip: &ip, dns: &dns, port })
+        } else if conf.is_unicast() {
+            OfType::Unicast(conf.unicast().ok_or(-libc::EINVAL)?)
+        } else {
+            OfType::None
         };
-        // The settings of other types cannot be passed on, and names are hashed in their own way over UDP.
+        // The settings of Ethernet cannot be passed on, and names are hashed in their own way over UDP.
         let hash = match kind {
-            "local" | "broadcast" => types::hash(conf.hash).ok_or(-libc::EINVAL)?,
+            "local" | "broadcast" | "unicast" => types::hash(conf.hash).ok_or(-libc::EINVAL)?,
             "udp4" | "udp6" => types::DEFAULT_HASH,
             _ => return Err(-libc::ENOTSUP),
         };
-        tell(&Request::BootstrapIpcp { ipcp: pid.into(), layer, settings: Settings { kind, hash, udp } }, EIPCP)
+        tell(&Request::BootstrapIpcp { ipcp: pid.into(), layer, settings: Settings { kind, hash, of_type } }, EIPCP)
     })
 }
 
-/// Make an IPC process a member of a layer that exists. Not built yet.
+/// Make an IPC process a member of a layer that exists. It is connected to nobody by that.
 ///
 /// # Safety
 ///
 /// `dst` is NULL or a text.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn irm_enroll_ipcp(pid: pid_t, dst: *const c_char) -> c_int {
-    // SAFETY: as the caller says.
-    call(|| unsafe { name(dst) }.and_then(|_| not_built(pid, "enrollment")))
+    call(|| {
+        // SAFETY: as the caller says.
+        let name = unsafe { name(dst) }?;
+        check_networked(pid)?;
+        tell(&Request::EnrollIpcp { ipcp: pid.into(), name }, EIPCP)
+    })
 }
 
-/// Connect a part of an IPC process to that of a neighbour. Not built yet.
+/// Connect a part of an IPC process to that of a neighbour, for good. Succeeds when they are connected.
 ///
 /// # Safety
 ///
@@ -175,30 +180,35 @@ pub unsafe extern "C" fn irm_connect_ipcp(
     pid: pid_t,
     dst: *const c_char,
     component: *const c_char,
-    _qos: QosSpec,
+    qos: QosSpec,
 ) -> c_int {
-    // SAFETY: as the caller says.
-    call(|| unsafe { name(dst).and(name(component)) }.and_then(|_| not_built(pid, "connecting to neighbours")))
+    call(|| {
+        // SAFETY: as the caller says.
+        let (name, component) = unsafe { (name(dst)?, name(component)?) };
+        check_networked(pid)?;
+        tell(&Request::ConnectIpcp { ipcp: pid.into(), component, name, qos: qos.into() }, EIPCP)
+    })
 }
 
-/// Undo that. Not built yet.
+/// Undo that.
 ///
 /// # Safety
 ///
 /// `dst` and `component` are NULL or texts.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn irm_disconnect_ipcp(pid: pid_t, dst: *const c_char, component: *const c_char) -> c_int {
-    // SAFETY: as the caller says.
-    call(|| unsafe { name(dst).and(name(component)) }.and_then(|_| not_built(pid, "connecting to neighbours")))
+    call(|| {
+        // SAFETY: as the caller says.
+        let (name, component) = unsafe { (name(dst)?, name(component)?) };
+        check_networked(pid)?;
+        tell(&Request::DisconnectIpcp { ipcp: pid.into(), component, name }, EIPCP)
+    })
 }
 
-fn not_built(pid: pid_t, what: &str) -> Outcome<()> {
+/// Whether the type has members elsewhere.
+fn check_networked(pid: pid_t) -> Outcome<()> {
     let kind = find(pid)?.kind;
-    if !["unicast", "broadcast"].contains(&kind.as_str()) {
-        return Err(-EIPCP);
-    }
-    let text = format!("{what} is not built yet");
-    Err(failed(&Error::Refused { kind: "UnsupportedError".into(), text }))
+    ["unicast", "broadcast"].contains(&kind.as_str()).then_some(()).ok_or(-EIPCP)
 }
 
 // --- names

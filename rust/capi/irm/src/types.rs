@@ -4,10 +4,11 @@ use std::ffi::{CStr, c_int};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use libc::pid_t;
-use ouroboros_client::message::{IpcpEntry, NameEntry};
+use ouroboros_client::message::{IpcpEntry, NameEntry, Qos, Unicast};
 
 /// The words that the node knows the types of IPC processes by, in the order of their numbers.
 const TYPES: [&str; 7] = ["local", "unicast", "broadcast", "eth-llc", "eth-dix", "udp4", "udp6"];
+const UNICAST: c_int = 1;
 const UDP4: c_int = 5;
 const UDP6: c_int = 6;
 
@@ -60,6 +61,23 @@ pub struct QosSpec {
     in_order: u8,
     max_gap: u32,
     timeout: u32,
+}
+
+impl From<QosSpec> for Qos {
+    fn from(qos: QosSpec) -> Self {
+        Qos {
+            delay: qos.delay,
+            bandwidth: qos.bandwidth,
+            availability: qos.availability,
+            loss: qos.loss,
+            ber: qos.ber,
+            in_order: qos.in_order,
+            max_gap: qos.max_gap,
+            // It has no field for it.
+            cypher_s: 0,
+            timeout: qos.timeout,
+        }
+    }
 }
 
 /// `struct ipcp_list_info`.
@@ -154,6 +172,33 @@ impl IpcpConfig {
             UDP6 => Some((self.ipv6(0), self.ipv6(16), u16::from_ne_bytes(self.bytes(32)))),
             _ => None,
         }
+    }
+
+    /// Whether it is for a unicast layer.
+    pub fn is_unicast(&self) -> bool {
+        self.kind == UNICAST
+    }
+
+    /// Settings of a unicast layer, as `struct uni_config` has them; None when one of its policies is none.
+    pub fn unicast(&self) -> Option<Unicast> {
+        let policy =
+            |at, count| Some(i64::from(c_int::from_ne_bytes(self.bytes(at)))).filter(|each| (0..count).contains(each));
+        let count = |at| i64::from(u32::from_ne_bytes(self.bytes(at)));
+        let seconds = |at| i64::from_ne_bytes(self.bytes(at));
+        let [addr_size, eid_size, max_ttl] = self.bytes(0);
+        Some(Unicast {
+            addr_size,
+            eid_size,
+            max_ttl,
+            routing: policy(8, 1)?,
+            link_state: policy(16, 3)?,
+            link_state_times: [24, 32, 40].map(seconds),
+            directory: policy(48, 1)?,
+            // What follows, the address of a first peer, is of the inside of the prototype.
+            dht: [56, 60, 64, 68, 72].map(count),
+            addr_auth: policy(88, 1)?,
+            cong_avoid: policy(92, 2)?,
+        })
     }
 
     fn ipv4(&self, at: usize) -> IpAddr {

@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::{lock, take_into};
+use super::access::take_into;
+use super::lock;
 use crate::channel::MappedRing;
 use crate::layout::MAX_PACKET;
 use crate::ring::{Consumer, Corrupt, Producer, StageError};

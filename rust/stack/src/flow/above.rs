@@ -71,7 +71,7 @@ impl<R: Ring> Flow<R> {
         }
     }
 
-    /// Give FRCP what is urgent, and let it close when that was all.
+    /// Give FRCP the urgent packets, and let it close after the last one.
     pub(super) fn write_urgent(&mut self, now: u64) {
         let Protocol::Frcp(connection) = &mut self.protocol else { return };
         while connection.can_write()
@@ -87,7 +87,7 @@ impl<R: Ring> Flow<R> {
         }
     }
 
-    /// Whether what waits for this flow may try again: flows above, or the other end of a loop.
+    /// Whether sources that wait for this flow may try again: flows above, or the other end of a loop.
     pub(crate) fn can_take(&mut self, now: u64) -> bool {
         let from_above = match &mut self.protocol {
             Protocol::Frcp(connection) => self.urgent.is_empty() && connection.can_write(),

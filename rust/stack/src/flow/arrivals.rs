@@ -11,7 +11,7 @@ use crate::stack::{Event, Stack, Where};
 
 /// Bytes that wait at an end of a loop, at the most, but for the last packet.
 const INBOX: usize = 256 << 10;
-/// What a packet takes there beside its own bytes.
+/// Bytes that a packet takes there beside its own.
 const PLACE: usize = 64;
 /// Messages that are kept for a user that is not known yet.
 const KEPT: usize = 32;
@@ -51,7 +51,7 @@ impl<R: Ring> Flow<R> {
             let Some(packet) = outlet.unseal(packet, counters) else { continue };
             match protocol {
                 Protocol::Frcp(connection) => connection.receive(now, packet),
-                // It waits for nobody: what does not fit into the ring of a slow reader is lost.
+                // It waits for no reader: packets that do not fit into the ring of a slow one are lost.
                 Protocol::Raw { reports, .. } => match writer.as_mut().map(|writer| writer.stage(packet)) {
                     Ok(Ok(true)) => {
                         counters.delivered += 1;
@@ -125,7 +125,7 @@ impl<R: Ring> Flow<R> {
         *slow += self.counters.overrun - before.2;
     }
 
-    /// The peer reported what it received.
+    /// The peer reported how many packets it received.
     pub(crate) fn credit(&mut self, now: u64, report: Report, stack: &mut Stack<R>) {
         self.hear(now, stack);
         if let Protocol::Raw { credit: Some(credit), .. } = &mut self.protocol {
@@ -133,7 +133,7 @@ impl<R: Ring> Flow<R> {
         }
     }
 
-    /// What is to be reported to the sender of a raw flow, when it is time to. `room`: of the kernel buffer.
+    /// The report to the sender of a raw flow, when one is due. `room`: bytes of the kernel buffer.
     pub(crate) fn report(&mut self, room: u32) -> Option<Report> {
         let Flow { user, protocol: Protocol::Raw { credit: Some(_), reports }, counters, awaits_room, outlet, .. } =
             self

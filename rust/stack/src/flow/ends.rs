@@ -7,7 +7,7 @@ use crate::ring::Ring;
 use crate::stack::{Event, Stack};
 
 impl<R: Ring> Flow<R> {
-    /// The peer deallocated or died: what came before still reaches the user.
+    /// The peer deallocated or died: packets that came before still reach the user.
     pub(crate) fn end_by_peer(&mut self, died: bool) {
         self.peer_gone = true;
         self.peer_died = died;
@@ -25,7 +25,7 @@ impl<R: Ring> Flow<R> {
         self.doomed.get_or_insert(R::CAPACITY);
     }
 
-    /// The flow is over at once, with what is under way. `died`: for the program.
+    /// The flow is over at once, with all that is under way. `died`: for the program.
     pub(crate) fn abort(&mut self, died: bool) {
         if let User::Program(ring) = &self.user {
             ring.close(died);
@@ -46,7 +46,7 @@ impl<R: Ring> Flow<R> {
         if let Some(how) = self.user_gone
             && (self.peer_gone || ((done || failed) && self.outlet.deadline().is_none()))
         {
-            // What was not acknowledged may be missing at the peer, whatever the program did.
+            // Packets that were not acknowledged may be missing at the peer, whatever the program did.
             return Some(if failed { How::Broken } else { how });
         }
         if self.peer_gone && delivered && self.inbox.is_empty() {
@@ -59,7 +59,7 @@ impl<R: Ring> Flow<R> {
         }
         let patience = self.patience().filter(|patience| !self.silent && *patience <= now)?;
         if !stack.is_drained(&self.outlet, patience) {
-            // What would prove the peer alive may have arrived.
+            // A packet that proves the peer alive may have arrived.
             return None;
         }
         if matches!(self.user, User::Program(_)) {
@@ -71,7 +71,7 @@ impl<R: Ring> Flow<R> {
         None
     }
 
-    /// What came and nobody took is lost with the flow, and what is under way on its link.
+    /// Packets that came and were not taken are lost with the flow, and so are packets on its link.
     pub(crate) fn abandon(&mut self, stack: &mut Stack<R>) {
         for packet in std::mem::take(&mut self.inbox) {
             self.count(1, packet.len() as u64);
@@ -123,7 +123,7 @@ impl<R: Ring> Flow<R> {
         }
     }
 
-    /// When `pass` is to be called; `sends_at`: what is to be sent cannot be before.
+    /// When `pass` is to be called. `sends_at`: nothing can be sent before.
     pub(crate) fn deadline(&self, sends_at: u64) -> Option<u64> {
         let alive = (self.timeout > 0).then(|| self.outlet.sent_at + self.timeout / 4);
         let silence = self.patience().filter(|_| !self.silent);

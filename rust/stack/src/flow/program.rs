@@ -79,7 +79,7 @@ impl<R: Ring> Flow<R> {
                 *blocker = Some(why);
                 false
             }
-            // We are told of changes only, and not of what came while the ring was looked at last.
+            // We are told of changes only, not of packets that came while the ring was read last.
             Ok(Pause::Empty) => ring.has_news(),
             // A flow that is down is readable at once and for ever, and only a change is of interest.
             Err(End::Down) => ring.rest(),
@@ -138,7 +138,7 @@ impl<R: Ring> Flow<R> {
         Ok(Pause::Turn)
     }
 
-    /// Send what FRCP wants sent; whether there may be more.
+    /// Send the packets of FRCP; whether there may be more.
     pub(super) fn transmit(&mut self, now: u64, stack: &mut Stack<R>, blocker: &mut Option<Blocker>) -> bool {
         let Flow { protocol: Protocol::Frcp(connection), outlet, counters, .. } = self else { return false };
         for _ in 0..TURN {
@@ -158,7 +158,7 @@ impl<R: Ring> Flow<R> {
         true
     }
 
-    /// Give the user the messages of FRCP that are next; what does not fit waits for room. True: try again soon.
+    /// Give the user the messages of FRCP that are next; one that does not fit waits for room. True: try again soon.
     pub(super) fn deliver(&mut self, now: u64, stack: &mut Stack<R>) -> bool {
         if !matches!(self.user, User::Program(_)) {
             self.deliver_to_others(now, stack);
@@ -172,7 +172,7 @@ impl<R: Ring> Flow<R> {
                 self.awaits_room = true;
                 return false;
             }
-            // There is room by now, or nobody who wants it: both show at the next try.
+            // There is room by now, or the program is gone: both show at the next try.
             ring.forget_room();
         }
         true

@@ -100,7 +100,7 @@ impl<R: Ring> Stack<R> {
         }
     }
 
-    /// What becomes of it.
+    /// Whether the control side gets such a datagram.
     fn at_door(&mut self, now: u64, member: MemberId, datagram: &[u8], from: Where) -> Verdict {
         let (Where::Address(address), Some(kind)) = (from, Datagram::new(datagram).map(Datagram::kind)) else {
             return Verdict::Pass;
@@ -129,7 +129,7 @@ impl<R: Ring> Stack<R> {
         true
     }
 
-    /// A flow of a broadcast member sent what is in `frame`: all others get it.
+    /// A flow of a broadcast member sent the packet in `frame`: all others get it.
     pub(crate) fn spread(&mut self, now: u64, member: MemberId) {
         let Some(at) = self.members.get_mut(member) else { return };
         let (flows, frame) = (std::mem::take(&mut at.flows), std::mem::take(&mut self.frame));

@@ -22,7 +22,7 @@ impl<R: Ring> Stack<R> {
         self.members.insert(member, Member::new(Carries::Port(Box::new(port))));
     }
 
-    /// From now on, strangers have to prove their address, and only so much of what they say comes to the control side.
+    /// From now on, strangers have to prove their address, and only so many of their messages come to the control side.
     /// `secret`: random.
     pub fn guard(&mut self, member: MemberId, secret: &[u8; 32]) {
         if let Some(port) = self.port(member) {
@@ -40,8 +40,8 @@ impl<R: Ring> Stack<R> {
         self.members.insert(member, Member::new(carries));
     }
 
-    /// A member ends, and all flows that it carries. `died`: programs see it as a death of their peers. What its port has
-    /// staged is lost if it was not transmitted before.
+    /// A member ends, and all flows that it carries. `died`: programs see it as a death of their peers. Datagrams that
+    /// are staged at its port are lost unless they were transmitted before.
     pub fn close_member(&mut self, member: MemberId, died: bool) {
         let Some(flows) = self.members.get_mut(member).map(|member| std::mem::take(&mut member.flows)) else { return };
         for id in flows {
@@ -107,14 +107,15 @@ impl<R: Ring> Stack<R> {
         }
     }
 
-    /// Forget what `reserve` kept. No error when there is nothing.
+    /// Forget the packets that `reserve` kept. No error when there is nothing.
     pub fn unreserve(&mut self, member: MemberId, eid: u64) {
         if let Some(member) = self.members.get_mut(member) {
             member.counters.unknown += member.unreserve(eid).len() as u64;
         }
     }
 
-    /// The peer of a flow deallocated, or `died`: its user gets what has arrived, then the end. No error when there is none.
+    /// The peer of a flow deallocated, or `died`: its user gets the packets that arrived, then the end. No error when there is
+    /// no such flow.
     pub fn peer_gone(&mut self, member: MemberId, eid: u64, died: bool) {
         let flow = self.members.get(member).and_then(|member| member.by_eid.get(&eid)).copied();
         if let Some(id) = flow {
@@ -123,13 +124,13 @@ impl<R: Ring> Stack<R> {
         }
     }
 
-    /// The user of a flow, which is no program, lets go: what it sent is still delivered.
+    /// The user of a flow, which is no program, lets go: its packets are still delivered.
     pub fn end(&mut self, now: u64, flow: FlowId) {
         self.using(flow, |flow, _| flow.end_by_user(now));
         self.queue(flow);
     }
 
-    /// The program of a flow died, which its ring need not show. What it wrote before still arrives.
+    /// The program of a flow died, which its ring need not show. Packets that it wrote before still arrive.
     pub fn doom(&mut self, flow: FlowId) {
         self.using(flow, |flow, _| flow.doom());
         self.queue(flow);
@@ -149,7 +150,7 @@ impl<R: Ring> Stack<R> {
         self.queue(flow);
     }
 
-    /// Send a management datagram, behind what was sent before.
+    /// Send a management datagram, behind the packets that were sent before.
     pub fn say(&mut self, now: u64, member: MemberId, to: Where, data: &[u8]) {
         let Some(said) = self.members.get_mut(member) else { return };
         said.counters.said += 1;

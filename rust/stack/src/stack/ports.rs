@@ -30,12 +30,13 @@ impl<R: Ring> Stack<R> {
         }
     }
 
-    /// What is to leave a port next; None: nothing, or it takes nothing now. The answer is `sent`, `part` or `blocked`.
+    /// The next datagrams to leave a port; None: there are none, or it takes none now. The caller answers with `sent`, `part`
+    /// or `blocked`.
     pub fn transmit(&mut self, port: MemberId) -> Option<Outgoing<'_>> {
         self.members.get_mut(port)?.stage()?.transmit()
     }
 
-    /// What `transmit` returned has left, or (false) will never.
+    /// The datagrams that `transmit` returned have left, or (false) will never.
     pub fn sent(&mut self, port: MemberId, left: bool) {
         if let Some(member) = self.members.get_mut(port) {
             let count = member.stage().and_then(|stage| stage.transmit()).map_or(0, |outgoing| outgoing.count());
@@ -49,8 +50,8 @@ impl<R: Ring> Stack<R> {
         self.unpark(port);
     }
 
-    /// The port does not take what `transmit` returned as it is: datagram by datagram, then. `segments`: what it takes at once
-    /// from now on.
+    /// The port does not take those datagrams together: they leave one by one, then. `segments`: how many it takes at
+    /// once from now on.
     pub fn part(&mut self, port: MemberId, segments: usize) {
         if let Some(member) = self.members.get_mut(port) {
             member.counters.calls += 1;

@@ -1,4 +1,4 @@
-//! Reports of what a raw flow received, for the credit of its sender.
+//! Reports of the packets that a raw flow received, for the credit of its sender.
 
 use std::net::SocketAddr;
 
@@ -35,7 +35,7 @@ impl<R: Ring> Stack<R> {
         self.flows.put(id, flow);
     }
 
-    /// Tell the sender of a raw flow what came, when it is time to.
+    /// Send the report of a raw flow to its sender, when one is due.
     pub(super) fn report(&mut self, now: u64, flow: &mut Flow<R>, to: SocketAddr) {
         let member = flow.outlet.member;
         let Some(room) = self.port(member).map(|port| port.room) else { return };

@@ -57,14 +57,14 @@ impl<R: Ring> Stack<R> {
             return self.bury(*flow, how);
         }
         self.note_changed(&mut flow);
-        // The program may have read what it was waited for.
+        // The program may have read, and a sender waits for that.
         self.report_anywhere(now, &mut flow);
-        // What is due to be sent may wait for a turn, or find no way before the flow is woken: no reason to look all the time.
+        // A packet that is due may wait for a turn, or for the flow to be woken: no reason to check all the time.
         let sends_at = if turn == Turn::Idle { 0 } else { now + PAUSE };
         if !flow.waiters.is_empty() && flow.can_take(now) {
             std::mem::take(&mut flow.waiters).into_iter().for_each(|waiter| self.wake(waiter));
         }
-        // After that, because those who wait in vain may depend on it.
+        // After that, because flows that wait in vain may depend on it.
         self.timers.set(id, flow.deadline(sends_at));
         match turn {
             Turn::Again => self.ready_taken(id, &mut flow.place),
@@ -157,7 +157,7 @@ impl<R: Ring> Stack<R> {
         }
     }
 
-    /// What waits for something.
+    /// The sources that wait for something.
     pub(crate) fn list_of(&mut self, blocker: Blocker) -> Option<&mut VecDeque<Source>> {
         match blocker {
             Blocker::Port(port) => self.port(port).map(|port| &mut port.parked),
@@ -172,7 +172,7 @@ impl<R: Ring> Stack<R> {
         self.timers.set(id, Some(at));
     }
 
-    /// What something was listed for is there.
+    /// A source need not wait any more.
     pub(crate) fn wake(&mut self, source: Source) {
         let id = match source {
             Source::Flow(id) => id,

@@ -13,7 +13,9 @@ use crate::run::Run;
 use crate::stack::{Event, Source, Stack, Where};
 
 /// The last endpoint id of a component that members have.
-const COMPONENTS: u64 = 1;
+const COMPONENTS: u64 = PROBES;
+/// The component that answers probes, also those for others whose TTL ran out here (docs/protocol/unicast.md).
+const PROBES: u64 = 2;
 
 /// Commands of the control side.
 impl<R: Ring> Stack<R> {
@@ -58,13 +60,14 @@ impl<R: Ring> Stack<R> {
         self.change_ways(member, |transfer| transfer.drop_lower(lower));
     }
 
-    /// A packet of a component.
-    pub fn send_pdu(&mut self, now: u64, member: MemberId, destination: u32, eid: u64, data: &[u8]) {
+    /// A packet of a component. `ttl`: lower flows that it may cross, as many as the layer allows at the most; 0: so many.
+    pub fn send_pdu(&mut self, now: u64, member: MemberId, destination: u32, eid: u64, ttl: u8, data: &[u8]) {
         let Some(transfer) = self.transfer(member) else { return };
         if destination == transfer.settings().address {
             return self.hear(now, member, None, eid, data);
         }
-        let pci = transfer.pci(destination, 0, eid).write();
+        let pci = transfer.pci(destination, 0, eid);
+        let pci = Pci { ttl: if ttl == 0 { pci.ttl } else { ttl.min(pci.ttl) }, ..pci }.write();
         match transfer.hop(destination, eid) {
             Some(hop) if PCI + data.len() <= hop.most => {
                 if self.send_by(now, hop.lower, Manner::Control, &pci, data).is_err() {
@@ -153,7 +156,11 @@ impl<R: Ring> Stack<R> {
         let Some(transfer) = self.transfer(member) else { return };
         let count = run.count();
         let Some(ttl) = transfer.ttl(pci.ttl) else {
-            transfer.counters.ttl += count;
+            if pci.eid == PROBES {
+                run.packets().for_each(|packet| self.hear(now, member, Some(from), PROBES, packet));
+            } else {
+                transfer.counters.ttl += count;
+            }
             return;
         };
         let Some(hop) = transfer.hop(pci.destination, pci.eid) else {
@@ -269,7 +276,7 @@ impl<R: Ring> Stack<R> {
     pub(crate) fn serve_words(&mut self, now: u64, member: MemberId) {
         let Some(words) = self.transfer(member).map(|transfer| std::mem::take(&mut transfer.words)) else { return };
         for (destination, word) in words {
-            self.send_pdu(now, member, destination, 0, &word.write());
+            self.send_pdu(now, member, destination, 0, 0, &word.write());
         }
     }
 }

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from ouroboros._hosts import read_peer, written
 from ouroboros.errors import IpcpBootstrapError
 from ouroboros.layers.base import State
 from ouroboros.layers.effects import OpenPort
-from ouroboros.layers.face import Host, Task
+from ouroboros.layers.face import Host, Located, Task
 from ouroboros.layers.flows.ipcp import FlowIpcp
 from ouroboros.layers.udp.directory import Directory
 from ouroboros.settings import TypeSettings, Udp4Config, Udp4Settings, Udp6Config, Udp6Settings, UdpSettings
@@ -74,6 +76,12 @@ class UdpIpcp(FlowIpcp):
     def check_impairable(self) -> None:
         pass
 
+    def settings_now(self) -> TypeSettings:
+        now = super().settings_now()
+        assert isinstance(now, UdpSettings)
+        peers = tuple(peer.text for peer in self._directory.peers)
+        return replace(now, **{self.type: replace(now.udp, peers=peers)})
+
     def destroy(self, now: float) -> None:
         super().destroy(now)
         if self._bootstrap is not None:
@@ -85,6 +93,13 @@ class UdpIpcp(FlowIpcp):
             address="" if self.told is None else written((self.told.ip_addr, self.told.port)),
             peers=tuple(peer.text for peer in self._directory.peers),
         )
+
+    def locate(self, name: str, task: Task, now: float) -> None:
+        where = self._directory.listed(name)
+        if where is None:
+            super().locate(name, task, now)
+        else:
+            task.done(Located(where, now))
 
     # --- what the machine tells
 

@@ -83,6 +83,11 @@ class Directory:
         self._waiting[name][1][token] = None
         return None
 
+    def listed(self, name: str) -> Address | None:
+        """The first place where the peer table has the name."""
+        peers = self._peers.get(name)
+        return peers[0].address(self.port) if peers else None
+
     def resolved(self, number: int, hosts: Iterable[str], now: float) -> tuple[list[int], tuple[Address, ...]]:
         """A lookup is over: the requests that wait for it, and the addresses."""
         name = self._lookups.pop(number, None)

@@ -35,6 +35,10 @@ class Adjacencies:
         """Addresses of those that are up."""
         return list(self._alive)
 
+    def flow_to(self, address: int) -> int | None:
+        """The lower flow by which packets go to a neighbour: of those that are up the newest. None: it is down."""
+        return max(self._alive.get(address, ()), default=None)
+
     def connected(self, connection: Connection, now: float) -> None:
         self._connections[connection.fd] = connection
         self._raise(connection, now)

@@ -8,7 +8,8 @@ lost.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import heapq
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from ouroboros.errors import ProtocolError
@@ -29,6 +30,8 @@ _PROTOTYPE_PATIENCE = Patience(3.0, 3)
 _REPEATED = (0.01, 0.1)
 #: So many members are known as ours, and so many names have their turn remembered.
 _KNOWN = 4096
+#: An error text has so many other members.
+_SHOWN = 8
 #: Endpoint ids are a random number and an index; as many indices there are.
 _INDICES = 1 << 16
 _INDEX_BITS = 20
@@ -39,7 +42,7 @@ _Answer = Callable[[int, tuple[int, ...], float], None]
 
 
 class Lookup(Protocol):
-    """What is needed of the directory of a layer."""
+    """The part of the directory of a layer that is needed."""
 
     def query(self, digest: bytes, token: int, answer: _Answer, now: float) -> None:
         """`answer`: is told the token and the addresses of members that have the name, now or later."""
@@ -47,17 +50,20 @@ class Lookup(Protocol):
     def cancel(self, token: int) -> None: ...
 
     def forget(self, digest: bytes) -> None:
-        """What is known of the name may be out of date: find out anew next time."""
+        """The last answer for the name may be out of date: ask anew next time."""
 
 
 class Routes(Protocol):
-    """What is needed of routing."""
+    """The part of routing that is needed."""
 
     def distance(self, address: int) -> int | None:
         """Hops to a member, 0 for ourselves; None: there is no way."""
 
     def ours(self, address: int) -> bool:
         """Whether a member is one of ours, as far as its announcements tell."""
+
+    def members(self) -> Mapping[int, bool]:
+        """Those to which a path leads, without ourselves; and which of them are ours."""
 
 
 class Ours:
@@ -92,6 +98,8 @@ class Names:
         self._turns: dict[str, int] = {}
         #: Names that members have whom no way leads to.
         self._cut_off: dict[str, tuple[int, ...]] = {}
+        #: What people call a member.
+        self.called: Callable[[int], str] = written_address
         #: Is told what was found, with the token.
         self.found: _Found = _nobody
 
@@ -112,13 +120,26 @@ class Names:
             distance = self.routes.distance(address)
             if distance:
                 near.setdefault(distance, []).append(address)
-        self._cut_off.pop(name, None)
-        if addresses and not near:
-            _keep(self._cut_off, name, addresses)
+        self._note_cut_off(name, () if near else addresses)
         turn = self._turns.pop(name, 0)
         _keep(self._turns, name, turn + 1)
         ordered = (near[distance] for distance in sorted(near))
         return tuple(each[(turn + i) % len(each)] for each in ordered for i in range(len(each)))
+
+    def locate(self, name: str, token: int, answer: Callable[[int | None, float], None], now: float) -> None:
+        """Tell where the name is: the nearest of the members that have it; None when there is none to which a way leads."""
+
+        def found(token: int, addresses: tuple[int, ...], now: float) -> None:
+            near = [(distance, each) for each in addresses if (distance := self.routes.distance(each))]
+            self._note_cut_off(name, () if near else addresses)
+            answer(min(near)[1] if near else None, now)
+
+        self._lookup.query(_digest(self._core, name), token, found, now)
+
+    def _note_cut_off(self, name: str, addresses: tuple[int, ...]) -> None:
+        self._cut_off.pop(name, None)
+        if addresses:
+            _keep(self._cut_off, name, addresses)
 
     def cancel(self, name: str, token: int) -> None:
         self._lookup.cancel(token)
@@ -144,7 +165,15 @@ class Names:
             )
         return (
             f"no member of layer {layer!r} has it; `irm name register {name} layer {layer}` at one of them registers it"
+            f"; members: {self._members()}"
         )
+
+    def _members(self) -> str:
+        """The members of the layer, as many as a person wants to read of, the nearest first."""
+        known = self.routes.members()
+        near = heapq.nsmallest(_SHOWN, known, key=lambda each: (self.routes.distance(each) or 0, each))
+        more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+        return ", ".join([self._core.name, *map(self.called, near)]) + more
 
     # --- what an address is
 
@@ -162,7 +191,7 @@ class Names:
 
 
 class FlowsCore(flows.Core):
-    """What the parts that ask and answer share, for a member."""
+    """The state that asking and answering share, for a member."""
 
     reply_room = flow.REPLY_OAP_LENGTH
     #: A member was let in, and its messages come by flows.

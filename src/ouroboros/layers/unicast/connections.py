@@ -69,7 +69,7 @@ class Connection:
     `name`: under which we asked for it, or were. `side`: 0 asked for, 1 accepted. `address`: of the neighbour, 0 for those
     that enroll. `ours`: the neighbour is a node of ours; then `peer` is the name of its IPC process, `node` its number and
     `rank` its place among layers over layers. `up`: the neighbour is not silent. `left`: a person ended it, here or there.
-    `greeting`: what the neighbour said first.
+    `greeting`: what the neighbour said first. `proven`: who is proven to be at the other end, as of `LowerFlow.peer`.
     """
 
     fd: int
@@ -86,6 +86,7 @@ class Connection:
     up: bool = True
     left: bool = False
     greeting: bytes = b""
+    proven: str = ""
 
     def __str__(self) -> str:
         at = f" at {written_address(self.address)}" if self.address else ""
@@ -429,6 +430,8 @@ class Connections:
         """What only we find, that have the other connections."""
         if said.component == DATA_TRANSFER and said.ours is None and not is_raw(flow.qos):
             return Objection(RAW_ONLY)
+        if is_placed(said.component) and (why := self._core.may_connect(flow.peer)):
+            return Objection(why, cep.STRANGE)
         if said.ours is None or said.address == NOWHERE:
             return None
         neighbours = (each for each in self._connections.values() if each.ours and each.up)
@@ -475,6 +478,7 @@ class Connections:
             peer="" if ours is None else ours.name,
             node=0 if ours is None else ours.node,
             greeting=greeting.heard,
+            proven=flow.peer,
         )
         if ours is None and is_placed(component):
             self._settling[flow.fd] = connection, greeting.early

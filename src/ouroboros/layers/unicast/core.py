@@ -8,11 +8,12 @@ from collections.abc import Callable
 from ouroboros.errors import OuroborosError
 from ouroboros.layers.effects import SendMessage, SendPdu, Warn
 from ouroboros.layers.face import Host, Posts, Task
-from ouroboros.settings import UnicastConfig, UnicastSettings
+from ouroboros.settings import ANYONE, CERTIFIED, NOBODY, UnicastConfig, UnicastSettings
 
 #: Endpoint ids of the components of a member.
 ALLOCATOR = 0
 DIRECTORY = 1
+PROBES = 2
 #: No address.
 NOWHERE = 0
 
@@ -40,13 +41,33 @@ class Core:
         """What the layer agreed on, but for the hash of names."""
         return self.settings.unicast
 
+    def may_enroll(self, peer: str) -> str:
+        """Why one that has proven to be `peer` may not become a member, "" if it may. Source: `docs/unicast.md`."""
+        admitted = self.config.enroll
+        if admitted == (ANYONE,):
+            return ""
+        if admitted == (NOBODY,):
+            return f"layer {self.layer!r} takes no new members (enroll {NOBODY})"
+        if not peer:
+            return (
+                f"layer {self.layer!r} takes only members that prove who they are, by a certificate that is configured for "
+                "the name they ask for; this one has shown none"
+            )
+        if admitted != (CERTIFIED,) and peer not in admitted:
+            return f"{peer!r} is not one of those who may be members of layer {self.layer!r}"
+        return ""
+
+    def may_connect(self, peer: str) -> str:
+        """The same for one that says that it is a member. Nobody can prove that; who may enroll can prove that much."""
+        return "" if self.config.enroll == (NOBODY,) else self.may_enroll(peer)
+
     def message(self, fd: int, data: bytes) -> None:
         """One packet to the other end of a lower flow that was not handed over."""
         self.host.effects.append(SendMessage(self.id, fd, data))
 
-    def send(self, destination: int, eid: int, data: bytes) -> None:
-        """One packet to a component of the member with that address."""
-        self.host.effects.append(SendPdu(self.id, destination, eid, data))
+    def send(self, destination: int, eid: int, data: bytes, *, ttl: int = 0) -> None:
+        """One packet to a component of the member with that address. `ttl`: as of `SendPdu`."""
+        self.host.effects.append(SendPdu(self.id, destination, eid, data, ttl))
 
     def warn(self, text: str, *, error: bool = False) -> None:
         self.host.effects.append(Warn(text, error))

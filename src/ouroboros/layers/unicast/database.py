@@ -1,4 +1,4 @@
-"""What the members of a unicast layer announce: who has whom as neighbour, since when, and until what number.
+"""The announcements of the members of a unicast layer: pairs of neighbours, since when, and up to which number.
 
 An entry that was withdrawn, or that nobody refreshed, keeps its number for a while: copies of it that are still about, such
 as behind a link that was cut, do not revive it.
@@ -20,13 +20,13 @@ Pair = tuple[int, int]
 #: from zero. So numbers tell which of the two a member is, also from far away, through members of the prototype.
 OURS = 1 << 45
 
-#: Entries in all, and of one member. Who invents more pairs is not heard.
+#: Entries in all, and of one member. A member that invents more pairs is not heard.
 MOST = 1 << 16
 MOST_OF_ONE = 1024
 
 
 class Life(StrEnum):
-    """What has become of an entry."""
+    """The state of an entry."""
 
     LIVE = "live"
     #: Its source said that there is no such adjacency any more.
@@ -74,7 +74,7 @@ class Database:
         return self._foreign > 0
 
     def ours(self, source: int) -> bool:
-        """What that member announces has numbers of ours."""
+        """Whether the announcements of that member have numbers of ours."""
         return self._ours[source] > 0
 
     def pairs(self, *, withdrawn: bool) -> list[Pair]:
@@ -89,7 +89,7 @@ class Database:
         return len(self._entries) < MOST and self._of[pair[0]] < MOST_OF_ONE
 
     def put(self, update: LinkStateUpdate, now: float) -> None:
-        """What counts for that pair from now on."""
+        """The update counts for its pair from now on."""
         pair = update.source, update.destination
         entry = self._entries.get(pair)
         life, stamp = Life.WITHDRAWN if update.withdrawn else Life.LIVE, now - update.age

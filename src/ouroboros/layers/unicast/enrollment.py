@@ -19,6 +19,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from ouroboros.errors import IpcpEnrollError, OuroborosError, ProtocolError
 from ouroboros.layers.agenda import Agenda
 from ouroboros.layers.bucket import WARNINGS, Bucket
@@ -27,7 +29,7 @@ from ouroboros.layers.unicast.connections import Connection, Connections
 from ouroboros.layers.unicast.core import Core, Then
 from ouroboros.layers.unicast.greeting import ENROLLMENT
 from ouroboros.qos import QOS_RAW
-from ouroboros.settings import UnicastSettings
+from ouroboros.settings import ANYONE, UnicastSettings
 from ouroboros.wire.unicast import enrollment
 from ouroboros.wire.unicast.enrollment import ID_LENGTH, Ack, Configuration, Request, Response
 
@@ -79,16 +81,13 @@ class Enrollment:
         core: Core,
         enrolled: Callable[[Configuration, int, float], None],
         *,
-        may_enroll: Callable[[Connection], str] = lambda connection: "",
         prepare: Callable[[Connection, float], None] = lambda connection, now: None,
     ) -> None:
         """`enrolled`: become a member, with the configuration and the address of the member that gave it; it answers the
-        task. `may_enroll`: why a newcomer may not, empty if it may. `prepare`: the member that is asked is a node of ours,
-        and in a round trip there will be a configuration.
+        task. `prepare`: the member that is asked is a node of ours, and in a round trip there will be a configuration.
         """
         self._core = core
         self._enrolled = enrolled
-        self._may_enroll = may_enroll
         self._prepare = prepare
         self._enrolling: _Enrolling | None = None
         self._newcomers: dict[int, _Newcomer] = {}
@@ -204,14 +203,22 @@ class Enrollment:
             self._warn(f"a newcomer said what makes no sense: {error}", now)
             self._let_go(newcomer, now)
             return
-        why = self._may_enroll(newcomer.connection)
+        why = self._core.may_enroll(newcomer.connection.proven)
         if why:
             self._core.counters["enrollments_refused"] += 1
             self._warn(f"{newcomer.connection.peer or 'a newcomer'} may not enroll: {why}", now)
-        configuration = None if why else Configuration(self._core.layer, self._core.settings, self._core.address)
+        configuration = None if why else self._told(newcomer.connection)
         newcomer.response = Response(newcomer.id, self._core.host.wall(), configuration, why).encode()
         self._core.message(newcomer.connection.fd, newcomer.response)
         self._times.set(newcomer.connection.fd, now + PATIENCE)
+
+    def _told(self, newcomer: Connection) -> Configuration:
+        """What the layer is. A member of the prototype is told only what it knows of."""
+        settings = self._core.settings
+        if not newcomer.ours:
+            unicast = msgspec.structs.replace(settings.unicast, enroll=(ANYONE,))
+            settings = msgspec.structs.replace(settings, unicast=unicast)
+        return Configuration(self._core.layer, settings, self._core.address)
 
     def _heard_again(self, newcomer: _Newcomer, data: bytes, now: float) -> None:
         """An ack, or the request once more, because the answer was lost."""

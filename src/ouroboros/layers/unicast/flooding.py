@@ -1,4 +1,4 @@
-"""What a neighbour is still to be told of the link-state database, over its management flows.
+"""The part of the link-state database that a neighbour has still to be told, over its management flows.
 
 All that is told is an entry, as it is when the packet leaves: what changes twice meanwhile is told once. A neighbour of ours
 acknowledges, and is told again until it does. One of the prototype gets single updates, not too many at once, and relies on
@@ -28,8 +28,8 @@ BURST_PAUSE = 0.005
 OURS_BURST = 8
 WINDOW = 32
 PAUSE = 0.01
-#: What is not acknowledged within so many round trips is sent again; within so many seconds, before one was measured. The
-#: pause doubles, and stays between these.
+#: A message that is not acknowledged within so many round trips is sent again; within so many seconds, before one was
+#: measured. The pause doubles, and stays between these.
 ROUNDS = 3.0
 FIRST_REPETITION = 0.5
 LEAST_REPETITION = 0.05
@@ -40,7 +40,7 @@ SEVERAL = (200.0, 512.0)
 
 
 class Flow(Protocol):
-    """What is needed of a management connection."""
+    """The part of a management connection that is needed."""
 
     @property
     def fd(self) -> int: ...
@@ -68,7 +68,7 @@ class Neighbour:
         self._flows: dict[int, Flow] = {}
         self._down: dict[int, None] = {}
         self._used: Flow | None = None
-        #: What is to be told; whether as part of a copy.
+        #: Pairs to be told; and whether as part of a copy.
         self._queue: dict[Pair, bool] = {}
         #: Messages without an acknowledgement, when they were sent, and the last one that told a pair.
         self._waiting: dict[int, tuple[float, tuple[Pair, ...]]] = {}
@@ -195,7 +195,7 @@ class Neighbour:
             self._send_single(self._used, now)
 
     def _repeat(self, now: float) -> None:
-        """What was not acknowledged is told once more."""
+        """Tell the pairs that were not acknowledged once more."""
         self._queue.update((pair, False) for pair in self._told if pair not in self._queue)
         self._waiting.clear()
         self._told.clear()

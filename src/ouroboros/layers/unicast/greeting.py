@@ -1,4 +1,4 @@
-"""What two members say to each other when a lower flow begins, and what speaks against a connection (CEP).
+"""Greetings of two members at the start of a lower flow, and objections to a connection (CEP).
 
 Source: `unicast-control.md` 2. The acceptor of the C prototype compares nothing, so all of its checks are here as well.
 """
@@ -30,7 +30,7 @@ _FIRST = b"\x0a"
 
 
 class _Protocol(msgspec.Struct, frozen=True):
-    """What a component speaks. `placed`: a greeting tells the address of the sender."""
+    """The protocol of a component. `placed`: a greeting tells the address of the sender."""
 
     name: str
     version: int
@@ -57,7 +57,7 @@ def is_placed(component: str) -> bool:
 
 
 def greet(core: Core, component: str, rank: int, flags: int = 0) -> Cep:
-    """What we say for a component."""
+    """Our greeting for a component."""
     protocol = _PROTOCOLS[component]
     address = core.address if protocol.placed else NOWHERE
     return Cep(component, protocol.name, protocol.version, protocol.syntax, address, _ours(core, rank, flags))
@@ -73,7 +73,7 @@ def _ours(core: Core, rank: int, flags: int) -> Ours:
 
 
 def leaving(data: bytes) -> Cep | None:
-    """What a neighbour says over management when it leaves, among link states, which begin with 0."""
+    """The message of a neighbour that leaves. It comes over management, among link states, which begin with 0."""
     if data[:1] != _FIRST:
         return None
     try:
@@ -89,7 +89,7 @@ def is_raw(qos: QoSSpec) -> bool:
 
 
 def objection(core: Core, component: str, said: Cep, rank: int) -> Objection | None:
-    """What speaks against a connection of our component with the sender of that greeting."""
+    """The objection to a connection of our component with the sender of that greeting; None: there is none."""
     own = greet(core, component, rank)
     if said.ours is not None and said.ours.node == core.node:
         return Objection("the name leads to this IPC process itself")
@@ -124,4 +124,6 @@ def _refusal(component: str, said: Cep) -> Objection:
         return Objection("our address is that of another member", cep.TAKEN)
     if flags & cep.DEEP:
         return Objection(f"there would be more than {MOST_RANK} layers over one another", cep.DEEP)
+    if flags & cep.STRANGE:
+        return Objection("the layer takes only members that prove who they are, and this one may not be among them")
     return Objection(f"the IPC process there refuses it, or has no component {component!r}")

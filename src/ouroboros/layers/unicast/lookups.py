@@ -24,7 +24,7 @@ Answer = Callable[[tuple[int, ...], float], None]
 
 
 class Asker(Protocol):
-    """What lookups need of the directory."""
+    """The part of the directory that lookups need."""
 
     def candidates(self, key: bytes) -> Iterable[int]:
         """Whom to ask, in that order."""
@@ -90,12 +90,12 @@ class Lookups:
         return True
 
     def cancel(self, token: int) -> None:
-        """Nobody waits for that. What is found is kept all the same."""
+        """The caller does not wait any more. The answer is kept all the same."""
         for lookup in self._lookups.values():
             lookup.answers.pop(token, None)
 
     def forget(self, key: bytes) -> None:
-        """What is known of a name is not to be trusted."""
+        """Do not trust the answer that is kept for a name."""
         self._kept.pop(key, None)
 
     def answered(

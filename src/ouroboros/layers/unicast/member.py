@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from ouroboros.errors import IpcpBootstrapError, IpcpEnrollError, OuroborosError, ProtocolError
+from ouroboros.errors import FlowNameException, IpcpBootstrapError, IpcpEnrollError, OuroborosError, ProtocolError
 from ouroboros.layers.base import State
 from ouroboros.layers.effects import (
     CloseMember,
@@ -25,18 +25,19 @@ from ouroboros.layers.effects import (
     Where,
     written_address,
 )
-from ouroboros.layers.face import Arrival, End, Host, How, LowerFlow, Task
+from ouroboros.layers.face import Arrival, Connected, End, Host, How, Located, LowerFlow, Step, Task
 from ouroboros.layers.flows.incoming import Request
 from ouroboros.layers.flows.ipcp import FlowIpcp
 from ouroboros.layers.unicast.addresses import Address
 from ouroboros.layers.unicast.adjacencies import Adjacencies
 from ouroboros.layers.unicast.allocator import FlowsCore, Names, RepeatedAnswers
 from ouroboros.layers.unicast.connections import Component, Connection, Connections
-from ouroboros.layers.unicast.core import ALLOCATOR, Core, Then
+from ouroboros.layers.unicast.core import ALLOCATOR, PROBES, Core, Then
 from ouroboros.layers.unicast.directory import Directory
 from ouroboros.layers.unicast.enrollment import Enrollment
 from ouroboros.layers.unicast.greeting import DATA_TRANSFER, ENROLLMENT, MANAGEMENT
 from ouroboros.layers.unicast.link_state import LinkState
+from ouroboros.layers.unicast.probes import Probes
 from ouroboros.layers.unicast.upkeep import Upkeep, Wish
 from ouroboros.qos import QoSSpec
 from ouroboros.settings import CongestionAvoidPolicy, TypeSettings, UnicastSettings
@@ -63,6 +64,7 @@ class UnicastIpcp(FlowIpcp):
     #: From bootstrap or enrollment on.
     link_state: LinkState
     directory: Directory
+    probes: Probes
 
     def __init__(self, id: int, name: str, host: Host) -> None:
         self.core = Core(id, name, host)
@@ -83,11 +85,13 @@ class UnicastIpcp(FlowIpcp):
         self.connections = Connections(self.core, self._components, collided=self._move)
         self.enrollment.connections = self.connections
         self.upkeep = Upkeep(self._connect)
+        self._places.called = self._called
         #: The enrollment that goes on.
         self._enrolling: Task | None = None
         #: When it is to have another address.
         self._move_at: float | None = None
         self._is_closed = False
+        self._last_located = 0
 
     # --- a member
 
@@ -103,7 +107,7 @@ class UnicastIpcp(FlowIpcp):
 
     def enroll(self, member: str, task: Task, now: float) -> None:
         self._check_new()
-        self.state, self._enrolling = State.OPENING, task
+        self.state, self._enrolling, self.enrolled_with = State.OPENING, task, member
         # Lower flows have to lead to something in the engine.
         self._open()
         self.enrollment.enroll(member, Then(self._enrollment_over), now)
@@ -130,7 +134,7 @@ class UnicastIpcp(FlowIpcp):
     def _enrollment_over(self, outcome: object) -> None:
         if isinstance(outcome, OuroborosError) and self._enrolling is not None:
             task, self._enrolling = self._enrolling, None
-            self.state = State.BOOT
+            self.state, self.enrolled_with = State.BOOT, ""
             self.host.effects.append(CloseMember(self.id))
             task.failed(outcome)
 
@@ -145,6 +149,7 @@ class UnicastIpcp(FlowIpcp):
         self.link_state = LinkState(core, self._routes_changed, self._collided)
         self.directory = Directory(core)
         self._places.begin(self.directory, self.link_state)
+        self.probes = Probes(core, _Ways(self))
         for name, component in ((MANAGEMENT, self.link_state), (DATA_TRANSFER, self.adjacencies)):
             self._components[name] = _Watched(component, self)
 
@@ -162,6 +167,7 @@ class UnicastIpcp(FlowIpcp):
             self._enrolling = None
         if self._is_member:
             self.directory.close(now)
+            self.probes.close(now)
             self.link_state.close(now)
             self._is_closed = True
         self.connections.close(now)
@@ -193,10 +199,18 @@ class UnicastIpcp(FlowIpcp):
     def _route_entries(self) -> Iterator[RouteEntry]:
         table = self.link_state.table()
         for address in sorted(table, key=lambda each: (self.link_state.distance(each) or 0, each)):
-            ours = address in self._flows_core.ours or self.link_state.ours(address)
+            ours = self.ours(address)
             hops, via = self.link_state.distance(address), tuple(map(written_address, table[address]))
             if hops:
                 yield RouteEntry(written_address(address), hops, via, _kind(ours=ours))
+
+    def _called(self, address: int) -> str:
+        """What people call a member: a neighbour by its name, others by their address."""
+        names = (
+            each.peer or each.name for each in self.connections.rows() if each.address == address and each.side == 0
+        )
+        peers = (each.peer for each in self.connections.rows() if each.address == address and each.peer)
+        return next(peers, "") or next(names, "") or written_address(address)
 
     # --- connections
 
@@ -212,6 +226,9 @@ class UnicastIpcp(FlowIpcp):
                 task.done(outcome)
 
         self._connect(wish, qos, Then(answer), now)
+
+    def connected(self) -> list[Connected]:
+        return [Connected(wish.component, wish.name, qos) for wish, qos in self.upkeep.wishes.items()]
 
     def _connect(self, wish: Wish, qos: QoSSpec, task: Task, now: float) -> None:
         self.connections.connect(wish.component, wish.name, qos, task, now)
@@ -288,6 +305,28 @@ class UnicastIpcp(FlowIpcp):
             self.directory.unregister(self.digest(name), now)
         super().unregister(name, now)
 
+    # --- who is on the way
+
+    def locate(self, name: str, task: Task, now: float) -> None:
+        self._check_operational()
+
+        def answer(address: int | None, now: float) -> None:
+            if address is None:
+                task.failed(FlowNameException(self._places.advice(name, ())))
+            else:
+                task.done(Located(address, now))
+
+        self._last_located += 1
+        # Of the same kind as tokens of flows, and none of them.
+        self._places.locate(name, -(1 << 64) - self._last_located, answer, now)
+
+    def probe(self, target: Where, steps: tuple[Step, ...], wait: float, task: Task, now: float) -> None:
+        self.probes.probe(_address(target), steps, wait, task, now)
+
+    def ours(self, address: int) -> bool:
+        """Whether that member is one of ours, as far as is known."""
+        return address in self._flows_core.ours or self.link_state.ours(address)
+
     # --- flows
 
     def accept(self, arrival: Arrival, now: float) -> End | None:
@@ -314,6 +353,9 @@ class UnicastIpcp(FlowIpcp):
         self.connections.message(fd, data, now)
 
     def heard(self, eid: int, data: bytes, fd: int, now: float) -> None:
+        if eid == PROBES:
+            self.probes.heard(data, fd, now)
+            return
         if eid != ALLOCATOR:
             self.directory.heard(data, fd, now)
             return
@@ -336,7 +378,7 @@ class UnicastIpcp(FlowIpcp):
     def _parts(self) -> Iterator[_Timed]:
         yield from (self.connections, self.enrollment, self.upkeep, self._repeated)
         if self._is_member:
-            yield from (self.link_state, self.directory)
+            yield from (self.link_state, self.directory, self.probes)
 
     def deadline(self) -> float | None:
         times = (super().deadline(), self._move_at, *(part.deadline() for part in self._parts()))
@@ -367,6 +409,22 @@ class _Watched:
         if not self._member._is_closed:
             self._component.disconnected(connection, now)
             self._member._disconnected(connection, now)
+
+
+class _Ways:
+    """What probes have to know of routing."""
+
+    def __init__(self, member: UnicastIpcp) -> None:
+        self._member = member
+        self.ours = member.ours
+
+    def distance(self, address: int) -> int | None:
+        return self._member.link_state.distance(address)
+
+    def next_flow(self, target: int, via: int) -> int | None:
+        hops = (via,) if via else self._member.link_state.table().get(target, ())
+        flows = map(self._member.adjacencies.flow_to, hops)
+        return next((fd for fd in flows if fd is not None), None)
 
 
 def _kind(*, ours: bool) -> str:

@@ -25,7 +25,7 @@ BURST = 32
 PAUSE = 0.02
 #: When others can be reached than before, more may change: so many seconds later all are told.
 LATER = 0.1
-#: What is not acknowledged is told again after these pauses, seconds.
+#: A message that is not acknowledged is sent again after these pauses, seconds.
 REPETITIONS = (0.5, 1.0, 2.0, 4.0, 8.0)
 #: Messages that are sent at the end; and names that are taken back as soon as the member that keeps them can be reached.
 LAST_WORDS = 1024
@@ -36,7 +36,7 @@ _Place = tuple[bytes, int, bool]
 
 
 class Kind(Enum):
-    """What a member is told of a name."""
+    """The kind of message about a name."""
 
     #: We have it. It is acknowledged by the same message.
     HAVE = auto()
@@ -47,7 +47,7 @@ class Kind(Enum):
 
 
 class Keepers(Protocol):
-    """What is needed of the directory."""
+    """The part of the directory that is needed."""
 
     @property
     def mixed(self) -> bool: ...
@@ -71,7 +71,7 @@ class _Name:
 
 @dataclass(slots=True, eq=False)
 class _Notice:
-    """What one member is told of one name, until it answers."""
+    """A message to one member about one name, until it answers."""
 
     number: int
     key: bytes
@@ -81,7 +81,7 @@ class _Notice:
 
     @property
     def place(self) -> _Place:
-        """What it takes the place of."""
+        """The message whose place it takes."""
         return self.key, self.receiver, self.kind is Kind.CHECK
 
 

@@ -42,6 +42,11 @@ class Upkeep:
         """Those that are not there."""
         return list(self._pauses)
 
+    @property
+    def wishes(self) -> dict[Wish, QoSSpec]:
+        """All of them."""
+        return dict(self._wishes)
+
     def want(self, wish: Wish, qos: QoSSpec) -> None:
         """It is there, and is to stay."""
         self._wishes[wish] = qos

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from ouroboros.dataplane import SimulatedEngine
 from ouroboros.layers.effects import Address, OpenPort, Resolve
 from ouroboros.layers.face import Random
-from ouroboros.runtime.engine import News, Program
 from ouroboros.runtime.flows import Channel
+from ouroboros.runtime.held import News, Program
 
 if TYPE_CHECKING:
     from ouroboros.testing.sim.network import Network
@@ -22,7 +22,7 @@ _LOOKUP = 0.005
 
 
 class VirtualMachine:
-    """A `Machine` of `runtime.engine`."""
+    """A `Machine` of `runtime.held`."""
 
     def __init__(self, network: Network, engine: SimulatedEngine, name: str) -> None:
         self.random: Random = random.Random(f"{network.seed} {name} machine")

@@ -26,8 +26,9 @@ from ouroboros.layers.effects import (
     StartProgram,
     Warn,
 )
-from ouroboros.runtime.engine import EngineRuntime, News
+from ouroboros.runtime.engine import EngineRuntime
 from ouroboros.runtime.flows import Channel, FlowRuntime
+from ouroboros.runtime.held import News
 from ouroboros.settings import AnySettings, Udp4Config, Udp4Settings
 from ouroboros.testing.sim.machine import NoChannel, VirtualMachine
 from ouroboros.testing.sim.program import Asked, Program
@@ -192,7 +193,7 @@ class Node:
             self._answer(token, Failed("NodeError", f"node {self.name} is gone"))
 
     def grant(self, token: int, granted: Granted, channel: Channel) -> None:
-        number = self._runtime.number(granted.flow_id, granted.side)
+        number = self._runtime.flows.number(granted.flow_id, granted.side)
         asked = self._asked.get(token)
         if asked is None or number is None:
             self.irm.abandon(granted.flow_id, granted.side, token, self.network.now)
@@ -244,7 +245,7 @@ class Node:
     def _connect(self, effect: Connect) -> None:
         """Between two programs of the node there is nothing; here the engine is, since it has the rings."""
         users = effect.allocator, effect.acceptor
-        self._flows.loop(Loop(effect.flow_id, effect.name, effect.qos, users, None, effect.sessions))
+        self._flows.loop(Loop(effect.flow_id, effect.name, effect.qos, users, None, effect.sessions, effect.layer))
 
     def _refuse_to_start(self, effect: StartProgram) -> None:
         how = "programs cannot be started in virtual time"

@@ -26,10 +26,16 @@ class Program:
         self._asked: list[Asked] = []
 
     def alloc(
-        self, name: str, qos: QoSSpec | None = None, timeout: float | None = None, *, wait: bool = False
+        self,
+        name: str,
+        qos: QoSSpec | None = None,
+        timeout: float | None = None,
+        *,
+        wait: bool = False,
+        layer: str | None = None,
     ) -> Asked:
-        """Ask for a flow. `timeout`, `wait`: as of `flow_alloc`."""
-        return self._ask(Alloc(name, QoSSpec() if qos is None else qos, timeout, wait))
+        """Ask for a flow. `timeout`, `wait`, `layer`: as of `flow_alloc`."""
+        return self._ask(Alloc(name, QoSSpec() if qos is None else qos, timeout, wait, layer))
 
     def accept(self, name: str | None = None, timeout: float | None = None) -> Asked:
         """Wait for a flow to a name; None: to any that the program is bound to."""

@@ -6,7 +6,7 @@ Nodes of ours know each other by field 100, which members of the C prototype ski
 number  field    meaning
 ======= ======== =========================================================================================
 1       version  1; later ones append fields
-2       flags    what this message is, if it is no greeting: `LEAVING`, `TAKEN`, `DEEP`
+2       flags    what this message is, if it is no greeting: `LEAVING`, `TAKEN`, `DEEP`, `STRANGE`
 3       rank     how many layers are below the sender's, itself counted: 1 over UDP; at most `MOST_RANK`
 4       node     a random number of the member, the same for its whole life and after a restart
 5       name     of the IPC process, for people; left out when it is longer than `NAME_LENGTH`
@@ -38,6 +38,8 @@ LEAVING = 1
 TAKEN = 2
 #: Refused: layers are over layers more than `MOST_RANK` deep.
 DEEP = 4
+#: Refused: the requester has not proven that it may be in the layer.
+STRANGE = 8
 
 
 class Ours(msgspec.Struct, frozen=True):

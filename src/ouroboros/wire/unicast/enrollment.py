@@ -13,6 +13,7 @@ import msgspec
 from ouroboros._arguments import as_name
 from ouroboros.errors import ProtocolError
 from ouroboros.settings import (
+    ANYONE,
     BroadcastSettings,
     DhtConfig,
     DirConfig,
@@ -150,6 +151,8 @@ def _configuration_message(said: Configuration) -> Any:  # noqa: ANN401
             dir=_directory_message(unicast.dir, said.peer),
             addr_auth=unicast.addr_auth,
             cong_avoid=unicast.cong_avoid,
+            # Only what a member of the prototype would not say.
+            enroll=[] if unicast.enroll == (ANYONE,) else [name.encode() for name in unicast.enroll],
         ),
     )
 
@@ -229,6 +232,7 @@ def _unicast(message: Any, dht: Any) -> UnicastConfig:  # noqa: ANN401
         dir=DirConfig(message.dir.policy, DhtConfig(dht.alpha, dht.k, dht.t_expire, dht.t_refresh, dht.t_replicate)),
         addr_auth=message.addr_auth,
         cong_avoid=message.cong_avoid,
+        enroll=tuple(protobuf.text("enroll", name) for name in message.enroll) or (ANYONE,),
     )
 
 

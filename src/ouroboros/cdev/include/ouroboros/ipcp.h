@@ -1,6 +1,6 @@
 /*
- * Types and settings of IPC processes. Our node has those of type local, broadcast, udp4 and udp6 so far; the settings of the
- * others are here so that programs that fill them in compile.
+ * Types and settings of IPC processes. Our node has those of type local, unicast, broadcast, udp4 and udp6 so far; the settings
+ * of the others are here so that programs that fill them in compile.
  * Part of PyOuroboros, LGPL-2.1-or-later.
  */
 

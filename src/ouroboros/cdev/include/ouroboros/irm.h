@@ -32,11 +32,13 @@ int irm_destroy_ipcp(pid_t pid);
 /* Returns how many there are. The caller frees the array, which is NULL when there are none. */
 ssize_t irm_list_ipcps(struct ipcp_list_info ** ipcps);
 
+/* Make it a member of the layer of the member that is asked by the name dst. Connects it to nobody. */
 int irm_enroll_ipcp(pid_t pid, const char * dst);
 
 int irm_bootstrap_ipcp(pid_t pid, const struct ipcp_config * conf);
 
-/* component: DT_COMP or MGMT_COMP. */
+/* component: DT_COMP or MGMT_COMP. A connection that is lost is made again. With a neighbour of the prototype, DT_COMP has to
+   be raw. Succeeds when they are connected. */
 int irm_connect_ipcp(pid_t pid, const char * dst, const char * component, qosspec_t qs);
 
 int irm_disconnect_ipcp(pid_t pid, const char * dst, const char * component);
