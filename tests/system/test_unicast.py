@@ -144,11 +144,11 @@ def test_a_program_chooses_the_layer_of_its_flow(hosts: Hosts) -> None:
         flow_alloc("x", layer="campus")
     with near.use(), pytest.raises(FlowNameException, match="this node is not in it, but in"):
         flow_alloc("oping", layer="metro")
-    server = tool(far, "oping", "--listen")
+    serving = tool(far, "oping", "--listen")
     try:
         with far.use():
             until(lambda: irm.node_info().processes > 1)
-            irm.bind_process(server.pid, "oping")
+            irm.bind_process(serving.pid, "oping")
         for layer in ("campus", "net"):
             done = tool(near, "oping", "-n", "oping", "-c", "2", "-i", "1ms", "--layer", layer)
             said, _ = done.communicate()
@@ -159,8 +159,8 @@ def test_a_program_chooses_the_layer_of_its_flow(hosts: Hosts) -> None:
         assert failed.returncode == 2
         assert "Failed to allocate flow: no flow to 'oping' over layer 'metro': this node is not in it" in said
     finally:
-        server.kill()
-        server.communicate()
+        serving.kill()
+        serving.communicate()
 
 
 def test_hosts_may_start_in_any_order(hosts: Hosts, runtime_dir: Path, tmp_path: Path) -> None:
