@@ -153,6 +153,19 @@ def test_layers_lie_over_layers() -> None:
         assert made.x.routes() == {}
 
 
+def test_members_on_the_way_answer_a_probe() -> None:
+    with lab("a@x - b@z", over="x - y - z") as made:
+        hops = made.x.probe("z")
+        assert [(hop.layer, hop.hop, hop.member) for hop in hops if not hop.within][-1] == ("net2", 1, "net2.b")
+        below = [hop.member for hop in hops if hop.layer == "net1"]
+        assert below[-2:] == ["net1.y", "net1.z"]
+        assert hops[0].state == "answered"
+        made.link("x", "y").cut()
+        made.converge()
+        with pytest.raises(LabError, match="no layer leads from x to z"):
+            made.x.probe("z")
+
+
 def test_a_graph_of_several_pieces_has_a_layer_in_each() -> None:
     with lab("a - b, c - d") as made:
         assert made.a.ping("b")
@@ -260,7 +273,7 @@ def test_requests_go_to_nodes_and_their_errors_come_back() -> None:
             made.a.member("net7")
         assert made.a.counters("a-b")["requests_received"] > 0
         assert made.a.flows()[0].layer == "a-b"
-        assert [entry.name for entry in made.a.ipcps()] == ["a-b", "net1.a"]
+        assert {entry.name for entry in made.a.ipcps()} == {"a-b", "net1.a"}
 
 
 def test_what_is_not_there_is_named() -> None:

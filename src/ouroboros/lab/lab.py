@@ -18,7 +18,17 @@ from ouroboros.lab.ground import Flow, Ground, Job, T
 from ouroboros.lab.probe import Ping, Prober
 from ouroboros.lab.works import Place, Wire, Works
 from ouroboros.qos import QOS_RAW, QoSSpec
-from ouroboros.wire.control import FlowEntry, IpcpEntry, ListFlows, ListIpcps, ListNames, NameEntry, Request, RouteEntry
+from ouroboros.wire.control import (
+    FlowEntry,
+    HopEntry,
+    IpcpEntry,
+    ListFlows,
+    ListIpcps,
+    ListNames,
+    NameEntry,
+    Request,
+    RouteEntry,
+)
 
 #: Seconds that whatever is waited for may take, when nothing else is said.
 WITHIN = 60.0
@@ -250,6 +260,11 @@ class LabNode:
         """The nodes on the way to another, both ends included, as the tables say. Raises `LabError` when there is no
         way."""
         return self._run(self.lab._prober.trace(self.name, _name(other)))
+
+    def probe(self, other: LabNode | str) -> list[HopEntry]:
+        """Who answers on the way to another node, hop by hop in each layer, as `ouroboros.ping.trace` has it: packets
+        ask the members, and no table is believed. Raises `LabError` when no layer leads there."""
+        return self._run(self.lab._prober.probe(self.name, _name(other)))
 
     # --- what happens to it
 
