@@ -63,6 +63,9 @@ NOT_RUN = [
     ("node.md", "systemctl --user", "needs systemd"),
     ("commands.md", "irm completion", "a line for each of three shells; tests/unit/test_irm_grammar.py runs them"),
     ("udp.md", "/etc/hosts", "changes the host"),
+    ("lab.md", "from mininet.net", "another program"),
+    ("lab.md", "containerlab deploy", "another program"),
+    ("lab.md", "ShimEthDIF", "another program"),
 ]
 #: Ends a node in the background, and waits for that.
 END = "node=$(cat $OUROBOROS_RUNTIME_DIR/irmd.lock)\nkill $node\ntail -s 0.05 --pid=$node -f /dev/null\n"
@@ -559,6 +562,26 @@ def test_security(reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 TESTS = ["in_capitals", "copes_with_loss", "wants_encryption"]
+
+
+@shows(
+    ("lab.md", "three nodes in a line"),
+    ("lab.md", "flow_accept(name="),
+    ("lab.md", "flow_alloc("),
+    ("lab.md", "lab.c.start("),
+    ("lab.md", '-c "ping a c"'),
+    ("lab.md", "[[event]]"),
+    ("lab.md", "lab run scenario.toml"),
+)
+def test_laboratory(reader: Reader) -> None:
+    said = reader.python(block("lab.md", "three nodes in a line"))
+    assert re.fullmatch(r"a to c: [\d.e+]+ ms, 2 hops: a - b - c\n", said)
+    reader.save("clock.py", block("lab.md", "flow_accept(name="))
+    reader.save("watch.py", block("lab.md", "flow_alloc("))
+    assert reader.python(block("lab.md", "lab.c.start(")) == "it is late\n\n"
+    assert "a - b (cut)" in reader.sh(block("lab.md", '-c "ping a c"'))
+    reader.save("scenario.toml", block("lab.md", "[[event]]"))
+    assert reader.sh(block("lab.md", "lab run scenario.toml")).endswith("2 expectations, all met\n")
 
 
 @shows(("testing.md", "flow_accept"), *(("testing.md", piece) for piece in TESTS))
