@@ -63,7 +63,10 @@ class World(TimedWorld[Member]):
         self._timers.pop(address, None)
         member = self.members[address] = Member(self, address, ours=ours)
         self.pieces[address] = 0
-        self.do(member, lambda part: part.start(peer, self.now))
+        if not ours:
+            member.directory.start(peer)
+        elif peer is not None:
+            self.do(member, lambda part: part.expect(self.now))
         if told:
             self.tell()
         return member
@@ -155,7 +158,7 @@ class Prototype:
         self._until: float | None = None
         self._peer: int | None = None
 
-    def start(self, peer: int | None, now: float) -> None:
+    def start(self, peer: int | None) -> None:
         self._peer = peer
 
     def members(self, members: dict[int, bool], now: float) -> None:

@@ -148,6 +148,19 @@ class World(TimedWorld[Member]):
             self.do(member, lambda part, flow=flow: part.adjacency_down(flow.address, self.now))  # type: ignore[misc]
             self.do(member, lambda part, flow=flow: part.disconnected(flow, self.now))  # type: ignore[misc]
 
+    def move(self, address: int, new: int) -> None:
+        """A member takes another address: it connects anew to its neighbours."""
+        neighbours = [one if other == address else other for one, other in self.links if address in (one, other)]
+        for each in neighbours:
+            self.disconnect(address, each)
+        self._timers.pop(address, None)
+        member = self.members.pop(address)
+        member.address = member.core.address = new
+        self.members[new] = member
+        self.do(member, lambda part: part.moved(self.now))
+        for each in neighbours:
+            self.connect(new, each)
+
     def cut(self, one: int, other: int) -> None:
         """Nothing passes any more, which is noticed by and by."""
         link = self.links[min(one, other), max(one, other)]

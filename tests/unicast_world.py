@@ -41,9 +41,10 @@ class Layer:
         *,
         seed: int = 1,
         settings: UnicastSettings | None = None,
-        types: Mapping[str, type[Ipcp] | None] = TYPES,
+        types: Mapping[str, type[Ipcp]] = TYPES,
+        delay: float = 0.001,
     ) -> None:
-        self.network = Network(seed, types=types)
+        self.network = Network(seed, types=types, delay=delay)
         self.edges = [(min(pair), max(pair)) for pair in edges]
         self.settings = settings
         self.nodes: list[Node] = []

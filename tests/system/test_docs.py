@@ -475,6 +475,16 @@ def test_node(reader: Reader) -> None:
     assert re.search(r"^\[\]$", said, re.M)
 
 
+@shows(("node.md", "irm save"))
+def test_what_runs_is_saved(reader: Reader) -> None:
+    save, begin = block("node.md", "irm save").replace("/etc/ouroboros", str(reader.folder)).splitlines()
+    reader.run("irmd", "--background")
+    reader.sh(f"irm name create clock\n{save}\n{END}")
+    said = reader.sh(f"{begin.replace('irmd', 'irmd --background', 1)}\nirm name list\nirm save\n{END}")
+    assert re.search(r"\bclock \|", said)
+    assert (reader.folder / "node.toml").read_text() in said
+
+
 @shows(("node.md", "last_figures()"))
 def test_last_figures(reader: Reader) -> None:
     reader.run("irmd", "--background")
@@ -632,6 +642,14 @@ UNICAST = [
     "[unicast.b]",
     'create_ipcp("b"',
 ]
+
+
+@shows(("unicast.md", "enroll alice"))
+def test_who_may_enroll(reader: Reader) -> None:
+    reader.environment["OUROBOROS_SECURITY_DIR"] = str(reader.folder / "security")
+    reader.run("irmd", "--background")
+    reader.sh(block("unicast.md", "enroll alice"))
+    assert 'bootstrap = "campus"\nenroll = ["alice"]\nautobind = true' in reader.sh(f"irm save\n{END}")
 
 
 @shows(*(("unicast.md", piece) for piece in UNICAST))

@@ -145,6 +145,15 @@ class TestSmallLayers:
         answers = world.query(member, "x")
         world.run(3.0)
         assert answers == [((), lookups.PATIENCE)]
+        # From then on, nobody is expected.
+        answers = world.query(member, "x")
+        assert answers == [((), 0.0)]
+
+    def test_member_that_is_not_being_connected_expects_nobody(self) -> None:
+        world = World()
+        member = world.add(1)
+        answers = world.query(member, "x")
+        assert answers == [((), 0.0)]
 
     def test_several_members_that_have_a_name_are_all_found(self) -> None:
         world = World()

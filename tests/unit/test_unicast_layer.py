@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 from itertools import combinations
+from types import FrameType
 
 import msgspec
 import pytest
@@ -20,6 +22,8 @@ from ouroboros.errors import (
     IpcpConnectError,
     IpcpEnrollError,
 )
+from ouroboros.layers.base import State
+from ouroboros.layers.unicast.member import UnicastIpcp
 from ouroboros.qos import QOS_DATA, QOS_RAW, QOS_VIDEO, QoSSpec
 from ouroboros.settings import DirectoryHashAlgo, DtConfig, UnicastConfig, UnicastSettings
 from ouroboros.testing.sim import Node
@@ -76,6 +80,82 @@ def exchange(layer: Layer, name: str, near: int, far: int, qos: QoSSpec = QOS_RA
     assert client.read() == b"noon"
     client.dealloc()
     server.dealloc()
+
+
+# --- enrollment
+
+
+def newcomer(delay: float = 0.05) -> tuple[Layer, Node, int]:
+    """A member, a node that knows where it is, and an IPC process there."""
+    layer = Layer([], delay=delay)
+    node = layer.network.add_node("newcomer")
+    node.over_udp(peers=[f"m0@{layer.nodes[0].address}"])
+    id = node.manage(CreateIpcp("late", "unicast")).value
+    assert isinstance(id, int)
+    layer.network.run(SETTLED)
+    return layer, node, id
+
+
+def test_a_newcomer_is_a_member_after_three_round_trips_and_connected_after_four() -> None:
+    layer, node, id = newcomer()
+    start, round_trip = layer.network.now, 0.1
+    node.manage(EnrollIpcp(id, "m0", True)).wait().value  # noqa: B018
+    # The proof of its address, the flow, the greeting with the request.
+    assert layer.network.now - start == pytest.approx(3 * round_trip)
+    for component in COMPONENTS:
+        layer.connect_ipcp(node, id, component, "m0").wait().value  # noqa: B018
+    assert layer.network.now - start == pytest.approx(4 * round_trip)
+    # The member of before knows it after half a round trip more at the most.
+    layer.network.run(round_trip / 2)
+    (entry,) = (each for each in details(layer, 0).connections if each.component == "Data Transfer")
+    assert (entry.name, entry.state) == ("late", "up")
+    ipcp = node.irm.ipcps[id]
+    assert isinstance(ipcp, UnicastIpcp)
+    assert {each.name for each in ipcp.upkeep.wishes} == {"m0"}
+
+
+@pytest.mark.parametrize("delays", range(9))
+def test_an_enrollment_that_is_interrupted_leaves_nothing_behind(delays: int) -> None:
+    layer, node, id = newcomer()
+    held = [len(each.irm.flows.flows) for each in layer.network.nodes]
+    asked = node.manage(EnrollIpcp(id, "m0", True))
+    layer.network.run((delays + 0.5) * layer.network.delay / 1e9)
+    is_member = asked.answer is not None
+    assert is_member is (delays >= 6)
+    asked.cancel()
+    layer.network.run(60)
+    ipcp = node.irm.ipcps[id]
+    assert isinstance(ipcp, UnicastIpcp)
+    if is_member:
+        assert [each.component for each in ipcp.connections.rows()] == [*COMPONENTS]
+        return
+    assert ipcp.state == State.BOOT
+    assert ipcp.deadline() is None
+    assert [len(each.irm.flows.flows) for each in layer.network.nodes] == held
+    assert layer.member(0).connections.rows() == []
+    assert node.manage(EnrollIpcp(id, "m0")).wait().value == id
+
+
+@pytest.mark.parametrize(("timeout", "seconds"), [(None, 6.0), (1.0, 1.0), (30.0, 30.0)])
+def test_an_enrollment_with_a_host_that_is_down_fails_in_time_and_says_so(
+    timeout: float | None, seconds: float
+) -> None:
+    layer, node, id = newcomer()
+    layer.nodes[0].impair("partition")
+    start = layer.network.now
+    text = rf"no answer from 10\.0\.0\.1:3435 to \d requests? .*; given up after {timeout or 6:g} s: is that host up"
+    with pytest.raises(IpcpEnrollError, match=text):
+        node.manage(EnrollIpcp(id, "m0", True, timeout)).wait().value  # noqa: B018
+    assert layer.network.now - start == pytest.approx(seconds)
+    layer.nodes[0].impair(None)
+    assert node.manage(EnrollIpcp(id, "m0")).wait().value == id
+
+
+@pytest.mark.parametrize("timeout", [0.0, -1.0, float("inf"), float("nan")])
+def test_the_timeout_of_an_enrollment_is_a_time(timeout: float) -> None:
+    _, node, id = newcomer()
+    with pytest.raises(IpcpEnrollError, match="the timeout of an enrollment is a time in seconds, not"):
+        node.manage(EnrollIpcp(id, "m0", timeout=timeout)).value  # noqa: B018
 
 
 # --- members, routes and names
@@ -162,6 +242,17 @@ def test_a_name_at_several_members_is_that_of_the_nearest() -> None:
     layer.network.run(SETTLED)
     for near, far in ((0, 1), (3, 4), (0, 1)):
         exchange(layer, "clock", near, far)
+
+
+def test_the_nearest_that_is_still_there_is_asked() -> None:
+    layer = Layer(ring(5))
+    layer.converge()
+    layer.offer("clock", 1, 3)
+    layer.network.run(SETTLED)
+    exchange(layer, "clock", 0, 1)
+    layer.nodes[1].manage(DestroyIpcp(layer.ids[1])).wait().value  # noqa: B018 - or its error
+    layer.network.run(SETTLED)
+    exchange(layer, "clock", 0, 3)
 
 
 def test_of_members_that_are_as_near_each_has_its_turn() -> None:
@@ -348,6 +439,40 @@ def test_an_ordered_connection_is_for_those_who_are_known_as_ours() -> None:
     layer.offer("clock", 0)
     layer.network.run(SETTLED)
     exchange(layer, "clock", 1, 0)
+
+
+def test_a_flow_costs_control_the_same_with_no_flow_and_with_a_hundred() -> None:
+    layer = Layer(line(2))
+    layer.converge()
+    layer.network.run(SETTLED)
+    layer.offer("clock", 0)
+    layer.network.run(SETTLED)
+    few = _calls(lambda: exchange(layer, "clock", 1, 0))
+    kept = [layer.flow("clock", 1, 0) for _ in range(100)]
+    layer.network.run(SETTLED)
+    many = _calls(lambda: exchange(layer, "clock", 1, 0))
+    assert many <= 1.1 * few
+    assert len(kept) == 100
+
+
+def _calls(call: Callable[[], None]) -> int:
+    """How many Python functions are called, on average of some times."""
+    times, count = 5, 0
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal count
+        count += event == "call"
+
+    for _ in range(times):
+        call()
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        for _ in range(times):
+            call()
+    finally:
+        sys.setprofile(before)
+    return count // times
 
 
 # --- what cannot be

@@ -232,6 +232,9 @@ impl Driver {
         let key = epoll::EventData::new_u64(u64::from(member) | PORT);
         epoll::add(&self.epoll, &socket.descriptor, key, both)?;
         self.stack.open_port(member, socket.segments(), socket.room);
+        if socket.is_foreign() {
+            self.stack.leave_management(member);
+        }
         self.ports.push((member, socket));
         Ok(())
     }

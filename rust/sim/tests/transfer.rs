@@ -372,6 +372,49 @@ fn senders_slow_down_before_queues_overflow_and_share_the_way() {
     assert!(line.heard.is_empty());
 }
 
+/// Each two seconds all flows get about the same, whatever they are, however many, and whenever they began.
+#[test]
+fn flows_share_a_way_evenly() {
+    for (flows, quality, calls, apart) in [
+        (3, RAW, 1, 0),
+        (3, CREDIT, 4, 0),
+        (3, RELIABLE, 4, 300),
+        (4, CREDIT, 2, 37),
+        (6, CREDIT, 4, 300),
+        (6, RAW, 1, 37),
+    ] {
+        let mut line = Layer::new(3, caring());
+        line.join(0, 1, RAW);
+        line.join(1, 2, RAW);
+        line.route();
+        let flows: Vec<_> = (0..flows).map(|_| line.flow(0, 2, quality)).collect();
+        let (mut before, mut began) = (vec![0; flows.len()], 0);
+        for step in 0..7500 {
+            while began < flows.len() && step >= began as u64 * apart {
+                let flows = flows[began];
+                line.start(2, flows[1], Program::Sink);
+                line.start(
+                    0,
+                    flows[0],
+                    Program::Source { count: u64::MAX, length: 1000, interval: 10 * US, closes: false },
+                );
+                began += 1;
+            }
+            if step % 2000 == 1499 {
+                let read: Vec<u64> =
+                    flows.iter().map(|flows| line.net.tally(2, flows[1]).map_or(0, |it| it.read)).collect();
+                let shares: Vec<u64> = read.iter().zip(&before).map(|(read, before)| read - before).collect();
+                let (more, less) = (shares.iter().max().unwrap(), shares.iter().min().unwrap());
+                assert!(step < 2000 || less * 3 > more * 2, "{quality:?} {calls} {apart} {step}: {shares:?}");
+                before = read;
+            }
+            let port = line.ports[1];
+            line.net.allow(1, port, Some(calls));
+            line.run(MS);
+        }
+    }
+}
+
 #[test]
 fn the_receiver_tells_the_sender_of_marks_as_by_the_prototype() {
     let mut line = Layer::new(2, caring());

@@ -144,7 +144,7 @@ class IpcpTable(msgspec.Struct, frozen=True):
         mine, _ = yield from self._found()
         if self.enrol:
             if not mine.layer:
-                yield EnrollIpcp(mine.id, self.enrol)
+                yield EnrollIpcp(mine.id, self.enrol, self.enrol in self.neighbours)
             yield from self._be_known()
         for name in self.neighbours:
             for component in COMPONENTS:
@@ -459,9 +459,6 @@ def _parse_programs(table: _Table) -> tuple[Program, ...]:
 def _parse_ipcp(type: str, name: str, values: Mapping[str, object]) -> IpcpTable:
     title = f"[{type}.{bare_key(name)}]"
     _check_title(title, name, "name of an IPC process")
-    if not TYPES[type].built:
-        built = ", ".join(word for word, kind in TYPES.items() if kind.built)
-        raise ConfigurationError(f"{title} IPC processes of type {type} are not built yet; there are {built}")
     if type == "broadcast" and "reg" in values:
         raise ConfigurationError(f"{title} reg: a broadcast layer holds no names; leave it out")
     told = setting_keys(TYPES[type])

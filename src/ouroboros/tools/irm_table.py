@@ -124,6 +124,7 @@ _ENROLL = (
     Key("type", "TYPE", "its type, if it does not exist (default unicast)", words=("unicast", "broadcast")),
     _AUTOBIND,
     Key("connect", "WORD", "to the member that was asked (default yes)", words=("yes", "no")),
+    Key("timeout", "SECONDS", "until it fails (default 6)"),
 )
 _CONNECT = (
     _IPCP,

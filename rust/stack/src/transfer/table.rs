@@ -10,11 +10,16 @@ pub const WAYS: usize = 8;
 /// Neighbours in order, by address; 0: none, which is no address.
 type Neighbours = [u32; WAYS];
 
+/// Of the slots, so many of `FULL_OF` are taken at the most: then what is looked up is in the first ones that are looked at.
+const FULL: usize = 3;
+const FULL_OF: usize = 4;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Table {
-    /// By destination, the place of its neighbours. Few destinations have neighbours of their own, so a table fits into caches.
-    places: Map<u32, u32>,
+    /// A destination, 0 for none, and the place of its neighbours. It is in the slot that its number says, or in the first free
+    /// one from there on. So a look-up reads one line of memory as a rule, and few destinations have neighbours of their own.
+    slots: Vec<(u32, u32)>,
     neighbours: Vec<Neighbours>,
     /// All that are up are used, each for some flows; else only the first that is.
     pub(crate) spread: bool,
@@ -24,6 +29,7 @@ impl Table {
     /// Destinations, and the neighbours of each in order, of which the first `WAYS` count.
     pub fn new<'a>(ways: impl Iterator<Item = (u32, &'a [u32])>, spread: bool) -> Self {
         let (mut table, mut known) = (Table { spread, ..Table::default() }, Map::default());
+        let mut places: Map<u32, u32> = Map::default();
         for (destination, ways) in ways {
             let mut neighbours = [0; WAYS];
             ways.iter().filter(|way| **way != 0).zip(&mut neighbours).for_each(|(way, place)| *place = *way);
@@ -31,14 +37,47 @@ impl Table {
                 table.neighbours.push(neighbours);
                 table.neighbours.len() as u32 - 1
             });
-            table.places.insert(destination, place);
+            places.insert(destination, place);
         }
+        if !places.is_empty() {
+            table.slots = vec![(0, 0); (places.len() * FULL_OF / FULL + 1).next_power_of_two()];
+        }
+        places.into_iter().filter(|(destination, _)| *destination != 0).for_each(|entry| table.insert(entry));
         table
+    }
+
+    /// There is a free slot, and none of that destination.
+    fn insert(&mut self, entry: (u32, u32)) {
+        let mut at = self.first(entry.0);
+        while let Some(slot) = self.slots.get_mut(at) {
+            if slot.0 == 0 {
+                *slot = entry;
+                return;
+            }
+            at = self.next(at);
+        }
     }
 
     /// The place of the neighbours for a destination.
     pub(crate) fn find(&self, destination: u32) -> Option<usize> {
-        self.places.get(&destination).map(|place| *place as usize)
+        let mut at = self.first(destination);
+        loop {
+            match *self.slots.get(at)? {
+                (0, _) => return None,
+                (there, place) if there == destination => return Some(place as usize),
+                _ => at = self.next(at),
+            }
+        }
+    }
+
+    /// The slot where a destination is looked for first.
+    fn first(&self, destination: u32) -> usize {
+        // The upper bits of the product depend on all bits of the number.
+        (u64::from(destination).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize & self.slots.len().wrapping_sub(1)
+    }
+
+    fn next(&self, at: usize) -> usize {
+        (at + 1) & self.slots.len().wrapping_sub(1)
     }
 
     /// By their places.
@@ -79,5 +118,54 @@ impl Hops {
         let flow = mix(eid ^ u64::from(destination) << 32);
         let ways = self.places.iter().zip(&self.addresses).take(self.count as usize);
         ways.max_by_key(|(_, address)| mix(flow ^ u64::from(**address))).map(|(place, _)| *place as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(destinations: impl Iterator<Item = u32>) -> Table {
+        let ways: Vec<(u32, [u32; 2])> = destinations.map(|each| (each, [each % 3 + 1, 9])).collect();
+        Table::new(ways.iter().map(|(destination, ways)| (*destination, &ways[..])), false)
+    }
+
+    #[test]
+    fn every_destination_is_found_and_no_other() {
+        for count in [0, 1, 2, 3, 5, 6, 7, 100, 767, 768, 10_000] {
+            // Far apart, next to each other, and such as differ in the upper bits only.
+            for step in [7919, 1, 1 << 18] {
+                let all = (1..=count).map(|each: u32| each.wrapping_mul(step)).filter(|each| *each != 0);
+                let table = table(all.clone());
+                let known: std::collections::BTreeSet<u32> = all.collect();
+                for each in &known {
+                    let place = table.find(*each).expect("it is there");
+                    assert_eq!(table.neighbours()[place][..2], [each % 3 + 1, 9]);
+                }
+                assert!(
+                    (1..1000).map(|each| each * 13).all(|each| known.contains(&each) == table.find(each).is_some())
+                );
+                assert_eq!(table.find(0), None);
+            }
+        }
+    }
+
+    #[test]
+    fn neighbours_are_kept_once_and_the_last_word_counts() {
+        assert_eq!(table(1..=10_000).neighbours().len(), 3);
+        let ways = [(5, &[1u32][..]), (5, &[2][..]), (0, &[3][..])];
+        let table = Table::new(ways.into_iter(), false);
+        assert_eq!(table.find(5).map(|place| table.neighbours()[place][0]), Some(2));
+        assert_eq!(table.find(0), None);
+    }
+
+    #[test]
+    fn a_look_up_reads_few_slots() {
+        let table = table((0..10_000).map(|each| 1_000_000 + each * 7919));
+        let slots = table.slots.len();
+        let far = |at: usize, destination: u32| at.wrapping_sub(table.first(destination)) & (slots - 1);
+        let steps: usize =
+            table.slots.iter().enumerate().filter(|(_, slot)| slot.0 != 0).map(|(at, slot)| far(at, slot.0)).sum();
+        assert!(steps < 10_000, "{steps} steps for 10 000 destinations");
     }
 }

@@ -22,6 +22,7 @@ from ouroboros.layers.effects import Listen, written_address
 from ouroboros.layers.face import How, LowerFlow, Task
 from ouroboros.layers.unicast.core import NOWHERE, Core
 from ouroboros.layers.unicast.greeting import (
+    COMPONENTS,
     DATA_TRANSFER,
     RAW_ONLY,
     Objection,
@@ -56,14 +57,17 @@ MOVES = (0.1, 3.0)
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class _Asked:
-    """A connection that is asked for. `number`: of the question to the layers below; None when it was answered."""
+    """A connection that is asked for. `number`: of the question to the layers below; None when it was answered. `until`:
+    when it fails. `opened`: as of `connect`."""
 
     component: str
     name: str
     qos: QoSSpec
     over: frozenset[str] | None
     since: float
+    until: float
     tasks: list[Task]
+    opened: Callable[[LowerFlow, float], bytes]
     number: int | None = None
     attempts: int = 0
 
@@ -120,16 +124,17 @@ class Connections:
         now: float,
         *,
         over: frozenset[str] | None = None,
+        patience: float = PATIENCE,
+        opened: Callable[[LowerFlow, float], bytes] = lambda flow, now: b"",
     ) -> None:
         """Connect a component with that of the member to which the name leads, unless it is. `over`: layers that may carry
-        it, None for all.
+        it, None for all. `patience`: seconds. `opened`: called with each lower flow that is about to be greeted; returns the
+        id of a request to enroll, or nothing.
 
         Before the member has an address, the flow is asked for, and the greeting waits for `opened`.
         """
-        if component not in self._components:
-            task.failed(
-                self._failure(name, f"there is no component {component!r}; there are {', '.join(self._components)}")
-            )
+        if component not in COMPONENTS:
+            task.failed(self._failure(name, f"there is no component {component!r}; there are {', '.join(COMPONENTS)}"))
         elif self._links.is_connected(component, name):
             task.done()
         elif (asked := self._pending(component, name)) is not None:
@@ -137,7 +142,16 @@ class Connections:
         elif component == DATA_TRANSFER and not is_raw(qos) and not self._links.is_ours(name):
             task.failed(self._failure(name, RAW_ONLY))
         else:
-            asked = _Asked(component=component, name=name, qos=qos, over=over, since=now, tasks=[task])
+            asked = _Asked(
+                component=component,
+                name=name,
+                qos=qos,
+                over=over,
+                since=now,
+                until=now + patience,
+                tasks=[task],
+                opened=opened,
+            )
             self._asked.append(asked)
             self._ask(asked, now)
 
@@ -167,7 +181,7 @@ class Connections:
         """The member has an address: greet where that waited for it."""
         for greeting in [each for each in self._greetings.values() if each.held]:
             assert greeting.asked is not None
-            self._greet(greeting, greeting.asked.component, now)
+            self._greet(greeting, greeting.asked, now)
 
     def moved(self, now: float) -> None:
         """The member has another address: its connections are over, and what is asked for is asked for once more."""
@@ -207,13 +221,13 @@ class Connections:
             greeting.held = True
             self._times.set(flow.fd, now + ADDRESS_PATIENCE)
         else:
-            self._greet(greeting, asked.component, now)
+            self._greet(greeting, asked, now)
 
     def lower_failed(self, number: int, error: OuroborosError, now: float) -> None:
         if (asked := next((each for each in self._asked if each.number == number), None)) is not None:
             asked.number = None
-            if isinstance(error, FlowTimeoutException):
-                self._try_again(asked, error, now)
+            if isinstance(error, FlowTimeoutException) and now < asked.until:
+                self._ask(asked, now)
             else:
                 self._fail(asked, error)
 
@@ -257,7 +271,7 @@ class Connections:
         self._last_number += 1
         asked.number = self._last_number
         asked.attempts += 1
-        until = min(now + FLOW_PATIENCE, asked.since + PATIENCE)
+        until = min(now + FLOW_PATIENCE, asked.until)
         self._core.host.lower.ask(self._core.id, asked.number, asked.name, asked.qos, now, until=until, over=asked.over)
 
     def _again(self, greeting: _Greeting, asked: _Asked, why: str, now: float) -> None:
@@ -266,7 +280,7 @@ class Connections:
         self._try_again(asked, error, now)
 
     def _try_again(self, asked: _Asked, error: OuroborosError, now: float) -> None:
-        if asked.attempts < ATTEMPTS and now < asked.since + PATIENCE:
+        if asked.attempts < ATTEMPTS and now < asked.until:
             self._ask(asked, now)
         else:
             self._fail(asked, error)
@@ -288,10 +302,11 @@ class Connections:
 
     # --- greeting
 
-    def _greet(self, greeting: _Greeting, component: str, now: float) -> None:
+    def _greet(self, greeting: _Greeting, asked: _Asked, now: float) -> None:
         greeting.held = False
         self._times.set(greeting.flow.fd, now + GREETING_PATIENCE)
-        self._core.message(greeting.flow.fd, greet(self._core, component, self.rank).encode())
+        said = greet(self._core, asked.component, self.rank, request=asked.opened(greeting.flow, now))
+        self._core.message(greeting.flow.fd, said.encode())
 
     def _greeted(self, greeting: _Greeting, data: bytes, now: float) -> None:
         try:
@@ -406,6 +421,7 @@ class Connections:
             peer="" if ours is None else ours.name,
             node=0 if ours is None else ours.node,
             greeting=greeting.heard,
+            request=b"" if ours is None else ours.request,
             proven=flow.peer,
         )
         self._links.add(connection, greeting.early, now)

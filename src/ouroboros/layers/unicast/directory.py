@@ -21,10 +21,10 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 
 from ouroboros.errors import ProtocolError
-from ouroboros.layers.agenda import Agenda
+from ouroboros.layers.agenda import Agenda, earliest
 from ouroboros.layers.bucket import Bucket
 from ouroboros.layers.unicast.core import DIRECTORY, Core
-from ouroboros.layers.unicast.lookups import Lookups
+from ouroboros.layers.unicast.lookups import PATIENCE, Lookups
 from ouroboros.layers.unicast.places import Places
 from ouroboros.layers.unicast.publisher import Publisher
 from ouroboros.layers.unicast.values import Values
@@ -78,9 +78,10 @@ class Directory:
 
     # --- what its member wants
 
-    def start(self, peer: int | None, now: float) -> None:
-        """The member is in the layer. `peer`: who let it in; None: it is the first one."""
-        self._lookups.expecting = peer is not None
+    def expect(self, now: float) -> None:
+        """The member is being connected: if nobody can be reached yet, somebody will be soon."""
+        if not len(self._places):
+            self._lookups.expecting = now + PATIENCE
 
     def register(self, digest: bytes, now: float) -> None:
         """This member has that name. No error when it had it before."""
@@ -136,7 +137,7 @@ class Directory:
             if members[address] and self._values.has(address):
                 self._publisher.check(self._values.keys_of(address), address, now)
         if members:
-            self._lookups.expecting = False
+            self._lookups.expecting = float("-inf")
         if added or removed:
             self._publisher.members_changed(removed, now)
             self._lookups.members_changed(now)
@@ -333,14 +334,13 @@ class Directory:
 
     def deadline(self) -> float | None:
         """When `timeout` wants to be called next."""
-        times = (
+        return earliest(
             self._lookups.deadline(),
             self._publisher.deadline(),
             self._greetings.next(),
             self._sweep_at,
             self._replicate_at,
         )
-        return min((when for when in times if when is not None), default=None)
 
     def timeout(self, now: float) -> None:
         """Do what is due."""

@@ -30,7 +30,8 @@ class Connection:
     `name`: under which we asked for it, or were. `side`: 0 asked for, 1 accepted. `address`: of the neighbour, 0 for those
     that enroll. `ours`: the neighbour is a node of ours; then `peer` is the name of its IPC process, `node` its number and
     `rank` its place among layers over layers. `up`: the neighbour is not silent. `left`: a person ended it, here or there.
-    `greeting`: what the neighbour said first. `proven`: who is proven to be at the other end, as of `LowerFlow.peer`.
+    `greeting`: what the neighbour said first. `request`: the id of the request to enroll that was in it. `proven`: who is
+    proven to be at the other end, as of `LowerFlow.peer`.
     """
 
     fd: int
@@ -47,6 +48,7 @@ class Connection:
     up: bool = True
     left: bool = False
     greeting: bytes = b""
+    request: bytes = b""
     proven: str = ""
 
     def __str__(self) -> str:
