@@ -95,7 +95,7 @@ impl Driver {
                 }
             }
             self.receive();
-            self.look_at_clock();
+            self.pass_time();
             self.serve();
             self.drain();
             self.tell();
@@ -325,7 +325,7 @@ impl Driver {
         self.arrivals = Some(arrivals);
     }
 
-    fn look_at_clock(&mut self) {
+    fn pass_time(&mut self) {
         if self.stack.deadline().is_none() {
             return;
         }

@@ -33,7 +33,7 @@ impl<R: Ring> Flow<R> {
                     None => self.outlet.open(now, stack, Manner::Data),
                 };
                 if let Err(Blocker::Until(at)) = opened {
-                    stack.look_after(self.id, at);
+                    stack.wake_at(self.id, at);
                     return Err(Blocker::Flow(self.id));
                 }
                 opened
