@@ -96,6 +96,7 @@ def test_the_length_of_a_datagram_that_is_cut_off_is_that_of_all_of_it() -> None
 
 
 PCI = bytes([1, 2, 3, 0xAB, 2, 59, 4])
+STATION = b"\x01" + bytes(9) + bytes.fromhex("020000000007")
 FLOW_12 = "flow 12 (endpoint id 100 here, 200 there)"
 
 
@@ -109,6 +110,7 @@ FLOW_12 = "flow 12 (endpoint id 100 here, 200 there)"
         (record(b"abc", 0), "udp4", "from 192.0.2.7:9: 3 bytes, too few for an endpoint id to be seen"),
         (record(b"hello", 9, 1, below=5), "unicast", "sent by flow 5 below: control message"),
         (record(b"hello", 1, 2), "broadcast", "within the node: 5 bytes"),
+        (record(bytes(4), 1, address=STATION), "eth-dix", "to 02:00:00:00:00:07: management"),
         (record(bytes(4), 0, 1, below=5), "toy", "received by flow 5 below: management"),
     ],
 )

@@ -20,6 +20,8 @@ _FLOWS = 64
 _COMPONENTS = {0: "flow allocator", 1: "directory"}
 
 _UDP = 17
+#: In front of the address of a station, in the place of one of IPv6 (`rust/wire/src/ether.rs`).
+_STATION = b"\x01" + bytes(9)
 #: TTL of headers of IP that nobody has sent.
 _TTL = 64
 
@@ -27,11 +29,11 @@ _TTL = 64
 class Record(NamedTuple):
     """A packet that a member of a layer sent (`outward`) or got, as the engine tells of it.
 
-    `time`: nanoseconds since 1970. `peer`: of a port, an address and a port of UDP; `below`: else the number of the flow
-    that carried it, None for one within the node. `flow`, `ours`, `theirs`: of the flow of the layer that it belongs to, and
-    its endpoint ids, None if it is not known to. `sealed`: that flow is encrypted. `control`: a word between control sides,
-    with no header of the layer. `lost`: records before it that found no room. `length`: of the packet; `data` may be less of
-    it.
+    `time`: nanoseconds since 1970. `peer`: of a port, an address and a port of UDP, or a station and its SAP; `below`: else
+    the number of the flow that carried it, None for one within the node. `flow`, `ours`, `theirs`: of the flow of the layer
+    that it belongs to, and its endpoint ids, None if it is not known to. `sealed`: that flow is encrypted. `control`: a word
+    between control sides, with no header of the layer. `lost`: records before it that found no room. `length`: of the
+    packet; `data` may be less of it.
     """
 
     time: int
@@ -55,11 +57,10 @@ def decode(record: bytes) -> Record:
     time, flags, via, port, address, below, flow, ours, theirs, lost, length = _HEAD.unpack_from(record)
     if via not in (_VIA_PORT, _VIA_FLOW, _VIA_NOTHING):
         raise ProtocolError(f"record of a capture: via is {via}")
-    ip = IPv6Address(address)
     return Record(
         time,
         bool(flags & _OUTWARD),
-        (str(ip.ipv4_mapped or ip), port) if via == _VIA_PORT else None,
+        (_host(address), port) if via == _VIA_PORT else None,
         below if via == _VIA_FLOW else None,
         flow if flags & _KNOWN else None,
         ours,
@@ -72,6 +73,14 @@ def decode(record: bytes) -> Record:
     )
 
 
+def _host(address: bytes) -> str:
+    """An address of IP, or that of a station on a segment, which the engine keeps behind a byte of its own."""
+    if address[:10] == _STATION:
+        return address[10:].hex(":")
+    ip = IPv6Address(address)
+    return str(ip.ipv4_mapped or ip)
+
+
 # --- what a packet is, in plain words
 
 
@@ -79,7 +88,8 @@ def described(record: Record, layer: str, type: str) -> str:
     """What the packet is, for people. `type`: of the IPC process, a word of the command line."""
     way = "to" if record.outward else "from"
     if record.peer is not None:
-        where = f"{way} {written(record.peer)}"
+        # A station has no port; that of LLC has a service access point.
+        where = f"{way} {record.peer[0] if type.startswith('eth') else written(record.peer)}"
     elif record.below is not None:
         where = f"{'sent' if record.outward else 'received'} by flow {record.below} below"
     else:

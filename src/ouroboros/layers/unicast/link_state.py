@@ -21,6 +21,7 @@ from collections.abc import Callable
 import msgspec
 
 from ouroboros.errors import ProtocolError
+from ouroboros.layers.agenda import earliest
 from ouroboros.layers.unicast.claims import Claims
 from ouroboros.layers.unicast.core import Core
 from ouroboros.layers.unicast.database import Database, Life, Pair
@@ -62,7 +63,7 @@ class LinkState:
         collided: Callable[[float], None] = lambda now: None,
     ) -> None:
         """`changed`: gets the whole table of next hops, whether they are equal to each other, and the time, whenever it is
-        another one. `collided`: another member has our address."""
+        another one. `collided`: another member has our address, or has spoken for it with a number that cannot be beaten."""
         config = core.config.dt.routing.ls
         self._core = core
         self._changed = changed
@@ -202,9 +203,13 @@ class LinkState:
 
     def deadline(self) -> float | None:
         """When `timeout` wants to be called next."""
-        times = [self._sweep_at, self._silence.deadline(), self._own.deadline(), self._compute_at()]
-        times += [neighbour.deadline() for neighbour in self._busy.values()]
-        return min((each for each in times if each is not None), default=None)
+        return earliest(
+            self._sweep_at,
+            self._silence.deadline(),
+            self._own.deadline(),
+            self._compute_at(),
+            *[neighbour.deadline() for neighbour in self._busy.values()],
+        )
 
     def timeout(self, now: float) -> None:
         """Do what is due."""
@@ -250,7 +255,7 @@ class LinkState:
             return
         pair = update.source, update.destination
         known = self._database.get(pair)
-        if known is not None and update.number <= known.number:
+        if known is not None and not known.yields_to(update):
             if update.number == known.number and update.withdrawn == (known.life is Life.WITHDRAWN):
                 neighbour.knows(pair)
             elif neighbour.ours:
