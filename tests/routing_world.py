@@ -148,6 +148,19 @@ class World(TimedWorld[Member]):
             self.do(member, lambda part, flow=flow: part.adjacency_down(flow.address, self.now))  # type: ignore[misc]
             self.do(member, lambda part, flow=flow: part.disconnected(flow, self.now))  # type: ignore[misc]
 
+    def move(self, address: int, new: int) -> None:
+        """A member takes another address: it connects anew to its neighbours."""
+        neighbours = [one if other == address else other for one, other in self.links if address in (one, other)]
+        for each in neighbours:
+            self.disconnect(address, each)
+        self._timers.pop(address, None)
+        member = self.members.pop(address)
+        member.address = member.core.address = new
+        self.members[new] = member
+        self.do(member, lambda part: part.moved(self.now))
+        for each in neighbours:
+            self.connect(new, each)
+
     def cut(self, one: int, other: int) -> None:
         """Nothing passes any more, which is noticed by and by."""
         link = self.links[min(one, other), max(one, other)]
@@ -259,13 +272,13 @@ def oracle(announced: Iterable[Pair], root: int, policy: LinkStatePolicy) -> Tab
         primary[vertex] = vertex if distance == 1 else primary[min(before)]
         reach = {each: from_neighbour[each].get(vertex, 1 << 30) for each in neighbours}
         nearest = [each for each in neighbours if reach[each] + 1 == distance]
-        if policy is LinkStatePolicy.SIMPLE:
-            table[vertex] = (primary[vertex],)
-        elif policy is LinkStatePolicy.ECMP:
-            table[vertex] = tuple(nearest[:MOST_HOPS])
+        # Loop-free alternates: d(N, X) < d(N, own) + d(own, X).
+        alternates = [each for each in neighbours if each not in nearest and reach[each] < 1 + distance]
+        if policy is LinkStatePolicy.ECMP:
+            kept = [*nearest, *alternates][:MOST_HOPS]
+            spare = [each for each in kept if each in alternates]
+            table[vertex] = (*(each for each in kept if each in nearest), *((0, *spare) if spare else ()))
         else:
-            # Loop-free alternates: d(N, X) < d(N, own) + d(own, X).
-            alternates = [each for each in neighbours if each not in nearest and reach[each] < 1 + distance]
             others = [each for each in nearest if each != primary[vertex]]
             table[vertex] = (primary[vertex], *others, *alternates)[:MOST_HOPS]
     return table

@@ -242,13 +242,21 @@ class Addresses:
 ADDRESSES = {
     "udp4": Addresses("10.9.0.1", "10.9.0.2", "10.9.0.3", "10.9.0.4", 24),
     "udp6": Addresses("fd09::1", "fd09::2", "fd09::3", "fd09::4", 64),
+    # Devices: the two ends of the veth pair.
+    "eth-dix": Addresses("o7", "o7", "", "", 0),
+    "eth-llc": Addresses("o7", "o7", "", "", 0),
 }
+
+
+def place(family: str, address: str) -> tuple[str, str]:
+    """What `irm ipcp bootstrap` is told of where a host is."""
+    return "ip" if ADDRESSES[family].prefix else "dev", address
 
 
 def join(ours: Namespace, theirs: Namespace, *, mtu: int = 1500) -> None:
     """Put a veth pair with the addresses of both families between two hosts."""
     _ip(f"link add o7 mtu {mtu} netns {ours.pid} type veth peer name o7 mtu {mtu} netns {theirs.pid}")
-    for each in ADDRESSES.values():
+    for each in filter(lambda each: each.prefix, ADDRESSES.values()):
         for host, addresses in ((ours, (each.ours, each.near, each.far)), (theirs, (each.theirs,))):
             for address in addresses:
                 options = " nodad" if ":" in address else ""
@@ -334,7 +342,7 @@ class PrototypeHost(Host):
                 env=self.installation.environment(),
             )
         until(lambda: "daemon started" in self.log())
-        self.irm("ipcp", "bootstrap", "type", family, "name", "u", "layer", "net", "ip", address)
+        self.irm("ipcp", "bootstrap", "type", family, "name", "u", "layer", "net", *place(family, address))
         for name in self._names:
             # Not `name create`: a name that was made by that takes its settings of encryption from nowhere.
             self.irm("bind", "program", "true", "name", name)
@@ -397,7 +405,7 @@ class PrototypeHost(Host):
     def check(self) -> None:
         """Its layer survived, unless the test killed it, and was sent nothing that it does not know."""
         assert "Unknown message" not in self.log()
-        assert self._died or any(name.startswith("ipcpd-udp") for name in self.namespace.processes()), self.log()
+        assert self._died or any(name.startswith("ipcpd-") for name in self.namespace.processes()), self.log()
 
     def die(self) -> None:
         """Take the host down, as when its power fails: nothing more comes from it."""
@@ -473,10 +481,9 @@ class OurHost(Host):
 
     def bootstrap(self, *options: str, address: str | None = None) -> None:
         """Make its layer "net"."""
-        address = address or ADDRESSES[self.family].ours
-        self.irm(
-            "ipcp", "bootstrap", "type", self.family, "name", "u", "layer", "net", "ip", address, *self._peers, *options
-        )
+        where = place(self.family, address or ADDRESSES[self.family].ours)
+        peers = self._peers if where[0] == "ip" else []
+        self.irm("ipcp", "bootstrap", "type", self.family, "name", "u", "layer", "net", *where, *peers, *options)
 
     def irm(self, *words: str) -> list[str]:
         """Have our `irm` do something, which must succeed."""

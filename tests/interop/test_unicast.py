@@ -110,6 +110,27 @@ def test_flows_between_a_member_of_ours_and_one_of_the_prototype(world: World, f
     until(lambda: ping(client) == 5)
 
 
+@pytest.mark.slow
+def test_a_newcomer_of_the_prototype_without_a_certificate_is_let_in_by_default_only(world: World) -> None:
+    begin(world.ours, OURS, "enroll", "certified")
+    words = "ipcp", "enroll", "name", THEIRS, "layer", LAYER, "dst", OURS
+    refused = f"enrollment in layer {LAYER!r}: a newcomer may not enroll: layer {LAYER!r} takes only members that prove"
+
+    def is_refused() -> bool:
+        command = world.theirs.run("timeout", "6", "irm", *words)
+        command.finish()
+        assert command.status != 0
+        return refused in world.ours.node.log()
+
+    until(is_refused)
+    # It is none the worse for that.
+    world.ours.irm("ipcp", "destroy", "name", OURS)
+    begin(world.ours, OURS)
+    come_in(world.theirs, THEIRS, OURS)
+    serve(world.theirs)
+    until(lambda: ping(world.ours) == 5)
+
+
 #: Names of members, and the addresses of their hosts.
 PLACES = {"na": "10.9.0.1", "nb": "10.9.0.2", "nc": "10.9.0.3", "nd": "10.9.0.4"}
 

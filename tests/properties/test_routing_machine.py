@@ -7,11 +7,15 @@ where one of ours is at an end of each link that fails: two of the prototype do 
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from routing_world import BASE, Member, Pair, World, lay, oracle, shape
 
+from ouroboros.errors import ProtocolError
+from ouroboros.layers.unicast.claims import LAST_NUMBER
 from ouroboros.layers.unicast.database import Life
 from ouroboros.settings import LinkStatePolicy
 from ouroboros.wire.unicast import lsu
@@ -118,11 +122,20 @@ _messages = st.one_of(
 )
 
 
+def _forged(number: int) -> bytes:
+    """An update in the name of the one in the middle, of a link that it has."""
+    return Updates(0, (LinkStateUpdate(ADDRESSES[0], ADDRESSES[1], number),)).encode()
+
+
 @given(st.lists(st.tuples(_messages, st.booleans(), st.floats(0, 30)), max_size=30))
+@example([(_forged(lsu.MOST_NUMBER), True, 0.0)])
+@example([(_forged(lsu.MOST_NUMBER - 2), True, 0.0)])
+@example([(_forged(LAST_NUMBER), True, 0.0)])
 def test_whatever_a_neighbour_sends_raises_nothing_and_the_truth_prevails(
     packets: list[tuple[bytes, bool, float]],
 ) -> None:
-    """A line of three of ours; at its end somebody sends what they like, who may be the prototype."""
+    """A line of three of ours; at its end somebody sends what they like, who may be the prototype. Whoever is said to have
+    said what cannot be said again has another address then."""
     world = World(1)
     lay(world, [(ADDRESSES[0], ADDRESSES[1]), (ADDRESSES[1], ADDRESSES[2])])
     world.add(ADDRESSES[3])
@@ -136,8 +149,30 @@ def test_whatever_a_neighbour_sends_raises_nothing_and_the_truth_prevails(
         world.run(wait)
     flow.ours = True
     world.run(QUIET)
-    for one, other in ((0, 1), (1, 2)):
-        assert world.members[ADDRESSES[one]].link_state.distance(ADDRESSES[other]) == 1
+    highest = max((update.number for data, _, _ in packets for update in _told(data)), default=0)
+    line = list(ADDRESSES[:3])
+    for at, address in enumerate(ADDRESSES[:3]):
+        if highest > LAST_NUMBER and world.members[address].collisions:
+            line[at] = ADDRESSES[-1] + 1 + at
+            world.move(address, line[at])
+    world.run(QUIET)
+    for one, other in pairwise(line):
+        assert world.members[one].link_state.distance(other) == 1
+
+
+def _told(data: bytes) -> tuple[LinkStateUpdate, ...]:
+    """What a packet says of links."""
+    try:
+        message = lsu.decode(data, ours=True)
+    except ProtocolError:
+        return ()
+    match message:
+        case LinkStateUpdate():
+            return (message,)
+        case Updates(_, updates):
+            return updates
+        case _:
+            return ()
 
 
 @pytest.mark.slow

@@ -67,7 +67,9 @@ def test_what_is_no_regular_file_does_not_stop_the_node(tmp_path: Path, caplog: 
     assert "is forgotten" in caplog.text
 
 
-@pytest.mark.parametrize("data", [b"", b"\x81\xa1a", b"\x93\1\2\3", b"\x81\xa1a\1"])
+@pytest.mark.parametrize(
+    "data", [b"", b"\x81\xa1a", b"\x93\1\2\3", b"\x81\xa1a\1", b"\x81\xa1\x80\xc4\1a", b"\x91" * 5000]
+)
 def test_a_file_that_is_none_is_forgotten_and_said(
     tmp_path: Path, data: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import hypothesis.strategies as st
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 
 from ouroboros.layers.effects import Effect, Remember
 from ouroboros.layers.face import Host
@@ -100,6 +100,8 @@ def test_addresses_are_those_that_a_member_can_have(seed: int, count: int) -> No
     st.binary(max_size=40)
     | st.tuples(st.integers(0, 2), st.text(), st.integers(), st.integers()).map(repr).map(str.encode)
 )
+@example(b"\x94\x00\xa3\x00\x00\x80")
+@example(b"\x95\x00\xa0\x00\x00" + b"\x91" * 5000)
 def test_a_damaged_memory_is_none(data: bytes) -> None:
     life = Life({"unicast/a/address": data})
     assert LEAST_ADDRESS <= life.address.choose("net") <= 0xFFFFFFFF

@@ -244,6 +244,17 @@ def test_a_name_at_several_members_is_that_of_the_nearest() -> None:
         exchange(layer, "clock", near, far)
 
 
+def test_the_nearest_that_is_still_there_is_asked() -> None:
+    layer = Layer(ring(5))
+    layer.converge()
+    layer.offer("clock", 1, 3)
+    layer.network.run(SETTLED)
+    exchange(layer, "clock", 0, 1)
+    layer.nodes[1].manage(DestroyIpcp(layer.ids[1])).wait().value  # noqa: B018 - or its error
+    layer.network.run(SETTLED)
+    exchange(layer, "clock", 0, 3)
+
+
 def test_of_members_that_are_as_near_each_has_its_turn() -> None:
     layer = Layer([(0, 1), (0, 2)])
     layer.converge()

@@ -8,11 +8,13 @@ import pytest
 from routing_world import EPOCH, Flow, Link, Member, World, lay, oracle, shape
 
 from ouroboros.layers.face import Size
+from ouroboros.layers.unicast.claims import LAST_NUMBER
 from ouroboros.layers.unicast.database import MOST_OF_ONE, OURS, Life
 from ouroboros.layers.unicast.link_state import Row
+from ouroboros.layers.unicast.own_links import REFRESHMENT
 from ouroboros.settings import LinkStatePolicy
 from ouroboros.wire.unicast import lsu
-from ouroboros.wire.unicast.lsu import LinkStateUpdate, Updates
+from ouroboros.wire.unicast.lsu import MOST_NUMBER, LinkStateUpdate, Updates
 
 A, B, C, D = 0x5DE9D31B, 0x80ACF665, 0x07C0FBAC, 0x12345678
 CLOCK = EPOCH << 16
@@ -200,6 +202,28 @@ class TestWithThePrototype:
         wire = Wire(world)
         world.run(30.0)
         assert (A, B) in wire.said(A, B)
+
+    def test_a_prototype_that_comes_makes_all_refresh_until_it_was_gone_for_long(self) -> None:
+        world = world_of(A, B, C, D, prototypes=(D,))
+        for pair in ((A, B), (B, C)):
+            world.connect(*pair)
+        world.run(100.0)
+        wire = Wire(world)
+        world.run(REFRESHMENT / 2)
+        assert not world.members[A].link_state.mixed
+        assert wire.said(A, B) == []
+        world.connect(C, D)
+        world.run(5.0)
+        assert all(world.members[each].link_state.mixed for each in (A, B, C))
+        world.run(40.0)
+        assert wire.said(A, B).count((A, B)) >= 2, "each `t_update`"
+        world.disconnect(C, D)
+        # It is forgotten, and those who may hear of it later have forgotten it as well.
+        world.run(5 * 60.0)
+        assert not any(world.members[each].link_state.mixed for each in (A, B, C))
+        before = len(wire.said(A, B))
+        world.run(REFRESHMENT / 2)
+        assert len(wire.said(A, B)) <= before + 1
 
     def test_members_of_ours_know_each_other_through_the_prototype(self) -> None:
         world = world_of(A, B, C, prototypes=(B,))
@@ -408,6 +432,21 @@ class TestOwnAddress:
         assert world.members[B].table == {A: (A,)}
         assert world.members[A].collisions == 0
 
+    def test_a_number_that_cannot_be_beaten_for_long_takes_the_address(self) -> None:
+        """Refreshed a few times, the link would be out of numbers, and forgotten by all others."""
+        for number, given_up in ((LAST_NUMBER, 0), (LAST_NUMBER + 1, 1), (MOST_NUMBER, 1)):
+            world = world_of(A, B, C)
+            link = world.connect(A, B)
+            world.connect(A, C)
+            world.run(1.0)
+            hear(world, world.members[A], link, LinkStateUpdate(B, A, number))
+            world.run(100.0)
+            assert world.members[A].collisions == given_up
+            if given_up:
+                world.move(A, D)
+            world.run(3 * 3600.0)
+            assert world.members[C].table == ({D: (D,), B: (D,)} if given_up else {A: (A,), B: (A,)})
+
     def test_the_opposite_that_was_said_with_the_same_number_is_corrected(self) -> None:
         """The clock stood still while this member began anew."""
         world = world_of(A, B, C)
@@ -428,6 +467,24 @@ class TestOwnAddress:
         world.run(3.0)
         assert rows(world.members[C])[A, B].life is Life.LIVE
         assert world.members[C].table == {B: (B,), A: (B,)}
+
+    @pytest.mark.parametrize("first", [False, True])
+    def test_two_things_that_were_said_with_one_number_come_to_rest(self, first: bool) -> None:
+        """In the name of somebody who is not there to correct it."""
+        world = world_of(A, B, C)
+        link = world.connect(A, B)
+        for pair in ((B, C), (C, A)):
+            world.connect(*pair)
+        world.run(10.0)
+        before = world.packets
+        for member, fd, withdrawn in zip(link.ends, link.fds, (first, not first), strict=True):
+            packet = Updates(7, (LinkStateUpdate(C, D, CLOCK, withdrawn),)).encode()
+            flow, _ = member.flows[fd]
+            world.do(member, lambda part, flow=flow, packet=packet: part.heard(flow, packet, world.now))  # type: ignore[misc]
+        world.run(60.0)
+        assert world.packets - before < 20
+        for address in (A, B, C):
+            assert rows(world.members[address])[D, C].life is Life.WITHDRAWN
 
     def test_links_that_we_do_not_have_are_not_adopted(self) -> None:
         """`unicast-control.md` N19."""

@@ -18,6 +18,8 @@ const LATER: u64 = 3;
 const PROBE_SLACK: u64 = 2_000_000;
 /// Packets that are repaired together at most while acknowledgements come in order.
 const MOST_REPAIRS: u32 = 4;
+/// So many repaired packets in a row may be acknowledged faster than anything before: then the path is faster than it was.
+const DOUBTS: u32 = 3;
 /// A reordering window that nobody confirms shrinks to 7/8 after so many round trips.
 const FORGET: u64 = 16;
 
@@ -66,6 +68,8 @@ pub struct Recovery {
     /// How much later than expected an overtaken packet came, ns; 0: none was seen.
     reordering: u64,
     reordering_at: u64,
+    /// Packets in a row of which an earlier transmission may have been acknowledged.
+    doubts: u32,
     known: Ranges,
     lost: VecDeque<u32>,
     in_flight: u64,
@@ -94,6 +98,7 @@ impl Recovery {
             newest: Newest::default(),
             reordering: 0,
             reordering_at: 0,
+            doubts: 0,
             known: Ranges::default(),
             lost: VecDeque::new(),
             in_flight: 0,
@@ -288,8 +293,10 @@ impl Recovery {
         let again = packet.transmissions > 1;
         report.repaired |= again;
         // Without ranges the shortest round trip says less: it is often one with a queue or a reader in it.
-        if again && self.rules.sack && controller.min_rtt().is_some_and(|least| elapsed < least) {
-            // It cannot be the last transmission that is acknowledged.
+        let early = again && self.rules.sack && controller.min_rtt().is_some_and(|least| elapsed < least);
+        self.doubts = if early { self.doubts.saturating_add(1) } else { 0 };
+        if early && self.doubts <= DOUBTS {
+            // It should not be the last transmission that is acknowledged.
             self.counters.spurious += 1;
             if packet.transmissions == 2 {
                 self.overtaken(now, now.saturating_sub(packet.first_sent));
@@ -300,7 +307,8 @@ impl Recovery {
             }
             if packet.transmission > report.newest.number {
                 report.newest = Newest { number: packet.transmission, rtt: elapsed };
-                report.sample = (!again).then_some(elapsed).or(report.sample);
+                // If the shortest round trip was never that short, each packet would be repaired alone, after RTO.
+                report.sample = (!again || early).then_some(elapsed).or(report.sample);
             }
         }
         controller.on_delivered(now, packet.stamp, packet.sent, packet.transmission, cost);

@@ -112,6 +112,25 @@ fn run(
     }
 }
 
+/// The first round trip was measured behind a full queue, and never again, as what came after it was lost: each packet seemed
+/// to be acknowledged too early, and all others to be under way, so they were repaired one by one, after RTO.
+#[test]
+fn a_round_trip_that_is_shorter_than_the_first_one_is_believed_in_the_end() {
+    let path = Path {
+        rate: 1_000_000,
+        queue: 85,
+        loss: 0.2834940649678546,
+        reorder: 0.08305145757820084,
+        late: 19_300_436,
+        ..Path::clean(0)
+    };
+    let config = config(true, Peer::Own { sack: true, fragments: false, window: 1000 });
+    let load = Load { there: 257, back: 0, longest: 8, lazy: 1 };
+    let (world, [_, reader]) = run(config, config, path, load, 13_527_843_895_294_377, 0.0);
+    assert_eq!((world.a.failure(), reader.read.len()), (None, 257));
+    assert!(world.now < 15 * SECOND, "{} ns", world.now);
+}
+
 fn check_equal(reader: &Program, writer: &Program, longest: usize, all: bool) -> Result<(), TestCaseError> {
     prop_assert!(reader.read.len() as u64 == writer.wants || !all, "not all arrived");
     for (n, read) in reader.read.iter().enumerate() {

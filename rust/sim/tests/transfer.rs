@@ -237,6 +237,35 @@ fn equal_ways_are_each_used_by_some_flows_and_never_change_within_one() {
     assert!(through.iter().all(|flows| *flows > 8), "{through:?}");
 }
 
+#[test]
+fn alternates_are_used_when_none_of_the_equal_ways_is_up_and_by_the_next_packet() {
+    for (spread, ways) in [(false, vec![name(1), name(2)]), (true, vec![name(1), 0, name(2)])] {
+        let mut square = Layer::new(4, plain());
+        for (one, other) in [(0, 1), (1, 3), (0, 2), (2, 3)] {
+            square.join(one, other, RAW);
+        }
+        square.route();
+        square.set_ways(0, &[(name(3), ways)], spread);
+        let (member, lower) = (square.members[0], square.lower[&(0, 1)]);
+        let mut said = 0;
+        let mut say = |square: &mut Layer| {
+            for _ in 0..20 {
+                let now = square.net.now();
+                // Each is of another flow, as far as a hash can tell.
+                said += 1;
+                square.net.stack(0).send_pdu(now, member, name(3), 64 + said, 0, b"x");
+            }
+            square.run(SECOND / 100);
+            [1, 2].map(|node| square.transfer(node).forwarded)
+        };
+        assert_eq!(say(&mut square), [20, 0], "{spread}");
+        square.net.stack(0).take_back(member, lower);
+        assert_eq!(say(&mut square), [20, 20], "{spread}");
+        square.hand_over(0, 1, lower);
+        assert_eq!(say(&mut square), [40, 20], "{spread}");
+    }
+}
+
 /// The port of the middle node takes nothing; then it does again.
 fn dammed(lower: Quality) -> Layer {
     let mut line = Layer::line(3, lower);
@@ -370,6 +399,49 @@ fn senders_slow_down_before_queues_overflow_and_share_the_way() {
     assert!(less * 3 > *more, "{read:?}");
     assert!(line.transfer(0).words > 50 && careless.transfer(0).words == 0);
     assert!(line.heard.is_empty());
+}
+
+/// Each two seconds all flows get about the same, whatever they are, however many, and whenever they began.
+#[test]
+fn flows_share_a_way_evenly() {
+    for (flows, quality, calls, apart) in [
+        (3, RAW, 1, 0),
+        (3, CREDIT, 4, 0),
+        (3, RELIABLE, 4, 300),
+        (4, CREDIT, 2, 37),
+        (6, CREDIT, 4, 300),
+        (6, RAW, 1, 37),
+    ] {
+        let mut line = Layer::new(3, caring());
+        line.join(0, 1, RAW);
+        line.join(1, 2, RAW);
+        line.route();
+        let flows: Vec<_> = (0..flows).map(|_| line.flow(0, 2, quality)).collect();
+        let (mut before, mut began) = (vec![0; flows.len()], 0);
+        for step in 0..7500 {
+            while began < flows.len() && step >= began as u64 * apart {
+                let flows = flows[began];
+                line.start(2, flows[1], Program::Sink);
+                line.start(
+                    0,
+                    flows[0],
+                    Program::Source { count: u64::MAX, length: 1000, interval: 10 * US, closes: false },
+                );
+                began += 1;
+            }
+            if step % 2000 == 1499 {
+                let read: Vec<u64> =
+                    flows.iter().map(|flows| line.net.tally(2, flows[1]).map_or(0, |it| it.read)).collect();
+                let shares: Vec<u64> = read.iter().zip(&before).map(|(read, before)| read - before).collect();
+                let (more, less) = (shares.iter().max().unwrap(), shares.iter().min().unwrap());
+                assert!(step < 2000 || less * 3 > more * 2, "{quality:?} {calls} {apart} {step}: {shares:?}");
+                before = read;
+            }
+            let port = line.ports[1];
+            line.net.allow(1, port, Some(calls));
+            line.run(MS);
+        }
+    }
 }
 
 #[test]

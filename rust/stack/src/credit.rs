@@ -17,6 +17,8 @@ pub(crate) const MOST: u64 = 4096;
 pub(crate) const REPORT: u64 = FIRST / 4;
 /// A packet that is not reported for this long is lost, if the round trip is shorter than a quarter of it.
 const AGE: u64 = 5 * MILLISECOND;
+/// So many that were lost may make a round trip seem longer.
+const FEW: usize = 8;
 /// So long after a loss the window may grow again; and so long a receiver may say nothing after it said to wait.
 const PROBE: u64 = 1000 * MILLISECOND;
 /// Bytes that a packet takes of the receiver's kernel buffer, at least, and beside two and a half times its own length.
@@ -126,10 +128,12 @@ impl Credit {
         (self.counted, self.room, self.wait) = (counted, u64::from(room), wait.then_some(now));
         self.measure();
         self.lost = self.lost.min(self.sent - counted);
+        let mut settled = None;
         while let Some((at, _)) = self.marks.front().copied().filter(|(_, sent)| *sent <= self.settled()) {
-            self.sample(now, now - at);
+            settled = Some(at);
             self.marks.pop_front();
         }
+        settled.into_iter().for_each(|at| self.sample(now, at));
         self.age(now);
         if now - self.cap_at > PROBE {
             (self.cap, self.cap_at) = ((self.cap + self.cap / 8).min(self.most), now);
@@ -150,9 +154,15 @@ impl Credit {
         self.counted + self.lost
     }
 
-    /// The shortest of a while: behind a lost packet the others seem to take long.
-    fn sample(&mut self, now: u64, round_trip: u64) {
-        if self.round_trip == 0 || round_trip < self.round_trip || now - self.round_trip_at > 10 * PROBE {
+    /// The shortest of a while: behind a lost packet the others seem to take long. `sent`: when the last one was sent of those
+    /// that were reported, or one of the next, if some of them were lost.
+    fn sample(&mut self, now: u64, sent: u64) {
+        let round_trip = now - sent;
+        let next = self.marks.get(FEW - 1).or(self.marks.back()).map_or(0, |(at, _)| at.saturating_sub(sent));
+        // Where packets are rare, one that was lost would make it as long as the time between them.
+        let sure = next <= AGE.max(round_trip / 2);
+        let old = self.round_trip == 0 || now - self.round_trip_at > 10 * PROBE;
+        if round_trip < self.round_trip || old && sure {
             (self.round_trip, self.round_trip_at) = (round_trip, now);
         }
     }
@@ -195,6 +205,24 @@ mod tests {
 
     fn report(counted: u64) -> Report {
         Report { source: 1, destination: 2, counted, room: 8 << 20, wait: false }
+    }
+
+    /// A packet a second, of which one is lost now and then; and then many at once.
+    #[test]
+    fn rare_packets_that_are_lost_do_not_make_round_trips_of_seconds() {
+        let (mut credit, mut now, mut arrived) = (Credit::new(None, MOST), 0, 0);
+        for number in 1..200u64 {
+            now += 1000 * MILLISECOND;
+            assert!(credit.may_send(now));
+            credit.sent(now, 100);
+            arrived += u64::from(number % 20 > 0);
+            if arrived % REPORT == 0 && number % 20 > 0 {
+                credit.report(now + MILLISECOND, report(arrived));
+            }
+        }
+        assert!(credit.patience() <= AGE, "{}", credit.patience());
+        assert!(fill(&mut credit, now + 500 * MILLISECOND) > 0);
+        assert!(fill(&mut credit, now + 510 * MILLISECOND) >= FIRST / 2);
     }
 
     fn fill(credit: &mut Credit, now: u64) -> u64 {

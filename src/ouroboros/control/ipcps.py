@@ -8,14 +8,7 @@ from typing import NamedTuple
 
 from ouroboros.control.flows import FlowManager
 from ouroboros.control.names import Registry, check_name
-from ouroboros.errors import (
-    IpcpBootstrapError,
-    IpcpCreateError,
-    IpcpEnrollError,
-    NameError,
-    OuroborosError,
-    UnsupportedError,
-)
+from ouroboros.errors import IpcpBootstrapError, IpcpCreateError, IpcpEnrollError, NameError, OuroborosError
 from ouroboros.layers.base import Ipcp, State
 from ouroboros.layers.effects import Effect, Reply
 from ouroboros.layers.face import Host, Posts, Task
@@ -45,14 +38,13 @@ class _Asked(NamedTuple):
 class IpcProcesses:
     """All IPC processes of a node.
 
-    `table`: those that there are, by id; a destroyed one leaves it at once. `types`: by the words of the command line; None
-    for one that is not built yet.
+    `table`: those that there are, by id; a destroyed one leaves it at once. `types`: by the words of the command line.
     """
 
     def __init__(
         self,
         table: dict[int, Ipcp],
-        types: Mapping[str, type[Ipcp] | None],
+        types: Mapping[str, type[Ipcp]],
         registry: Registry,
         flows: FlowManager,
         effects: list[Effect],
@@ -114,9 +106,6 @@ class IpcProcesses:
         if request.type not in self._types:
             raise IpcpCreateError(f"unknown type {request.type!r}: choose one of {', '.join(self._types)}")
         kind = self._types[request.type]
-        if kind is None:
-            built = ", ".join(type for type, kind in self._types.items() if kind is not None)
-            raise UnsupportedError(f"IPC processes of type {request.type} are not built yet; there are {built}")
         if any(ipcp.name == request.name for ipcp in self._table.values()):
             raise IpcpCreateError(f"there is an IPC process {request.name!r} already; choose another name")
         id = self._next_id

@@ -87,6 +87,8 @@ class Ipcp:
         self.names: OrderedSet[str] = OrderedSet()
         #: The impairment of packets of the layer; None until there is one.
         self.impairment: Impairment | None = None
+        #: Bytes that the device of its port carries in a frame; 0: it has none.
+        self.mtu = 0
         #: Why it failed.
         self.reason = ""
         #: How often it was begun again after it had failed.
@@ -163,6 +165,16 @@ class Ipcp:
         self._check_operational()
         self.impairment = impairment
         self.host.effects.append(Impair(self.id, impairment))
+
+    def keep_alive(self, seconds: float) -> None:
+        """From now on, ask for connections for packets in which both sides send keepalives so often. Raises
+        `UnsupportedError`."""
+        raise self._unsupported("be told how often to send keepalives; only unicast ones can")
+
+    @property
+    def keepalive(self) -> float | None:
+        """What `keep_alive` said; None: nothing that is not so by itself."""
+        return None
 
     def entry(self) -> IpcpEntry:
         """The row of `irm ipcp list`."""

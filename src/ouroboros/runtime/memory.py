@@ -42,7 +42,7 @@ class Memory:
                     self.kept.update(msgspec.msgpack.decode(file.read(_LONGEST), type=dict[str, bytes]))
         except FileNotFoundError:
             pass
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, msgspec.DecodeError, ValueError, TypeError, RecursionError) as error:
             log.warning("%s cannot be read, and is forgotten: %s", self._path, error)
 
     def remember(self, effect: Remember) -> None:

@@ -3,7 +3,9 @@
 //!
 //! The schedule of the receiver, the scale and the reaction of the sender are those of the C prototype, so that both share a
 //! way fairly. But a sender that was idle begins anew instead of stretching its slot, the packet that is too much for a slot
-//! is sent before the wait and not after, and what the receiver told is not forgotten while much is lost.
+//! is sent before the wait and not after, and what the receiver told is not forgotten while much is lost. What it told counts
+//! for as long as it was the case, not only if it was at the end of a slot, and slots of different flows do not begin at one
+//! time: otherwise some flows always end theirs when the queue is empty, and others when it is full.
 
 /// The sum of marks that is told at the most: what marks of 63 come to.
 const MOST_TOLD: u16 = 2079;
@@ -58,7 +60,7 @@ const MANY: u64 = 64;
 const EXPIRY: u32 = 32;
 const PATIENCE: u64 = 1 << SLOT;
 
-/// What holds the sender back.
+/// Holds the sender back.
 #[derive(Debug)]
 pub(crate) struct Sender {
     /// The number of the slot, and the bits of its length.
@@ -76,6 +78,13 @@ pub(crate) struct Sender {
     /// Packets since it did, and when it did.
     age: u32,
     told_at: u64,
+    /// When the flow began, and its first slot.
+    origin: u64,
+    /// Until when it was reckoned for this slot: its ns, those in which `ece` was 0, and the sum of `ece` over all.
+    reckoned: u64,
+    time: u64,
+    calm: u64,
+    pressure: u64,
     /// Nothing is sent before.
     until: u64,
 }
@@ -83,7 +92,7 @@ pub(crate) struct Sender {
 impl Sender {
     pub(crate) fn new(now: u64) -> Self {
         Sender {
-            slot: now >> SLOT,
+            slot: 0,
             bits: SLOT,
             bytes: 0,
             packets: 0,
@@ -92,7 +101,12 @@ impl Sender {
             warned: false,
             ece: 0,
             age: 0,
-            told_at: 0,
+            told_at: now,
+            origin: now,
+            reckoned: now,
+            time: 0,
+            calm: 0,
+            pressure: 0,
             until: 0,
         }
     }
@@ -104,6 +118,7 @@ impl Sender {
 
     /// The receiver told something.
     pub(crate) fn told(&mut self, now: u64, ece: u16) {
+        self.reckon(now);
         (self.ece, self.age, self.told_at, self.warned) = (MOST_BELIEVED.min(ece.into()), 0, now, true);
     }
 
@@ -111,18 +126,35 @@ impl Sender {
     pub(crate) fn sent(&mut self, now: u64, length: usize) {
         self.age = self.age.saturating_add(1);
         if self.age > EXPIRY && now > self.told_at + PATIENCE {
+            self.reckon(now);
             self.ece = 0;
         }
         self.packets += 1;
         self.bytes += length as u64;
-        let slot = now >> self.bits;
+        let slot = self.at(now);
         if slot > self.slot + 1 {
             self.begin_anew(now, length);
         } else if slot > self.slot {
             self.end_slot(now);
         }
         if self.bytes > self.limit {
-            self.until = (self.slot + 1) << self.bits;
+            self.until = self.origin + ((self.slot + 1) << self.bits);
+        }
+    }
+
+    /// The slot of that time.
+    fn at(&self, now: u64) -> u64 {
+        now.saturating_sub(self.origin) >> self.bits
+    }
+
+    /// What was told last was the case until now.
+    fn reckon(&mut self, now: u64) {
+        let time = now.saturating_sub(self.reckoned).min(1 << SLOT);
+        self.reckoned = now;
+        self.time += time;
+        self.pressure += time * self.ece;
+        if self.ece == 0 {
+            self.calm += time;
         }
     }
 
@@ -131,18 +163,30 @@ impl Sender {
         if self.warned {
             (self.bits, self.limit, self.step) = (SLOT, FIRST, FIRST);
         }
-        (self.slot, self.packets, self.bytes) = (now >> self.bits, 1, length as u64);
+        (self.slot, self.packets, self.bytes) = (self.at(now), 1, length as u64);
+        (self.reckoned, self.time, self.calm, self.pressure) = (now, 0, 0, 0);
     }
 
     fn end_slot(&mut self, now: u64) {
-        self.limit = match (self.warned, self.ece) {
-            (false, _) if self.bytes > self.limit => self.limit.saturating_mul(2).min(u64::MAX >> SLOT),
-            (false, _) => self.limit,
-            (true, 0) => self.bytes + self.step,
-            (true, ece) => self.limit - self.limit * ece / (MOST_BELIEVED + 1),
+        self.reckon(now);
+        self.limit = match self.warned {
+            false if self.bytes > self.limit => self.limit.saturating_mul(2).min(u64::MAX >> SLOT),
+            false => self.limit,
+            true => self.mixed(),
         };
         self.fit_slot();
-        (self.slot, self.packets, self.bytes) = (now >> self.bits, 0, 0);
+        (self.slot, self.packets, self.bytes) = (self.at(now), 0, 0);
+        (self.time, self.calm, self.pressure) = (0, 0, 0);
+    }
+
+    /// The next limit, by what was the case in each part of the slot: what was sent and a step more where there was no
+    /// congestion, and less by as much as there was in the rest.
+    fn mixed(&self) -> u64 {
+        let [time, calm, pressure] = [self.time.max(1), self.calm, self.pressure].map(u128::from);
+        let [limit, raised] = [self.limit, self.bytes + self.step].map(u128::from);
+        // As `ece` is no more than is believed, no more is taken away than was there.
+        let lowered = limit * (time - calm.min(time)) - limit * pressure / u128::from(MOST_BELIEVED + 1);
+        ((raised * calm + lowered) / time) as u64
     }
 
     /// Let a slot have neither many packets nor few, at the same rate.
@@ -264,6 +308,26 @@ mod tests {
         }
         let (more, less) = (rates.0.max(rates.1), rates.0.min(rates.1));
         assert!(less * 2 > more, "{rates:?}");
+    }
+
+    #[test]
+    fn what_is_told_counts_for_the_part_of_a_slot_in_which_it_is_the_case() {
+        let limits = [0, 4, 8, 16].map(|part| {
+            let (mut sender, slot) = (Sender::new(0), 1 << SLOT);
+            sender.told(0, 1024);
+            // As many packets as a slot should have, and all bytes that it may.
+            for packet in 0..16u64 {
+                if packet == part {
+                    sender.told(packet * slot / 16, 0);
+                }
+                sender.sent(packet * slot / 16, FIRST as usize / 16);
+            }
+            sender.sent(slot, 0);
+            sender.limit
+        });
+        let raised = FIRST + FIRST;
+        let lowered = FIRST - FIRST / 8;
+        assert_eq!(limits, [raised, raised - (raised - lowered) / 4, raised - (raised - lowered) / 2, lowered]);
     }
 
     proptest! {

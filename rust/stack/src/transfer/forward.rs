@@ -337,7 +337,7 @@ impl<R: Ring> Stack<R> {
         let (mut sent, mut expired, mut too_long) = (0, 0, 0);
         let mut left = queue.quantum();
         let turned = loop {
-            let mark = if marks { queue.mark() } else { 0 };
+            let mark = if marks { queue.next_mark() } else { 0 };
             let Some(mut waiting) = queue.pop() else { break Turned::Done };
             if waiting.is_old(now) {
                 expired += 1;

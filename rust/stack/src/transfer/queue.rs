@@ -1,7 +1,8 @@
 //! Packets of others that wait for their way to one neighbour. Bounded: what is too much is taken from whoever has most.
 //!
 //! A higher cube goes before a lower one, which gets a share nevertheless. Within a cube, flows are spread over buckets that
-//! send in turn, by bytes; the packets of one flow stay in order.
+//! send in turn, by bytes; the packets of one flow stay in order. A flow shares a bucket with others only if none is empty
+//! among those that it may have, as in CAKE (sch_cake).
 
 use std::collections::VecDeque;
 
@@ -19,7 +20,9 @@ const LENGTH: usize = 1500;
 /// The longest time that a packet may live in a unicast layer, whatever is below, ns (docs/spec/unicast-data.md 6).
 const MPL: u64 = 100_000_000;
 const CUBES: usize = 3;
-const BUCKETS: usize = 16;
+const BUCKETS: usize = 64;
+/// Buckets that a flow may have: one that is empty, before it shares one.
+const CHOICE: usize = 8;
 /// Bytes that a bucket sends until it is the turn of the next.
 const QUANTUM: isize = 16 << 10;
 /// A lower cube gets a byte for so many of each higher one, at the least.
@@ -47,24 +50,47 @@ impl Waiting {
 }
 
 /// Of one cube.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Lane {
     buckets: [VecDeque<Waiting>; BUCKETS],
     bytes: [usize; BUCKETS],
     left: [isize; BUCKETS],
+    /// Of a bucket that is not empty: the flow that began it, and whether others came, because none was empty.
+    flows: [u64; BUCKETS],
+    shared: [bool; BUCKETS],
     /// Buckets that are not empty, in turn.
     turns: VecDeque<u8>,
     /// Bytes that higher cubes owe it.
     owed: usize,
 }
 
+impl Default for Lane {
+    fn default() -> Self {
+        let buckets = std::array::from_fn(|_| VecDeque::new());
+        let (bytes, left, flows, shared) = ([0; BUCKETS], [0; BUCKETS], [0; BUCKETS], [false; BUCKETS]);
+        Lane { buckets, bytes, left, flows, shared, turns: VecDeque::new(), owed: 0 }
+    }
+}
+
 impl Lane {
-    fn push(&mut self, bucket: u8, waiting: Waiting) {
-        let at = bucket as usize;
+    /// The bucket for a packet of a flow. As long as one of its packets waits, it is the same.
+    fn choose(&self, flow: u64) -> usize {
+        let first = flow as usize % (BUCKETS / CHOICE) * CHOICE;
+        let all = first..first + CHOICE;
+        let used = |at: &usize| !self.buckets[*at].is_empty();
+        let common = first + (flow >> 32) as usize % CHOICE;
+        let own = all.clone().find(|at| used(at) && self.flows[*at] == flow);
+        let shares = used(&common) && self.shared[common];
+        own.or(shares.then_some(common)).or_else(|| all.clone().find(|at| !used(at))).unwrap_or(common)
+    }
+
+    fn push(&mut self, flow: u64, waiting: Waiting) {
+        let at = self.choose(flow);
         if self.buckets[at].is_empty() {
-            self.turns.push_back(bucket);
-            self.left[at] = QUANTUM;
+            self.turns.push_back(at as u8);
+            (self.left[at], self.flows[at], self.shared[at]) = (QUANTUM, flow, false);
         }
+        self.shared[at] |= self.flows[at] != flow;
         self.bytes[at] += waiting.packet.len();
         self.buckets[at].push_back(waiting);
     }
@@ -81,12 +107,12 @@ impl Lane {
         }
     }
 
-    fn pop(&mut self) -> Option<Waiting> {
+    fn pop(&mut self) -> Option<(u8, Waiting)> {
         let bucket = self.turn()?;
         let waiting = self.buckets[bucket as usize].pop_front()?;
         self.left[bucket as usize] -= waiting.packet.len() as isize;
         self.take_from(bucket, &waiting);
-        Some(waiting)
+        Some((bucket, waiting))
     }
 
     /// Take back what `pop` gave.
@@ -127,8 +153,9 @@ pub(crate) struct Queue {
     lanes: [Lane; CUBES],
     packets: usize,
     bytes: usize,
-    /// What was owed before the last `pop`.
+    /// What was owed before the last `pop`, and the lane and bucket of that packet.
     before: [usize; CUBES],
+    from: (usize, u8),
     /// Where it waits for its turn, and the list in which it stands.
     pub(crate) place: Place,
     pub(crate) listed: Option<Blocker>,
@@ -136,7 +163,15 @@ pub(crate) struct Queue {
 
 impl Default for Queue {
     fn default() -> Self {
-        Queue { lanes: Default::default(), packets: 0, bytes: 0, before: [0; CUBES], place: Place::Idle, listed: None }
+        Queue {
+            lanes: Default::default(),
+            packets: 0,
+            bytes: 0,
+            before: [0; CUBES],
+            from: (0, 0),
+            place: Place::Idle,
+            listed: None,
+        }
     }
 }
 
@@ -154,6 +189,14 @@ impl Queue {
         (self.packets.max(self.bytes / LENGTH) / SCALE).min(MARK) as u8
     }
 
+    /// How full it is, for the packet that leaves next: as if all had as much in it as the bucket of that one.
+    pub(crate) fn next_mark(&mut self) -> u8 {
+        let busy: usize = self.lanes.iter().map(|lane| lane.turns.len()).sum();
+        let Some(lane) = self.next_lane().map(|lane| &mut self.lanes[lane]) else { return 0 };
+        let Some(bucket) = lane.turn().map(usize::from) else { return 0 };
+        (lane.buckets[bucket].len().max(lane.bytes[bucket] / LENGTH) * busy / SCALE).min(MARK) as u8
+    }
+
     /// Bytes that it may send in one turn.
     pub(crate) fn quantum(&self) -> usize {
         self.lanes.iter().map(|lane| lane.turns.len()).sum::<usize>() * QUANTUM as usize
@@ -161,10 +204,10 @@ impl Queue {
 
     /// Let a packet wait; returns how many had to go for it, itself included.
     pub(crate) fn push(&mut self, waiting: Waiting) -> u64 {
-        let (lane, bucket) = place_of(&waiting);
+        let (lane, flow) = place_of(&waiting);
         self.packets += 1;
         self.bytes += waiting.packet.len();
-        self.lanes[lane].push(bucket, waiting);
+        self.lanes[lane].push(flow, waiting);
         let mut gone = 0;
         while self.packets > PACKETS || self.bytes > BYTES {
             self.drop_one();
@@ -176,10 +219,10 @@ impl Queue {
     /// The newest packet of the bucket with most bytes has to go; of the lowest such.
     fn drop_one(&mut self) {
         let lengths = self.lanes.iter().enumerate().flat_map(|(lane, it)| {
-            it.bytes.iter().enumerate().map(move |(bucket, bytes)| (*bytes, usize::MAX - lane, bucket))
+            it.turns.iter().map(move |bucket| (it.bytes[*bucket as usize], usize::MAX - lane, *bucket))
         });
         if let Some((_, lane, bucket)) = lengths.max()
-            && let Some(dropped) = self.lanes[usize::MAX - lane].pop_newest(bucket as u8)
+            && let Some(dropped) = self.lanes[usize::MAX - lane].pop_newest(bucket)
         {
             self.count_out(&dropped);
         }
@@ -189,7 +232,8 @@ impl Queue {
     pub(crate) fn pop(&mut self) -> Option<Waiting> {
         let lane = self.next_lane()?;
         self.before = std::array::from_fn(|lane| self.lanes[lane].owed);
-        let waiting = self.lanes[lane].pop()?;
+        let (bucket, waiting) = self.lanes[lane].pop()?;
+        self.from = (lane, bucket);
         let length = waiting.packet.len();
         self.lanes[lane].owed = self.lanes[lane].owed.saturating_sub(length);
         for lower in &mut self.lanes[..lane] {
@@ -201,7 +245,7 @@ impl Queue {
 
     /// Take back what `pop` just gave: it could not be sent.
     pub(crate) fn push_front(&mut self, waiting: Waiting) {
-        let (lane, bucket) = place_of(&waiting);
+        let (lane, bucket) = self.from;
         self.packets += 1;
         self.bytes += waiting.packet.len();
         self.lanes[lane].push_front(bucket, waiting);
@@ -226,11 +270,11 @@ impl Queue {
     }
 }
 
-/// The lane and the bucket of a packet. A cube that is none is the lowest.
-fn place_of(waiting: &Waiting) -> (usize, u8) {
+/// The lane of a packet, and what stands for its flow. A cube that is none is the lowest.
+fn place_of(waiting: &Waiting) -> (usize, u64) {
     let Some(Pci { destination, cube, eid, .. }) = waiting.pci() else { return (0, 0) };
     let lane = if usize::from(cube) < CUBES { cube.into() } else { 0 };
-    (lane, (mix(eid ^ u64::from(destination) << 32) % BUCKETS as u64) as u8)
+    (lane, mix(eid ^ u64::from(destination) << 32))
 }
 
 #[cfg(test)]
@@ -303,8 +347,37 @@ mod tests {
     fn long_packets_count_for_several() {
         let mut queue = Queue::default();
         (0..40).for_each(|number| _ = queue.push(packet(0, 1, number, 9000)));
-        assert_eq!(queue.mark(), 40 * 6 / 16);
+        assert_eq!((queue.mark(), queue.next_mark()), (40 * 6 / 16, 40 * 6 / 16));
     }
+
+    #[test]
+    fn a_flow_is_marked_by_what_it_has_in_the_queue() {
+        let mut queue = Queue::default();
+        assert_eq!(queue.next_mark(), 0);
+        (0..400).for_each(|number| _ = queue.push(packet(0, 1, number, 1000)));
+        (0..100).for_each(|number| _ = queue.push(packet(0, 2, number, 1000)));
+        let mut marks = [Vec::new(), Vec::new()];
+        for _ in 0..60 {
+            let mark = queue.next_mark();
+            let flow = queue.pop().map_or(0, |it| read(&it).1);
+            marks[flow as usize - 1].push(mark);
+        }
+        assert_eq!((marks[0][0], marks[1][0]), (50, 12));
+        assert!(marks[0].iter().min() > marks[1].iter().max(), "{marks:?}");
+    }
+
+    #[test]
+    fn a_flow_has_a_bucket_of_its_own_as_long_as_there_is_one() {
+        let mut queue = Queue::default();
+        for flow in 0..CHOICE as u64 {
+            (0..50).for_each(|number| _ = queue.push(packet(0, flow, number, 1000)));
+        }
+        let taken = shares(&mut queue, 8 * 33, |waiting| read(waiting).1);
+        assert!(taken.len() == 8 && taken.iter().all(|(_, bytes)| bytes.abs_diff(33_000) < 17_000), "{taken:?}");
+    }
+
+    /// More than there are buckets.
+    const FLOWS: u64 = 200;
 
     #[derive(Debug, Clone)]
     enum Step {
@@ -315,8 +388,8 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            3 => (0..5u8, 0..40u64, 0..20_000usize).prop_map(|(cube, flow, length)| Step::Push(cube, flow, length)),
-            1 => Just(Step::Pop),
+            3 => (0..5u8, 0..FLOWS, 0..20_000usize).prop_map(|(cube, flow, length)| Step::Push(cube, flow, length)),
+            2 => Just(Step::Pop),
             1 => Just(Step::TakeBack),
         ]
     }
@@ -346,7 +419,7 @@ mod tests {
             }
             popped.extend(queue.take_all().iter().map(read));
             prop_assert!(queue.is_empty() && queue.bytes == 0);
-            for (cube, flow) in (0..5u8).flat_map(|cube| (0..40u64).map(move |flow| (cube, flow))) {
+            for (cube, flow) in (0..5u8).flat_map(|cube| (0..FLOWS).map(move |flow| (cube, flow))) {
                 let numbers: Vec<_> = popped.iter().filter(|it| (it.0, it.1) == (cube, flow)).map(|it| it.2).collect();
                 prop_assert!(numbers.is_sorted());
             }

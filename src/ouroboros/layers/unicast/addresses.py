@@ -78,7 +78,7 @@ def _decoded(data: bytes) -> _Kept | None:
     """What was kept; None for what is damaged, or of another version."""
     try:
         kept = msgspec.msgpack.decode(data, type=_Kept)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, ValueError, TypeError, RecursionError):
         return None
     known = kept.version == _VERSION and LEAST_ADDRESS <= kept.address <= MOST_ADDRESS and 0 <= kept.node < 2**64
     return kept if known else None

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from ouroboros.layers.unicast.core import Core
 from ouroboros.layers.unicast.database import OURS, Database, Life, Pair
-from ouroboros.wire.unicast.lsu import LinkStateUpdate
+from ouroboros.wire.unicast.lsu import MOST_NUMBER, LinkStateUpdate
 
 #: Somebody else speaks for our links: so many seconds later it is contradicted. If it goes on, a member has our address.
 PAUSE = 1.0
 OF_ANOTHER = 3
 MOST = 256
+#: Above it there are too few numbers left to contradict and to refresh: the address is given up.
+LAST_NUMBER = MOST_NUMBER - (1 << 16)
 
 
 @dataclass(slots=True, eq=False)
@@ -30,7 +32,8 @@ class _Claim:
 
 
 class Claims:
-    """Numbers of others for links of ours. `collided`: another member has our address."""
+    """Numbers of others for links of ours. `collided`: another member has our address, or has spoken for it
+    with a number that cannot be beaten."""
 
     def __init__(self, core: Core, database: Database, collided: Callable[[float], None]) -> None:
         self._core = core
@@ -64,7 +67,7 @@ class Claims:
         else:
             claim.number, claim.answered, claim.count = update.number, False, claim.count + 1
         self._core.counters["lsus_of_own_address"] += 1
-        if self._claims[pair].count == OF_ANOTHER:
+        if self._claims[pair].count == OF_ANOTHER or update.number > LAST_NUMBER:
             self._collided(now)
 
     def deadline(self) -> float | None:

@@ -43,6 +43,13 @@ class Entry:
     life: Life
     stamp: float
 
+    def yields_to(self, update: LinkStateUpdate) -> bool:
+        """Whether that takes its place. Of two things that were said with one number it is the same for all members: they
+        would tell each other for ever."""
+        if update.number == self.number:
+            return update.withdrawn and self.life is not Life.WITHDRAWN
+        return update.number > self.number
+
 
 class Database:
     """Entries by pair."""

@@ -63,7 +63,7 @@ class LinkState:
         collided: Callable[[float], None] = lambda now: None,
     ) -> None:
         """`changed`: gets the whole table of next hops, whether they are equal to each other, and the time, whenever it is
-        another one. `collided`: another member has our address."""
+        another one. `collided`: another member has our address, or has spoken for it with a number that cannot be beaten."""
         config = core.config.dt.routing.ls
         self._core = core
         self._changed = changed
@@ -255,7 +255,7 @@ class LinkState:
             return
         pair = update.source, update.destination
         known = self._database.get(pair)
-        if known is not None and update.number <= known.number:
+        if known is not None and not known.yields_to(update):
             if update.number == known.number and update.withdrawn == (known.life is Life.WITHDRAWN):
                 neighbour.knows(pair)
             elif neighbour.ours:

@@ -61,7 +61,7 @@ class Connection:
 
 
 class Component(Protocol):
-    """What connections are for. None of these raises but for bugs."""
+    """A user of connections. None of these raises but for bugs."""
 
     def connected(self, connection: Connection, now: float) -> None:
         """There is one more."""

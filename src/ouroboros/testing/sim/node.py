@@ -268,8 +268,8 @@ class Node:
 def shown(effect: Effect) -> str:
     """An effect, for the log, without keys."""
     if isinstance(effect, SendManagement | SendMessage | SendPdu):
-        *to, data = (getattr(effect, name) for name in effect.__struct_fields__)
-        return " ".join([type(effect).__name__, *map(str, to), _digest(data)])
+        others = (str(getattr(effect, name)) for name in effect.__struct_fields__ if name != "data")
+        return " ".join([type(effect).__name__, *others, _digest(effect.data)])
     fields = {name: getattr(effect, name) for name in effect.__struct_fields__ if name != "sessions"}
     if (end := fields.pop("end", None)) is not None:
         fields |= {name: getattr(end, name) for name in end.__struct_fields__ if name != "session"}
