@@ -272,13 +272,13 @@ def oracle(announced: Iterable[Pair], root: int, policy: LinkStatePolicy) -> Tab
         primary[vertex] = vertex if distance == 1 else primary[min(before)]
         reach = {each: from_neighbour[each].get(vertex, 1 << 30) for each in neighbours}
         nearest = [each for each in neighbours if reach[each] + 1 == distance]
-        if policy is LinkStatePolicy.SIMPLE:
-            table[vertex] = (primary[vertex],)
-        elif policy is LinkStatePolicy.ECMP:
-            table[vertex] = tuple(nearest[:MOST_HOPS])
+        # Loop-free alternates: d(N, X) < d(N, own) + d(own, X).
+        alternates = [each for each in neighbours if each not in nearest and reach[each] < 1 + distance]
+        if policy is LinkStatePolicy.ECMP:
+            kept = [*nearest, *alternates][:MOST_HOPS]
+            spare = [each for each in kept if each in alternates]
+            table[vertex] = (*(each for each in kept if each in nearest), *((0, *spare) if spare else ()))
         else:
-            # Loop-free alternates: d(N, X) < d(N, own) + d(own, X).
-            alternates = [each for each in neighbours if each not in nearest and reach[each] < 1 + distance]
             others = [each for each in nearest if each != primary[vertex]]
             table[vertex] = (primary[vertex], *others, *alternates)[:MOST_HOPS]
     return table

@@ -98,6 +98,7 @@ __all__ = [
     "enroll_ipcp",
     "find_ipcp",
     "impair_ipcp",
+    "keep_alive_ipcp",
     "list_ipcps",
     "list_names",
     "reg_name",
@@ -196,6 +197,18 @@ def impair_ipcp(name: str, impair: str) -> None:
         impair_ipcp("lab0", "loss=5%,delay=20ms")
     """
     irm.impair_ipcp(find_ipcp(name).pid, impair)
+
+
+def keep_alive_ipcp(name: str, seconds: float) -> None:
+    """Change how often a member of a unicast layer lets its neighbours hear of it.
+
+    Raises `NoMatchError` when there is no IPC process of that name, and what `ouroboros.irm.keep_alive_ipcp` raises.
+
+    Example::
+
+        keep_alive_ipcp("b", 0.1)
+    """
+    irm.keep_alive_ipcp(find_ipcp(name).pid, seconds)
 
 
 def change_peers(name: str, add: Sequence[str] = (), remove: Sequence[str] = ()) -> None:

@@ -87,6 +87,7 @@ __all__ = [
     "disconnect_ipcp",
     "enroll_ipcp",
     "impair_ipcp",
+    "keep_alive_ipcp",
     "last_figures",
     "list_flows",
     "list_ipcps",
@@ -197,6 +198,27 @@ def impair_ipcp(pid: int, impair: str) -> None:
         impair_ipcp(pid, "partition")
     """
     _request(messages.ImpairIpcp(_ipcp_pid(pid), as_text(impair, "impair")), IpcpBootstrapError)
+
+
+def keep_alive_ipcp(pid: int, seconds: float) -> None:
+    """Change how often a member of a unicast layer lets neighbours hear of it: each 10 s, if nothing is said. A neighbour
+    of which nothing was heard for three times as long is passed round.
+
+    `seconds`: from 0.05 to 3600. It counts for connections for packets (`DT_COMP`) that it asks for from then on, in which
+    both sides do so; say it before `enroll_ipcp` or `connect_ipcp`.
+
+    Raises `ValueError` for other times, `IpcpConnectError` when there is no IPC process with that pid, and
+    `UnsupportedError` when it is of another type.
+
+    Example::
+
+        keep_alive_ipcp(pid, 0.1)
+    """
+    least, most = messages.LEAST_KEEPALIVE, messages.MOST_KEEPALIVE
+    every = time_limit(seconds)
+    if every is None or not least <= every <= most:
+        raise ValueError(f"keepalives are {least} to {most:.0f} seconds apart, not {seconds!r}")
+    _request(messages.KeepAliveIpcp(_ipcp_pid(pid), every), IpcpConnectError)
 
 
 def enroll_ipcp(pid: int, dst: str, *, connect: bool = True, timeout: float | None = None) -> None:

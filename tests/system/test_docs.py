@@ -63,6 +63,9 @@ NOT_RUN = [
     ("node.md", "systemctl --user", "needs systemd"),
     ("commands.md", "irm completion", "a line for each of three shells; tests/unit/test_irm_grammar.py runs them"),
     ("udp.md", "/etc/hosts", "changes the host"),
+    ("lab.md", "from mininet.net", "another program"),
+    ("lab.md", "containerlab deploy", "another program"),
+    ("lab.md", "ShimEthDIF", "another program"),
 ]
 #: Ends a node in the background, and waits for that.
 END = "node=$(cat $OUROBOROS_RUNTIME_DIR/irmd.lock)\nkill $node\ntail -s 0.05 --pid=$node -f /dev/null\n"
@@ -561,6 +564,26 @@ def test_security(reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 TESTS = ["in_capitals", "copes_with_loss", "wants_encryption"]
 
 
+@shows(
+    ("lab.md", "three nodes in a line"),
+    ("lab.md", "flow_accept(name="),
+    ("lab.md", "flow_alloc("),
+    ("lab.md", "lab.c.start("),
+    ("lab.md", '-c "ping a c"'),
+    ("lab.md", "[[event]]"),
+    ("lab.md", "lab run scenario.toml"),
+)
+def test_laboratory(reader: Reader) -> None:
+    said = reader.python(block("lab.md", "three nodes in a line"))
+    assert re.fullmatch(r"a to c: [\d.e+]+ ms, 2 hops: a - b - c\n", said)
+    reader.save("clock.py", block("lab.md", "flow_accept(name="))
+    reader.save("watch.py", block("lab.md", "flow_alloc("))
+    assert reader.python(block("lab.md", "lab.c.start(")) == "it is late\n\n"
+    assert "a - b (cut)" in reader.sh(block("lab.md", '-c "ping a c"'))
+    reader.save("scenario.toml", block("lab.md", "[[event]]"))
+    assert reader.sh(block("lab.md", "lab run scenario.toml")).endswith("2 expectations, all met\n")
+
+
 @shows(("testing.md", "flow_accept"), *(("testing.md", piece) for piece in TESTS))
 def test_testing(tmp_path: Path) -> None:
     reader = Reader(tmp_path, tmp_path / "unused")
@@ -636,6 +659,7 @@ UNICAST = [
     "oping -n oping",
     "name c layer campus dst b",
     "ouroboros trace oping",
+    "irm ipcp keepalive",
     "connect name c dst a",
     "name top-a layer top",
     "name top-c layer top",
@@ -680,6 +704,8 @@ def test_unicast(tmp_path: Path, runtime_dir: Path) -> None:
         hosts["a"].sh(text["name top-a layer top"])
         hosts["c"].sh(text["name top-c layer top"])
         assert "top-c is member" in hosts["c"].sh("irm layer show top")
+        hosts["d"].sh(text["irm ipcp keepalive"])
+        hosts["d"].sh("irm ipcp destroy name d")
         hosts["d"].run("irmd", "--check", str(hosts["d"].save("irmd.toml", text["[unicast.b]"])))
         assert hosts["d"].python(text['create_ipcp("b"'] + "\nprint(list_ipcps()[0].layer)\n") == "campus\n"
         assert server.poll() is None

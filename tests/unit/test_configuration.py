@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -43,9 +44,11 @@ from ouroboros.wire.control import (
     BindProgram,
     CreateName,
     IpcpEntry,
+    KeepAliveIpcp,
     ListIpcps,
     ListNames,
     NameEntry,
+    Request,
 )
 
 EXAMPLE = Path(__file__).parents[2] / "contrib" / "irmd.toml"
@@ -193,6 +196,18 @@ def test_whom_a_member_enrolls_with_and_connects_to(text: str, enrol: str, neigh
     assert bool(table.layer) is not bool(enrol)
 
 
+def test_a_member_is_told_how_often_to_send_keepalives_before_it_connects() -> None:
+    (table,) = parse('[unicast.u0]\nenrol = "a"\nkeepalive = 1').ipcps
+    asked: list[Request] = []
+
+    def ask(request: Request) -> Any:
+        asked.append(request)
+        return [] if isinstance(request, ListIpcps) else 7
+
+    table.apply(ask, lambda name: None, lambda title, steps: None)
+    assert KeepAliveIpcp(7, 1.0) in asked
+
+
 def test_an_empty_address_stands_for_none() -> None:
     (table,) = parse('[udp4.u0]\nbootstrap = "net"\nip = "192.0.2.1"\ndns = ""').ipcps
     assert table.settings == udp_settings("192.0.2.1")
@@ -310,6 +325,9 @@ def test_an_error_names_the_table_and_the_key(text: str) -> None:
         ('enrol = "a"\nconn_qos = { a = "fast" }', r"conn_qos: 'a' must have one of raw, .*, not \"fast\""),
         ('enrol = "a"\nconn_qos = "data"', r"conn_qos: must be a table of neighbours, each with one of raw"),
         ('bind = ["a", "a"]', r"bind: 'a' is there twice"),
+        ("keepalive = 0", r"keepalive: 0.0 seconds; 0.05 to 3600 are allowed"),
+        ("keepalive = nan", r"keepalive: nan seconds; 0.05 to 3600 are allowed"),
+        ('keepalive = "fast"', r'keepalive: must be a number of seconds, not "fast"'),
     ],
 )
 def test_what_a_member_of_a_unicast_layer_cannot_be(text: str, error: str) -> None:

@@ -176,7 +176,7 @@ impl Engine {
     }
 
     /// Its ways from now on: for each destination, neighbours in order. `spread`: all that are up are used, each for some
-    /// flows.
+    /// flows, but for those behind a 0, which are for when none of the others is up.
     fn route(&self, member: u64, ways: HashMap<u32, Vec<u32>>, spread: bool) {
         self.lock().route(member.into(), table(ways, spread));
     }

@@ -166,6 +166,16 @@ class Ipcp:
         self.impairment = impairment
         self.host.effects.append(Impair(self.id, impairment))
 
+    def keep_alive(self, seconds: float) -> None:
+        """From now on, ask for connections for packets in which both sides send keepalives so often. Raises
+        `UnsupportedError`."""
+        raise self._unsupported("be told how often to send keepalives; only unicast ones can")
+
+    @property
+    def keepalive(self) -> float | None:
+        """What `keep_alive` said; None: nothing that is not so by itself."""
+        return None
+
     def entry(self) -> IpcpEntry:
         """The row of `irm ipcp list`."""
         details = self.details()

@@ -297,8 +297,9 @@ class TakeBack(msgspec.Struct, frozen=True):
 
 
 class Route(msgspec.Struct, frozen=True):
-    """The ways to all destinations, instead of those before. `table`: up to eight neighbours for each, by address, the first
-    that is up is used. `spread`: all are, each for some flows."""
+    """The ways to all destinations, instead of those before. `table`: up to eight neighbours for each, by address, of which
+    the first that is up is used. `spread`: all that are up are, each for some flows, but for those behind a 0, for when no
+    other is up."""
 
     ipcp: int
     table: dict[int, tuple[int, ...]]

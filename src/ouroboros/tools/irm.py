@@ -92,6 +92,16 @@ def _ipcp_impair(command: Command) -> None:
     cli.impair_ipcp(command.get("name"), command.get("impair"))
 
 
+def _ipcp_keepalive(command: Command) -> None:
+    try:
+        seconds = float(command.get("every"))
+    except ValueError:
+        raise UsageError(
+            f"every is a number of seconds, not {command.get('every')!r}", command.verb.object, command.verb.name
+        ) from None
+    cli.keep_alive_ipcp(command.get("name"), seconds)
+
+
 def _ipcp_peer(command: Command) -> None:
     add, remove = command.values.get("add", []), command.values.get("del", [])
     if not add and not remove:
@@ -290,6 +300,7 @@ _RUN: dict[tuple[str, str], Callable[[Command], None]] = {
     ("ipcp", "bootstrap"): _ipcp_bootstrap,
     ("ipcp", "impair"): _ipcp_impair,
     ("ipcp", "peer"): _ipcp_peer,
+    ("ipcp", "keepalive"): _ipcp_keepalive,
     ("ipcp", "enroll"): _ipcp_enroll,
     ("ipcp", "connect"): _ipcp_connect,
     ("ipcp", "disconnect"): _ipcp_disconnect,

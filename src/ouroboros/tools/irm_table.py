@@ -175,6 +175,13 @@ VERBS = (
         ),
         "list IPC processes",
     ),
+    Verb(
+        "ipcp",
+        "keepalive",
+        "",
+        (_IPCP, Key("every", "SECONDS", "between two, if nothing else is sent (default 10)", required=True)),
+        "change how often a unicast one lets neighbours hear of it, in connections that it asks for",
+    ),
     Verb("layer", "show", "[layer]", (), "show members of layers: neighbours, routes and names"),
     Verb(
         "bind",

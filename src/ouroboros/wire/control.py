@@ -30,6 +30,10 @@ MESSAGE_LENGTH = 64 << 20
 #: The largest request, bytes.
 REQUEST_LENGTH = 256 << 10
 
+#: Seconds between keepalives of members of unicast layers.
+LEAST_KEEPALIVE = 0.05
+MOST_KEEPALIVE = 3600.0
+
 #: Seconds for which an answer to a probe is waited for, at the most.
 LONGEST_PROBE = 10.0
 
@@ -186,6 +190,14 @@ class ChangePeers(_Message, frozen=True):
     ipcp: int
     add: list[str]
     remove: list[str]
+
+
+class KeepAliveIpcp(_Message, frozen=True):
+    """Change how often a member of a unicast layer lets neighbours hear of it, in connections for packets that it asks for
+    from then on. `seconds`: between two keepalives."""
+
+    ipcp: int
+    seconds: Annotated[float, msgspec.Meta(ge=LEAST_KEEPALIVE, le=MOST_KEEPALIVE)]
 
 
 class EnrollIpcp(_Message, frozen=True):
@@ -472,6 +484,7 @@ Request = (
     | BootstrapIpcp
     | ImpairIpcp
     | ChangePeers
+    | KeepAliveIpcp
     | EnrollIpcp
     | ConnectIpcp
     | DisconnectIpcp

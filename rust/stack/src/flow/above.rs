@@ -63,6 +63,12 @@ impl<R: Ring> Flow<R> {
                 self.outlet.close(now, frame, &mut self.counters, stack, Manner::Data);
             }
         }
+        if self.outlet.link.is_some()
+            && let Some(at) = self.deadline(now + 1)
+        {
+            // Its own turn was before: nothing else would tell when what is on the bad link arrives.
+            stack.wake_at(self.id, at);
+        }
     }
 
     /// Give FRCP the urgent packets, and let it close after the last one.

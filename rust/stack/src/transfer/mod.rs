@@ -218,11 +218,11 @@ impl Transfer {
             .map(|(place, neighbour)| (neighbour.address, place))
             .collect();
         self.hops.clear();
-        self.hops.extend(self.table.neighbours().iter().map(|addresses| {
+        self.hops.extend(self.table.ways().iter().map(|ways| {
             let mut hops = Hops::default();
-            for address in addresses {
+            for (number, address) in ways.neighbours.iter().enumerate() {
                 if let Some(place) = up.get(address) {
-                    hops.push(*place, *address);
+                    hops.push(*place, *address, number < ways.equal);
                 }
             }
             hops

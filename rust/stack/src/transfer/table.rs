@@ -14,28 +14,37 @@ type Neighbours = [u32; WAYS];
 const FULL: usize = 3;
 const FULL_OF: usize = 4;
 
+/// Those of a destination: `equal` that are as good as each other, and then alternates, for when none of them is up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Ways {
+    pub(crate) neighbours: Neighbours,
+    pub(crate) equal: usize,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Table {
     /// A destination, 0 for none, and the place of its neighbours. It is in the slot that its number says, or in the first free
     /// one from there on. So a look-up reads one line of memory as a rule, and few destinations have neighbours of their own.
     slots: Vec<(u32, u32)>,
-    neighbours: Vec<Neighbours>,
-    /// All that are up are used, each for some flows; else only the first that is.
+    ways: Vec<Ways>,
+    /// All that are equal and up are used, each for some flows; else only the first that is.
     pub(crate) spread: bool,
 }
 
 impl Table {
-    /// Destinations, and the neighbours of each in order, of which the first `WAYS` count.
+    /// Destinations, and the neighbours of each in order, of which the first `WAYS` count. A 0 stands behind those that are
+    /// as good as each other, if there are others.
     pub fn new<'a>(ways: impl Iterator<Item = (u32, &'a [u32])>, spread: bool) -> Self {
         let (mut table, mut known) = (Table { spread, ..Table::default() }, Map::default());
         let mut places: Map<u32, u32> = Map::default();
         for (destination, ways) in ways {
             let mut neighbours = [0; WAYS];
             ways.iter().filter(|way| **way != 0).zip(&mut neighbours).for_each(|(way, place)| *place = *way);
-            let place = *known.entry(neighbours).or_insert_with(|| {
-                table.neighbours.push(neighbours);
-                table.neighbours.len() as u32 - 1
+            let ways = Ways { neighbours, equal: ways.iter().take_while(|way| **way != 0).count() };
+            let place = *known.entry(ways).or_insert_with(|| {
+                table.ways.push(ways);
+                table.ways.len() as u32 - 1
             });
             places.insert(destination, place);
         }
@@ -81,8 +90,8 @@ impl Table {
     }
 
     /// By their places.
-    pub(crate) fn neighbours(&self) -> &[Neighbours] {
-        &self.neighbours
+    pub(crate) fn ways(&self) -> &[Ways] {
+        &self.ways
     }
 }
 
@@ -90,18 +99,22 @@ impl Table {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Hops {
     count: u8,
+    /// The first so many are as good as each other.
+    equal: u8,
     places: [u16; WAYS],
     /// What tells them apart, whatever their places.
     addresses: Neighbours,
 }
 
 impl Hops {
-    pub(crate) fn push(&mut self, place: usize, address: u32) {
+    /// `equal`: it is as good as those before.
+    pub(crate) fn push(&mut self, place: usize, address: u32, equal: bool) {
         if let (Some(free), Some(known)) =
             (self.places.get_mut(self.count as usize), self.addresses.get_mut(self.count as usize))
         {
             (*free, *known) = (place as u16, address);
             self.count += 1;
+            self.equal += u8::from(equal);
         }
     }
 
@@ -109,14 +122,14 @@ impl Hops {
         (self.count > 0).then_some(self.places[0] as usize)
     }
 
-    /// One of them for each flow: the one whose number with that of the flow is the highest. So a flow keeps its way when
-    /// others come and go.
+    /// One of those that are equal for each flow: the one whose number with that of the flow is the highest. So a flow keeps
+    /// its way when others come and go. If there is none, the first of the others.
     pub(crate) fn choose(&self, destination: u32, eid: u64) -> Option<usize> {
-        if self.count < 2 {
+        if self.equal < 2 {
             return self.first();
         }
         let flow = mix(eid ^ u64::from(destination) << 32);
-        let ways = self.places.iter().zip(&self.addresses).take(self.count as usize);
+        let ways = self.places.iter().zip(&self.addresses).take(self.equal as usize);
         ways.max_by_key(|(_, address)| mix(flow ^ u64::from(**address))).map(|(place, _)| *place as usize)
     }
 }
@@ -140,7 +153,7 @@ mod tests {
                 let known: std::collections::BTreeSet<u32> = all.collect();
                 for each in &known {
                     let place = table.find(*each).expect("it is there");
-                    assert_eq!(table.neighbours()[place][..2], [each % 3 + 1, 9]);
+                    assert_eq!(table.ways()[place].neighbours[..2], [each % 3 + 1, 9]);
                 }
                 assert!(
                     (1..1000).map(|each| each * 13).all(|each| known.contains(&each) == table.find(each).is_some())
@@ -152,10 +165,10 @@ mod tests {
 
     #[test]
     fn neighbours_are_kept_once_and_the_last_word_counts() {
-        assert_eq!(table(1..=10_000).neighbours().len(), 3);
+        assert_eq!(table(1..=10_000).ways().len(), 3);
         let ways = [(5, &[1u32][..]), (5, &[2][..]), (0, &[3][..])];
         let table = Table::new(ways.into_iter(), false);
-        assert_eq!(table.find(5).map(|place| table.neighbours()[place][0]), Some(2));
+        assert_eq!(table.find(5).map(|place| table.ways()[place].neighbours[0]), Some(2));
         assert_eq!(table.find(0), None);
     }
 

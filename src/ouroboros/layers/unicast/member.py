@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
+import msgspec
+
 from ouroboros.errors import FlowNameException, IpcpBootstrapError, IpcpEnrollError, OuroborosError, ProtocolError
 from ouroboros.layers.agenda import earliest
 from ouroboros.layers.base import State
@@ -34,14 +36,14 @@ from ouroboros.layers.unicast.addresses import Address
 from ouroboros.layers.unicast.adjacencies import Adjacencies
 from ouroboros.layers.unicast.allocator import FlowsCore, Names
 from ouroboros.layers.unicast.connections import Component, Connection, Connections
-from ouroboros.layers.unicast.core import ALLOCATOR, PROBES, Core, Then
+from ouroboros.layers.unicast.core import ALLOCATOR, KEEPALIVE, MISSED, PROBES, Core, Then
 from ouroboros.layers.unicast.directory import Directory
 from ouroboros.layers.unicast.enrollment import ENROLL_PATIENCE, Enrollment
 from ouroboros.layers.unicast.greeting import DATA_TRANSFER, ENROLLMENT, MANAGEMENT
 from ouroboros.layers.unicast.link_state import LinkState
 from ouroboros.layers.unicast.probes import Probes
 from ouroboros.layers.unicast.upkeep import Upkeep, Wish
-from ouroboros.qos import QOS_RAW, QoSSpec
+from ouroboros.qos import DEFAULT_PEER_TIMEOUT, QOS_RAW, QoSSpec
 from ouroboros.settings import CongestionAvoidPolicy, TypeSettings, UnicastSettings
 from ouroboros.wire.control import ConnectionEntry, RouteEntry, UnicastDetails
 from ouroboros.wire.udp import FlowReply, FlowRequest
@@ -221,7 +223,7 @@ class UnicastIpcp(FlowIpcp):
         table = self.link_state.table()
         for address in sorted(table, key=lambda each: (self.link_state.distance(each) or 0, each)):
             ours = self.ours(address)
-            hops, via = self.link_state.distance(address), tuple(map(written_address, table[address]))
+            hops, via = self.link_state.distance(address), tuple(map(written_address, filter(None, table[address])))
             if hops:
                 yield RouteEntry(written_address(address), hops, via, _kind(ours=ours))
 
@@ -254,7 +256,21 @@ class UnicastIpcp(FlowIpcp):
         return [Connected(wish.component, wish.name, qos) for wish, qos in self.upkeep.wishes.items()]
 
     def _connect(self, wish: Wish, qos: QoSSpec, task: Task, now: float) -> None:
-        self.connections.connect(wish.component, wish.name, qos, task, now)
+        self.connections.connect(wish.component, wish.name, self._timed(wish.component, qos), task, now)
+
+    def _timed(self, component: str, qos: QoSSpec) -> QoSSpec:
+        """The quality of a flow for packets. What a person said counts; else its timeout is that of so many keepalives. Both
+        ends take that from the request, and send one after a quarter of it."""
+        if component != DATA_TRANSFER or qos.timeout != DEFAULT_PEER_TIMEOUT:
+            return qos
+        return msgspec.structs.replace(qos, timeout=round(MISSED * self.core.keepalive * 1000))
+
+    def keep_alive(self, seconds: float) -> None:
+        self.core.keepalive = seconds
+
+    @property
+    def keepalive(self) -> float | None:
+        return None if self.core.keepalive == KEEPALIVE else self.core.keepalive
 
     def disconnect(self, component: str, name: str, task: Task, now: float) -> None:
         self._check_operational()
@@ -439,7 +455,7 @@ class _Ways:
         return self._member.link_state.distance(address)
 
     def next_flow(self, target: int, via: int) -> int | None:
-        hops = (via,) if via else self._member.link_state.table().get(target, ())
+        hops = (via,) if via else filter(None, self._member.link_state.table().get(target, ()))
         flows = map(self._member.adjacencies.flow_to, hops)
         return next((fd for fd in flows if fd is not None), None)
 
