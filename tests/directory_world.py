@@ -64,7 +64,7 @@ class World(TimedWorld[Member]):
         member = self.members[address] = Member(self, address, ours=ours)
         self.pieces[address] = 0
         if not ours:
-            member.directory.start(peer)
+            member.part.start(peer)
         elif peer is not None:
             self.do(member, lambda part: part.expect(self.now))
         if told:

@@ -67,7 +67,7 @@ impl<R: Ring> Flow<R> {
             && let Some(at) = self.deadline(now + 1)
         {
             // Its own turn was before: nothing else would tell when what is on the bad link arrives.
-            stack.look_after(self.id, at);
+            stack.wake_at(self.id, at);
         }
     }
 
