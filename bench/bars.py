@@ -101,11 +101,11 @@ def _shared() -> list[Bar]:
 def _c_programs() -> list[Bar]:
     prototype = "over the C prototype"
     trips = [
-        Bar(f"C programs, round trips a second, {where}: {prototype}", (row, OURS), (row, "reference"), at_least=5)
+        Bar(f"C programs, round trips a second, {where}: {prototype}", (row, OURS), (row, "prototype"), at_least=5)
         for row, where in (("c-trips", "a core each"), ("c-trips-free", "where the kernel puts them"))
     ]
     rates = [
-        Bar(f"C programs, one way {size} B: {prototype}", (row, OURS), (row, "reference"), at_least=3)
+        Bar(f"C programs, one way {size} B: {prototype}", (row, OURS), (row, "prototype"), at_least=3)
         for size in C_SIZES
         for row in [f"c-rate-{size}"]
     ]
@@ -118,7 +118,7 @@ def _network() -> list[Bar]:
         for size in (64, 1400)
         for rate in [f"udp-rate-{size}"]
         for bar in (
-            Bar(f"raw one way {size} B: over the C prototype", (rate, OURS), (rate, "reference"), at_least=3),
+            Bar(f"raw one way {size} B: over the C prototype", (rate, OURS), (rate, "prototype"), at_least=3),
             Bar(f"raw one way {size} B: over UDP sockets", (rate, OURS), (rate, "udp"), at_least=1),
             Bar(f"raw one way {size} B: lost, %", (f"udp-loss-{size}", OURS), at_most=1),
         )
@@ -131,7 +131,7 @@ def _network() -> list[Bar]:
         Bar(
             "raw round trip 64 B p50: time over the C prototype",
             ("udp-rtt-p50", OURS),
-            ("udp-rtt-p50", "reference"),
+            ("udp-rtt-p50", "prototype"),
             at_most=1,
         ),
         *rates,
@@ -153,14 +153,55 @@ def _layers() -> list[Bar]:
         ),
         *(
             Bar(
-                f"transit, {size} B, 10 000 routes: over 10",
-                (f"transit-routes-{size}", OURS),
-                (f"transit-{size}", OURS),
+                f"transit{text}, {size} B, 10 000 routes: over 10",
+                (f"transit-routes{mixed}-{size}", OURS),
+                (f"transit{mixed}-{size}", OURS),
                 at_most=1.1,
             )
             for size in LAYER_SIZES
+            for mixed, text in (("", " in runs"), ("-mixed", " mixed"))
         ),
         Bar("a layer more: processor time over none", ("layer-with", OURS), ("layer-without", OURS), at_most=1.12),
+    ]
+
+
+def _unicast() -> list[Bar]:
+    hops = {1: "one hop", 2: "two hops"}
+    return [
+        *(
+            Bar(
+                f"{text}, round trip 64 B: over the C prototype",
+                (f"hop-{count}-rtt", OURS),
+                (f"hop-{count}-rtt", "prototype"),
+                at_most=1 / 3,
+            )
+            for count, text in hops.items()
+        ),
+        *(
+            Bar(
+                f"{text}, one way 1400 B: over the C prototype",
+                (f"hop-{count}-rate", OURS),
+                (f"hop-{count}-rate", "prototype"),
+                at_least=8,
+            )
+            for count, text in hops.items()
+        ),
+        *(Bar(f"{text}, one way 1400 B: percent lost", (f"hop-{n}-loss", OURS), at_most=0) for n, text in hops.items()),
+        Bar("set-up over one hop, a second", ("hop-setup", OURS), at_least=500),
+        Bar("two hops, one way 1400 B: over one hop", ("hop-2-rate", OURS), ("hop-1-rate", OURS), at_least=0.6),
+        Bar("transit 1400 B in runs, ns a packet", ("transit-run", OURS), at_most=1500),
+        Bar("transit 1400 B mixed, ns a packet", ("transit-mix", OURS), at_most=2500),
+        Bar(
+            "transit, encrypted from end to end: over plain",
+            ("transit-crypt", OURS),
+            ("transit-run", OURS),
+            at_most=1.1,
+        ),
+        Bar("enrollment on loopback, ms", ("enroll", OURS), at_most=10),
+        Bar("enrollment with the C prototype, ms", ("enroll-prototype", "prototype"), at_most=150),
+        Bar("four members by ouroboros.irm, ms", ("four-api", OURS), at_most=100),
+        Bar("four members by commands, ms", ("four-commands", OURS), at_most=600),
+        Bar("node at rest with a membership, KiB", ("rest-member", OURS), at_most=40 * 1024),
     ]
 
 
@@ -217,10 +258,11 @@ BARS: list[Bar] = [
     *_c_programs(),
     *_network(),
     *_layers(),
+    *_unicast(),
     *_encrypted(),
     Bar(
         "round trip 64 B p50 on a C Ouroboros: faster than its own Python package",
-        ("native-rtt-p50", "reference"),
+        ("native-rtt-p50", "prototype"),
         ("native-rtt-p50", OURS),
         at_least=2,
     ),

@@ -138,8 +138,9 @@ class Node:
         _end(self._process)
         self._directory.cleanup()
 
-    def irm(self, words: str) -> None:
-        """Run the command `irm` with these words; raise BenchError with what it says when it fails."""
+    def irm(self, words: str) -> str:
+        """Run the command `irm` with these words, and return what it prints; raise BenchError with what it says when it
+        fails."""
         done = subprocess.run(
             [*our_tool("irm"), *words.split()],
             env={**os.environ, **self.env},
@@ -149,6 +150,7 @@ class Node:
         )
         if done.returncode != 0:
             raise BenchError(done.stderr.strip() or f"irm {words} failed")
+        return done.stdout
 
     def _wait_until_ready(self) -> None:
         give_up = time.monotonic() + _NODE_PATIENCE

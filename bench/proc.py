@@ -32,6 +32,12 @@ def voluntary_switches(pid: int) -> int:
     return sum(int(_field(task / "status", "voluntary_ctxt_switches")) for task in Path(f"/proc/{pid}/task").iterdir())
 
 
+def thread_nanoseconds(pid: int, name: str) -> int:
+    """Return the processor time of the threads of that name in a process."""
+    tasks = (task for task in Path(f"/proc/{pid}/task").iterdir() if (task / "comm").read_text().strip() == name)
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
+
+
 def two_cores() -> tuple[int | None, int | None]:
     """Return two cores for two programs, (None, None) when there is only one. Hyperthreads of one core are not two."""
     cores = sorted(os.sched_getaffinity(0))

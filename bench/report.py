@@ -23,7 +23,7 @@ COLUMNS = {
     "tcp": "TCP sockets",
     "tls": "ssl over TCP",
     "quic": "aioquic",
-    "reference": "C prototype",
+    "prototype": "C prototype",
     "ours": "ours",
 }
 

@@ -126,10 +126,43 @@ def _layers() -> dict[str, Row]:
                 ("transit", "a packet of others through a member, 10 routes"),
                 ("transit-mixed", "the same, each packet of another flow"),
                 ("transit-routes", "the same of one flow, 10 000 routes"),
+                ("transit-routes-mixed", "the same, each packet of another flow, 10 000 routes"),
             )
         },
         "layer-without": Row("layers", "raw one way 1400 B over UDP, processor time of both engines", "ns", section),
         "layer-with": Row("layers", "the same with a layer more", "ns", section),
+    }
+
+
+#: Flows of which packets come in turn, each of another one than the packet before.
+MIXED_FLOWS = 16
+
+
+def _unicast() -> dict[str, Row]:
+    section = "Unicast layers"
+    over = {1: "one hop over UDP", 2: "two hops"}
+    return {
+        **{
+            f"hop-{hops}-{key}": Row(f"hop-{hops}", f"{text}: {what}", unit, section)
+            for hops, text in over.items()
+            for key, what, unit in (
+                ("rtt", "round trip 64 B, p50", "us"),
+                ("rate", "one way 1400 B, received", "/s"),
+                ("loss", "one way 1400 B, lost", "%"),
+            )
+        },
+        "hop-setup": Row("hop-1", "one hop over UDP: set-up, a byte there and back, release", "/s", section),
+        "transit-run": Row("transit", "processor time of the engine in the middle, 1400 B, in runs", "ns", section),
+        "transit-mix": Row("transit", f"the same, {MIXED_FLOWS} flows in turn", "ns", section),
+        "transit-crypt": Row("transit", "the same in runs, encrypted from end to end", "ns", section),
+        "enroll": Row("enroll", "enrollment on loopback", "ms", section),
+        "enroll-connected": Row("enroll", "enrollment on loopback, and connected", "ms", section),
+        "enroll-prototype": Row("enroll", "enrollment of ours with a member of the prototype", "ms", section),
+        "four-api": Row("four", "four members enrolled and connected, by ouroboros.irm", "ms", section),
+        "four-commands": Row("four", "the same by commands", "ms", section),
+        "rest-bare": Row("rest", "node at rest, resident", "KiB", section),
+        "rest-member": Row("rest", "the same with a membership and a neighbour", "KiB", section),
+        "rest-wakes": Row("rest", "wake-ups of that one", "wakes/s", section),
     }
 
 
@@ -181,6 +214,7 @@ ROWS: dict[str, Row] = {
     **_c_programs(),
     **_network(),
     **_layers(),
+    **_unicast(),
     **_encrypted(),
     **_native(),
 }

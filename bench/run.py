@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-from bench import reference
+from bench import prototype
 from bench.harness import BenchError, Host, Pair, Program, open_network_pair, open_pair
 from bench.proc import two_cores
 from bench.report import COLUMNS
@@ -70,8 +70,8 @@ class Run:
     def probe(self) -> None:
         """Find out which peers can be measured here."""
         for peer in [*COLUMNS, *_VARIANTS]:
-            if peer == "reference":
-                self._probe_reference()
+            if peer == "prototype":
+                self._probe_prototype()
                 continue
             with Program(None) as program:
                 found = program.call("probe", peer=peer)
@@ -117,11 +117,11 @@ class Run:
             return None
         return f"{flows} flows need {need} descriptors in a program, RLIMIT_NOFILE allows {hard}"
 
-    def _probe_reference(self) -> None:
-        if reason := reference.lacks():
-            self.results.skip("everything", "reference", reason)
+    def _probe_prototype(self) -> None:
+        if reason := prototype.lacks():
+            self.results.skip("everything", "prototype", reason)
         else:
-            self.probes["reference"] = Probe(reference.version(), fds_per_flow=0, needs_node=False)
+            self.probes["prototype"] = Probe(prototype.version(), fds_per_flow=0, needs_node=False)
 
     def _take(self, measure: str, column: str, sample: Callable[[str], Iterable[Sample]]) -> None:
         try:

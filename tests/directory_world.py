@@ -5,17 +5,16 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
 from itertools import count
-from random import Random
 from typing import Any
 
 from routing_world import EPOCH, make_core
+from timed_world import TimedWorld
 
 from ouroboros.errors import ProtocolError
 from ouroboros.layers.base import HASHES
-from ouroboros.layers.effects import SendPdu
+from ouroboros.layers.effects import Effect, SendPdu
 from ouroboros.layers.unicast.core import DIRECTORY, Core
 from ouroboros.layers.unicast.directory import Directory
 from ouroboros.settings import DhtConfig, UnicastConfig
@@ -40,29 +39,21 @@ class Member:
         self.core = make_core(
             address, world.seed * 1009 + address, lambda: world.now + world.ahead.get(address, 0.0), config
         )
-        self.directory: Any = Directory(self.core) if ours else Prototype(self.core, world)
+        self.part: Any = Directory(self.core) if ours else Prototype(self.core, world)
 
 
-class World:
+class World(TimedWorld[Member]):
     """Members, who reaches whom, and time."""
 
     def __init__(self, seed: int = 0, **config: Any) -> None:
-        self.seed = seed
-        self.now = 0.0
-        self.random = Random(seed)
+        super().__init__(seed, 0.005)
         self.config = DhtConfig(**config)
-        self.members: dict[int, Member] = {}
         #: Of members whose clock is that many seconds ahead.
         self.ahead: dict[int, float] = {}
         #: Which piece of the network a member is in.
         self.pieces: dict[int, int] = {}
-        self.delay, self.loss, self.doubled, self.reordered, self.late = 0.005, 0.0, 0.0, 0.0, 0.2
-        self.packets = 0
         self.watch: Callable[[int, int, bytes], None] = lambda sender, receiver, data: None
-        self._order = count()
         self._tokens = count(1)
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._timers: dict[int, float] = {}
 
     # --- members
 
@@ -72,7 +63,10 @@ class World:
         self._timers.pop(address, None)
         member = self.members[address] = Member(self, address, ours=ours)
         self.pieces[address] = 0
-        self.do(member, lambda part: part.start(peer, self.now))
+        if not ours:
+            member.part.start(peer)
+        elif peer is not None:
+            self.do(member, lambda part: part.expect(self.now))
         if told:
             self.tell()
         return member
@@ -132,55 +126,16 @@ class World:
         assert len(answers) == 1, "a query is answered once"
         return sorted(answers[0][0])
 
-    # --- time
+    # --- packets
 
-    def later(self, pause: float, call: Callable[[], None]) -> None:
-        heapq.heappush(self._heap, (self.now + pause, next(self._order), call))
-
-    def run(self, seconds: float) -> None:
-        end = self.now + seconds
-        while self._heap and self._heap[0][0] <= end:
-            self.now, _, call = heapq.heappop(self._heap)
-            call()
-        self.now = end
-
-    def do(self, member: Member, call: Callable[[Any], None]) -> None:
-        if self.members.get(member.address) is not member:
-            return
-        call(member.directory)
-        effects, member.core.host.effects[:] = list(member.core.host.effects), []
-        for effect in effects:
-            assert isinstance(effect, SendPdu), effect
-            assert effect.eid == DIRECTORY
-            self._send(member, effect.destination, effect.data)
-        self._arm(member)
-
-    def _arm(self, member: Member) -> None:
-        when = member.directory.deadline()
-        known = self._timers.get(member.address)
-        if when is not None and (known is None or when < known):
-            self._timers[member.address] = when
-            self.later(max(0.0, when - self.now), lambda: self._ring(member, when))
-
-    def _ring(self, member: Member, when: float) -> None:
-        if self.members.get(member.address) is not member or self._timers.get(member.address) != when:
-            return
-        del self._timers[member.address]
-        due = member.directory.deadline()
-        if due is not None and due <= self.now:
-            self.do(member, lambda part: part.timeout(self.now))
-        else:
-            self._arm(member)
-
-    def _send(self, member: Member, destination: int, data: bytes) -> None:
+    def carry_out(self, member: Member, effect: Effect) -> None:
+        assert isinstance(effect, SendPdu), effect
+        assert effect.eid == DIRECTORY
+        destination, data = effect.destination, effect.data
         assert destination != member.address, "nobody asks himself"
         self.packets += 1
         self.watch(member.address, destination, data)
-        for _ in range(2 if self.random.random() < self.doubled else 1):
-            if self.random.random() < self.loss:
-                continue
-            late = self.random.random() * self.late if self.random.random() < self.reordered else 0.0
-            self.later(self.delay + late, lambda: self._deliver(member.address, destination, data))
+        self.on_the_way(lambda: self._deliver(member.address, destination, data))
 
     def _deliver(self, sender: int, destination: int, data: bytes) -> None:
         receiver = self.members.get(destination)
@@ -203,7 +158,7 @@ class Prototype:
         self._until: float | None = None
         self._peer: int | None = None
 
-    def start(self, peer: int | None, now: float) -> None:
+    def start(self, peer: int | None) -> None:
         self._peer = peer
 
     def members(self, members: dict[int, bool], now: float) -> None:

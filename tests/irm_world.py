@@ -82,7 +82,7 @@ def new_irm(
     embedded: bool = False,
     now: Callable[[], float] = lambda: 0.0,
     directory: SecurityFiles | None = None,
-    types: Mapping[str, type[Ipcp] | None] = IPCP_TYPES,
+    types: Mapping[str, type[Ipcp]] = IPCP_TYPES,
     shares: Mapping[Kind, Share] | None = None,
     **limits: Any,
 ) -> Irm:
@@ -134,7 +134,7 @@ class World:
         flow_limit: int = 10_239,
         name_limit: int = 100_000,
         seed: int = 1,
-        types: Mapping[str, type[Ipcp] | None] = IPCP_TYPES,
+        types: Mapping[str, type[Ipcp]] = IPCP_TYPES,
         shares: Mapping[Kind, Share] | None = None,
     ) -> None:
         self.now = 0.0

@@ -142,7 +142,7 @@ class World:
 
     def _accept(self, asker: Node, number: int, target: Node, name: str, qos: QoSSpec, answer: Any) -> None:
         proven = self.certified.get(asker.name, "")
-        here, there = self._end(asker, name, qos, 0), self._end(target, name, qos, 1, proven)
+        here, there = self._end(asker, target, name, qos, 0), self._end(target, asker, name, qos, 1, proven)
         here.peer, there.peer = there, here
         here.held = False
 
@@ -156,9 +156,9 @@ class World:
         target.up(None, there.flow, self.now)
         self.at(self.now + self.delay, answered)
 
-    def _end(self, owner: Node, name: str, qos: QoSSpec, side: int, peer: str = "") -> End:
-        fd = next(self._fds)
-        flow = LowerFlow(fd=fd, name=name, qos=qos, side=side, size=Size(1400, 1400), ipcp=1, peer=peer)
+    def _end(self, owner: Node, other: Node, name: str, qos: QoSSpec, side: int, peer: str = "") -> End:
+        fd, ours, size = next(self._fds), isinstance(other, Member), Size(1400, 1400)
+        flow = LowerFlow(fd=fd, name=name, qos=qos, side=side, size=size, ipcp=1, ours=ours, peer=peer)
         end = self.ends[fd] = End(owner, flow)
         return end
 
@@ -341,14 +341,14 @@ class Member(Node):
         self.world.settle()
         return outcome
 
-    def _prepare(self, connection: Connection, now: float) -> None:
+    def _prepare(self, member: str, now: float) -> None:
         if self.early:
             for component in (MANAGEMENT, DATA_TRANSFER):
                 outcome = Outcome(self.posts)
                 self.early_tasks.append(outcome)
-                self.connections.connect(component, connection.name, QOS_RAW, outcome.task, now)
+                self.connections.connect(component, member, QOS_RAW, outcome.task, now)
 
-    def _enrolled(self, configuration: Configuration, peer: int, now: float) -> None:
+    def _enrolled(self, configuration: Configuration, now: float) -> None:
         self.configurations.append(configuration)
         self.core.layer = configuration.layer
         self.core.address = self.address.choose(configuration.layer)

@@ -6,7 +6,6 @@ prototype does, as `unicast-control.md` 6 tells it: enough for those of ours to 
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import count
@@ -15,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any, Protocol, cast
 
 import networkx as nx
+from timed_world import TimedWorld
 
 from ouroboros.layers.effects import Effect, SendMessage, Warn
 from ouroboros.layers.face import Size
@@ -103,29 +103,20 @@ class Link:
         return self.ends[side], self.fds[side]
 
 
-class World:
+class World(TimedWorld[Member]):
     """Members, links, and time."""
 
     def __init__(self, seed: int = 0, config: UnicastConfig | None = None, **ls: Any) -> None:
-        self.seed = seed
-        self.now = 0.0
-        self.random = Random(seed)
+        super().__init__(seed, 0.001)
         self.config = config or UnicastConfig()
         if ls:
             self.config.dt.routing.ls = LinkStateConfig(**ls)
-        self.members: dict[int, Member] = {}
         self.links: dict[Pair, Link] = {}
-        #: Of packets: seconds on the way, and parts of all that are lost, doubled, or late by up to `late` seconds.
-        self.delay, self.loss, self.doubled, self.reordered, self.late = 0.001, 0.0, 0.0, 0.0, 0.2
         #: After so many seconds a cut is noticed.
         self.notice = 0.5
-        self.packets = 0
         #: What every packet on the way is shown to: sender, receiver, bytes.
         self.watch: Callable[[Member, Member, bytes], None] = lambda sender, receiver, data: None
         self._fds = count(1)
-        self._order = count()
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._timers: dict[int, float] = {}
 
     # --- building
 
@@ -192,53 +183,16 @@ class World:
             verb = "adjacency_up" if up else "adjacency_down"
             self.do(member, lambda part, flow=flow, verb=verb: getattr(part, verb)(flow.address, self.now))  # type: ignore[misc]
 
-    # --- time
+    # --- packets
 
-    def later(self, pause: float, call: Callable[[], None]) -> None:
-        heapq.heappush(self._heap, (self.now + pause, next(self._order), call))
-
-    def run(self, seconds: float) -> None:
-        """Let so many seconds pass."""
-        end = self.now + seconds
-        while self._heap and self._heap[0][0] <= end:
-            self.now, _, call = heapq.heappop(self._heap)
-            call()
-        self.now = end
-
-    def do(self, member: Member, call: Callable[[Any], None]) -> None:
-        """Let a member do something, and carry out what it wants."""
-        if self.members.get(member.address) is not member:
-            return
-        call(member.part)
-        effects, member.core.host.effects[:] = list(member.core.host.effects), []
-        for effect in effects:
-            match effect:
-                case SendMessage(_, fd, data):
-                    self._send(member, fd, data)
-                case Warn():
-                    pass
-                case _:
-                    raise AssertionError(f"nobody carries out {effect}")
-        self._arm(member)
-
-    def _arm(self, member: Member) -> None:
-        when = member.part.deadline()
-        if when is None:
-            return
-        known = self._timers.get(member.address)
-        if known is None or when < known:
-            self._timers[member.address] = when
-            self.later(max(0.0, when - self.now), lambda: self._ring(member, when))
-
-    def _ring(self, member: Member, when: float) -> None:
-        if self.members.get(member.address) is not member or self._timers.get(member.address) != when:
-            return
-        del self._timers[member.address]
-        due = member.part.deadline()
-        if due is not None and due <= self.now:
-            self.do(member, lambda part: part.timeout(self.now))
-        else:
-            self._arm(member)
+    def carry_out(self, member: Member, effect: Effect) -> None:
+        match effect:
+            case SendMessage(_, fd, data):
+                self._send(member, fd, data)
+            case Warn():
+                pass
+            case _:
+                raise AssertionError(f"nobody carries out {effect}")
 
     def _send(self, member: Member, fd: int, data: bytes) -> None:
         if fd not in member.flows:
@@ -247,11 +201,7 @@ class World:
         receiver, far = link.far(member)
         self.packets += 1
         self.watch(member, receiver, data)
-        for _ in range(2 if self.random.random() < self.doubled else 1):
-            if self.random.random() < self.loss:
-                continue
-            late = self.random.random() * self.late if self.random.random() < self.reordered else 0.0
-            self.later(self.delay + late, lambda: self._deliver(link, receiver, far, data))
+        self.on_the_way(lambda: self._deliver(link, receiver, far, data))
 
     def _deliver(self, link: Link, receiver: Member, fd: int, data: bytes) -> None:
         if link.up and fd in receiver.flows:
@@ -322,13 +272,13 @@ def oracle(announced: Iterable[Pair], root: int, policy: LinkStatePolicy) -> Tab
         primary[vertex] = vertex if distance == 1 else primary[min(before)]
         reach = {each: from_neighbour[each].get(vertex, 1 << 30) for each in neighbours}
         nearest = [each for each in neighbours if reach[each] + 1 == distance]
-        if policy is LinkStatePolicy.SIMPLE:
-            table[vertex] = (primary[vertex],)
-        elif policy is LinkStatePolicy.ECMP:
-            table[vertex] = tuple(nearest[:MOST_HOPS])
+        # Loop-free alternates: d(N, X) < d(N, own) + d(own, X).
+        alternates = [each for each in neighbours if each not in nearest and reach[each] < 1 + distance]
+        if policy is LinkStatePolicy.ECMP:
+            kept = [*nearest, *alternates][:MOST_HOPS]
+            spare = [each for each in kept if each in alternates]
+            table[vertex] = (*(each for each in kept if each in nearest), *((0, *spare) if spare else ()))
         else:
-            # Loop-free alternates: d(N, X) < d(N, own) + d(own, X).
-            alternates = [each for each in neighbours if each not in nearest and reach[each] < 1 + distance]
             others = [each for each in nearest if each != primary[vertex]]
             table[vertex] = (primary[vertex], *others, *alternates)[:MOST_HOPS]
     return table

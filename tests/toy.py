@@ -16,7 +16,7 @@ from ouroboros.layers.face import Host, How, LowerFlow, Task
 from ouroboros.layers.flows.ipcp import FlowIpcp
 from ouroboros.qos import QoSSpec
 from ouroboros.settings import TypeSettings
-from ouroboros.wire.control import UdpDetails
+from ouroboros.wire.control import PortDetails
 from ouroboros.wire.udp import EID_LENGTH
 
 #: For how long a neighbour is asked for, seconds.
@@ -110,9 +110,9 @@ class ToyIpcp(FlowIpcp):
         else:
             task.failed(IpcpConnectError(f"{self.name!r} is not connected to {name!r}"))
 
-    def details(self) -> UdpDetails:
+    def details(self) -> PortDetails:
         # Of all that a list can say of a type, what has peers.
-        return UdpDetails(peers=tuple(self.neighbours.written(fd) for fd in self.neighbours.flows))
+        return PortDetails(peers=tuple(self.neighbours.written(fd) for fd in self.neighbours.flows))
 
     def _close(self, now: float) -> None:
         for number in list(self._asked):

@@ -12,7 +12,15 @@ from ouroboros.layers.unicast.member import UnicastIpcp
 from ouroboros.qos import QOS_RAW, QoSSpec
 from ouroboros.settings import UnicastSettings
 from ouroboros.testing.sim import Asked, Flow, Network, Node
-from ouroboros.wire.control import BindProcess, ChangePeers, ConnectIpcp, CreateIpcp, EnrollIpcp, RegisterName
+from ouroboros.wire.control import (
+    BindProcess,
+    ChangePeers,
+    ConnectIpcp,
+    CreateIpcp,
+    EnrollIpcp,
+    KeepAliveIpcp,
+    RegisterName,
+)
 
 COMPONENTS = ("Management", "Data Transfer")
 Edges = Iterable[tuple[int, int]]
@@ -48,9 +56,13 @@ class Layer:
         *,
         seed: int = 1,
         settings: UnicastSettings | None = None,
-        types: Mapping[str, type[Ipcp] | None] = TYPES,
+        keepalive: float | None = None,
+        log: bool = False,
+        types: Mapping[str, type[Ipcp]] = TYPES,
+        delay: float = 0.001,
     ) -> None:
-        self.network = Network(seed, types=types)
+        self.network = Network(seed, types=types, log=log, delay=delay)
+        self.keepalive = keepalive
         self.edges = [(min(pair), max(pair)) for pair in edges]
         self.settings = settings
         self.nodes: list[Node] = []
@@ -73,6 +85,8 @@ class Layer:
         else:
             id = node.add_ipcp("unicast", "campus", self.settings, name=f"m{number}")
         self.ids.append(id)
+        if self.keepalive is not None:
+            node.manage(KeepAliveIpcp(id, self.keepalive)).value  # noqa: B018 - or its error
         self.bind(number)
         for each in neighbours:
             self.connect(number, each)

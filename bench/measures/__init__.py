@@ -18,6 +18,7 @@ from bench.measures import (
     setup,
     shared_core,
     udp,
+    unicast,
 )
 from bench.run import Run
 
@@ -38,6 +39,12 @@ MEASURES: dict[str, Callable[[Run], None]] = {
     "udp-setup": udp.setup,
     "udp-idle": udp.idle,
     "layers": layers.measure,
+    "hop-1": unicast.one_hop,
+    "hop-2": unicast.two_hops,
+    "transit": unicast.transit,
+    "enroll": unicast.enrollment,
+    "four": unicast.four,
+    "rest": unicast.rest,
     "crypt": encrypted.one_machine,
     "crypt-udp": encrypted.raw,
     "crypt-reliable": encrypted.reliable,

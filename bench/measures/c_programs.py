@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bench import reference
+from bench import prototype
 from bench.rows import C_SIZES
 from bench.run import Run, Sample
 
@@ -14,10 +14,10 @@ _MEASURE = "c"
 
 def measure(run: Run) -> None:
     """Round trips of `oping`, a core for each program and where the kernel puts them; one way as fast as `ocbr` goes."""
-    if reason := reference.lacks(network=False):
+    if reason := prototype.lacks(network=False):
         run.results.skip(_MEASURE, "everything", reason)
         return
-    stacks = {"reference": reference.ReferenceLocal, "ours": reference.OnOurNode}
+    stacks = {"prototype": prototype.PrototypeLocal, "ours": prototype.OnOurNode}
 
     def sample(column: str) -> Iterator[Sample]:
         count = 5000 if run.quick else 50_000

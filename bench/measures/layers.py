@@ -13,7 +13,7 @@ from bench.run import Run, Sample
 #: Kinds of layers in the example `layers`, by the beginning of a row.
 _KINDS = {"layer": "plain", "rank": "unicast"}
 #: Columns of the example `transit`, by the beginning of a row.
-_TRANSIT = {"transit": 1, "transit-mixed": 2, "transit-routes": 3}
+_TRANSIT = {"transit": 1, "transit-mixed": 2, "transit-routes": 3, "transit-routes-mixed": 4}
 #: Cases of the example `rate`, by row: flows over a port, and over one layer more.
 _CASES = {"layer-without": "in clear", "layer-with": "a layer more"}
 

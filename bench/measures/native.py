@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bench.reference import lacks_binding, on_one_host
+from bench.prototype import lacks_binding, on_one_host
 from bench.run import Run, Sample
 from bench.sampling import Length, one_way_with_losses, round_trips
 
 _SIZE = 64
 _RATE_TRIAL = 5000
-_PEERS = {"reference": "binding", "ours": "native"}
+_PEERS = {"prototype": "binding", "ours": "native"}
 
 
 def measure(run: Run) -> None:

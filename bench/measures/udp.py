@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from bench.harness import BenchError, Host
 from bench.proc import voluntary_switches
-from bench.reference import Reference
+from bench.prototype import Prototype
 from bench.rows import IDLE_FLOWS, LINK_ROUND_TRIP_MS, LOSSES
 from bench.run import Run, Sample
 from bench.sampling import Length, megabits, one_way_with_losses, round_trips, round_trips_awaited, set_ups
@@ -29,8 +29,8 @@ def raw(run: Run) -> None:
     """Round trip, and one way as fast as it goes, with what is lost; nothing is sent again."""
 
     def sample(column: str) -> Iterator[Sample]:
-        if column == "reference":
-            yield from _reference_raw(run)
+        if column == "prototype":
+            yield from _prototype_raw(run)
             return
         with run.network_pair("ours-udp" if column == "ours" else column) as pair:
             pair.connect()
@@ -45,7 +45,7 @@ def raw(run: Run) -> None:
                 yield f"udp-rate-{size}", rate
                 yield f"udp-loss-{size}", lost
 
-    run.interleave("udp", run.known("udp", "tcp", "quic", "reference", "ours"), sample)
+    run.interleave("udp", run.known("udp", "tcp", "quic", "prototype", "ours"), sample)
 
 
 def reliable(run: Run) -> None:
@@ -84,14 +84,14 @@ def setup(run: Run) -> None:
     """Connections in sequence: set up, a byte there and back, released."""
 
     def sample(column: str) -> Iterator[Sample]:
-        if column == "reference":
-            with Reference() as hosts:
+        if column == "prototype":
+            with Prototype() as hosts:
                 yield "udp-setup", hosts.set_ups()
             return
         with run.network_pair("ours-udp" if column == "ours" else column) as pair:
             yield "udp-setup", set_ups(pair, Length(run.seconds, _SET_UP_TRIAL))
 
-    run.interleave("udp-setup", run.known("tcp", "tls", "quic", "reference", "ours"), sample)
+    run.interleave("udp-setup", run.known("tcp", "tls", "quic", "prototype", "ours"), sample)
 
 
 def idle(run: Run) -> None:
@@ -116,8 +116,8 @@ def _count(run: Run, watched: list[tuple[str, int]]) -> None:
         run.results.add(row, "ours", (voluntary_switches(pid) - count) / seconds)
 
 
-def _reference_raw(run: Run) -> Iterator[Sample]:
-    with Reference() as hosts:
+def _prototype_raw(run: Run) -> Iterator[Sample]:
+    with Prototype() as hosts:
         trips = hosts.round_trips(_SMALL, 500 if run.quick else 5000)
         yield "udp-rtt-p50", trips.p50
         yield "udp-rtt-p99", trips.p99

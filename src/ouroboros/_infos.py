@@ -54,7 +54,8 @@ class IpcpInfo(msgspec.Struct, frozen=True):
     layer lost. `impair`: what the layer does to packets, "" for nothing, and how many it treated so. Of a layer over UDP:
     `address`, its own, `peers`, where it looks for names, and `counters`, what it got and what it dropped (`docs/udp.md`);
     its names are hashed with MD5, so `dir_hash_algo` is None. Of a unicast layer: `address` of the member, its `connections`
-    and `routes`, the names of this node that are `registered` there, and how many of others it has `kept` for the layer.
+    and `routes`, the names of this node that are `registered` there, how many of others it has `kept` for the layer,
+    and who may `enroll` there.
     """
 
     pid: int
@@ -77,6 +78,7 @@ class IpcpInfo(msgspec.Struct, frozen=True):
     routes: tuple[RouteInfo, ...] = ()
     registered: tuple[str, ...] = ()
     kept: int = 0
+    enroll: tuple[str, ...] = ()
 
 
 class FlowInfo(msgspec.Struct, frozen=True):

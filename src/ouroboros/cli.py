@@ -98,6 +98,7 @@ __all__ = [
     "enroll_ipcp",
     "find_ipcp",
     "impair_ipcp",
+    "keep_alive_ipcp",
     "list_ipcps",
     "list_names",
     "reg_name",
@@ -198,6 +199,18 @@ def impair_ipcp(name: str, impair: str) -> None:
     irm.impair_ipcp(find_ipcp(name).pid, impair)
 
 
+def keep_alive_ipcp(name: str, seconds: float) -> None:
+    """Change how often a member of a unicast layer lets its neighbours hear of it.
+
+    Raises `NoMatchError` when there is no IPC process of that name, and what `ouroboros.irm.keep_alive_ipcp` raises.
+
+    Example::
+
+        keep_alive_ipcp("b", 0.1)
+    """
+    irm.keep_alive_ipcp(find_ipcp(name).pid, seconds)
+
+
 def change_peers(name: str, add: Sequence[str] = (), remove: Sequence[str] = ()) -> None:
     """Change where a layer over UDP looks for names, while it runs.
 
@@ -241,12 +254,13 @@ def enroll_ipcp(
     ipcp_type: IpcpType | None = None,
     layer: str | None = None,
     connect: bool = True,
+    timeout: float | None = None,
 ) -> None:
     """Make an IPC process a member of a layer that exists, and connect it to the member that it enrolled with.
 
     `dst`: name of a member, or of the layer. `autobind`: as for `bootstrap_ipcp`. `ipcp_type`: create an IPC process of
     that type when there is none of that name. `layer`: what the layer should turn out to be called. `connect`: False to stay
-    without a neighbour, for `connect_ipcp`.
+    without a neighbour, for `connect_ipcp`. `timeout`: seconds until the enrollment fails, None for 6.
 
     Raises `NoMatchError` when there is no IPC process of that name and no `ipcp_type`, `IpcpEnrollError` when the layer is
     another, and what `ouroboros.irm.enroll_ipcp` raises.
@@ -256,8 +270,9 @@ def enroll_ipcp(
         enroll_ipcp("campus.b", "campus", autobind=True)
     """
     with _present(name, ipcp_type):
-        pid = find_ipcp(name).pid
-        irm.enroll_ipcp(pid, dst, connect=False)
+        ipcp = find_ipcp(name)
+        connect = connect and ipcp.type is IpcpType.UNICAST and backend.native() is None
+        irm._enroll(ipcp.pid, dst, connect=connect, timeout=timeout)
         ipcp = find_ipcp(name)
         learnt = ipcp.layer
         if layer not in (None, learnt):
@@ -265,8 +280,8 @@ def enroll_ipcp(
                 f"{dst!r} is a member of layer {learnt!r}, not of {layer!r}: IPC process {name!r} is now"
             )
         if autobind:
-            _be_known(pid, name, learnt)
-    if connect and ipcp.type is IpcpType.UNICAST and backend.native() is None:
+            _be_known(ipcp.pid, name, learnt)
+    if connect:
         # One that has enrolled stays a member if this fails.
         connect_ipcp(name, dst)
 

@@ -308,10 +308,10 @@ class FlowSet(Uncopied):
             events += self._posted
             self._posted.clear()
         for flow in filter(None, map(self._watched.get, descriptors)):
-            events += [(flow, kind) for kind in self._look_at(flow)]
+            events += [(flow, kind) for kind in self._events_of(flow)]
         return events
 
-    def _look_at(self, flow: Flow) -> list[FEventType]:
+    def _events_of(self, flow: Flow) -> list[FEventType]:
         endpoint = flow._endpoint
         if endpoint is None:
             return []

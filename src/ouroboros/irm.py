@@ -39,6 +39,7 @@ from ouroboros._arguments import as_name, as_text, as_texts, as_whole, shown
 from ouroboros._checks import as_choice
 from ouroboros._infos import *  # noqa: F403 - exported
 from ouroboros._infos import FlowInfo, IpcpInfo, NodeFigures, NodeInfo, ShareInfo, flow_infos, ipcp_infos, name_info
+from ouroboros._values import time_limit
 from ouroboros.errors import (
     BindError,
     IpcpBootstrapError,
@@ -53,7 +54,7 @@ from ouroboros.errors import (
 from ouroboros.qos import QoSSpec, check_qos
 from ouroboros.runtime.paths import runtime_dir
 from ouroboros.settings import *  # noqa: F403 - exported
-from ouroboros.settings import TYPES, IpcpConfig, IpcpType, NameInfo, settings_of
+from ouroboros.settings import IpcpConfig, IpcpType, NameInfo, settings_of
 from ouroboros.wire import control as messages
 
 # A few helpers are among them, which a star import of the package 0.23 brings and programs may use.
@@ -86,6 +87,7 @@ __all__ = [
     "disconnect_ipcp",
     "enroll_ipcp",
     "impair_ipcp",
+    "keep_alive_ipcp",
     "last_figures",
     "list_flows",
     "list_ipcps",
@@ -155,11 +157,6 @@ def bootstrap_ipcp(pid: int, conf: IpcpConfig) -> None:
     if (stack := backend.native()) is not None:
         stack.management.bootstrap_ipcp(pid, conf)
         return
-    if not settings_of(conf).built:
-        built = ", ".join(word for word, kind in TYPES.items() if kind.built)
-        raise UnsupportedError(
-            f"IPC processes of type {conf.ipcp_type.word} are not built yet: this version has {built}"
-        )
     if not conf.layer_name:
         raise IpcpBootstrapError("the configuration has no layer name: set layer_name")
     ipcp = _find(pid, IpcpBootstrapError)
@@ -203,11 +200,34 @@ def impair_ipcp(pid: int, impair: str) -> None:
     _request(messages.ImpairIpcp(_ipcp_pid(pid), as_text(impair, "impair")), IpcpBootstrapError)
 
 
-def enroll_ipcp(pid: int, dst: str, *, connect: bool = True) -> None:
+def keep_alive_ipcp(pid: int, seconds: float) -> None:
+    """Change how often a member of a unicast layer lets neighbours hear of it: each 10 s, if nothing is said. A neighbour
+    of which nothing was heard for three times as long is passed round.
+
+    `seconds`: from 0.05 to 3600. It counts for connections for packets (`DT_COMP`) that it asks for from then on, in which
+    both sides do so; say it before `enroll_ipcp` or `connect_ipcp`.
+
+    Raises `ValueError` for other times, `IpcpConnectError` when there is no IPC process with that pid, and
+    `UnsupportedError` when it is of another type.
+
+    Example::
+
+        keep_alive_ipcp(pid, 0.1)
+    """
+    least, most = messages.LEAST_KEEPALIVE, messages.MOST_KEEPALIVE
+    every = time_limit(seconds)
+    if every is None or not least <= every <= most:
+        raise ValueError(f"keepalives are {least} to {most:.0f} seconds apart, not {seconds!r}")
+    _request(messages.KeepAliveIpcp(_ipcp_pid(pid), every), IpcpConnectError)
+
+
+def enroll_ipcp(pid: int, dst: str, *, connect: bool = True, timeout: float | None = None) -> None:
     """Make an IPC process a member of a layer that exists, by way of a member of it.
 
     `dst`: a name that a member is bound to, by custom that of the layer, registered in a layer that both are in. `connect`:
     connect to that member, too; a member without a neighbour reaches nobody. Over the C prototype, `connect_ipcp` does that.
+    `timeout`: seconds until it fails, None for 6; the C prototype has one of its own. One that fails, or is interrupted,
+    leaves the IPC process as it was.
 
     Raises `IpcpEnrollError` when there is no IPC process with that pid, its type cannot enroll or it is in a layer already,
     nobody is found by that name, or the member refuses; `IpcpConnectError` when it has enrolled and cannot connect;
@@ -217,14 +237,22 @@ def enroll_ipcp(pid: int, dst: str, *, connect: bool = True) -> None:
 
         enroll_ipcp(pid, "campus")
     """
+    _enroll(pid, dst, connect=connect, timeout=timeout)
+    for component in (MGMT_COMP, DT_COMP) if connect and backend.native() is None else ():
+        _request(messages.ConnectIpcp(pid, component, dst, QoSSpec()), IpcpConnectError)
+
+
+def _enroll(pid: int, dst: str, *, connect: bool, timeout: float | None) -> None:
+    """`enroll_ipcp`, but for connecting. `connect`: that will follow, and its flows are asked for meanwhile."""
     dst = _name(dst, IpcpEnrollError, "name to enroll with")
+    seconds = time_limit(timeout)
+    if seconds == 0:
+        raise ValueError(f"timeout: an enrollment takes some seconds, not {timeout}")
     _check_networked(pid, "enroll", IpcpEnrollError)
     if (stack := backend.native()) is not None:
         stack.management.enroll_ipcp(pid, dst)
-        return
-    _request(messages.EnrollIpcp(pid, dst), IpcpEnrollError)
-    for component in (MGMT_COMP, DT_COMP) if connect else ():
-        _request(messages.ConnectIpcp(pid, component, dst, QoSSpec()), IpcpConnectError)
+    else:
+        _request(messages.EnrollIpcp(pid, dst, connect, seconds), IpcpEnrollError)
 
 
 def connect_ipcp(pid: int, component: str, dst: str, qos: QoSSpec | None = None) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
-from typing import ClassVar, get_args
+from typing import get_args
 
 import msgspec
 
@@ -398,8 +398,6 @@ class TypeSettings(Checked, array_like=True, tag_field="type"):
     """All that an IPC process of one type is told. Of what every type is told, some have no use for a part."""
 
     checks = fields(dir_hash_algo=_UNUSED_HASH, impair=_UNUSED_IMPAIR)
-    #: Nodes have this type.
-    built: ClassVar[bool] = True
 
     dir_hash_algo: DirectoryHashAlgo = DirectoryHashAlgo.SHA3_256
     impair: str | None = None
@@ -443,7 +441,6 @@ class EthLlcSettings(TypeSettings, tag="eth-llc"):
     """A layer on an Ethernet segment, with LLC."""
 
     checks = fields(dir_hash_algo=_HASH, impair=_UNUSED_IMPAIR, eth=part(EthConfig, without=("ethertype",)))
-    built = False
 
     eth: EthConfig = msgspec.field(default_factory=EthConfig)
 
@@ -452,7 +449,6 @@ class EthDixSettings(TypeSettings, tag="eth-dix"):
     """A layer on an Ethernet segment, with DIX frames."""
 
     checks = fields(dir_hash_algo=_HASH, impair=_UNUSED_IMPAIR, eth=part(EthConfig))
-    built = False
 
     eth: EthConfig = msgspec.field(default_factory=EthConfig)
 

@@ -22,7 +22,7 @@ class Reason(Enum):
     #: Needs a layer type that does not exist yet.
     ETHERNET = "needs layers over Ethernet"
     #: Needs the prototype at the other end.
-    REFERENCE = "is seen with a prototype at the other end only"
+    PROTOTYPE = "is seen with a prototype at the other end only"
 
 
 class Row(NamedTuple):
@@ -851,8 +851,8 @@ ROWS: dict[str, dict[str, Row]] = {
             "arrival is life, not reading", _of(UDP, "test_a_reader_that_stops_holds_its_sender_back_and_nobody_else")
         ),
         "B20": Row("numbers of descriptors", reason=Reason.C_API),
-        "B21": Row("checks of control packets", reason=Reason.REFERENCE),
-        "B22": Row("what is sent again is sealed anew", reason=Reason.REFERENCE),
+        "B21": Row("checks of control packets", reason=Reason.PROTOTYPE),
+        "B22": Row("what is sent again is sealed anew", reason=Reason.PROTOTYPE),
         "B23": Row("short packets are dropped", _of(UDP, "test_garbage_from_anywhere_is_dropped_and_disturbs_nothing")),
         "B24": Row(
             "traffic one way does not stall", _of(UDP, "test_an_ordered_flow_loses_packets_but_never_goes_back")

@@ -263,7 +263,7 @@ class TestTypes:
 
         with FlowSet([one]) as fs:
             real, one._endpoint = one._endpoint, Meanwhile()  # type: ignore[assignment]
-            found = fs._look_at(one)
+            found = fs._events_of(one)
             one._endpoint = real
             found += kinds(fs, fq)
             assert found[-1] is FEventType.FlowDealloc
@@ -632,7 +632,7 @@ class TestSize:
         make_node()
         count = min(2000, (descriptor_limit() - 200) // 2)
         looks: list[Flow] = []
-        real = FlowSet._look_at
+        real = FlowSet._events_of
 
         def counted(self: FlowSet, flow: Flow) -> list[FEventType]:
             looks.append(flow)
@@ -647,7 +647,7 @@ class TestSize:
             for flow in near:
                 fs.add(flow)
             assert kinds(fs, fq) == []
-            monkeypatch.setattr(FlowSet, "_look_at", counted)
+            monkeypatch.setattr(FlowSet, "_events_of", counted)
             for _ in range(10):
                 far[count // 2].write(b"x")
                 assert len(fs._epoll.poll(0)) == 1

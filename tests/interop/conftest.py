@@ -20,7 +20,7 @@ from interop.hosts import (
     Link,
     Namespace,
     OurHost,
-    ReferenceHost,
+    PrototypeHost,
     Unavailable,
     check_machine,
     find_installation,
@@ -41,7 +41,7 @@ class World:
     family: str
     addresses: Addresses
     ours: OurHost
-    theirs: ReferenceHost
+    theirs: PrototypeHost
     link: Link | None = None
 
     @property
@@ -85,13 +85,13 @@ def hosts(runtime_dir: Path) -> Iterator[ExitStack]:
         yield stack
 
 
-MakeReference = Callable[[Installation, str, dict[str, str]], ReferenceHost]
+MakePrototype = Callable[[Installation, str, dict[str, str]], PrototypeHost]
 
 
 @pytest.fixture
-def references() -> Iterator[list[ReferenceHost]]:
+def prototypes() -> Iterator[list[PrototypeHost]]:
     """The hosts of the prototype; prints their logs at the end."""
-    made: list[ReferenceHost] = []
+    made: list[PrototypeHost] = []
     yield made
     for host in made:
         print(host.log())
@@ -103,8 +103,8 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     try:
         return (yield)
     except Exception:
-        found = item.funcargs.get("references") if isinstance(item, pytest.Function) else None
-        hosts: list[ReferenceHost] = found if isinstance(found, list) else []
+        found = item.funcargs.get("prototypes") if isinstance(item, pytest.Function) else None
+        hosts: list[PrototypeHost] = found if isinstance(found, list) else []
         for said, meaning in _RACES.items():
             if any(said in host.log() for host in hosts):
                 pytest.skip(f"the prototype failed by itself: {meaning}")
@@ -122,16 +122,16 @@ _RACES = {
 
 
 @pytest.fixture
-def make_reference(hosts: ExitStack, references: list[ReferenceHost], tmp_path: Path) -> MakeReference:
+def make_prototype(hosts: ExitStack, prototypes: list[PrototypeHost], tmp_path: Path) -> MakePrototype:
     """Makes hosts of the prototype."""
 
-    def make(installation: Installation, name: str, names: dict[str, str]) -> ReferenceHost:
+    def make(installation: Installation, name: str, names: dict[str, str]) -> PrototypeHost:
         try:
-            host = ReferenceHost(installation, tmp_path / name, names)
+            host = PrototypeHost(installation, tmp_path / name, names)
         except Unavailable as why:
             pytest.skip(str(why))
         hosts.callback(host.close)
-        references.append(host)
+        prototypes.append(host)
         return host
 
     return make
@@ -139,7 +139,7 @@ def make_reference(hosts: ExitStack, references: list[ReferenceHost], tmp_path: 
 
 @pytest.fixture
 def make_world(
-    hosts: ExitStack, make_reference: MakeReference, make_node: Callable[..., NodeProcess]
+    hosts: ExitStack, make_prototype: MakePrototype, make_node: Callable[..., NodeProcess]
 ) -> Iterator[Callable[..., World]]:
     """Makes the two hosts of a test, with a layer each.
 
@@ -159,7 +159,7 @@ def make_world(
         their_names: Sequence[str] = THEIR_NAMES,
     ) -> World:
         addresses = ADDRESSES[family]
-        theirs = make_reference(
+        theirs = make_prototype(
             installation, "theirs", dict.fromkeys(our_names, addresses.far if linked else addresses.ours)
         )
         try:

@@ -242,13 +242,21 @@ class Addresses:
 ADDRESSES = {
     "udp4": Addresses("10.9.0.1", "10.9.0.2", "10.9.0.3", "10.9.0.4", 24),
     "udp6": Addresses("fd09::1", "fd09::2", "fd09::3", "fd09::4", 64),
+    # Devices: the two ends of the veth pair.
+    "eth-dix": Addresses("o7", "o7", "", "", 0),
+    "eth-llc": Addresses("o7", "o7", "", "", 0),
 }
+
+
+def place(family: str, address: str) -> tuple[str, str]:
+    """What `irm ipcp bootstrap` is told of where a host is."""
+    return "ip" if ADDRESSES[family].prefix else "dev", address
 
 
 def join(ours: Namespace, theirs: Namespace, *, mtu: int = 1500) -> None:
     """Put a veth pair with the addresses of both families between two hosts."""
     _ip(f"link add o7 mtu {mtu} netns {ours.pid} type veth peer name o7 mtu {mtu} netns {theirs.pid}")
-    for each in ADDRESSES.values():
+    for each in filter(lambda each: each.prefix, ADDRESSES.values()):
         for host, addresses in ((ours, (each.ours, each.near, each.far)), (theirs, (each.theirs,))):
             for address in addresses:
                 options = " nodad" if ":" in address else ""
@@ -304,7 +312,7 @@ class Host:
 # --- the prototype's host
 
 
-class ReferenceHost(Host):
+class PrototypeHost(Host):
     """A host of the prototype: its daemon, one UDP layer, and files of its own in place of the machine's.
 
     `names` are the names that it can reach, with the addresses where; `servers` the tools that serve under their own name.
@@ -334,7 +342,7 @@ class ReferenceHost(Host):
                 env=self.installation.environment(),
             )
         until(lambda: "daemon started" in self.log())
-        self.irm("ipcp", "bootstrap", "type", family, "name", "u", "layer", "net", "ip", address)
+        self.irm("ipcp", "bootstrap", "type", family, "name", "u", "layer", "net", *place(family, address))
         for name in self._names:
             # Not `name create`: a name that was made by that takes its settings of encryption from nowhere.
             self.irm("bind", "program", "true", "name", name)
@@ -380,7 +388,7 @@ class ReferenceHost(Host):
     def program(self, name: str | None = None) -> Program:
         """A program that calls its library as the test says, bound to a name if it is to accept flows."""
         library = self.installation.library / "libouroboros-dev.so"
-        command = self._command(sys.executable, str(PROGRAMS / "reference.py"), str(library))
+        command = self._command(sys.executable, str(PROGRAMS / "prototype.py"), str(library))
         program = Program(self.keep(Command(command, self.installation.environment())))
         if name is not None:
             self.irm("bind", "process", str(program.pid), "name", name)
@@ -397,7 +405,7 @@ class ReferenceHost(Host):
     def check(self) -> None:
         """Its layer survived, unless the test killed it, and was sent nothing that it does not know."""
         assert "Unknown message" not in self.log()
-        assert self._died or any(name.startswith("ipcpd-udp") for name in self.namespace.processes()), self.log()
+        assert self._died or any(name.startswith("ipcpd-") for name in self.namespace.processes()), self.log()
 
     def die(self) -> None:
         """Take the host down, as when its power fails: nothing more comes from it."""
@@ -428,7 +436,7 @@ def _mounts(installation: Installation, directory: Path) -> str:
 
 
 class Program:
-    """A program on the prototype's host; see programs/reference.py for its calls."""
+    """A program on the prototype's host; see programs/prototype.py for its calls."""
 
     def __init__(self, command: Command) -> None:
         self._command = command
@@ -473,10 +481,9 @@ class OurHost(Host):
 
     def bootstrap(self, *options: str, address: str | None = None) -> None:
         """Make its layer "net"."""
-        address = address or ADDRESSES[self.family].ours
-        self.irm(
-            "ipcp", "bootstrap", "type", self.family, "name", "u", "layer", "net", "ip", address, *self._peers, *options
-        )
+        where = place(self.family, address or ADDRESSES[self.family].ours)
+        peers = self._peers if where[0] == "ip" else []
+        self.irm("ipcp", "bootstrap", "type", self.family, "name", "u", "layer", "net", *where, *peers, *options)
 
     def irm(self, *words: str) -> list[str]:
         """Have our `irm` do something, which must succeed."""
@@ -523,7 +530,7 @@ class Link:
     It runs on the network of the host that has the addresses `near` and `far`.
     """
 
-    def __init__(self, host: OurHost | ReferenceHost, family: str, seed: int = 1) -> None:
+    def __init__(self, host: OurHost | PrototypeHost, family: str, seed: int = 1) -> None:
         addresses = ADDRESSES[family]
         places = (addresses.near, addresses.far, addresses.ours, addresses.theirs)
         words = [word for address in places for word in (address, str(PORT))]

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import pytest
-from interop.conftest import MakeReference
-from interop.hosts import ADDRESSES, Installation, Link, ReferenceHost, Unavailable, join
+from interop.conftest import MakePrototype
+from interop.hosts import ADDRESSES, Installation, Link, PrototypeHost, Unavailable, join
 
 
 @pytest.fixture
-def server(stock_installation: Installation, make_reference: MakeReference, family: str) -> ReferenceHost:
-    return make_reference(stock_installation, "server", {})
+def server(stock_installation: Installation, make_prototype: MakePrototype, family: str) -> PrototypeHost:
+    return make_prototype(stock_installation, "server", {})
 
 
 @pytest.fixture
 def client(
-    stock_installation: Installation, make_reference: MakeReference, server: ReferenceHost, family: str
-) -> ReferenceHost:
+    stock_installation: Installation, make_prototype: MakePrototype, server: PrototypeHost, family: str
+) -> PrototypeHost:
     addresses = ADDRESSES[family]
-    client = make_reference(
+    client = make_prototype(
         stock_installation, "client", dict.fromkeys(("oping", "oecho", "ocbr", "theirs"), addresses.theirs)
     )
     try:
@@ -30,13 +30,13 @@ def client(
 
 
 @pytest.mark.slow
-def test_two_hosts_of_the_prototype_reach_each_other(client: ReferenceHost, server: ReferenceHost) -> None:
+def test_two_hosts_of_the_prototype_reach_each_other(client: PrototypeHost, server: PrototypeHost) -> None:
     server.serve("oping")
     assert "3 packets transmitted, 3 received" in client.run("oping", "-n", "oping", "-c", "3", "-i", "10").finish()[-2]
 
 
 @pytest.mark.slow
-def test_programs_that_the_test_directs_reach_each_other(client: ReferenceHost, server: ReferenceHost) -> None:
+def test_programs_that_the_test_directs_reach_each_other(client: PrototypeHost, server: PrototypeHost) -> None:
     receiver = server.program("theirs")
     sender = client.program()
     receiver.begin("accept", 20)
@@ -58,11 +58,11 @@ def test_programs_that_the_test_directs_reach_each_other(client: ReferenceHost, 
 
 @pytest.mark.slow
 def test_link_loses_what_it_is_told_to_and_no_management(
-    patched_installation: Installation, make_reference: MakeReference
+    patched_installation: Installation, make_prototype: MakePrototype
 ) -> None:
     addresses = ADDRESSES["udp4"]
-    client = make_reference(patched_installation, "client", {"oping": addresses.near})
-    server = make_reference(patched_installation, "server", {})
+    client = make_prototype(patched_installation, "client", {"oping": addresses.near})
+    server = make_prototype(patched_installation, "server", {})
     join(client.namespace, server.namespace)
     client.start("udp4", addresses.ours)
     server.start("udp4", addresses.theirs)

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 from conformance.worlds import PROTOTYPE
-from interop.conftest import MakeReference
-from interop.hosts import Command, Installation, ReferenceHost
+from interop.conftest import MakePrototype
+from interop.hosts import Command, Installation, PrototypeHost
 from support import HEAD, SHELL, children, outcome, until
 
 from ouroboros.errors import (
@@ -37,7 +37,7 @@ WITHOUT_LOSS = "QoSSpec(timeout=1000)"
 class NativeHost:
     """A host of the prototype, on which programs of ours run."""
 
-    def __init__(self, host: ReferenceHost, folder: Path) -> None:
+    def __init__(self, host: PrototypeHost, folder: Path) -> None:
         self.host = host
         self._folder = folder
         self.environment = os.environ | host.installation.environment() | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -75,8 +75,8 @@ class NativeShell:
 
 
 @pytest.fixture
-def native(make_reference: MakeReference, stock_installation: Installation, tmp_path: Path) -> Iterator[NativeHost]:
-    host = make_reference(stock_installation, "reference", {})
+def native(make_prototype: MakePrototype, stock_installation: Installation, tmp_path: Path) -> Iterator[NativeHost]:
+    host = make_prototype(stock_installation, "prototype", {})
     host.start("udp4", "127.0.0.1")
     yield NativeHost(host, tmp_path)
     # Else its programs would have the last word.
@@ -109,10 +109,10 @@ def test_it_is_chosen_by_itself_and_says_why(native: NativeHost) -> None:
 
 
 def test_without_a_daemon_a_program_goes_on(
-    make_reference: MakeReference, stock_installation: Installation, tmp_path: Path
+    make_prototype: MakePrototype, stock_installation: Installation, tmp_path: Path
 ) -> None:
     """P19: the library would end the interpreter."""
-    native = NativeHost(make_reference(stock_installation, "reference", {}), tmp_path)
+    native = NativeHost(make_prototype(stock_installation, "prototype", {}), tmp_path)
     native.environment["OUROBOROS_BACKEND"] = "native"
     shell = native.shell()
     with pytest.raises(NodeError, match="no daemon"):

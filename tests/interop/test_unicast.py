@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from interop.conftest import MakeReference, MakeWorld, World
-from interop.hosts import ADDRESSES, Installation, Namespace, OurHost, ReferenceHost, Unavailable, bridge, join
+from interop.conftest import MakePrototype, MakeWorld, World
+from interop.hosts import ADDRESSES, Installation, Namespace, OurHost, PrototypeHost, Unavailable, bridge, join
 from support import NodeProcess, until
 
 #: Names of the two members, which their UDP layers lead to.
@@ -17,15 +17,15 @@ OURS, THEIRS = "ours", "theirs"
 LAYER = "inet"
 
 
-def begin(host: OurHost | ReferenceHost, name: str, *options: str) -> None:
+def begin(host: OurHost | PrototypeHost, name: str, *options: str) -> None:
     """Make the first member of the layer."""
     host.irm("ipcp", "bootstrap", "type", "unicast", "name", name, "layer", LAYER, *options, "autobind")
 
 
-def come_in(host: OurHost | ReferenceHost, name: str, neighbour: str) -> None:
+def come_in(host: OurHost | PrototypeHost, name: str, neighbour: str) -> None:
     """Make another member, by one that is there."""
     words = "ipcp", "enroll", "name", name, "layer", LAYER, "dst", neighbour, "autobind"
-    if isinstance(host, ReferenceHost):
+    if isinstance(host, PrototypeHost):
         # Its UDP layer loses one request in some, without an answer.
         host.try_irm(*words)
         connect(host, name, neighbour)
@@ -34,20 +34,20 @@ def come_in(host: OurHost | ReferenceHost, name: str, neighbour: str) -> None:
         host.irm(*words)
 
 
-def connect(host: OurHost | ReferenceHost, name: str, neighbour: str) -> None:
+def connect(host: OurHost | PrototypeHost, name: str, neighbour: str) -> None:
     words = "ipcp", "connect", "name", name, "dst", neighbour
-    if isinstance(host, ReferenceHost):
+    if isinstance(host, PrototypeHost):
         for component in ("mgmt", "dt"):
             host.try_irm(*words, "component", component)
     else:
         host.irm(*words)
 
 
-def serve(host: OurHost | ReferenceHost) -> None:
+def serve(host: OurHost | PrototypeHost) -> None:
     host.serve("oping", layer=LAYER)
 
 
-def ping(host: OurHost | ReferenceHost, *options: str) -> int:
+def ping(host: OurHost | PrototypeHost, *options: str) -> int:
     """How many of five came back."""
     said = host.run("oping", "-n", "oping", "-c", "5", "-i", "100", *options).finish()
     found = re.search(r"(\d+) received", "\n".join(said))
@@ -55,11 +55,11 @@ def ping(host: OurHost | ReferenceHost, *options: str) -> int:
 
 
 @pytest.mark.slow
-def test_two_members_of_the_prototype(stock_installation: Installation, make_reference: MakeReference) -> None:
+def test_two_members_of_the_prototype(stock_installation: Installation, make_prototype: MakePrototype) -> None:
     """What the other tests take for granted."""
     addresses = ADDRESSES["udp4"]
-    one = make_reference(stock_installation, "one", {"nb": addresses.ours})
-    other = make_reference(stock_installation, "other", {"na": addresses.theirs})
+    one = make_prototype(stock_installation, "one", {"nb": addresses.ours})
+    other = make_prototype(stock_installation, "other", {"na": addresses.theirs})
     try:
         join(other.namespace, one.namespace)
     except Unavailable as why:
@@ -110,10 +110,31 @@ def test_flows_between_a_member_of_ours_and_one_of_the_prototype(world: World, f
     until(lambda: ping(client) == 5)
 
 
+@pytest.mark.slow
+def test_a_newcomer_of_the_prototype_without_a_certificate_is_let_in_by_default_only(world: World) -> None:
+    begin(world.ours, OURS, "enroll", "certified")
+    words = "ipcp", "enroll", "name", THEIRS, "layer", LAYER, "dst", OURS
+    refused = f"enrollment in layer {LAYER!r}: a newcomer may not enroll: layer {LAYER!r} takes only members that prove"
+
+    def is_refused() -> bool:
+        command = world.theirs.run("timeout", "6", "irm", *words)
+        command.finish()
+        assert command.status != 0
+        return refused in world.ours.node.log()
+
+    until(is_refused)
+    # It is none the worse for that.
+    world.ours.irm("ipcp", "destroy", "name", OURS)
+    begin(world.ours, OURS)
+    come_in(world.theirs, THEIRS, OURS)
+    serve(world.theirs)
+    until(lambda: ping(world.ours) == 5)
+
+
 #: Names of members, and the addresses of their hosts.
 PLACES = {"na": "10.9.0.1", "nb": "10.9.0.2", "nc": "10.9.0.3", "nd": "10.9.0.4"}
 
-Hosts = list[OurHost | ReferenceHost]
+Hosts = list[OurHost | PrototypeHost]
 MakeLine = Callable[..., Hosts]
 
 
@@ -121,7 +142,7 @@ MakeLine = Callable[..., Hosts]
 def make_line(
     hosts: ExitStack,
     stock_installation: Installation,
-    make_reference: MakeReference,
+    make_prototype: MakePrototype,
     make_node: Callable[..., NodeProcess],
     runtime_dir: Path,
 ) -> Iterator[MakeLine]:
@@ -129,12 +150,12 @@ def make_line(
     those of the first member."""
     lines: list[Hosts] = []
 
-    def host_of(kind: str, name: str, address: str) -> OurHost | ReferenceHost:
+    def host_of(kind: str, name: str, address: str) -> OurHost | PrototypeHost:
         others = {other: at for other, at in PLACES.items() if other != name}
         if kind == "p":
-            reference = make_reference(stock_installation, name, others)
-            spaces.append((reference.namespace, address))
-            return reference
+            prototype = make_prototype(stock_installation, name, others)
+            spaces.append((prototype.namespace, address))
+            return prototype
         space = Namespace(private=False)
         hosts.callback(space.close)
         spaces.append((space, address))
@@ -151,7 +172,7 @@ def make_line(
         except Unavailable as why:
             pytest.skip(str(why))
         for host, (_, address) in zip(made, places, strict=True):
-            if isinstance(host, ReferenceHost):
+            if isinstance(host, PrototypeHost):
                 host.start("udp4", address)
             else:
                 host.bootstrap(address=address)
@@ -163,13 +184,13 @@ def make_line(
     yield make
     for line in lines:
         for host, name in zip(line, PLACES, strict=False):
-            if not isinstance(host, ReferenceHost):
+            if not isinstance(host, PrototypeHost):
                 leave(host, name)
 
 
-def reaches(client: OurHost | ReferenceHost) -> None:
+def reaches(client: OurHost | PrototypeHost) -> None:
     """Wait until a host gets all packets back from the server."""
-    if isinstance(client, ReferenceHost):
+    if isinstance(client, PrototypeHost):
         client.irm("name", "create", "oping")
     until(lambda: ping(client) == 5)
 

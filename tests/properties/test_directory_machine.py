@@ -77,7 +77,7 @@ class Truth:
         world = self.world
         for asker in list(world.members.values()):
             for name in NAMES:
-                found = [each for each in world.find(asker, name) if asker.directory.alive(each)]
+                found = [each for each in world.find(asker, name) if asker.part.alive(each)]
                 assert found == self.reachable(asker, name), f"{name} at {asker.address:#x}"
 
 
@@ -145,13 +145,13 @@ def test_whatever_arrives_raises_nothing_and_names_are_found(packets: list[tuple
     for number, member in enumerate(members[:4]):
         for asker in members[:4]:
             assert member.address in world.find(asker, f"own{number}")
-    assert members[4].directory.harmed == []
+    assert members[4].part.harmed == []
 
 
 @given(st.binary(max_size=300))
 def test_bytes_of_a_stranger_are_read_or_refused(data: bytes) -> None:
     member = World().add(0)
-    member.directory.heard(data, 1, 0.0)
+    member.part.heard(data, 1, 0.0)
     try:
         dht.decode(data, 32)
     except ProtocolError:
@@ -209,5 +209,5 @@ def find_all(world: World) -> None:
     owners = [each for each in world.members.values() if each.ours]
     for asker in world.random.sample(owners, min(len(owners), 6)):
         for owner in world.random.sample(owners, min(len(owners), 30)):
-            found = [each for each in world.find(asker, f"of{owner.address}") if asker.directory.alive(each)]
+            found = [each for each in world.find(asker, f"of{owner.address}") if asker.part.alive(each)]
             assert found == ([owner.address] if world.pieces[owner.address] == world.pieces[asker.address] else [])

@@ -54,6 +54,7 @@ from ouroboros.wire.control import (
     EnrollIpcp,
     ImpairIpcp,
     IpcpEntry,
+    KeepAliveIpcp,
     ListIpcps,
     NameSecurity,
     RegisterName,
@@ -144,6 +145,7 @@ def members(draw: st.DrawFn, name: str, layer: str) -> IpcpTable:
         neighbours,
         tuple(draw(st.lists(WORDS, max_size=2, unique=True))),
         {each: word for each, word in qualities.items() if word != "raw"},
+        draw(st.none() | st.floats(0.05, 3600)),
     )
 
 
@@ -246,6 +248,7 @@ REQUESTS = st.one_of(
     st.builds(BindProcess, IPCPS, NAMES),
     st.builds(RegisterName, NAMES, IPCPS),
     st.builds(EnrollIpcp, IPCPS, NAMES),
+    st.builds(KeepAliveIpcp, IPCPS, st.sampled_from([0.25, 10.0])),
     st.builds(ConnectIpcp, IPCPS, st.just("Management"), NAMES, st.just(QOS_RAW)),
     st.builds(ConnectIpcp, IPCPS, st.just("Data Transfer"), NAMES, QUALITIES),
     st.builds(DisconnectIpcp, IPCPS, st.just("Data Transfer"), NAMES),

@@ -11,9 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from members_world import Member, Outcome, Puppet, World
 
 from ouroboros.layers.face import How
-from ouroboros.layers.unicast.connections import GREETING_PATIENCE, PATIENCE, SILENT_PATIENCE
+from ouroboros.layers.unicast.connections import GREETING_PATIENCE, PATIENCE
 from ouroboros.layers.unicast.enrollment import PATIENCE as ENROLLMENT_PATIENCE
 from ouroboros.layers.unicast.greeting import DATA_TRANSFER, ENROLLMENT, MANAGEMENT
+from ouroboros.layers.unicast.links import SILENT_PATIENCE
 from ouroboros.qos import QOS_DATA, QOS_RAW
 from ouroboros.wire.unicast import cep
 from ouroboros.wire.unicast.cep import Cep, Ours
@@ -138,7 +139,7 @@ class MembersMachine(RuleBasedStateMachine):
     def nothing_is_lost_or_kept(self) -> None:
         for member in self.members.values():
             connections = member.connections
-            known = {*connections._greetings, *connections._settling, *connections._connections}
+            known = {*connections._greetings, *connections._links._settling, *connections._links._connections}
             assert known == self.world.held(member), "held and not known, or known and not held"
             for component, recorder in ((MANAGEMENT, member.management), (DATA_TRANSFER, member.transfer)):
                 assert list(recorder.connections.values()) == connections.of(component)
@@ -177,7 +178,7 @@ class MembersMachine(RuleBasedStateMachine):
                 assert end is not None
                 if not isinstance(end.owner, Member):
                     continue
-                other = end.owner.connections._at(end.flow.fd)
+                other = end.owner.connections._links.at(end.flow.fd)
                 assert other is not None
                 assert other.component == connection.component
                 assert (other.side, other.peer) == (1 - connection.side, member.name)

@@ -52,6 +52,13 @@ CEP = st.builds(
     st.none()
     | st.builds(Ours, UINT32, UINT32, UINT64, st.just("") | st.text("aé", max_size=9), st.integers(1, 2**32 - 1)),
 )
+
+
+def fits(names: tuple[str, ...]) -> bool:
+    """Whether so many may enroll."""
+    return sum(4 + len(name.encode()) for name in names) <= 512
+
+
 UNICAST = st.builds(
     UnicastConfig,
     st.builds(
@@ -77,6 +84,8 @@ UNICAST = st.builds(
     ),
     st.sampled_from(AddressAuthPolicy),
     st.sampled_from(CongestionAvoidPolicy),
+    st.sampled_from([("anyone",), ("certified",), ("nobody",)])
+    | st.lists(NAME, min_size=1, max_size=9).map(tuple).filter(fits),
 )
 HASH = st.sampled_from(DirectoryHashAlgo)
 CONFIGURATION = st.builds(Configuration, NAME, st.builds(UnicastSettings, HASH, unicast=UNICAST), ADDRESS) | st.builds(

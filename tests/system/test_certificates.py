@@ -293,6 +293,7 @@ def test_a_layer_that_demands_certificates_admits_nobody_without(hosts: tuple[Ho
     with near.use():
         cli.enroll_ipcp("b", "campus", autobind=True, ipcp_type=cli.IpcpType.UNICAST)
         member = cli.find_ipcp("b")
+        assert member.enroll == ("alice",)
         assert {(each.component, each.state) for each in member.connections} == {
             ("Management", "up"),
             ("Data Transfer", "up"),

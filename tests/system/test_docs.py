@@ -63,6 +63,9 @@ NOT_RUN = [
     ("node.md", "systemctl --user", "needs systemd"),
     ("commands.md", "irm completion", "a line for each of three shells; tests/unit/test_irm_grammar.py runs them"),
     ("udp.md", "/etc/hosts", "changes the host"),
+    ("lab.md", "from mininet.net", "another program"),
+    ("lab.md", "containerlab deploy", "another program"),
+    ("lab.md", "ShimEthDIF", "another program"),
 ]
 #: Ends a node in the background, and waits for that.
 END = "node=$(cat $OUROBOROS_RUNTIME_DIR/irmd.lock)\nkill $node\ntail -s 0.05 --pid=$node -f /dev/null\n"
@@ -475,6 +478,16 @@ def test_node(reader: Reader) -> None:
     assert re.search(r"^\[\]$", said, re.M)
 
 
+@shows(("node.md", "irm save"))
+def test_what_runs_is_saved(reader: Reader) -> None:
+    save, begin = block("node.md", "irm save").replace("/etc/ouroboros", str(reader.folder)).splitlines()
+    reader.run("irmd", "--background")
+    reader.sh(f"irm name create clock\n{save}\n{END}")
+    said = reader.sh(f"{begin.replace('irmd', 'irmd --background', 1)}\nirm name list\nirm save\n{END}")
+    assert re.search(r"\bclock \|", said)
+    assert (reader.folder / "node.toml").read_text() in said
+
+
 @shows(("node.md", "last_figures()"))
 def test_last_figures(reader: Reader) -> None:
     reader.run("irmd", "--background")
@@ -549,6 +562,26 @@ def test_security(reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 TESTS = ["in_capitals", "copes_with_loss", "wants_encryption"]
+
+
+@shows(
+    ("lab.md", "three nodes in a line"),
+    ("lab.md", "flow_accept(name="),
+    ("lab.md", "flow_alloc("),
+    ("lab.md", "lab.c.start("),
+    ("lab.md", '-c "ping a c"'),
+    ("lab.md", "[[event]]"),
+    ("lab.md", "lab run scenario.toml"),
+)
+def test_laboratory(reader: Reader) -> None:
+    said = reader.python(block("lab.md", "three nodes in a line"))
+    assert re.fullmatch(r"a to c: [\d.e+]+ ms, 2 hops: a - b - c\n", said)
+    reader.save("clock.py", block("lab.md", "flow_accept(name="))
+    reader.save("watch.py", block("lab.md", "flow_alloc("))
+    assert reader.python(block("lab.md", "lab.c.start(")) == "it is late\n\n"
+    assert "a - b (cut)" in reader.sh(block("lab.md", '-c "ping a c"'))
+    reader.save("scenario.toml", block("lab.md", "[[event]]"))
+    assert reader.sh(block("lab.md", "lab run scenario.toml")).endswith("2 expectations, all met\n")
 
 
 @shows(("testing.md", "flow_accept"), *(("testing.md", piece) for piece in TESTS))
@@ -626,12 +659,21 @@ UNICAST = [
     "oping -n oping",
     "name c layer campus dst b",
     "ouroboros trace oping",
+    "irm ipcp keepalive",
     "connect name c dst a",
     "name top-a layer top",
     "name top-c layer top",
     "[unicast.b]",
     'create_ipcp("b"',
 ]
+
+
+@shows(("unicast.md", "enroll alice"))
+def test_who_may_enroll(reader: Reader) -> None:
+    reader.environment["OUROBOROS_SECURITY_DIR"] = str(reader.folder / "security")
+    reader.run("irmd", "--background")
+    reader.sh(block("unicast.md", "enroll alice"))
+    assert 'bootstrap = "campus"\nenroll = ["alice"]\nautobind = true' in reader.sh(f"irm save\n{END}")
 
 
 @shows(*(("unicast.md", piece) for piece in UNICAST))
@@ -662,6 +704,8 @@ def test_unicast(tmp_path: Path, runtime_dir: Path) -> None:
         hosts["a"].sh(text["name top-a layer top"])
         hosts["c"].sh(text["name top-c layer top"])
         assert "top-c is member" in hosts["c"].sh("irm layer show top")
+        hosts["d"].sh(text["irm ipcp keepalive"])
+        hosts["d"].sh("irm ipcp destroy name d")
         hosts["d"].run("irmd", "--check", str(hosts["d"].save("irmd.toml", text["[unicast.b]"])))
         assert hosts["d"].python(text['create_ipcp("b"'] + "\nprint(list_ipcps()[0].layer)\n") == "campus\n"
         assert server.poll() is None

@@ -70,11 +70,6 @@ def test_an_exception_carries_the_reason_of_the_node(node: NodeProcess) -> None:
 
 
 def test_what_is_not_built_yet_says_so(node: NodeProcess) -> None:
-    for ipcp_type in (IpcpType.ETH_LLC, IpcpType.ETH_DIX):
-        with pytest.raises(UnsupportedError, match=f"of type {ipcp_type.word} are not built yet"):
-            irm.create_ipcp("a", ipcp_type)
-        with pytest.raises(UnsupportedError, match=f"of type {ipcp_type.word} are not built yet"):
-            cli.autoboot("a", ipcp_type, "b")
     pid = irm.create_ipcp("chat0", IpcpType.BROADCAST)
     with pytest.raises(UnsupportedError, match="enrollment is not built yet"):
         irm.enroll_ipcp(pid, "chat")

@@ -186,14 +186,13 @@ def test_a_broadcast_layer_holds_no_names(lab: NodeProcess) -> None:
 
 FAILURES = [
     ("ipcp create name lab0 type local", "there is an IPC process 'lab0' already; choose another name"),
-    ("ipcp create name u type eth-llc", "of type eth-llc are not built yet"),
     ("ipcp destroy name nix", "there is no IPC process 'nix': see 'irm ipcp list'"),
     ("ipcp bootstrap name nix layer x", "there is no IPC process 'nix': add 'type TYPE' to create it"),
     ("ipcp bootstrap name lab0 layer x", "IPC process 'lab0' is in layer 'lab' already"),
     ("ipcp bootstrap name idle layer x type broadcast", "'idle' is of type local, not broadcast"),
     ("ipcp bootstrap name u layer x type unicast addr 2 congestion none", "addr: flat addresses have 4 bytes, not 2"),
-    ("ipcp bootstrap name e layer x type eth-llc dev eth0", "of type eth-llc are not built yet"),
-    ("ipcp bootstrap name e layer x type eth-dix dev eth0 ethertype A000", "of type eth-dix are not built yet"),
+    ("ipcp bootstrap name e layer x type eth-llc dev nix", "cannot use the device nix for a layer of type eth-llc"),
+    ("ipcp bootstrap name e layer x type eth-dix dev nix ethertype A000", "cannot use the device nix for a layer"),
     ("ipcp bootstrap name u layer x type udp4 ip 192.0.2.1", "cannot use 192.0.2.1 port 3435 for a UDP layer"),
     (
         "ipcp bootstrap name u layer x type udp4 ip 127.0.0.1 dns 127.0.0.53",
@@ -245,6 +244,8 @@ def test_a_failure_says_why_exits_with_1_and_changes_nothing(lab: NodeProcess) -
         ("ipcp create name a", "key 'type' is missing", "ipcp create"),
         ("ipcp bootstrap name a layer b type udp4 ip x", "key 'ip' must be an IP address, not x", "ipcp bootstrap"),
         ("ipcp enroll name a", "say with whom: layer NAME, dst NAME, or both", "ipcp enroll"),
+        ("ipcp enroll name a layer b timeout soon", "timeout soon: say a number of seconds", "ipcp enroll"),
+        ("ipcp enroll name a layer b timeout 0", "timeout 0: say a number of seconds", "ipcp enroll"),
         ("name register a", "say where: ipcp NAME, layer NAME, or both", "name register"),
         ("bind process clockd name a", "'clockd' is no process id: give a number", "bind process"),
         ("name create \udcff", "is not valid UTF-8", ""),

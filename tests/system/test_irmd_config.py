@@ -17,11 +17,13 @@ from pathlib import Path
 import click
 import pytest
 from support import NodeProcess, Programs, node_info, until
+from udp_nodes import free_port
 
 from ouroboros import irm
 from ouroboros.dev import flow_alloc
 from ouroboros.runtime import client
 from ouroboros.tools import irmd
+from ouroboros.tools.irm import irm_main
 
 CONTRIB = Path(__file__).parents[2] / "contrib"
 
@@ -86,6 +88,32 @@ def test_a_layer_over_udp_of_the_file_is_there_when_programs_come(
     assert (layer.layer, layer.address, layer.peers) == ("net", f"127.0.0.1:{port}", ("oping@127.0.0.2",))
     (name,) = irm.list_names()
     assert (name.name, name.layers) == ("clock", ("net",))
+
+
+def test_what_is_saved_is_what_the_next_node_has(
+    make_node: Callable[..., NodeProcess], runtime_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node = make_node()
+    for line in (
+        f"ipcp bootstrap type udp4 name net0 layer net ip 127.0.0.1 port {free_port()}",
+        "ipcp bootstrap type unicast name a layer campus ttl 17 enroll alice enroll bob autobind",
+        "ipcp bootstrap type broadcast name chat0 layer chat",
+        "name create clock lb spillover",
+        "name register clock layer campus",
+    ):
+        assert irm_main(line.split()) == 0
+    irm.bind_program("/bin/sh", "clock", irm.BIND_AUTO, ["-c", "exit 3"])
+    saved = tmp_path / "node.toml"
+    assert irm_main(["save", str(saved)]) == 0
+    assert irm_main(["save"]) == 0
+    assert capsys.readouterr().out == saved.read_text() == irm.save_configuration()
+    assert irm_main(["save", str(tmp_path / "nowhere" / "node.toml")]) == 1
+    assert "cannot be written: No such file or directory" in capsys.readouterr().err
+    assert 'ttl = 17\nenroll = ["alice", "bob"]' in saved.read_text().replace("max_ttl", "ttl")
+    assert node.stop() == 0
+    make_node("--config", str(saved))
+    assert irm.save_configuration() == saved.read_text()
+    assert layers() == {"net0": "net", "a": "campus", "chat0": "chat"}
 
 
 def test_a_program_of_the_file_is_started_on_demand(
@@ -159,10 +187,10 @@ def test_check_looks_at_the_file_and_runs_nothing(runtime_dir: Path, config: Pat
 
 
 def test_check_says_what_is_wrong(runtime_dir: Path, config: Path) -> None:
-    config.write_text('[eth-dix.u0]\nbootstrap = "net"')
+    config.write_text('[eth-dix.u0]\nbootstrap = "net"\ndev = 1')
     status, output, errors = run("--check", str(config))
     assert (status, output) == (1, "")
-    assert errors.startswith(f"irmd: {config}: [eth-dix.u0] IPC processes of type eth-dix are not built yet")
+    assert errors.startswith(f"irmd: {config}: [eth-dix.u0] dev: must be")
     assert list(runtime_dir.iterdir()) == []
 
 

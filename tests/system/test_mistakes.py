@@ -32,7 +32,6 @@ from ouroboros.errors import (
     IpcpEnrollError,
     NameError,
     NodeLimitError,
-    UnsupportedError,
 )
 from ouroboros.event import FEventQueue, FlowSet
 from ouroboros.irm import IpcpConfig, IpcpType, create_ipcp
@@ -107,7 +106,6 @@ MANAGEMENT = [
     row("irm.bind_process(99999999, 'kv')", BindError, "no process 99999999 uses this node", "bind its program"),
     row("irm.unbind_program('ls', 'kv')", BindError, "program 'ls' is not bound to 'kv'"),
     row("irm.create_ipcp('lab0', IpcpType.LOCAL)", IpcpCreateError, "'lab0' already", "another name"),
-    row("irm.create_ipcp('x', IpcpType.ETH_DIX)", UnsupportedError, "eth-dix are not built yet", "local, unicast"),
     row("irm.destroy_ipcp(5)", IpcpCreateError, "there is no IPC process 5", "irm ipcp list"),
     row("irm.bootstrap_ipcp(lab0, IpcpConfig(IpcpType.LOCAL))", IpcpBootstrapError, "no layer name: set layer_name"),
     row("irm.bootstrap_ipcp(lab0, IpcpConfig(IpcpType.BROADCAST, 'x'))", IpcpBootstrapError, "is of type local"),

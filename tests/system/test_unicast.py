@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -15,7 +16,7 @@ from support import Background, NodeProcess, logged_no_bug, until
 from udp_nodes import free_port
 from unicast_nodes import at, join, member, reaches
 
-from ouroboros import cli, irm
+from ouroboros import aio, cli, irm
 from ouroboros.dev import Flow, flow_accept, flow_alloc
 from ouroboros.errors import FlowNameException, IpcpEnrollError
 from ouroboros.irm import IpcpType
@@ -127,6 +128,12 @@ def test_flows_over_three_hops(hosts: Hosts, qos: QoSSpec) -> None:
     talk(*flow(nodes[3], nodes[0], "clock", qos))
 
 
+async def layer_of(name: str, layer: str) -> str:
+    """The layer of a flow that was asked for there."""
+    async with await aio.flow_alloc(name, layer=layer) as f:
+        return f.layer
+
+
 def test_a_program_chooses_the_layer_of_its_flow(hosts: Hosts) -> None:
     near, far = hosts.row(2)
     with far.use():
@@ -140,15 +147,20 @@ def test_a_program_chooses_the_layer_of_its_flow(hosts: Hosts) -> None:
         with near.use(), flow_alloc("oping", layer=chosen) as client, accepting.result() as server:
             assert (client.layer, server.layer) == (carries, carries)
             assert [each.layer for each in irm.list_flows() if each.flow_id == client.flow_id] == [carries]
+    with far.use():
+        accepting = Background.waiting_for_node(lambda: flow_accept(name="oping"))
+    with near.use():
+        assert asyncio.run(layer_of("oping", "net")) == "net"
+    accepting.result().dealloc()
     with near.use(), pytest.raises(FlowNameException, match=r"nobody in layer 'campus' offers 'x'.*members: m0, m1$"):
         flow_alloc("x", layer="campus")
     with near.use(), pytest.raises(FlowNameException, match="this node is not in it, but in"):
         flow_alloc("oping", layer="metro")
-    server = tool(far, "oping", "--listen")
+    listener = tool(far, "oping", "--listen")
     try:
         with far.use():
             until(lambda: irm.node_info().processes > 1)
-            irm.bind_process(server.pid, "oping")
+            irm.bind_process(listener.pid, "oping")
         for layer in ("campus", "net"):
             done = tool(near, "oping", "-n", "oping", "-c", "2", "-i", "1ms", "--layer", layer)
             said, _ = done.communicate()
@@ -159,8 +171,8 @@ def test_a_program_chooses_the_layer_of_its_flow(hosts: Hosts) -> None:
         assert failed.returncode == 2
         assert "Failed to allocate flow: no flow to 'oping' over layer 'metro': this node is not in it" in said
     finally:
-        server.kill()
-        server.communicate()
+        listener.kill()
+        listener.communicate()
 
 
 def test_hosts_may_start_in_any_order(hosts: Hosts, runtime_dir: Path, tmp_path: Path) -> None:

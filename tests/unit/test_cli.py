@@ -159,18 +159,6 @@ def test_autoboot_wants_settings_of_its_type(world: World) -> None:
         cli.autoboot("a", IpcpType.BROADCAST, "b", IpcpConfig(IpcpType.LOCAL))
 
 
-@pytest.mark.parametrize("ipcp_type", [IpcpType.ETH_LLC, IpcpType.ETH_DIX])
-def test_types_to_come_say_so(world: World, ipcp_type: IpcpType) -> None:
-    for call in (irm.create_ipcp, cli.create_ipcp):
-        with pytest.raises(UnsupportedError, match=f"of type {ipcp_type.word} are not built yet"):
-            call("a", ipcp_type)
-    with pytest.raises(UnsupportedError, match="not built yet"):
-        cli.autoboot("a", ipcp_type, "b")
-    with pytest.raises(UnsupportedError, match="not built yet"):
-        irm.bootstrap_ipcp(1, IpcpConfig(ipcp_type, "b"))
-    assert cli.list_ipcps() == []
-
-
 def test_a_configuration_has_to_fit_the_process(world: World) -> None:
     pid = cli.create_ipcp("lab0", IpcpType.LOCAL)
     with pytest.raises(IpcpBootstrapError, match="'lab0' is of type local, its configuration of type broadcast"):
@@ -224,10 +212,10 @@ def test_an_enrollment_that_fails_leaves_no_process_behind(world: World) -> None
 def enrolled(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """Enrollment as it will be: by way of `dst` one gets into layer chat."""
 
-    def enroll(pid: int, dst: str, *, connect: bool) -> None:
+    def enroll(pid: int, dst: str, *, connect: bool, timeout: float | None) -> None:
         world.manage(BootstrapIpcp(pid, "chat"))
 
-    monkeypatch.setattr(irm, "enroll_ipcp", enroll)
+    monkeypatch.setattr(irm, "_enroll", enroll)
     return world
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -43,9 +44,11 @@ from ouroboros.wire.control import (
     BindProgram,
     CreateName,
     IpcpEntry,
+    KeepAliveIpcp,
     ListIpcps,
     ListNames,
     NameEntry,
+    Request,
 )
 
 EXAMPLE = Path(__file__).parents[2] / "contrib" / "irmd.toml"
@@ -193,6 +196,18 @@ def test_whom_a_member_enrolls_with_and_connects_to(text: str, enrol: str, neigh
     assert bool(table.layer) is not bool(enrol)
 
 
+def test_a_member_is_told_how_often_to_send_keepalives_before_it_connects() -> None:
+    (table,) = parse('[unicast.u0]\nenrol = "a"\nkeepalive = 1').ipcps
+    asked: list[Request] = []
+
+    def ask(request: Request) -> Any:
+        asked.append(request)
+        return [] if isinstance(request, ListIpcps) else 7
+
+    table.apply(ask, lambda name: None, lambda title, steps: None)
+    assert KeepAliveIpcp(7, 1.0) in asked
+
+
 def test_an_empty_address_stands_for_none() -> None:
     (table,) = parse('[udp4.u0]\nbootstrap = "net"\nip = "192.0.2.1"\ndns = ""').ipcps
     assert table.settings == udp_settings("192.0.2.1")
@@ -211,7 +226,6 @@ def test_shares_of_users_are_for_the_node_itself() -> None:
 
 # --- errors
 
-UNBUILT = ("eth-llc", "eth-dix")
 SECURITY = [f"{side}_{kind}_file" for side in ("server", "client") for kind in ("enc", "crt", "key")]
 
 ERRORS = {
@@ -246,7 +260,6 @@ ERRORS = {
         f'[name.a]\n{key} = "x"': rf"\[name.a\] {key}: the path of a file that protects flows must be absolute"
         for key in SECURITY
     },
-    **{f"[{type}.u]": rf"\[{type}.u\] IPC processes of type {type} are not built yet" for type in UNBUILT},
     '[local.""]': r'\[local.""\] the name of an IPC process is empty',
     "[local.a]\nlayer = 1": r"\[local.a\] layer: unknown key; known are bootstrap, bind, reg, hash",
     "[local.a]\nautobind = true": r"\[local.a\] autobind: unknown key",
@@ -304,11 +317,49 @@ def test_an_error_names_the_table_and_the_key(text: str) -> None:
         ("dht_t_expire = 60\ndht_t_expiry = 60", r"dht_t_expiry: says the same as dht_t_expire"),
         ('routing = "rip"', r"routing: must be one of link_state, lfa, ecmp"),
         ("dht_k = 21", r"dht_k: must be from 1 to 20, not 21"),
+        ("enroll = []", r"enroll: has no names in it: write nobody if that is meant"),
+        ('enroll = ["alice", "anyone"]', r"enroll: has anyone among names"),
+        ("enroll = 1", r"enroll: must be 'anyone', 'certified', 'nobody', or an array of names, not 1"),
+        ('enroll = [""]', r"enroll: has a name that is empty"),
+        ('enrol = "a"\nconn_qos = { b = "data" }', r"conn_qos: 'b' is no neighbour that it is to connect to"),
+        ('enrol = "a"\nconn_qos = { a = "fast" }', r"conn_qos: 'a' must have one of raw, .*, not \"fast\""),
+        ('enrol = "a"\nconn_qos = "data"', r"conn_qos: must be a table of neighbours, each with one of raw"),
+        ('bind = ["a", "a"]', r"bind: 'a' is there twice"),
+        ("keepalive = 0", r"keepalive: 0.0 seconds; 0.05 to 3600 are allowed"),
+        ("keepalive = nan", r"keepalive: nan seconds; 0.05 to 3600 are allowed"),
+        ('keepalive = "fast"', r'keepalive: must be a number of seconds, not "fast"'),
     ],
 )
 def test_what_a_member_of_a_unicast_layer_cannot_be(text: str, error: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"\[unicast.u\] {error}"):
         parse(f"[unicast.u]\n{text}")
+
+
+@pytest.mark.parametrize(
+    ("text", "enroll"),
+    [
+        ("", ("anyone",)),
+        ('enroll = "anyone"', ("anyone",)),
+        ('enroll = "nobody"', ("nobody",)),
+        ('enroll = "certified"', ("certified",)),
+        ('enroll = ["certified"]', ("certified",)),
+        ('enroll = ["alice", "bob", "alice"]', ("alice", "bob")),
+    ],
+)
+def test_who_may_enroll_in_a_layer_of_the_file(text: str, enroll: tuple[str, ...]) -> None:
+    (table,) = parse(f'[unicast.u]\nbootstrap = "n"\n{text}').ipcps
+    assert table.settings == UnicastSettings(unicast=UnicastConfig(enroll=enroll))
+
+
+def test_neighbours_of_the_file_and_the_qos_to_each() -> None:
+    text = '[unicast.u]\nenrol = "a"\nconn = ["b", "c"]\nconn_qos = { b = "data", c = "raw" }\nbind = ["x"]'
+    (table,) = parse(text).ipcps
+    assert (table.neighbours, table.qualities, table.bind) == (("b", "c"), {"b": "data"}, ("x",))
+
+
+def test_arguments_with_blanks_are_arrays() -> None:
+    (name,) = parse('[name.a]\nprog = ["/b", "/c", "/d"]\nargs = ["-x  1", ["two words", ""]]').names
+    assert [program.args for program in name.programs] == [("-x", "1"), ("two words", ""), None]
 
 
 def test_layers_of_two_types_may_have_one_name() -> None:

@@ -268,7 +268,7 @@ class Ports:
     def __init__(self) -> None:
         self.sockets: dict[int, socket.socket] = {}
 
-    def open_port(self, socket_: int) -> int:
+    def open_port(self, socket_: int, mac: bytes | None = None, ethertype: int | None = None) -> int:
         self.sockets[7] = socket.socket(fileno=socket_)
         return 7
 

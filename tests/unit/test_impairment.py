@@ -176,7 +176,7 @@ def test_flows_to_a_name_in_an_impaired_layer_go_through_its_relay(world: World)
     lab = layer(world, LOSSY)
     assert world.take(Impair) == [Impair(lab, Impairment(loss=0.01, seed=42))]
     allocator, acceptor = connect(world)
-    assert connections(world) == [Loop(1, "clock", QoSSpec(), (allocator, acceptor), lab)]
+    assert connections(world) == [Loop(1, "clock", QoSSpec(), (allocator, acceptor), lab, layer="lab")]
 
 
 def test_flows_to_a_name_in_no_impaired_layer_go_directly(world: World) -> None:
@@ -184,7 +184,7 @@ def test_flows_to_a_name_in_no_impaired_layer_go_directly(world: World) -> None:
     elsewhere = layer(world, LOSSY, "elsewhere")
     world.manage(UnregisterName("clock", elsewhere))
     allocator, acceptor = connect(world)
-    assert connections(world) == [Connect(1, "clock", QoSSpec(), allocator, acceptor)]
+    assert connections(world) == [Connect(1, "clock", QoSSpec(), allocator, acceptor, layer="lab")]
     assert entry(world, plain).impair == ""
 
 

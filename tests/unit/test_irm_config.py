@@ -84,6 +84,7 @@ def test_defaults_are_the_documented_ones() -> None:
     assert conf.dir == DirConfig(DirectoryPolicy.DHT, DhtConfig(3, 8, 86400, 900, 900))
     assert conf.addr_auth is AddressAuthPolicy.FLAT_RANDOM
     assert conf.cong_avoid is CongestionAvoidPolicy.MB_ECN
+    assert conf.enroll == ("anyone",)
     assert EthConfig() == EthConfig("", 0xA000)
     assert Udp4Config() == Udp4Config("0.0.0.0", "0.0.0.0", 3435)
     assert Udp6Config() == Udp6Config("::", "::", 3435)
@@ -96,6 +97,30 @@ def test_defaults_of_layers_and_names() -> None:
     name = NameInfo("clock")
     assert name.pol_lb is LoadBalancePolicy.ROUND_ROBIN
     assert name.server_sec == name.client_sec == NameSecPaths("", "", "")
+
+
+@pytest.mark.parametrize(
+    ("who", "kept"), [("nobody", ("nobody",)), (["a", "b", "a"], ("a", "b")), (("certified",), ("certified",))]
+)
+def test_who_may_enroll_is_kept_as_a_tuple(who: object, kept: tuple[str, ...]) -> None:
+    assert UnicastConfig(enroll=who).enroll == kept  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("who", "kind", "why"),
+    [
+        (None, TypeError, "enroll must be one of anyone, certified, nobody, or a tuple of names, not None"),
+        (7, TypeError, "or a tuple of names, not 7"),
+        ((7,), TypeError, "enroll must be a string, not 7"),
+        ((), ValueError, "enroll has no names in it: write nobody if that is meant"),
+        (("a", "nobody"), ValueError, "enroll has nobody among names: it stands for itself"),
+        ("a\nb", ValueError, "enroll has a name that is empty, or has control characters"),
+        ("x" * 256, ValueError, "256 bytes in UTF-8; at most 255"),
+    ],
+)
+def test_who_may_enroll_cannot_be_that(who: object, kind: type[Exception], why: str) -> None:
+    with pytest.raises(kind, match=why):
+        UnicastConfig(enroll=who)  # type: ignore[arg-type]
 
 
 def test_two_objects_share_no_parts() -> None:

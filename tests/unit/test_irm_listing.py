@@ -108,6 +108,7 @@ def test_json_of_ipcps_has_all_fields_and_words_for_enums() -> None:
             "routes": [],
             "registered": [],
             "kept": 0,
+            "enroll": [],
         },
         {
             "pid": 17646,
@@ -130,6 +131,7 @@ def test_json_of_ipcps_has_all_fields_and_words_for_enums() -> None:
             "routes": [],
             "registered": [],
             "kept": 0,
+            "enroll": [],
         },
     ]
 
@@ -151,6 +153,7 @@ MEMBER = IpcpInfo(
     ),
     registered=("clock", "oping"),
     kept=3,
+    enroll=("alice", "bob"),
 )
 
 
@@ -171,6 +174,7 @@ def test_a_member_of_a_unicast_layer_with_its_neighbours_and_routes() -> None:
         "| c2.02.f4.8d |      node |    1 | c2.02.f4.8d |",
         "| 01.02.03.04 | prototype |    2 |         a b |",
         "+-------------+-----------+------+-------------+",
+        "May enroll: alice, bob",
         "Names of this node: clock, oping; kept for the layer: 3",
     ]
     assert json.loads(json_text([MEMBER]))[0]["routes"][1] == {

@@ -15,7 +15,6 @@ from ouroboros.errors import (
 )
 from ouroboros.layers.effects import CloseMember, Join, MarkDead, OpenBroadcast, Release
 from ouroboros.qos import QOS_RAW_NO_ERRORS, QoSSpec
-from ouroboros.runtime.node import IPCP_TYPES
 from ouroboros.settings import BroadcastSettings, DirectoryHashAlgo, LocalSettings
 from ouroboros.wire.control import (
     FIRST_IPCP_ID,
@@ -111,11 +110,6 @@ def test_a_destroyed_name_is_listed_no_more(world: World) -> None:
             CreateIpcp("l", "quantum"),
             IpcpCreateError,
             "unknown type 'quantum': choose one of local, unicast, broadcast",
-        ),
-        (
-            CreateIpcp("l", "eth-llc"),
-            UnsupportedError,
-            "of type eth-llc are not built yet; there are local, unicast, broad",
         ),
         (CreateIpcp("there", "local"), IpcpCreateError, "there is an IPC process 'there' already; choose another name"),
         (BootstrapIpcp(7, "lab"), IpcpCreateError, "there is no IPC process 7"),
@@ -213,13 +207,6 @@ def test_ids_of_ipc_processes_are_never_used_twice(world: World) -> None:
     first = make_ipcp(world, "a", "local")
     world.manage(DestroyIpcp(first))
     assert [first, make_ipcp(world, "a", "local")] == [FIRST_IPCP_ID, FIRST_IPCP_ID + 1]
-
-
-@pytest.mark.parametrize("type", [type for type, kind in IPCP_TYPES.items() if kind is None])
-def test_a_type_that_is_not_built_yet_says_so(world: World, type: str) -> None:
-    with pytest.raises(UnsupportedError, match=f"type {type} are not built yet"):
-        world.manage(CreateIpcp("l0", type))
-    assert ipcps(world) == []
 
 
 def test_an_ipc_process_is_in_boot_until_it_is_bootstrapped(world: World) -> None:

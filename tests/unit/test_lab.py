@@ -58,7 +58,7 @@ def test_links_change_in_one_direction_or_both() -> None:
         link.change("delay=20ms")
         time = made.a.ping("b").time
         assert time is not None
-        assert 0.04 <= time < 0.042
+        assert 0.04 <= time < 0.043
         link.change("none", back="loss=1%")
         assert link.impair == ("none", "none")
         with pytest.raises(DescriptionError, match="unknown key 'slow'"):
@@ -109,6 +109,27 @@ def test_a_paused_node_answers_late() -> None:
         made.converge()
 
 
+def test_a_link_that_is_cut_while_a_node_is_paused_is_cut_when_it_goes_on() -> None:
+    with lab("a - b") as made:
+        made.a.ping("b")
+        made.b.pause()
+        made.link("a", "b").cut()
+        made.b.resume()
+        assert made.b.member("a-b").impair == "partition"
+        with pytest.raises(LabError):
+            made.a.ping("b")
+
+
+def test_a_coroutine_cannot_call_what_waits_for_it() -> None:
+    async def ping(here: Here) -> None:
+        with pytest.raises(LabError, match="cannot call what waits"):
+            here.node.ping("b")
+        await here.sleep(1)
+
+    with lab("a - b") as made:
+        made.a.run(ping)
+
+
 def test_a_network_that_does_not_converge_in_time_says_what_is_missing() -> None:
     with lab("a - b - c", silence=60.0) as made:
         made.link("b", "c").cut()
@@ -132,6 +153,19 @@ def test_layers_lie_over_layers() -> None:
         assert made.x.routes() == {}
 
 
+def test_members_on_the_way_answer_a_probe() -> None:
+    with lab("a@x - b@z", over="x - y - z") as made:
+        hops = made.x.probe("z")
+        assert [(hop.layer, hop.hop, hop.member) for hop in hops if not hop.within][-1] == ("net2", 1, "net2.b")
+        below = [hop.member for hop in hops if hop.layer == "net1"]
+        assert below[-2:] == ["net1.y", "net1.z"]
+        assert hops[0].state == "answered"
+        made.link("x", "y").cut()
+        made.converge()
+        with pytest.raises(LabError, match="no layer leads from x to z"):
+            made.x.probe("z")
+
+
 def test_a_graph_of_several_pieces_has_a_layer_in_each() -> None:
     with lab("a - b, c - d") as made:
         assert made.a.ping("b")
@@ -149,7 +183,7 @@ def test_coroutines_run_on_nodes() -> None:
         flow.dealloc()
         return heard
 
-    async def ask(here: Here) -> tuple[bytes, float]:
+    async def ask(here: Here) -> list[bytes]:
         flow = await here.alloc("clock", QoSSpec(loss=0), 5)
         begun = here.now
         await flow.write(b"what time")
@@ -158,7 +192,8 @@ def test_coroutines_run_on_nodes() -> None:
         with pytest.raises(FlowDownException):
             await flow.read()
         flow.dealloc()
-        return answer, here.now - begun
+        assert here.now - begun >= 1
+        return [answer]
 
     with lab("a - b - c") as made:
         # The name is known to all before it is asked for.
@@ -166,9 +201,7 @@ def test_coroutines_run_on_nodes() -> None:
         made.wait(1)
         found = made.run({"c": serve, "a": ask})
         assert found["c"] == [b"what time", b"is it?"]
-        answer, seconds = found["a"]
-        assert answer == b"noon"
-        assert seconds >= 1
+        assert found["a"] == [b"noon"]
         assert "clock" in [name.name for name in made.c.names()]
 
 
@@ -238,9 +271,9 @@ def test_requests_go_to_nodes_and_their_errors_come_back() -> None:
         assert {name.name for name in made.a.names()} == {"bell", "net1.a"}
         with pytest.raises(LabError, match="node a has no part in 'net7': there are a-b, net1"):
             made.a.member("net7")
-        assert made.a.counters("a-b")["received"] > 0
+        assert made.a.counters("a-b")["requests_received"] > 0
         assert made.a.flows()[0].layer == "a-b"
-        assert [entry.name for entry in made.a.ipcps()] == ["a-b", "net1.a"]
+        assert {entry.name for entry in made.a.ipcps()} == {"a-b", "net1.a"}
 
 
 def test_what_is_not_there_is_named() -> None:
@@ -261,8 +294,9 @@ def test_what_is_not_there_is_named() -> None:
         with pytest.raises(LabError, match="a is the same node"):
             made.a.ping("a")
         made.b.kill()
-        with pytest.raises(LabError, match="node b does not run: restart it first"):
-            made.b.kill()
+        for call in (made.b.kill, made.b.pause, made.b.resume):
+            with pytest.raises(LabError, match="node b does not run: restart it first"):
+                call()
         with pytest.raises(LabError, match="node b was killed"):
             made.a.ping("b")
         assert repr(made.b) == "<node b, killed>"
@@ -292,7 +326,7 @@ def test_a_network_that_is_not_ready_in_time_is_ended() -> None:
 
 
 def test_the_api_of_flows_brings_no_laboratory() -> None:
-    code = "import sys, ouroboros.dev, ouroboros.aio, ouroboros.irm; print([m for m in sys.modules if 'lab' in m.split('.')])"
+    code = "import sys, ouroboros.dev, ouroboros.aio, ouroboros.irm; print([m for m in sys.modules if '.lab' in m])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -27,6 +27,7 @@ BUILT = [kind for kind in IPCP_TYPES.values() if kind is not None]
 WITHIN_A_NODE = [kind for kind in BUILT if not issubclass(kind, UdpIpcp)]
 #: What types have to say of themselves that are as they began.
 DETAILS: dict[str, Details] = {"broadcast": BroadcastDetails(), "unicast": UnicastDetails()}
+IN_A_LAYER = DETAILS | {"unicast": UnicastDetails(enroll=("anyone",))}
 
 
 @pytest.fixture(params=WITHIN_A_NODE, ids=lambda kind: kind.type)
@@ -79,7 +80,7 @@ def test_a_new_ipc_process_is_in_no_layer(ipcp: Ipcp) -> None:
 @pytest.mark.parametrize("hash", HASHES)
 def test_bootstrap_makes_a_member_of_the_layer(ipcp: Ipcp, hash: str) -> None:
     assert bootstrap(ipcp, "lab", hash) == [7]
-    assert entry(ipcp) == IpcpEntry(7, "it", ipcp.type, "operational", "lab", hash, DETAILS.get(ipcp.type))
+    assert entry(ipcp) == IpcpEntry(7, "it", ipcp.type, "operational", "lab", hash, IN_A_LAYER.get(ipcp.type))
 
 
 def test_bootstrap_works_once(ipcp: Ipcp) -> None:

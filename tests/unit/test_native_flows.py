@@ -126,6 +126,11 @@ def test_encryption_is_never_left_out_in_silence(host: Host) -> None:
         host.stack.request_flow(host.alloc(qos=QoSSpec(cypher_s=256)))
 
 
+def test_the_layer_is_its_own_choice(host: Host) -> None:
+    with pytest.raises(UnsupportedError, match="the C Ouroboros chooses the layer of a flow itself"):
+        host.stack.request_flow(Alloc("name", QoSSpec(), 20.0, layer="lab"))
+
+
 @pytest.mark.parametrize("name", ["", "n" * 256, "a\0b"])
 def test_names_that_cannot_be_are_refused(host: Host, name: str) -> None:
     with pytest.raises(FlowNameException, match="1 to 255 bytes"):

@@ -52,3 +52,11 @@ def test_a_pure_crate_depends_on_nothing_that_does_more(crate: str, others: set[
     manifest = tomllib.loads((ROOT / crate / "Cargo.toml").read_text())
     assert set(manifest.get("dependencies", {})) == others
     assert "#![forbid(unsafe_code)]" in (ROOT / crate / "src/lib.rs").read_text()
+
+
+def test_comments_have_no_examples_to_run() -> None:
+    """`make test` would not run them: it takes a while for each crate to find that there are none."""
+    fence = re.compile(r"^\s*//[/!] ```(.*)$", re.MULTILINE)
+    found = {path: fence.findall(path.read_text()) for path in ROOT.rglob("*.rs")}
+    assert any(found.values())
+    assert {path for path, fences in found.items() if fences != ["text", ""] * (len(fences) // 2)} == set()

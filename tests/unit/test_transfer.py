@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 
-from ouroboros.dataplane import SimulatedEngine, Simulation
+from ouroboros.dataplane import Simulation
 from ouroboros.layers.effects import (
-    Address,
     Attach,
     CloseMember,
     Effect,
@@ -22,7 +21,6 @@ from ouroboros.layers.effects import (
     OpenTransfer,
     RemoteEnd,
     Reserve,
-    Resolve,
     Route,
     SendMessage,
     SendPdu,
@@ -30,11 +28,11 @@ from ouroboros.layers.effects import (
     TakeBack,
     UnicastEnd,
 )
-from ouroboros.layers.face import Random, Size
+from ouroboros.layers.face import Size
 from ouroboros.oap import Session
 from ouroboros.qos import QOS_RAW, QoSSpec
 from ouroboros.runtime.engine import EngineRuntime
-from ouroboros.runtime.held import News, Program
+from ouroboros.testing.sim.machine import VirtualMachine
 from ouroboros.wire import extension
 from ouroboros.wire.extension import Extension
 
@@ -44,44 +42,16 @@ WHOLE = 1500 - 28 - 4
 LINE = (1, 2, 3)
 
 
-class Machine:
-    """A `Machine` of `runtime.engine`."""
+class Machine(VirtualMachine):
+    """One without names of hosts, in a simulation of engines alone."""
 
     def __init__(self, simulation: Simulation) -> None:
-        self.random: Random = random.Random(1)
-        self.instance = 0
-        self.simulation = simulation
-        self.engine = simulation.add_node()
+        network: Any = SimpleNamespace(seed=1, delay=1_000_000)
+        super().__init__(network, simulation.add_node(), "test")
+        self.engine, self._simulation = self._engine, simulation
 
     def now(self) -> float:
-        return self.simulation.now / 1e9
-
-    def start(self, heard: Callable[[News, str | None], None]) -> SimulatedEngine:
-        return self.engine
-
-    def counters(self) -> None:
-        """Whoever asks the engine wakes nobody."""
-
-    def stop(self) -> None:
-        """It is there as long as the simulation."""
-
-    def open_port(self, effect: OpenPort) -> int:
-        return self.engine.open_port(effect.address, effect.port, 1_000_000)
-
-    def path_mtu(self, family: str, address: Address) -> int:
-        return 1500
-
-    def resolve(self, effect: Resolve, found: Callable[[list[str]], None], *, apart: bool) -> None:
-        raise AssertionError
-
-    def copied(self, program: Program) -> None:
-        """The engine makes the ring."""
-
-    def met_bug(self, what: str, error: Exception) -> None:
-        raise error
-
-    def shut_down(self) -> None:
-        """Nothing is left outside."""
+        return self._simulation.now / 1e9
 
 
 class Hop:

@@ -56,8 +56,8 @@ from ouroboros.wire.control import (
     ListIpcps,
     ListNames,
     NameEntry,
+    PortDetails,
     RegisterName,
-    UdpDetails,
     UnregisterName,
 )
 from ouroboros.wire.extension import Extension
@@ -158,7 +158,7 @@ def test_bootstrap_is_answered_when_the_socket_is_there(type: str, host: str) ->
     assert world.answer(token) is not None
     address = "192.0.2.1:4000" if type == "udp4" else "[2001:db8::1]:4000"
     assert entry(world, id) == IpcpEntry(
-        id, "u0", type, "operational", "net", "MD5", UdpDetails(address=address), counters=dict.fromkeys(COUNTERS, 0)
+        id, "u0", type, "operational", "net", "MD5", PortDetails(address=address), counters=dict.fromkeys(COUNTERS, 0)
     )
 
 

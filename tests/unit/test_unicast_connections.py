@@ -16,14 +16,12 @@ from ouroboros.layers.unicast.connections import (
     ADDRESS_PATIENCE,
     ATTEMPTS,
     GREETING_PATIENCE,
-    MOST_ALIKE,
     MOST_STRANGERS,
     MOVES,
     PATIENCE,
-    SILENCE,
-    SILENT_PATIENCE,
 )
 from ouroboros.layers.unicast.greeting import DATA_TRANSFER, ENROLLMENT, MANAGEMENT
+from ouroboros.layers.unicast.links import MOST_ALIKE, SILENCE, SILENT_PATIENCE
 from ouroboros.qos import QOS_DATA, QOS_RAW_NO_ERRORS, QoSSpec
 from ouroboros.wire.unicast import cep
 from ouroboros.wire.unicast.cep import Cep, Ours

@@ -45,7 +45,7 @@ def hear(world: World, member: Member, message: dht.Message | bytes, fd: int = 1
 
 def answer_to(member: Member, message: bytes) -> list[dht.Message]:
     """What one member alone says to that."""
-    member.directory.heard(message, 1, 0.0)
+    member.part.heard(message, 1, 0.0)
     effects, member.core.host.effects[:] = list(member.core.host.effects), []
     return [dht.decode(effect.data, 32) for effect in effects if isinstance(effect, SendPdu)]
 
@@ -145,6 +145,15 @@ class TestSmallLayers:
         answers = world.query(member, "x")
         world.run(3.0)
         assert answers == [((), lookups.PATIENCE)]
+        # From then on, nobody is expected.
+        answers = world.query(member, "x")
+        assert answers == [((), 0.0)]
+
+    def test_member_that_is_not_being_connected_expects_nobody(self) -> None:
+        world = World()
+        member = world.add(1)
+        answers = world.query(member, "x")
+        assert answers == [((), 0.0)]
 
     def test_several_members_that_have_a_name_are_all_found(self) -> None:
         world = World()
@@ -164,13 +173,13 @@ class TestSmallLayers:
         world.unregister(members[0], "x")
         world.run(0.1)
         assert world.find(members[1], "x") == []
-        assert [member.directory.entries() for member in members] == [[], [], []]
+        assert [member.part.entries() for member in members] == [[], [], []]
 
     def test_query_that_is_cancelled_is_not_answered(self) -> None:
         world = World()
         members = world.fill(2)
         answers = world.query(members[0], "x")
-        members[0].directory.cancel(1)
+        members[0].part.cancel(1)
         world.run(3.0)
         assert answers == []
 
@@ -188,12 +197,12 @@ class TestSmallLayers:
         members = world.fill(4)
         world.register(members[0], "x")
         world.run(1.0)
-        asker = next(each for each in members[1:] if not each.directory.entries())
+        asker = next(each for each in members[1:] if not each.part.entries())
         assert world.find(asker, "x") == [BASE]
         wire = Wire(world)
         assert world.find(asker, "x") == [BASE]
         assert not wire.of(FindValue)
-        asker.directory.forget(digest("x"))
+        asker.part.forget(digest("x"))
         assert world.find(asker, "x") == [BASE]
         assert len(wire.of(FindValue)) == 1
         world.run(10.0)
@@ -219,7 +228,7 @@ class TestChanges:
         members = world.fill(12)
         world.register(members[0], "x")
         world.run(1.0)
-        keepers = [member for member in members if member.directory.entries()]
+        keepers = [member for member in members if member.part.entries()]
         world.kill(next(each for each in keepers if each is not members[0]))
         for member in world.members.values():
             assert world.find(member, "x") == [members[0].address]
@@ -235,7 +244,7 @@ class TestChanges:
         assert world.find(members[1], "x") == [members[0].address]
         world.run(310.0)
         assert world.find(members[1], "x") == []
-        assert members[1].directory.deadline() is None
+        assert members[1].part.deadline() is None
 
     def test_names_move_to_members_that_come(self) -> None:
         world = World(k=3)
@@ -258,13 +267,11 @@ class TestChanges:
         world.register(members[0], "x")
         world.run(1.0)
         for _ in range(6):
-            keeper = next(
-                each for each in world.members.values() if each is not members[0] and each.directory.entries()
-            )
+            keeper = next(each for each in world.members.values() if each is not members[0] and each.part.entries())
             world.kill(keeper)
             world.tell()
             world.run(1.0)
-            asker = next(each for each in world.members.values() if not each.directory.entries())
+            asker = next(each for each in world.members.values() if not each.part.entries())
             assert world.find(asker, "x") == [members[0].address]
 
     def test_member_that_leaves_hands_over_what_it_keeps(self) -> None:
@@ -272,13 +279,13 @@ class TestChanges:
         members = world.fill(12)
         world.register(members[0], "x")
         world.run(1.0)
-        keepers = [each for each in members if each.directory.entries() and each is not members[0]]
+        keepers = [each for each in members if each.part.entries() and each is not members[0]]
         wire = Wire(world)
         world.do(keepers[0], lambda part: part.close(world.now))
         assert len(wire.of(Store)) == 1
         (_, heir), *_ = wire.of(Store)
         world.run(0.1)
-        assert world.members[heir].directory.entries()
+        assert world.members[heir].part.entries()
 
     def test_member_that_leaves_takes_its_names_back(self) -> None:
         world = World()
@@ -287,7 +294,7 @@ class TestChanges:
         world.run(1.0)
         world.do(members[0], lambda part: part.close(world.now))
         world.run(0.1)
-        assert all(not member.directory.entries() for member in members[1:])
+        assert all(not member.part.entries() for member in members[1:])
 
     def test_names_of_both_pieces_are_found_after_a_partition(self) -> None:
         world = World(k=2)
@@ -406,7 +413,7 @@ class TestWithThePrototype:
                     continue
                 assert world.find(asker, f"of{member.address}") == [member.address], (asker.ours, member.ours)
         for member in world.members.values():
-            assert member.ours or member.directory.harmed == []
+            assert member.ours or member.part.harmed == []
 
     @pytest.mark.parametrize(("size", "prototypes"), [(2, 1), (3, 1), (3, 2), (5, 2), (8, 4)])
     def test_all_names_are_found_by_all(self, size: int, prototypes: int) -> None:
@@ -420,7 +427,7 @@ class TestWithThePrototype:
         members = world.fill(5, prototypes=2)
         world.run(2.0)
         for prototype in members[3:]:
-            assert {each.address for each in members[:3]} <= set(prototype.directory.contacts)
+            assert {each.address for each in members[:3]} <= set(prototype.part.contacts)
 
     def test_in_a_larger_layer_we_ask_for_members_of_the_prototype(self) -> None:
         """It asks three that it has known for long, and no others (N27)."""
@@ -443,8 +450,8 @@ class TestWithThePrototype:
         assert world.find(members[2], "x") == [members[0].address]
         world.unregister(members[0], "x")
         world.run(500.0)
-        members[2].directory._expire(world.now)
-        assert not members[2].directory.values.get(digest("x"))
+        members[2].part._expire(world.now)
+        assert not members[2].part.values.get(digest("x"))
 
     def test_times_are_never_longer_than_the_layer_allows(self) -> None:
         world = World(t_expire=10)
@@ -474,9 +481,9 @@ class TestHostileMembers:
         source = Contact(b"\1" * 32, members[1].address)
         message = Store(source, digest("x"), members[1].address, 1_795_001_000).encode()
         for _ in range(10_000):
-            members[0].directory.heard(message, 1, world.now)
+            members[0].part.heard(message, 1, world.now)
         assert members[0].core.counters["directory_dropped"] >= 6_000
-        members[0].directory.heard(JOIN, 2, world.now)
+        members[0].part.heard(JOIN, 2, world.now)
         assert members[0].core.counters["directory_dropped"] <= 6_000
 
     def test_one_member_cannot_fill_the_table(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -486,7 +493,7 @@ class TestHostileMembers:
         source = Contact(b"\1" * 32, members[1].address)
         for number in range(20):
             hear(world, members[0], Store(source, digest(f"{number}"), members[1].address, 1_795_001_000))
-        assert len(members[0].directory.entries()) == 10
+        assert len(members[0].part.entries()) == 10
         assert members[0].core.counters["stores_refused"] == 10
 
     def test_fakes_do_not_hide_the_true_value(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -499,7 +506,7 @@ class TestHostileMembers:
             hear(world, members[0], Store(fake, digest("x"), member.address, 1_795_001_000))
         world.register(members[6], "x")
         world.run(0.05)
-        assert [each.address for each in members[0].directory.entries()] == [
+        assert [each.address for each in members[0].part.entries()] == [
             *(member.address for member in members[3:5]),
             members[6].address,
         ]
@@ -508,7 +515,7 @@ class TestHostileMembers:
         assert isinstance(answer, ValueFound)
         assert answer.addresses[0] == members[6].address
         world.run(1.0)
-        assert [each.address for each in members[0].directory.entries()] == [members[6].address]
+        assert [each.address for each in members[0].part.entries()] == [members[6].address]
 
     def test_what_others_say_of_a_member_is_checked_with_it(self) -> None:
         world = World()
@@ -518,9 +525,9 @@ class TestHostileMembers:
             members[0],
             Store(Contact(b"\1" * 32, members[1].address), digest("x"), members[2].address, 1_795_001_000),
         )
-        assert members[0].directory.entries()
+        assert members[0].part.entries()
         world.run(1.0)
-        assert not members[0].directory.entries()
+        assert not members[0].part.entries()
 
     def test_values_of_nobody_make_room_for_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(values, "MOST", 50)
@@ -532,7 +539,7 @@ class TestHostileMembers:
         world.run(2.0)
         world.register(members[1], "x")
         world.run(1.0)
-        assert members[1].address in [each.address for each in members[0].directory.entries()]
+        assert members[1].address in [each.address for each in members[0].part.entries()]
 
     def test_answers_to_questions_that_were_not_asked_are_nothing(self) -> None:
         world = World()
@@ -567,7 +574,7 @@ class TestHostileMembers:
         member = world.add(0)
         hear(world, member, Store(Contact(b"\1" * 32, BASE), digest("x"), BASE, 1_795_001_000))
         assert member.core.counters["directory_wrong_source"] == 1
-        assert member.directory.entries() == []
+        assert member.part.entries() == []
 
     def test_expiry_is_no_later_than_the_layer_allows(self) -> None:
         world = World(t_expire=100)
@@ -577,7 +584,7 @@ class TestHostileMembers:
             members[0],
             Store(Contact(b"\1" * 32, members[1].address), digest("x"), members[1].address, 2**32 - 1),
         )
-        (entry,) = members[0].directory.entries()
+        (entry,) = members[0].part.entries()
         assert entry.left is not None
         assert entry.left <= 100
 
@@ -597,7 +604,7 @@ class TestHostileMembers:
         for number in range(3000):
             hear(world, members[0], Store(source, digest(f"{number}"), BASE, 1_795_001_000), fd=number % 3)
         world.run(60.0)
-        assert members[0].directory.deadline() is None
+        assert members[0].part.deadline() is None
 
 
 def test_listing() -> None:
@@ -605,8 +612,8 @@ def test_listing() -> None:
     members = world.fill(2)
     world.register(members[0], "x")
     world.run(1.0)
-    assert members[0].directory.entries() == [Entry(digest("x"), BASE, None)]
-    ((key, address, left),) = [(each.digest, each.address, each.left) for each in members[1].directory.entries()]
+    assert members[0].part.entries() == [Entry(digest("x"), BASE, None)]
+    ((key, address, left),) = [(each.digest, each.address, each.left) for each in members[1].part.entries()]
     assert (key, address) == (digest("x"), BASE)
     assert left == pytest.approx(86_399, abs=1.5)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterable
 from itertools import combinations
+from types import FrameType
 
 import msgspec
 import pytest
@@ -19,6 +22,8 @@ from ouroboros.errors import (
     IpcpConnectError,
     IpcpEnrollError,
 )
+from ouroboros.layers.base import State
+from ouroboros.layers.unicast.member import UnicastIpcp
 from ouroboros.qos import QOS_DATA, QOS_RAW, QOS_VIDEO, QoSSpec
 from ouroboros.settings import DirectoryHashAlgo, DtConfig, UnicastConfig, UnicastSettings
 from ouroboros.testing.sim import Node
@@ -39,6 +44,15 @@ from ouroboros.wire.control import (
 
 #: Time in which all is known to all.
 SETTLED = 5.0
+
+
+def with_clock(number: int, edges: Iterable[tuple[int, int]], *, seed: int = 1) -> Layer:
+    """A layer in which that member has the name "clock", as all know."""
+    layer = Layer(edges, seed=seed)
+    layer.converge()
+    layer.offer("clock", number)
+    layer.network.run(SETTLED)
+    return layer
 
 
 def details(layer: Layer, number: int) -> UnicastDetails:
@@ -68,6 +82,82 @@ def exchange(layer: Layer, name: str, near: int, far: int, qos: QoSSpec = QOS_RA
     server.dealloc()
 
 
+# --- enrollment
+
+
+def newcomer(delay: float = 0.05) -> tuple[Layer, Node, int]:
+    """A member, a node that knows where it is, and an IPC process there."""
+    layer = Layer([], delay=delay)
+    node = layer.network.add_node("newcomer")
+    node.over_udp(peers=[f"m0@{layer.nodes[0].address}"])
+    id = node.manage(CreateIpcp("late", "unicast")).value
+    assert isinstance(id, int)
+    layer.network.run(SETTLED)
+    return layer, node, id
+
+
+def test_a_newcomer_is_a_member_after_three_round_trips_and_connected_after_four() -> None:
+    layer, node, id = newcomer()
+    start, round_trip = layer.network.now, 0.1
+    node.manage(EnrollIpcp(id, "m0", True)).wait().value  # noqa: B018
+    # The proof of its address, the flow, the greeting with the request.
+    assert layer.network.now - start == pytest.approx(3 * round_trip)
+    for component in COMPONENTS:
+        layer.connect_ipcp(node, id, component, "m0").wait().value  # noqa: B018
+    assert layer.network.now - start == pytest.approx(4 * round_trip)
+    # The member of before knows it after half a round trip more at the most.
+    layer.network.run(round_trip / 2)
+    (entry,) = (each for each in details(layer, 0).connections if each.component == "Data Transfer")
+    assert (entry.name, entry.state) == ("late", "up")
+    ipcp = node.irm.ipcps[id]
+    assert isinstance(ipcp, UnicastIpcp)
+    assert {each.name for each in ipcp.upkeep.wishes} == {"m0"}
+
+
+@pytest.mark.parametrize("delays", range(9))
+def test_an_enrollment_that_is_interrupted_leaves_nothing_behind(delays: int) -> None:
+    layer, node, id = newcomer()
+    held = [len(each.irm.flows.flows) for each in layer.network.nodes]
+    asked = node.manage(EnrollIpcp(id, "m0", True))
+    layer.network.run((delays + 0.5) * layer.network.delay / 1e9)
+    is_member = asked.answer is not None
+    assert is_member is (delays >= 6)
+    asked.cancel()
+    layer.network.run(60)
+    ipcp = node.irm.ipcps[id]
+    assert isinstance(ipcp, UnicastIpcp)
+    if is_member:
+        assert [each.component for each in ipcp.connections.rows()] == [*COMPONENTS]
+        return
+    assert ipcp.state == State.BOOT
+    assert ipcp.deadline() is None
+    assert [len(each.irm.flows.flows) for each in layer.network.nodes] == held
+    assert layer.member(0).connections.rows() == []
+    assert node.manage(EnrollIpcp(id, "m0")).wait().value == id
+
+
+@pytest.mark.parametrize(("timeout", "seconds"), [(None, 6.0), (1.0, 1.0), (30.0, 30.0)])
+def test_an_enrollment_with_a_host_that_is_down_fails_in_time_and_says_so(
+    timeout: float | None, seconds: float
+) -> None:
+    layer, node, id = newcomer()
+    layer.nodes[0].impair("partition")
+    start = layer.network.now
+    text = rf"no answer from 10\.0\.0\.1:3435 to \d requests? .*; given up after {timeout or 6:g} s: is that host up"
+    with pytest.raises(IpcpEnrollError, match=text):
+        node.manage(EnrollIpcp(id, "m0", True, timeout)).wait().value  # noqa: B018
+    assert layer.network.now - start == pytest.approx(seconds)
+    layer.nodes[0].impair(None)
+    assert node.manage(EnrollIpcp(id, "m0")).wait().value == id
+
+
+@pytest.mark.parametrize("timeout", [0.0, -1.0, float("inf"), float("nan")])
+def test_the_timeout_of_an_enrollment_is_a_time(timeout: float) -> None:
+    _, node, id = newcomer()
+    with pytest.raises(IpcpEnrollError, match="the timeout of an enrollment is a time in seconds, not"):
+        node.manage(EnrollIpcp(id, "m0", timeout=timeout)).value  # noqa: B018
+
+
 # --- members, routes and names
 
 
@@ -93,10 +183,7 @@ def test_every_name_resolves_and_every_pair_exchanges_packets(edges: list[tuple[
     "qos", [QOS_RAW, QOS_DATA, QOS_VIDEO, QoSSpec(cypher_s=256), QoSSpec(loss=0, ber=0, cypher_s=128)]
 )
 def test_flows_of_all_kinds_over_several_hops(qos: QoSSpec) -> None:
-    layer = Layer(line(4))
-    layer.converge()
-    layer.offer("clock", 3)
-    layer.network.run(SETTLED)
+    layer = with_clock(3, line(4))
     exchange(layer, "clock", 0, 3, qos)
 
 
@@ -128,10 +215,7 @@ def test_members_are_listed_with_neighbours_routes_and_names() -> None:
 
 
 def test_a_flow_is_listed_with_layer_address_and_kind_of_its_peer() -> None:
-    layer = Layer(line(3))
-    layer.converge()
-    layer.offer("clock", 2)
-    layer.network.run(SETTLED)
+    layer = with_clock(2, line(3))
     layer.flow("clock", 0, 2)
     (entry,) = flows(layer.nodes[0])
     assert (entry.name, entry.address, entry.peer) == ("clock", details(layer, 2).address, "node")
@@ -158,6 +242,17 @@ def test_a_name_at_several_members_is_that_of_the_nearest() -> None:
     layer.network.run(SETTLED)
     for near, far in ((0, 1), (3, 4), (0, 1)):
         exchange(layer, "clock", near, far)
+
+
+def test_the_nearest_that_is_still_there_is_asked() -> None:
+    layer = Layer(ring(5))
+    layer.converge()
+    layer.offer("clock", 1, 3)
+    layer.network.run(SETTLED)
+    exchange(layer, "clock", 0, 1)
+    layer.nodes[1].manage(DestroyIpcp(layer.ids[1])).wait().value  # noqa: B018 - or its error
+    layer.network.run(SETTLED)
+    exchange(layer, "clock", 0, 3)
 
 
 def test_of_members_that_are_as_near_each_has_its_turn() -> None:
@@ -242,10 +337,7 @@ def test_the_layer_of_a_flow_can_be_chosen_and_is_known_at_both_ends() -> None:
 
 
 def test_a_name_that_is_taken_out_is_not_found_any_more() -> None:
-    layer = Layer(line(3))
-    layer.converge()
-    layer.offer("clock", 2)
-    layer.network.run(SETTLED)
+    layer = with_clock(2, line(3))
     exchange(layer, "clock", 0, 2)
     layer.nodes[2].manage(UnregisterName("clock", layer.ids[2])).value  # noqa: B018
     layer.network.run(SETTLED)
@@ -257,10 +349,7 @@ def test_a_name_that_is_taken_out_is_not_found_any_more() -> None:
 
 
 def test_the_end_of_a_flow_is_told_over_all_hops() -> None:
-    layer = Layer(line(4))
-    layer.converge()
-    layer.offer("clock", 3)
-    layer.network.run(SETTLED)
+    layer = with_clock(3, line(4))
     client, server = layer.flow("clock", 0, 3)
     client.write(b"last words")
     client.dealloc()
@@ -270,10 +359,7 @@ def test_the_end_of_a_flow_is_told_over_all_hops() -> None:
 
 
 def test_the_death_of_a_program_is_told_over_all_hops() -> None:
-    layer = Layer(line(3))
-    layer.converge()
-    layer.offer("clock", 2)
-    layer.network.run(SETTLED)
+    layer = with_clock(2, line(3))
     accepting = layer.nodes[2].program("server")
     asked = accepting.accept("clock")
     client = layer.nodes[0].program("client").alloc("clock").wait().flow
@@ -284,10 +370,7 @@ def test_the_death_of_a_program_is_told_over_all_hops() -> None:
 
 
 def test_nothing_is_left_of_flows_that_are_over() -> None:
-    layer = Layer(line(3))
-    layer.converge()
-    layer.offer("clock", 2)
-    layer.network.run(SETTLED)
+    layer = with_clock(2, line(3))
     for _ in range(3):
         exchange(layer, "clock", 0, 2)
     layer.network.run(60.0)
@@ -338,10 +421,7 @@ def test_one_that_was_disconnected_stays_so(by: int) -> None:
 
 
 def test_a_ring_goes_on_when_one_of_its_members_ends() -> None:
-    layer = Layer(ring(5))
-    layer.converge()
-    layer.offer("clock", 2)
-    layer.network.run(SETTLED)
+    layer = with_clock(2, ring(5))
     client, server = layer.flow("clock", 0, 2, RELIABLE)
     layer.nodes[1].manage(DestroyIpcp(layer.ids[1])).wait()
     layer.network.run(SETTLED)
@@ -359,6 +439,40 @@ def test_an_ordered_connection_is_for_those_who_are_known_as_ours() -> None:
     layer.offer("clock", 0)
     layer.network.run(SETTLED)
     exchange(layer, "clock", 1, 0)
+
+
+def test_a_flow_costs_control_the_same_with_no_flow_and_with_a_hundred() -> None:
+    layer = Layer(line(2))
+    layer.converge()
+    layer.network.run(SETTLED)
+    layer.offer("clock", 0)
+    layer.network.run(SETTLED)
+    few = _calls(lambda: exchange(layer, "clock", 1, 0))
+    kept = [layer.flow("clock", 1, 0) for _ in range(100)]
+    layer.network.run(SETTLED)
+    many = _calls(lambda: exchange(layer, "clock", 1, 0))
+    assert many <= 1.1 * few
+    assert len(kept) == 100
+
+
+def _calls(call: Callable[[], None]) -> int:
+    """How many Python functions are called, on average of some times."""
+    times, count = 5, 0
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal count
+        count += event == "call"
+
+    for _ in range(times):
+        call()
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        for _ in range(times):
+            call()
+    finally:
+        sys.setprofile(before)
+    return count // times
 
 
 # --- what cannot be
@@ -473,10 +587,7 @@ def test_a_layer_over_bad_links_works(edges: list[tuple[int, int]]) -> None:
 
 
 def test_a_member_that_was_cut_off_is_back_when_its_links_are() -> None:
-    layer = Layer(ring(4), seed=2)
-    layer.converge()
-    layer.offer("clock", 2)
-    layer.network.run(SETTLED)
+    layer = with_clock(2, ring(4), seed=2)
     layer.nodes[2].impair("partition")
     layer.network.run(300.0)
     assert len(layer.member(0).link_state.members()) == 2
@@ -505,10 +616,7 @@ def test_a_member_with_the_address_of_another_gets_a_new_one() -> None:
 
 
 def test_a_name_of_an_earlier_life_is_found_nowhere_once_somebody_was_refused() -> None:
-    layer = Layer(line(3))
-    layer.converge()
-    layer.offer("clock", 2)
-    layer.network.run(SETTLED)
+    layer = with_clock(2, line(3))
     # As if it had been started anew, without the name, and with its address.
     layer.member(2)._incoming.unregister("clock")
     layer.member(2).directory._publisher._names.clear()

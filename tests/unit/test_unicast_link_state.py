@@ -11,6 +11,7 @@ from ouroboros.layers.face import Size
 from ouroboros.layers.unicast.claims import LAST_NUMBER
 from ouroboros.layers.unicast.database import MOST_OF_ONE, OURS, Life
 from ouroboros.layers.unicast.link_state import Row
+from ouroboros.layers.unicast.own_links import REFRESHMENT
 from ouroboros.settings import LinkStatePolicy
 from ouroboros.wire.unicast import lsu
 from ouroboros.wire.unicast.lsu import MOST_NUMBER, LinkStateUpdate, Updates
@@ -201,6 +202,28 @@ class TestWithThePrototype:
         wire = Wire(world)
         world.run(30.0)
         assert (A, B) in wire.said(A, B)
+
+    def test_a_prototype_that_comes_makes_all_refresh_until_it_was_gone_for_long(self) -> None:
+        world = world_of(A, B, C, D, prototypes=(D,))
+        for pair in ((A, B), (B, C)):
+            world.connect(*pair)
+        world.run(100.0)
+        wire = Wire(world)
+        world.run(REFRESHMENT / 2)
+        assert not world.members[A].link_state.mixed
+        assert wire.said(A, B) == []
+        world.connect(C, D)
+        world.run(5.0)
+        assert all(world.members[each].link_state.mixed for each in (A, B, C))
+        world.run(40.0)
+        assert wire.said(A, B).count((A, B)) >= 2, "each `t_update`"
+        world.disconnect(C, D)
+        # It is forgotten, and those who may hear of it later have forgotten it as well.
+        world.run(5 * 60.0)
+        assert not any(world.members[each].link_state.mixed for each in (A, B, C))
+        before = len(wire.said(A, B))
+        world.run(REFRESHMENT / 2)
+        assert len(wire.said(A, B)) <= before + 1
 
     def test_members_of_ours_know_each_other_through_the_prototype(self) -> None:
         world = world_of(A, B, C, prototypes=(B,))

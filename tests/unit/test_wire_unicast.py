@@ -158,6 +158,22 @@ def test_a_configuration_of_ours_comes_out_as_it_went_in() -> None:
     assert enrollment.decode_response(message.encode()) == message
 
 
+@pytest.mark.parametrize("enroll", [("nobody",), ("alice", "bob"), tuple(map(chr, range(300, 384))), ("ü" * 127,)])
+def test_who_may_enroll_fits_into_the_longest_configuration(enroll: tuple[str, ...]) -> None:
+    settings = UnicastSettings(unicast=UnicastConfig(enroll=enroll))
+    message = Response(ID, 0, Configuration("ü" * 127, settings, 0xFFFFFFFF))
+    assert enrollment.decode_response(message.encode()) == message
+    with pytest.raises(ValueError, match=r"names of \d+ bytes together"):
+        UnicastConfig(enroll=tuple(map(str, range(1000))))
+
+
+def test_who_may_enroll_is_told_only_when_a_member_of_the_prototype_would_not_know() -> None:
+    anyone = Response(ID, 0, Configuration("u", UnicastSettings(), A)).encode()
+    some = Response(ID, 0, Configuration("u", UnicastSettings(unicast=UnicastConfig(enroll=("bob",))), A)).encode()
+    assert b"anyone" not in anyone
+    assert b"bob" in some
+
+
 @pytest.mark.parametrize(
     ("good", "bad", "why"),
     [

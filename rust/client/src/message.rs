@@ -1,4 +1,4 @@
-//! What goes over the control socket: the messages of `ouroboros.wire.control`, as msgpack behind a 4-byte length.
+//! Messages over the control socket: those of `ouroboros.wire.control`, as msgpack behind a 4-byte length.
 //!
 //! A message is an array: the name of its type, then its fields in order. What else comes behind the fields that are known
 //! here is ignored, so that a newer node of the same version may add to them.
@@ -74,14 +74,14 @@ pub enum Request<'a> {
 /// usual place.
 pub type NameSecurity<'a> = [Option<&'a str>; 6];
 
-/// What an IPC process of one type is told at bootstrap (`ouroboros.settings`).
+/// The settings of an IPC process of one type at bootstrap (`ouroboros.settings`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings<'a> {
     /// "local", "udp4" and so on.
     pub kind: &'a str,
     /// Number of the directory hash.
     pub hash: u64,
-    /// What only some types are told.
+    /// Settings of some types only.
     pub of_type: OfType<'a>,
 }
 
@@ -126,7 +126,7 @@ pub struct Udp<'a> {
     pub port: u16,
 }
 
-/// What the node says to a request.
+/// The answer of the node to a request.
 #[derive(Debug, PartialEq)]
 pub enum Answer<'a> {
     /// It is done; the value, still packed.
@@ -142,7 +142,7 @@ pub enum Answer<'a> {
 pub struct Granted {
     /// Number of the flow.
     pub flow_id: u64,
-    /// What the allocating side asked for.
+    /// The QoS that the allocating side asked for.
     pub qos: Qos,
     /// 0 or 1.
     pub side: u64,

@@ -79,7 +79,7 @@ fn direction_of(role: Role) -> u8 {
     }
 }
 
-/// What an IV says.
+/// The contents of an IV.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Parts {
     pub(crate) phase: u8,

@@ -29,7 +29,7 @@ impl Role {
     }
 }
 
-/// What becomes of a packet that comes a second time.
+/// The fate of a packet that comes a second time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replay {
     /// It is delivered again: the IVs of the prototype tell no number.
@@ -46,7 +46,7 @@ pub struct Settings {
     pub suite: Suite,
     /// Which end this is.
     pub role: Role,
-    /// What becomes of replayed packets.
+    /// The fate of replayed packets.
     pub replay: Replay,
     /// The key changes after two to the power of this packets. 20 in every build of the prototype that is in use.
     pub rotation_bit: u32,

@@ -14,10 +14,10 @@ use zeroize::Zeroize;
 /// Keys that a page has room for.
 pub(crate) const KEYS: usize = 100;
 
-/// What the page starts with; zero after a fork.
+/// The first word of the page; zero after a fork.
 const OURS: u64 = u64::from_be_bytes(*b"OUROKEYS");
 
-/// What the page holds.
+/// The contents of the page.
 #[repr(C)]
 pub(crate) struct Secrets {
     ours: u64,

@@ -29,7 +29,7 @@ pub fn session(suite: Suite, key: &[u8; 32], side: usize, replay: Replay) -> io:
     Session::new(Settings { replay, ..Settings::new(suite, role) }, key)
 }
 
-/// What encrypts the packets of an end.
+/// The cipher for the packets of an end.
 pub fn guard(session: Session) -> Box<dyn Guard> {
     Box::new(SessionGuard(session))
 }

@@ -22,7 +22,7 @@ impl Timeout {
         self.nanoseconds.store(nanoseconds, Ordering::Relaxed);
     }
 
-    /// What was set.
+    /// The limit that was set.
     pub fn get(&self) -> Option<Duration> {
         u64::try_from(self.nanoseconds.load(Ordering::Relaxed)).ok().map(Duration::from_nanos)
     }
@@ -36,7 +36,7 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// That of a call that begins now.
+    /// The limit of a call that begins now.
     #[inline]
     pub fn new(timeout: &Timeout) -> Self {
         Limit { nanoseconds: timeout.nanoseconds.load(Ordering::Relaxed), deadline: None }

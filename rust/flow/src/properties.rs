@@ -1,4 +1,4 @@
-//! What a program has set about its end of a flow, and what that means for its calls.
+//! The flags of a program for its end of a flow, and their meaning for its calls.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -31,7 +31,7 @@ const LUMP_TIME: u64 = 25_000_000;
 /// Packets that may be under way at the beginning, and always.
 const INITIAL: u64 = 32;
 const LEAST: u64 = 4;
-/// What a wake-up may send: so much time's worth, in bounds.
+/// Bytes that a wake-up may send: so much time's worth, in bounds.
 const QUANTUM_TIME: u64 = 1_000_000;
 const QUANTUM: u64 = 48 << 10;
 /// Loss that counts as random at most, and that is tolerated beyond it, in 1/1024.
@@ -43,7 +43,7 @@ const ENOUGH: u64 = 16;
 const QUIET_ROUNDS: u32 = 2;
 const SECOND: u64 = 1_000_000_000;
 
-/// What was the case when a packet was sent.
+/// Snapshot of the path, taken when a packet was sent.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Stamp {
     delivered: u64,
@@ -106,7 +106,7 @@ struct Round {
 /// The congestion controller of a flow.
 #[derive(Debug)]
 pub struct Controller {
-    /// What the longest packet costs, bytes.
+    /// The cost of the longest packet, bytes.
     packet: u64,
     phase: Phase,
     phase_began: u64,
@@ -129,7 +129,7 @@ pub struct Controller {
     lump_began: u64,
     lump: u64,
     lump_rounds: u32,
-    /// What was under way when loss set in; since then a bit more than what was under way without loss.
+    /// Bytes under way when loss set in; since then a bit more than were under way without loss.
     bound: Option<u64>,
     /// Loss that is there whatever is sent, in 1/1024 of packets.
     random: u64,
@@ -299,7 +299,7 @@ impl Controller {
         let sending = sample.sent.saturating_sub(sample.stamp.first_sent);
         let acking = self.delivered_at.saturating_sub(sample.stamp.delivered_at);
         let time = sending.max(acking);
-        // What is faster than a round trip is an illusion of acknowledgements in lumps.
+        // A rate faster than a round trip is an illusion of acknowledgements in lumps.
         if time == 0 || self.min_rtt.is_some_and(|least| time < least) {
             return;
         }
@@ -381,7 +381,7 @@ impl Controller {
         self.was_full = self.full_rounds >= FULL_ROUNDS;
     }
 
-    /// What fits on the path itself.
+    /// Bytes that fit on the path itself.
     fn path(&self) -> u64 {
         amount(self.bandwidth.get(), self.min_rtt.unwrap_or(LEAST_RTT).max(LEAST_RTT))
     }
@@ -396,7 +396,7 @@ impl Controller {
         }
     }
 
-    /// What was under way too much has left, or enough was seen of the path with little under way.
+    /// The excess under way has left, or enough was seen of the path with little under way.
     fn has_settled(&self, in_flight: u64, late: bool) -> bool {
         match self.bound {
             Some(_) => self.phase_rounds > QUIET_ROUNDS,

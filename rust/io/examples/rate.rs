@@ -129,7 +129,7 @@ fn layer(ip: &str) -> (Engine, MemberId, SocketAddr) {
     let socket = UdpSocket::bind((ip, 0)).unwrap();
     let address = socket.local_addr().unwrap();
     let engine = Engine::start().unwrap();
-    let port = engine.open_port(OwnedFd::from(socket)).unwrap();
+    let port = engine.open_port(OwnedFd::from(socket), None).unwrap();
     (engine, port, address)
 }
 

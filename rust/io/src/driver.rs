@@ -95,7 +95,7 @@ impl Driver {
                 }
             }
             self.receive();
-            self.look_at_clock();
+            self.pass_time();
             self.serve();
             self.drain();
             self.tell();
@@ -232,6 +232,9 @@ impl Driver {
         let key = epoll::EventData::new_u64(u64::from(member) | PORT);
         epoll::add(&self.epoll, &socket.descriptor, key, both)?;
         self.stack.open_port(member, socket.segments(), socket.room);
+        if socket.is_foreign() {
+            self.stack.leave_management(member);
+        }
         self.ports.push((member, socket));
         Ok(())
     }
@@ -322,7 +325,7 @@ impl Driver {
         self.arrivals = Some(arrivals);
     }
 
-    fn look_at_clock(&mut self) {
+    fn pass_time(&mut self) {
         if self.stack.deadline().is_none() {
             return;
         }

@@ -23,6 +23,7 @@ use rustix::io::{read, write};
 
 use crate::board::Board;
 use crate::driver::Driver;
+use crate::ether::Segment;
 use crate::program::Program;
 use crate::socket::Socket;
 use crate::thread::Thread;
@@ -247,9 +248,9 @@ impl Engine {
 
     // --- members
 
-    /// A member with a port: a bound socket of UDP, which does not block.
-    pub fn open_port(&self, socket: OwnedFd) -> io::Result<MemberId> {
-        let socket = Box::new(Socket::new(socket)?);
+    /// A member with a port: a bound socket of UDP, which does not block, or one of packets, with what it is bound to.
+    pub fn open_port(&self, socket: OwnedFd, segment: Option<Segment>) -> io::Result<MemberId> {
+        let socket = Box::new(Socket::new(socket, segment)?);
         let member = lock(&self.shared.members).draw();
         match self.ask(|answer| Command::OpenPort(member, socket, answer)) {
             Some(Err(error)) => {

@@ -6,11 +6,13 @@
 pub mod board;
 mod driver;
 pub mod engine;
+mod ether;
 pub mod link;
 mod program;
 mod socket;
 pub mod thread;
 
+pub use ether::Segment;
 pub use ouroboros_stack as stack;
 pub use ouroboros_stack::link as impair;
 pub use program::Program;

@@ -2,12 +2,14 @@
 
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 
 use ouroboros_stack::{MemberId, Outgoing, Run, Stack};
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force, socket_recv_buffer_size};
 
+use crate::ether::{FRAMES, Segment};
 use crate::program::Program;
 
 /// The buffer of the kernel that we ask for.
@@ -16,32 +18,37 @@ const KERNEL_BUFFER: usize = 4 << 20;
 const BUFFERS: usize = 16;
 const BUFFER: usize = 65_536;
 
-/// The datagrams of one call.
+/// The datagrams of one call, or the frames of several.
 #[derive(Debug)]
 pub(crate) struct Arrivals {
     bytes: Vec<u8>,
     metas: [RecvMeta; BUFFERS],
-    count: usize,
+    /// Runs: their sender, where they are, and the bytes of each of their datagrams.
+    runs: Vec<(SocketAddr, Range<usize>, usize)>,
 }
 
 impl Arrivals {
     pub(crate) fn new() -> Self {
-        Arrivals { bytes: vec![0; BUFFERS * BUFFER], metas: [RecvMeta::default(); BUFFERS], count: 0 }
+        Arrivals { bytes: vec![0; BUFFERS * BUFFER], metas: [RecvMeta::default(); BUFFERS], runs: Vec::new() }
     }
 
     pub(crate) fn runs(&self) -> impl Iterator<Item = (SocketAddr, Run<'_>)> {
-        let metas = self.metas.iter().take(self.count);
-        self.bytes
-            .chunks_exact(BUFFER)
-            .zip(metas)
-            .map(|(bytes, meta)| (meta.addr, Run::new(&bytes[..meta.len.min(BUFFER)], meta.stride)))
+        self.runs.iter().map(|(from, at, stride)| {
+            (*from, Run::new(self.bytes.get(at.clone()).unwrap_or_default(), *stride))
+        })
     }
+}
+
+#[derive(Debug)]
+enum Kind {
+    Udp(UdpSocketState),
+    Ether(Segment),
 }
 
 #[derive(Debug)]
 pub(crate) struct Socket {
     pub(crate) descriptor: OwnedFd,
-    state: UdpSocketState,
+    kind: Kind,
     /// Bytes of the kernel's buffer for arrivals.
     pub(crate) room: u32,
     /// There may be something to receive.
@@ -49,50 +56,97 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    pub(crate) fn new(descriptor: OwnedFd) -> io::Result<Self> {
-        let state = UdpSocketState::new((&descriptor).into())?;
+    /// `segment`: of a packet socket; None: it is one of UDP.
+    pub(crate) fn new(descriptor: OwnedFd, segment: Option<Segment>) -> io::Result<Self> {
+        let kind = match segment {
+            Some(segment) => Kind::Ether(segment),
+            None => Kind::Udp(UdpSocketState::new((&descriptor).into())?),
+        };
         // Only root may have more than the system allows everybody; less than wanted is no error.
         if set_socket_recv_buffer_size_force(&descriptor, KERNEL_BUFFER).is_err() {
             set_socket_recv_buffer_size(&descriptor, KERNEL_BUFFER)?;
         }
         let room = u32::try_from(socket_recv_buffer_size(&descriptor)?).unwrap_or(u32::MAX);
-        Ok(Socket { descriptor, state, room, readable: true })
+        Ok(Socket { descriptor, kind, room, readable: true })
     }
 
     /// Datagrams of one size that the kernel takes at once.
     pub(crate) fn segments(&self) -> usize {
-        self.state.max_gso_segments()
+        match &self.kind {
+            Kind::Udp(state) => state.max_gso_segments(),
+            Kind::Ether(_) => FRAMES,
+        }
     }
 
-    /// Receive the datagrams of one call of the kernel. False: there are none.
+    /// Messages of management have a form that only control knows.
+    pub(crate) fn is_foreign(&self) -> bool {
+        matches!(self.kind, Kind::Ether(_))
+    }
+
+    /// Receive the datagrams of one call of the kernel, or some frames. False: there are none.
     pub(crate) fn receive(&mut self, into: &mut Arrivals) -> bool {
-        let mut chunks = into.bytes.chunks_exact_mut(BUFFER);
-        let mut slices: [IoSliceMut<'_>; BUFFERS] =
-            std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
-        match self.state.recv((&self.descriptor).into(), &mut slices, &mut into.metas) {
-            Ok(count) => {
-                into.count = count;
-                // With room left there was no more, and what comes after that is a new event.
-                self.readable = count == BUFFERS;
-                true
+        into.runs.clear();
+        match &self.kind {
+            Kind::Udp(state) => {
+                let mut chunks = into.bytes.chunks_exact_mut(BUFFER);
+                let mut slices: [IoSliceMut<'_>; BUFFERS] =
+                    std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
+                match state.recv((&self.descriptor).into(), &mut slices, &mut into.metas) {
+                    Ok(count) => {
+                        let metas = into.metas.iter().take(count).enumerate();
+                        into.runs.extend(metas.map(|(at, meta)| {
+                            let start = at * BUFFER;
+                            (meta.addr, start..start + meta.len.min(BUFFER), meta.stride)
+                        }));
+                        // With room left there was no more, and what comes after that is a new event.
+                        self.readable = count == BUFFERS;
+                        true
+                    }
+                    Err(error) => {
+                        // Another error is about an earlier packet.
+                        self.readable = error.kind() != io::ErrorKind::WouldBlock;
+                        false
+                    }
+                }
             }
-            Err(error) => {
-                // Another error is about an earlier packet.
-                self.readable = error.kind() != io::ErrorKind::WouldBlock;
-                false
+            Kind::Ether(segment) => {
+                let room = into.bytes.len() / FRAMES;
+                for (at, buffer) in into.bytes.chunks_exact_mut(room).enumerate() {
+                    let Some(frame) = segment.receive(&self.descriptor, buffer) else {
+                        self.readable = false;
+                        break;
+                    };
+                    if let Some((from, Range { start, end })) = frame {
+                        into.runs.push((from, at * room + start..at * room + end, end - start));
+                    }
+                }
+                !into.runs.is_empty()
             }
         }
     }
 
     /// Send the staged datagrams, until there are none or the kernel takes no more.
     pub(crate) fn drain(&self, port: MemberId, stack: &mut Stack<Program>) {
-        while let Some(Outgoing { to: destination, bytes: contents, segment: segment_size }) = stack.transmit(port) {
-            let transmit = Transmit { destination, ecn: None, contents, segment_size, src_ip: None };
-            match self.state.try_send((&self.descriptor).into(), &transmit) {
-                Ok(()) => stack.sent(port, true),
+        while let Some(outgoing) = stack.transmit(port) {
+            let count = outgoing.count();
+            let left = match &self.kind {
+                Kind::Udp(state) => {
+                    let Outgoing { to: destination, bytes: contents, segment: segment_size } = outgoing;
+                    let transmit = Transmit { destination, ecn: None, contents, segment_size, src_ip: None };
+                    state.try_send((&self.descriptor).into(), &transmit).map(|()| count)
+                }
+                Kind::Ether(segment) => segment.send(&self.descriptor, &outgoing).map(|left| left as u64),
+            };
+            match left {
+                Ok(left) if left >= count => stack.sent(port, true),
+                // The first ones.
+                Ok(left) => {
+                    stack.part(port, self.segments());
+                    (0..left).for_each(|_| stack.sent(port, true));
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => stack.blocked(port),
                 // A path that cannot segment; the state has noted it for the next time.
-                Err(_) if segment_size.is_some() => stack.part(port, self.segments()),
+                Err(_) if count > 1 => stack.part(port, self.segments()),
                 // No route, a datagram too long for it, a neighbour that refuses: lost, as anywhere on the way.
                 Err(_) => stack.sent(port, false),
             }

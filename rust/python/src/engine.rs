@@ -6,9 +6,10 @@ use std::os::fd::AsRawFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ouroboros_frcp::{Config, Peer, UNSENT};
-use ouroboros_io::Program;
+use ouroboros_io::{Program, Segment};
 use ouroboros_io::board::Board;
 use ouroboros_io::engine;
+use ouroboros_io::stack::ether::{Framing, Mac, Station};
 use ouroboros_io::stack::{self, Carrier, Counted, Event, FlowId, How, Kind, MemberId, Table, TransferSettings, User};
 use ouroboros_shm::endpoint::Endpoint;
 use pyo3::exceptions::PyValueError;
@@ -46,15 +47,32 @@ impl Where {
 
     fn of(at: stack::Where) -> Self {
         match at {
-            stack::Where::Address(address) => Where::Address(address.ip().to_canonical().to_string(), address.port()),
+            stack::Where::Address(address) => Where::Address(written(address), address.port()),
             stack::Where::Flow(flow) => Where::Flow(flow.into()),
         }
     }
 }
 
-pub fn address(ip: &str, port: u16) -> PyResult<SocketAddr> {
-    let ip: IpAddr = ip.parse().map_err(|_| PyValueError::new_err(format!("{ip:?} is no IP address")))?;
+/// The address of a host and its port, or that of a network device and the SAP there.
+pub fn address(host: &str, port: u16) -> PyResult<SocketAddr> {
+    if let Some(mac) = mac(host) {
+        let sap = port.try_into().map_err(|_| PyValueError::new_err(format!("{port} is no SAP")))?;
+        return Ok(Station { mac, sap }.into());
+    }
+    let ip: IpAddr = host.parse().map_err(|_| PyValueError::new_err(format!("{host:?} is no address")))?;
     Ok(SocketAddr::new(ip, port))
+}
+
+fn mac(text: &str) -> Option<Mac> {
+    let parts: Vec<_> = text.split(':').map(|part| u8::from_str_radix(part, 16)).collect::<Result<_, _>>().ok()?;
+    parts.try_into().ok()
+}
+
+fn written(address: SocketAddr) -> String {
+    match Station::of(address) {
+        Some(Station { mac, .. }) => mac.map(|byte| format!("{byte:02x}")).join(":"),
+        None => address.ip().to_canonical().to_string(),
+    }
 }
 
 /// What happened: management datagrams with member and source, messages for control, ends of flows with their last counters,
@@ -125,10 +143,14 @@ impl Engine {
         Ok(Engine(Mutex::new(engine::Engine::start_with(board)?)))
     }
 
-    /// A member of a layer with a port: a bound UDP socket, which is taken over.
-    fn open_port(&self, py: Python<'_>, socket: i32) -> PyResult<u64> {
+    /// A member of a layer with a port: a bound UDP socket, which is taken over; or, with the address of its device `mac`, a
+    /// packet socket. Its frames have that `ethertype`, or are those of LLC.
+    #[pyo3(signature = (socket, mac=None, ethertype=None))]
+    fn open_port(&self, py: Python<'_>, socket: i32, mac: Option<Mac>, ethertype: Option<u16>) -> PyResult<u64> {
         let [socket] = take_over([socket])?;
-        Ok(py.detach(|| self.lock().open_port(socket))?.into())
+        let framing = ethertype.map_or(Framing::Llc, Framing::Dix);
+        let segment = mac.map(|mac| Segment { framing, mac });
+        Ok(py.detach(|| self.lock().open_port(socket, segment))?.into())
     }
 
     /// Let strangers prove their address at the port of a member, and bound what they cause. `secret`: random.
@@ -154,7 +176,7 @@ impl Engine {
     }
 
     /// Its ways from now on: for each destination, neighbours in order. `spread`: all that are up are used, each for some
-    /// flows.
+    /// flows, but for those behind a 0, which are for when none of the others is up.
     fn route(&self, member: u64, ways: HashMap<u32, Vec<u32>>, spread: bool) {
         self.lock().route(member.into(), table(ways, spread));
     }

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::SocketAddr;
 
+use ouroboros_stack::ether::{EVERYBODY, Station};
 use ouroboros_stack::link::{Counters, Settings};
 use ouroboros_stack::{Balance, Event, FlowId, MemberId, Outgoing, Run, Setup, Stack};
 
@@ -135,6 +136,9 @@ impl Network {
         self.ports.push(Port { node, member, address, open: true, link: Link::new(delay), due: None });
         let node = self.node(node);
         node.stack.open_port(member, SEGMENTS, ROOM);
+        if Station::of(address).is_some() {
+            node.stack.leave_management(member);
+        }
         node.ports.insert(member, node::Port { place, calls: None });
         Some(member)
     }
@@ -204,7 +208,7 @@ impl Network {
     pub fn counted(&self) -> Counted {
         let links = self.ports.iter().map(|port| &port.link.counters);
         let (lost, duplicated) =
-            links.fold((0, 0), |(lost, duplicated), link| (lost + link.lost, duplicated + link.duplicated));
+            links.fold((0, self.counted.duplicated), |(lost, duplicated), link| (lost + link.lost, duplicated + link.duplicated));
         Counted { lost, duplicated, ..self.counted }
     }
 
@@ -332,10 +336,20 @@ fn send(
 ) {
     let count = outgoing.count();
     counted.sent += count;
-    match addresses.get(&outgoing.to) {
-        Some(to) => ports[from as usize].link.send(now, *to, outgoing),
-        None => counted.astray += count,
+    if let Some(to) = addresses.get(&outgoing.to) {
+        return ports[from as usize].link.send(now, *to, outgoing);
     }
+    let mut copies = 0;
+    if Station::of(outgoing.to).is_some_and(|station| station.mac == EVERYBODY) {
+        // All stations are on one segment.
+        let others = addresses.iter().filter(|(address, to)| Station::of(**address).is_some() && **to != from);
+        for (_, to) in others {
+            copies += count;
+            ports[from as usize].link.send(now, *to, outgoing);
+        }
+    }
+    counted.duplicated += copies.saturating_sub(count);
+    counted.astray += if copies == 0 { count } else { 0 };
 }
 
 /// Time.

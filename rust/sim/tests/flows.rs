@@ -660,3 +660,23 @@ fn a_node_that_crashed_says_nothing_and_its_address_is_free() {
     let dropped: u64 = balance.dropped.values().sum();
     assert_eq!(balance.sent + balance.duplicated, balance.received + balance.queued + dropped, "{balance:?}");
 }
+
+#[test]
+fn a_bad_link_delays_packets_of_layers_above_as_long_as_it_says() {
+    for lower in [RAW, CREDIT, RELIABLE, ENCRYPTED] {
+        let mut way = Way::new(&[lower], RAW);
+        for node in [0, 1] {
+            let port = way.ports[node];
+            let settings = Settings { delay: 20 * MS, ..Settings::default() };
+            way.net.stack(node).impair(port, settings, 1);
+        }
+        way.start(1, Program::Echo);
+        way.start(0, Program::Source { count: 5, length: 100, interval: 100 * MS, closes: false });
+        for round in 1..=5 {
+            // 21 ms each way, and each program has to be woken.
+            way.run(43 * MS);
+            assert_eq!(way.tally(0).read, round, "{lower:?}");
+            way.run(57 * MS);
+        }
+    }
+}

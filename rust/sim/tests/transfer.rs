@@ -237,6 +237,35 @@ fn equal_ways_are_each_used_by_some_flows_and_never_change_within_one() {
     assert!(through.iter().all(|flows| *flows > 8), "{through:?}");
 }
 
+#[test]
+fn alternates_are_used_when_none_of_the_equal_ways_is_up_and_by_the_next_packet() {
+    for (spread, ways) in [(false, vec![name(1), name(2)]), (true, vec![name(1), 0, name(2)])] {
+        let mut square = Layer::new(4, plain());
+        for (one, other) in [(0, 1), (1, 3), (0, 2), (2, 3)] {
+            square.join(one, other, RAW);
+        }
+        square.route();
+        square.set_ways(0, &[(name(3), ways)], spread);
+        let (member, lower) = (square.members[0], square.lower[&(0, 1)]);
+        let mut said = 0;
+        let mut say = |square: &mut Layer| {
+            for _ in 0..20 {
+                let now = square.net.now();
+                // Each is of another flow, as far as a hash can tell.
+                said += 1;
+                square.net.stack(0).send_pdu(now, member, name(3), 64 + said, 0, b"x");
+            }
+            square.run(SECOND / 100);
+            [1, 2].map(|node| square.transfer(node).forwarded)
+        };
+        assert_eq!(say(&mut square), [20, 0], "{spread}");
+        square.net.stack(0).take_back(member, lower);
+        assert_eq!(say(&mut square), [20, 20], "{spread}");
+        square.hand_over(0, 1, lower);
+        assert_eq!(say(&mut square), [40, 20], "{spread}");
+    }
+}
+
 /// The port of the middle node takes nothing; then it does again.
 fn dammed(lower: Quality) -> Layer {
     let mut line = Layer::line(3, lower);

@@ -1,6 +1,7 @@
 //! What a packet of others costs a member of a unicast layer, in nanoseconds: `cargo run --release -p ouroboros-stack --example
-//! transit [PACKETS]`, of which `bench/measures/layers.py` reads the table. One stack, ports without a network, raw lower flows;
-//! packets arrive in runs of 16 of one flow, or each of another one (mixed), to the destinations of a table in turn.
+//! transit [PACKETS [ROUTES LENGTH]]`, of which `bench/measures/layers.py` reads the table. One stack, ports without a network, raw
+//! lower flows; packets arrive in runs of 16 of one flow, or each of another one (mixed), to the destinations of a table in turn.
+//! With `ROUTES`, mixed packets of that length once: for a count of instructions and of misses of caches.
 #![allow(clippy::unwrap_used, clippy::disallowed_types)]
 
 mod common;
@@ -58,7 +59,8 @@ fn run(routes: u32, mixed: bool, packets: usize, length: usize) -> f64 {
         (0..RUN).flat_map(of).collect()
     };
     // What arrives is read from memory, as from a socket, but the memory is not what is measured.
-    let bursts: Vec<Vec<u8>> = (0..BURSTS).map(|at| burst(at * (1 + routes / BURSTS) % routes)).collect();
+    // By an odd step, so that all neighbours have their share.
+    let bursts: Vec<Vec<u8>> = (0..BURSTS).map(|at| burst(at * (1 | routes / BURSTS) % routes)).collect();
     let (start, mut now, mut left) = (Instant::now(), 0, 0);
     for at in 0..packets / RUN {
         now += 1000;
@@ -81,7 +83,12 @@ fn run(routes: u32, mixed: bool, packets: usize, length: usize) -> f64 {
 }
 
 fn main() {
-    let packets = std::env::args().nth(1).and_then(|number| number.parse().ok()).unwrap_or(2_000_000);
+    let number = |at| std::env::args().nth(at).and_then(|number| number.parse::<usize>().ok());
+    let packets = number(1).unwrap_or(2_000_000);
+    if let (Some(routes), Some(length)) = (number(2), number(3)) {
+        println!("{:.1}", run(routes as u32, true, packets, length));
+        return;
+    }
     println!("{:>6} {:>10} {:>10} {:>10} {:>10}", "bytes", "10 routes", "10 mixed", "10000", "10000 mixed");
     for length in [64, 1400] {
         // The best of several: the rest is noise of the machine.

@@ -6,7 +6,7 @@ use crate::id::{FlowId, MemberId};
 use crate::ring::Ring;
 use crate::stack::Stack;
 
-/// What counts.
+/// A thing that counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     /// A member of a layer.
@@ -17,12 +17,12 @@ pub enum Source {
 
 /// Shows the counters of each source, the last ones until something else has its place.
 pub trait Board {
-    /// What a source has counted so far. `over`: it ended, and counts nothing more. Values are in the order of `names`; those
+    /// The counters of a source so far. `over`: it ended, and counts nothing more. Values are in the order of `names`; those
     /// that are missing at the end it does not have.
     fn publish(&mut self, source: Source, over: bool, values: &[u64]);
 }
 
-/// What the values of members are called, and of flows.
+/// The names of the values of members, and of flows.
 pub fn names() -> [(&'static str, Vec<&'static str>); 2] {
     [("layer", member_names().collect()), ("flow", flow_names().collect())]
 }

@@ -1,4 +1,4 @@
-//! What became of packets.
+//! Counters of packets, by their fate.
 
 use ouroboros_frcp::{Refused, Stats};
 
@@ -182,7 +182,7 @@ of_frcp! {
     "frcp_unsent_bytes" unsent,
 }
 
-/// What a member has counted, and what it has beside that if it is one of a unicast layer.
+/// The counters of a member, and further ones if it is in a unicast layer.
 pub type MemberCounted = (LayerCounters, Option<TransferCounters>);
 
 /// How many values a member has, at the most.
@@ -208,7 +208,7 @@ pub fn member_values((layer, transfer): &MemberCounted) -> ([u64; OF_MEMBER], us
     (all, count)
 }
 
-/// What a flow has counted, and what FRCP has, if the flow has it.
+/// The counters of a flow, and those of FRCP, if the flow has it.
 pub type Counted = (FlowCounters, Option<Stats>);
 
 /// How many values a flow has, at the most.

@@ -1,4 +1,4 @@
-//! What strangers may cause: the door of a port, for management datagrams.
+//! The door of a port: bounds for management datagrams of strangers.
 //!
 //! Anybody can send one, in the name of any address, and each that comes through costs control a hundred times what it costs
 //! here. So control gets those that are expected, as many requests as have proven their address, up to a rate, and of all
@@ -26,7 +26,7 @@ const UNEXPECTED: [Rate; 2] = [Rate(2000, 2000), Rate(4000, 4000)];
 /// Requests that are told how to prove their address.
 const CHALLENGES: Rate = Rate(50_000, 5000);
 
-/// What becomes of a datagram.
+/// The fate of a datagram.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Control gets it.

@@ -43,6 +43,9 @@ pub(crate) struct Port {
     pub(crate) drained_at: u64,
     /// For management datagrams; None: all come in.
     pub(crate) door: Option<Door>,
+    /// Management datagrams have a form that only the control side knows. Reports are what they are everywhere, and no longer
+    /// or shorter, which messages of the other form are not.
+    pub(crate) foreign: bool,
 }
 
 /// Packets for a flow that is not there yet.

@@ -5,6 +5,7 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 pub mod crc;
+pub mod ether;
 pub mod management;
 pub mod pci;
 pub mod update;

@@ -40,7 +40,7 @@ const COMES_AGAIN: u8 = 64;
 #[derive(Debug, Clone, Copy)]
 pub struct Datagram<'a>(&'a [u8; FIXED]);
 
-/// What the receiver of a raw flow tells the sender: the packets that came. In place of response, bandwidth and delay.
+/// A report of the receiver of a raw flow to the sender: the packets that came. In place of response, bandwidth and delay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
     /// The endpoint id of the flow at the side that reports; four bytes of it are sent.
@@ -73,7 +73,7 @@ impl<'a> Datagram<'a> {
         })
     }
 
-    /// What the engine has to know of any other message.
+    /// The part of any other message that the engine has to know.
     pub fn kind(self) -> Kind {
         match self.0[CODE] {
             REQUEST => Kind::Request { source: self.number(4), proof: self.proof() },
@@ -93,14 +93,14 @@ impl<'a> Datagram<'a> {
     }
 }
 
-/// What a message is, and the endpoint id that it is about.
+/// The kind of a message, and the endpoint id that it is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A request for a flow.
     Request {
         /// The endpoint id of the requester.
         source: u32,
-        /// What proves its address, and that it came as it was sent (`cookie`); 0 without it.
+        /// The proof of its address, and that it came as it was sent (`cookie`); 0 without it.
         proof: u64,
     },
     /// An answer to a request of ours, which has that endpoint id.

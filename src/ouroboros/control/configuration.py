@@ -26,6 +26,8 @@ from ouroboros.layers.impairment import parse as parse_impairment
 from ouroboros.qos import NAMED_SPECS
 from ouroboros.settings import TYPES, AnySettings, Strangers
 from ouroboros.wire.control import (
+    LEAST_KEEPALIVE,
+    MOST_KEEPALIVE,
     BindProcess,
     BindProgram,
     BootstrapIpcp,
@@ -35,6 +37,7 @@ from ouroboros.wire.control import (
     DestroyIpcp,
     EnrollIpcp,
     IpcpEntry,
+    KeepAliveIpcp,
     ListIpcps,
     ListNames,
     NameEntry,
@@ -127,13 +130,17 @@ class IpcpTable(msgspec.Struct, frozen=True):
     neighbours: tuple[str, ...] = ()
     bind: tuple[str, ...] = ()
     qualities: dict[str, str] = {}
+    #: Seconds between keepalives; None: as it is.
+    keepalive: float | None = None
 
     @property
     def title(self) -> str:
         return f"[{self.type}.{bare_key(self.name)}]"
 
     def apply(self, ask: Ask, find: Find, later: Later) -> None:
-        self._bring_up(ask)
+        id = self._bring_up(ask)
+        if self.keepalive is not None:
+            ask(KeepAliveIpcp(id, self.keepalive))
         if not self.enrol:
             _follow(self._be_known(), ask)
         if self.enrol or self.neighbours:
@@ -144,7 +151,7 @@ class IpcpTable(msgspec.Struct, frozen=True):
         mine, _ = yield from self._found()
         if self.enrol:
             if not mine.layer:
-                yield EnrollIpcp(mine.id, self.enrol)
+                yield EnrollIpcp(mine.id, self.enrol, self.enrol in self.neighbours)
             yield from self._be_known()
         for name in self.neighbours:
             for component in COMPONENTS:
@@ -175,7 +182,7 @@ class IpcpTable(msgspec.Struct, frozen=True):
         holders = (each for each in entries if each.type != "broadcast" and each.state == "operational")
         return mine, [each for each in holders if each.layer != mine.layer]
 
-    def _bring_up(self, ask: Ask) -> None:
+    def _bring_up(self, ask: Ask) -> int:
         entries: list[IpcpEntry] = ask(ListIpcps())
         known = next((entry for entry in entries if entry.name == self.name), None)
         if known is not None and (known.type != self.type or (self.layer and known.layer not in ("", self.layer))):
@@ -186,6 +193,7 @@ class IpcpTable(msgspec.Struct, frozen=True):
         id: int = ask(CreateIpcp(self.name, self.type)) if known is None else known.id
         if self.layer and (known is None or not known.layer):
             self._bootstrap(ask, id, created=known is None)
+        return id
 
     def _bootstrap(self, ask: Ask, id: int, *, created: bool) -> None:
         try:
@@ -313,11 +321,15 @@ _MEMBERS = {
     "conn": _STRINGS,
     "connect": _Key(bool, "true or false"),
     "conn_qos": _Key(dict[str, str], "a table of neighbours, each with one of " + ", ".join(NAMED_SPECS)),
+    "keepalive": _Key(float, "a number of seconds"),
 }
 #: Keys beside the settings, by type.
 _OTHERS = {
     "broadcast": _AUTOBIND
-    | {key: msgspec.structs.replace(_MEMBERS[key], built=False) for key in ("enrol", "conn", "connect", "conn_qos")},
+    | {
+        key: msgspec.structs.replace(_MEMBERS[key], built=False)
+        for key in ("enrol", "conn", "connect", "conn_qos", "keepalive")
+    },
     "unicast": _NAMES | _MEMBERS,
 }
 _SHARE_KEYS = dict.fromkeys(("user", "users"), _Key(int, "a whole number from 0 on"))
@@ -459,9 +471,6 @@ def _parse_programs(table: _Table) -> tuple[Program, ...]:
 def _parse_ipcp(type: str, name: str, values: Mapping[str, object]) -> IpcpTable:
     title = f"[{type}.{bare_key(name)}]"
     _check_title(title, name, "name of an IPC process")
-    if not TYPES[type].built:
-        built = ", ".join(word for word, kind in TYPES.items() if kind.built)
-        raise ConfigurationError(f"{title} IPC processes of type {type} are not built yet; there are {built}")
     if type == "broadcast" and "reg" in values:
         raise ConfigurationError(f"{title} reg: a broadcast layer holds no names; leave it out")
     told = setting_keys(TYPES[type])
@@ -481,10 +490,11 @@ def _parse_ipcp(type: str, name: str, values: Mapping[str, object]) -> IpcpTable
     if register and not (layer or enrol):
         raise table.error("reg", f"names are registered in a layer; add bootstrap{' or enrol' * (type == 'unicast')}")
     autobind = "autobind" in others and table.get("autobind", False)
+    keepalive = _parse_keepalive(table) if type == "unicast" else None
     # The layer of one that enrolls is that of whom it enrolls with.
     bind = table.names("bind")
     layer = "" if enrol else layer
-    return IpcpTable(type, name, layer, settings, autobind, register, enrol, neighbours, bind, qualities)
+    return IpcpTable(type, name, layer, settings, autobind, register, enrol, neighbours, bind, qualities, keepalive)
 
 
 def _parse_qualities(table: _Table, neighbours: tuple[str, ...]) -> dict[str, str]:
@@ -495,6 +505,15 @@ def _parse_qualities(table: _Table, neighbours: tuple[str, ...]) -> dict[str, st
         if word not in NAMED_SPECS:
             raise table.error("conn_qos", f"{name!r} must have one of {', '.join(NAMED_SPECS)}, not {_shown(word)}")
     return {name: word for name, word in qualities.items() if word != "raw"}
+
+
+def _parse_keepalive(table: _Table) -> float | None:
+    if not table.has("keepalive"):
+        return None
+    seconds: float = table.get("keepalive", 0.0)
+    if not LEAST_KEEPALIVE <= seconds <= MOST_KEEPALIVE:
+        raise table.error("keepalive", f"{seconds} seconds; {LEAST_KEEPALIVE} to {MOST_KEEPALIVE:.0f} are allowed")
+    return float(seconds)
 
 
 def _parse_members(table: _Table) -> tuple[str, tuple[str, ...]]:

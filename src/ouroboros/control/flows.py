@@ -23,8 +23,9 @@ from collections.abc import Callable, Iterable, Mapping
 from ouroboros.control.demand import OnDemand
 from ouroboros.control.lower import LowerFlows
 from ouroboros.control.matching import Matching, check_works
-from ouroboros.control.names import Name, Registry, check_name
+from ouroboros.control.names import Name, Registry
 from ouroboros.control.parties import IpcProcess, Layering, Party, Process
+from ouroboros.control.reasons import Reasons, check_possible, deserted, is_patient
 from ouroboros.control.security import Security
 from ouroboros.control.shares import PEERS, Kind, Shares
 from ouroboros.control.table import FlowTable
@@ -36,7 +37,6 @@ from ouroboros.errors import (
     FlowQosException,
     FlowRefusedException,
     FlowTimeoutException,
-    NameError,
     NodeLimitError,
     OuroborosError,
 )
@@ -88,6 +88,7 @@ class FlowManager:
         #: The standing accepts of IPC processes.
         self._standing: dict[IpcProcess, Accepting] = {}
         self._demand = OnDemand(effects, shares.starts)
+        self._reasons = Reasons(registry, self._ways, self._demand)
         self._matching = Matching(
             registry=registry,
             security=security,
@@ -128,13 +129,13 @@ class FlowManager:
         name = self._registry.names.get(asking.name)
         ipcps = self._ways.ipcps_to_ask(asking, name)
         if asking.patient:
-            _check_possible(asking.name)
-        elif not ipcps and (nobody := self._why_none(asking, name)) is not None:
+            check_possible(asking.name)
+        elif not ipcps and (nobody := self._reasons.none_here(asking, name)) is not None:
             self._ways.check_layers(asking)
             raise nobody
         self._waiting.add(asking, until)
         if not self._connect_now(asking, name, now) and until > now and self._may_wait(asking, name, now):
-            self._look(asking, name, ipcps, now)
+            self._seek(asking, name, ipcps, now)
         if until <= now and asking in self._waiting:
             self._expire(asking, now)
 
@@ -153,7 +154,7 @@ class FlowManager:
         self._matching.connect(asking, first, name, now)
         return True
 
-    def _look(self, asking: Asking, name: Name | None, ipcps: list[Ipcp], now: float) -> None:
+    def _seek(self, asking: Asking, name: Name | None, ipcps: list[Ipcp], now: float) -> None:
         """Wait for an acceptor here, and ask layers."""
         within = self._ways.within(asking) and not is_alone(asking.party, name)
         if within and (name is not None or asking.patient):
@@ -251,13 +252,13 @@ class FlowManager:
             pass
         if name.deserted:
             for waiting in self._of_queue(name):
-                if not _patient(waiting):
-                    self._fail(waiting, _deserted(name), now)
+                if not is_patient(waiting):
+                    self._fail(waiting, deserted(name), now)
 
     def name_destroyed(self, name: Name, now: float) -> None:
         self._demand.arrived([name.text])
         for waiting in self._of_queue(name):
-            if _patient(waiting):
+            if is_patient(waiting):
                 self._registry.enqueue(name.text, waiting.token)
             else:
                 self._fail(waiting, FlowNameException(f"the name {name.text!r} was destroyed"), now)
@@ -380,7 +381,7 @@ class FlowManager:
             self._fail(arrived, FlowNameException(f"there is no name {arrival.name!r}"), now)
         elif (acceptor := name.next_acceptor()) is not None:
             self._matching.connect(arrived, self._waiting.acceptors[acceptor], name, now)
-        elif (nobody := self._why_nobody(arrival.name, name)) is not None:
+        elif (nobody := self._reasons.nobody(arrival.name, name)) is not None:
             self._fail(arrived, nobody, now)
         else:
             self._registry.enqueue(name.text, arrived.token, stranger=arrived.stranger)
@@ -442,7 +443,7 @@ class FlowManager:
             name = self._registry.names.get(asking.name)
             # A request that went through a layer of this node is in no queue since then. An acceptor may have come.
             if not self._connect_now(asking, name, now):
-                self._look(asking, name, self._ways.ipcps_to_ask(asking, name), now)
+                self._seek(asking, name, self._ways.ipcps_to_ask(asking, name), now)
 
     # --- helpers
 
@@ -468,16 +469,8 @@ class FlowManager:
         elif error is not None:
             self._fail(asking, error, now)
         elif name is None or asking.through or is_alone(asking.party, name) or not self._ways.within(asking):
-            nobody = "nobody" if name is None else "nobody else"
-            text = f"{nobody} offers {asking.name!r} on this node, and no layer knows where it is"
-            if asking.over is not None:
-                text = f"nobody in {_layers(asking.over)} offers {asking.name!r}"
-            if asking.through:
-                text = f"{asking.name!r} is to be reached through its layer, and that does not know where it is"
-            if asking.advice:
-                text += f": {'; or '.join(dict.fromkeys(asking.advice.values()))}"
-            self._fail(asking, FlowNameException(text), now)
-        elif (why := self._why_none(asking, name)) is not None:
+            self._fail(asking, self._reasons.not_found(asking, name), now)
+        elif (why := self._reasons.none_here(asking, name)) is not None:
             self._fail(asking, why, now)
 
     def _ask_later(self, asking: Asking, now: float, error: OuroborosError | None = None) -> None:
@@ -488,29 +481,6 @@ class FlowManager:
                 self._ask_next(asking, now, error)
 
         self._post(ask)
-
-    def _why_none(self, asking: Asking, name: Name | None) -> FlowNameException | None:
-        """Why no acceptor of this node will do; None if one may come."""
-        if asking.over is None or self._ways.within(asking):
-            return self._why_nobody(asking.name, name)
-        _check_possible(asking.name)
-        if why := self._ways.why_not_over(asking.over):
-            return FlowNameException(f"no flow to {asking.name!r} over {_layers(asking.over)}: {why}")
-        register = "; or ".join(f"`irm name register {asking.name} layer {layer}`" for layer in sorted(asking.over))
-        return FlowNameException(
-            f"nobody in {_layers(asking.over)} offers {asking.name!r}: it is not registered there; {register} does that"
-        )
-
-    def _why_nobody(self, text: str, name: Name | None) -> FlowNameException | None:
-        """Why nobody here will ever accept a flow to a name, as things are; None if somebody may."""
-        if name is None:
-            _check_possible(text)
-            return FlowNameException(
-                f"nobody offers {text!r} on this node: start the program that accepts flows for it, "
-                "or create the name with `irm name create`"
-            )
-        # A program that was started, and is not bound any more, may come yet.
-        return _deserted(name) if name.deserted and not self._demand.runs(text) else None
 
     def _of_queue(self, name: Name) -> list[Asking | Arrived]:
         """The requests that wait for the name here: no other node is asked for them, or they are patient, or of a peer."""
@@ -557,49 +527,8 @@ class FlowManager:
         if isinstance(waiting, Accepting):
             self._fail(waiting, FlowTimeoutException("nobody asked for a flow in time"), now)
             return
-        text = waiting.name
-        name = self._registry.names.get(text)
-        if isinstance(waiting, Asking) and waiting.ipcp is not None:
-            why = f"{waiting.ipcp.why(waiting.token)} (layer {waiting.ipcp.layer!r})"
-        elif isinstance(waiting, Asking) and waiting.last_refusal:
-            why = waiting.last_refusal
-        elif isinstance(waiting, Asking) and waiting.over is not None and not self._ways.within(waiting):
-            why = self._ways.why_not_over(waiting.over) or f"nobody in {_layers(waiting.over)} offers it"
-        elif name is None and _patient(waiting):
-            why = "nobody offers it"
-        elif name is None:
-            why = "it is not on this node, and there was no time to ask others"
-        elif name.deserted:
-            why = "the program that served it has ended"
-        else:
-            why = "its programs are busy" if name.servers else "no program accepts flows for it"
-        self._fail(waiting, FlowTimeoutException(f"nobody accepted a flow to {text!r} in time: {why}"), now)
-
-
-def _check_possible(text: str) -> None:
-    """Raises `FlowNameException` for what will never be a name."""
-    try:
-        check_name(text)
-    except NameError as error:
-        raise FlowNameException(str(error)) from error
-
-
-def _layers(over: frozenset[str]) -> str:
-    """Layers, in an error text."""
-    return f"{'layer' if len(over) == 1 else 'one of the layers'} {', '.join(map(repr, sorted(over)))}"
-
-
-def _patient(waiting: Waiting) -> bool:
-    """It waits for its name, also while nobody serves it."""
-    return isinstance(waiting, Asking) and waiting.patient
+        self._fail(waiting, self._reasons.late(waiting), now)
 
 
 def _never(error: OuroborosError, now: float) -> None:
     raise RuntimeError("an IPC process that accepts flows does so as long as it is there")
-
-
-def _deserted(name: Name) -> FlowNameException:
-    return FlowNameException(
-        f"nobody serves {name.text!r} any more: the program that accepted flows for it has ended; start it again, or wait"
-        " for it (wait=True)"
-    )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from ouroboros.control.flows import FlowManager
 from ouroboros.control.names import Registry, check_name
-from ouroboros.errors import IpcpBootstrapError, IpcpCreateError, NameError, OuroborosError, UnsupportedError
+from ouroboros.errors import IpcpBootstrapError, IpcpCreateError, IpcpEnrollError, NameError, OuroborosError
 from ouroboros.layers.base import Ipcp, State
 from ouroboros.layers.effects import Effect, Reply
 from ouroboros.layers.face import Host, Posts, Task
@@ -37,14 +38,13 @@ class _Asked(NamedTuple):
 class IpcProcesses:
     """All IPC processes of a node.
 
-    `table`: those that there are, by id; a destroyed one leaves it at once. `types`: by the words of the command line; None
-    for one that is not built yet.
+    `table`: those that there are, by id; a destroyed one leaves it at once. `types`: by the words of the command line.
     """
 
     def __init__(
         self,
         table: dict[int, Ipcp],
-        types: Mapping[str, type[Ipcp] | None],
+        types: Mapping[str, type[Ipcp]],
         registry: Registry,
         flows: FlowManager,
         effects: list[Effect],
@@ -106,9 +106,6 @@ class IpcProcesses:
         if request.type not in self._types:
             raise IpcpCreateError(f"unknown type {request.type!r}: choose one of {', '.join(self._types)}")
         kind = self._types[request.type]
-        if kind is None:
-            built = ", ".join(type for type, kind in self._types.items() if kind is not None)
-            raise UnsupportedError(f"IPC processes of type {request.type} are not built yet; there are {built}")
         if any(ipcp.name == request.name for ipcp in self._table.values()):
             raise IpcpCreateError(f"there is an IPC process {request.name!r} already; choose another name")
         id = self._next_id
@@ -140,7 +137,9 @@ class IpcProcesses:
 
     def enroll(self, request: EnrollIpcp, task: Task, now: float) -> None:
         check_name(request.name, "name to enroll with")
-        self.find(request.ipcp).enroll(request.name, task, now)
+        if request.timeout is not None and not 0 < request.timeout < math.inf:
+            raise IpcpEnrollError(f"the timeout of an enrollment is a time in seconds, not {request.timeout}")
+        self.find(request.ipcp).enroll(request.name, task, now, connect=request.connect, timeout=request.timeout)
 
     def neighbour(self, request: ConnectIpcp | DisconnectIpcp) -> Ipcp:
         """The IPC process that has one."""
@@ -198,10 +197,12 @@ class IpcProcesses:
         """For what no program asked for. Nobody waits for it, and it cannot fail."""
         return Task(self._posts, _no_answer)
 
-    def cancel(self, token: int) -> None:
+    def cancel(self, token: int, now: float) -> None:
         """The caller hung up. No error when nothing was asked under that token."""
         if (asked := self._tasks.pop(token, None)) is not None:
             asked.task.cancel()
+            if (ipcp := self._table.get(asked.ipcp)) is not None:
+                ipcp.abandoned(asked.task, now)
 
     def fail(self, token: int, error: OuroborosError) -> None:
         """Answer a request, also one that does not wait for an IPC process."""

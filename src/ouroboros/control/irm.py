@@ -61,7 +61,7 @@ class Irm:
 
     `uid`: of the node, whose owner (and root) may manage it. `random`: has to be `random.SystemRandom`, except in tests.
     `wall`: nanoseconds since 1970. `directory`: what protects flows; nothing by default. `types`: of IPC processes, by the
-    words of the command line; None for one that is not built yet. `initial`: types of the IPC processes that it begins with,
+    words of the command line. `initial`: types of the IPC processes that it begins with,
     each in a layer of that name. `flow_limit`: descriptors for flows. `memory`: what the node before was told to remember.
     `shares`: of users other than the owner.
     """
@@ -73,7 +73,7 @@ class Irm:
         random: Random,
         wall: Callable[[], int],
         directory: SecurityFiles | None = None,
-        types: Mapping[str, type[Ipcp] | None],
+        types: Mapping[str, type[Ipcp]],
         initial: Sequence[str] = (),
         embedded: bool = False,
         flow_limit: int = 10_239,
@@ -178,7 +178,7 @@ class Irm:
     @_entry
     def cancel(self, token: int, now: float) -> None:
         """The caller of this token hung up."""
-        self._processes.cancel(token)
+        self._processes.cancel(token, now)
         self.flows.cancel(token, now)
 
     @_entry
@@ -239,10 +239,11 @@ class Irm:
     # --- news of IPC processes from the runtime; of one that is gone they are ignored
 
     @_entry
-    def member_opened(self, ipcp: int, now: float) -> None:
-        """The engine has the member that `OpenPort` asked for."""
+    def member_opened(self, ipcp: int, now: float, mtu: int = 0) -> None:
+        """The engine has the member that `OpenPort` asked for. `mtu`: as of `Ipcp`."""
         member = self.ipcps.get(ipcp)
         if member is not None and member.state == State.OPENING:
+            member.mtu = mtu
             member.opened(now)
 
     @_entry
@@ -341,6 +342,14 @@ class Irm:
         # The id may belong to another flow by now.
         if flow is not None and flow.carrier == ipcp:
             flow.counters = counters
+
+    def flow_touched(self, flow_id: int) -> None:
+        """The engine has an end of that flow, or has it no more."""
+        self.flows.touch(flow_id)
+
+    def asker(self, token: int) -> int | None:
+        """The user whose program asks for a flow under that token; None for the owner, and when none does any more."""
+        return self.flows.user(token)
 
     def counted(self, ipcp: int, counters: Mapping[str, int]) -> None:
         """Counters of the engine for an IPC process, so far."""

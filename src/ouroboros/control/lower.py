@@ -165,6 +165,7 @@ class LowerFlows:
             qos=flow.qos,
             carrier=flow.carrier,
             question=question,
+            ours=flow.ours,
             peer=peer,
         )
         self._ends[flow.id, side] = end
@@ -265,7 +266,14 @@ class LowerFlows:
             del end.holder.questions[number]
         self._held[end.fd] = end
         flow = LowerFlow(
-            fd=end.fd, name=end.name, qos=end.qos, side=end.side, size=size, ipcp=end.carrier, peer=end.peer
+            fd=end.fd,
+            name=end.name,
+            qos=end.qos,
+            side=end.side,
+            size=size,
+            ipcp=end.carrier,
+            ours=end.ours,
+            peer=end.peer,
         )
         end.holder.ipcp.lower_up(number, flow, now)
 

@@ -38,6 +38,7 @@ from ouroboros.wire.control import (
     DisconnectIpcp,
     EnrollIpcp,
     ImpairIpcp,
+    KeepAliveIpcp,
     ListFlows,
     ListIpcps,
     ListNames,
@@ -132,6 +133,9 @@ class Management:
                 return None
             case ChangePeers():
                 self._ipcps.find(request.ipcp).change_peers(request.add, request.remove, now)
+                return None
+            case KeepAliveIpcp():
+                self._ipcps.find(request.ipcp).keep_alive(request.seconds)
                 return None
             case BootstrapIpcp():
                 self._ipcps.bootstrap(request, task(request.ipcp, IpcpBootstrapError), now)

@@ -114,6 +114,8 @@ class LowerEnd:
     carrier: int | None
     #: None for an end that it accepted.
     question: Question | None
+    #: The other end is at a node of ours.
+    ours: bool
     peer: str = ""
     stage: Stage = Stage.OPENING
 

@@ -119,6 +119,7 @@ def _ipcp_table(member: Ipcp, autobind: bool, registered: list[str], implied: se
         neighbours=neighbours,
         bind=tuple(bound),
         qualities=qualities,
+        keepalive=member.keepalive,
     )
 
 
@@ -221,6 +222,7 @@ def _ipcp_values(ipcp: IpcpTable) -> dict[str, Any]:
         "connect": False if ipcp.enrol and not ipcp.neighbours else None,
         "conn": None if own or not ipcp.neighbours else ipcp.neighbours,
         "conn_qos": ipcp.qualities or None,
+        "keepalive": ipcp.keepalive,
         "reg": ipcp.register or None,
     }
 

@@ -49,6 +49,11 @@ class Flow:
         ipcp = self.ipcp or self.relay
         return ipcp.id if ipcp else None
 
+    @property
+    def ours(self) -> bool:
+        """Whether both ends are at nodes of ours."""
+        return self.remote is None or self.remote.peer()[1] == "node"
+
 
 class FlowTable:
     """The flows by id; the lowest free id is given to the next one. `limit`: of all of them."""

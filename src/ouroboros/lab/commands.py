@@ -215,6 +215,7 @@ QUESTIONS: dict[str, tuple[str, str, Reader]] = {
 PROMPT: dict[str, tuple[str, str, Reader]] = {
     "ping": ("A B [COUNT]", "send packets to a node and back", _count),
     "trace": ("A B", "the nodes on the way", _two_nodes),
+    "probe": ("A B", "who answers on the way, in each layer", _two_nodes),
     "graph": ("", "the network as it is now", _nothing),
     "routes": ("NODE [LAYER]", "the table of a node", _node_and(1)),
     "counters": ("NODE [LAYER]", "what a node counts for a layer, or for a link", _node_and(1)),

@@ -162,6 +162,15 @@ def _ping(lab: Lab, command: Command) -> str:
     return str(lab[source].ping(target, count=int(count[0]) if count else 1))
 
 
+def _probe(lab: Lab, command: Command) -> str:
+    hops = lab[command.words[0]].probe(command.words[1])
+    return "\n".join(
+        f"{'  ' * len(hop.within)}{hop.layer} {hop.hop}  {hop.member or hop.address or '?'}  "
+        f"{hop.state if hop.round_trip is None else f'{hop.round_trip * 1000:.3g} ms'}"
+        for hop in hops
+    )
+
+
 def _routes(lab: Lab, command: Command) -> str:
     node, *layer = command.words
     routes = lab[node].routes(*layer)
@@ -201,6 +210,7 @@ def _run(lab: Lab, command: Command) -> str:
 _SHOWN: dict[str, Callable[[Lab, Command], str]] = {
     "ping": _ping,
     "trace": lambda lab, command: " - ".join(lab[command.words[0]].trace(command.words[1])),
+    "probe": _probe,
     "graph": lambda lab, command: lab.graph(),
     "routes": _routes,
     "counters": _counters,

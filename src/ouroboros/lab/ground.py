@@ -15,6 +15,9 @@ from ouroboros.lab.errors import LabError
 from ouroboros.qos import QoSSpec
 from ouroboros.wire.control import Request
 
+#: What is said to a coroutine that calls what would wait for it.
+NOT_HERE = "a coroutine of the laboratory cannot call what waits: it has `await` and the verbs of what it was given"
+
 T = TypeVar("T")
 Job = Coroutine[Any, Any, T]
 
@@ -96,6 +99,9 @@ class Ground(ABC):
     @abstractmethod
     def addresses(self, number: int, link: Link) -> tuple[str, str]:
         """Of the two ends of the link of that number."""
+
+    async def lay(self, links: Sequence[tuple[int, Link]]) -> None:  # noqa: B027 - most links need no device
+        """Have the links of these numbers between nodes that run, for good."""
 
     @property
     @abstractmethod

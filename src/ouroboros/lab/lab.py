@@ -18,7 +18,17 @@ from ouroboros.lab.ground import Flow, Ground, Job, T
 from ouroboros.lab.probe import Ping, Prober
 from ouroboros.lab.works import Place, Wire, Works
 from ouroboros.qos import QOS_RAW, QoSSpec
-from ouroboros.wire.control import FlowEntry, IpcpEntry, ListFlows, ListIpcps, ListNames, NameEntry, Request, RouteEntry
+from ouroboros.wire.control import (
+    FlowEntry,
+    HopEntry,
+    IpcpEntry,
+    ListFlows,
+    ListIpcps,
+    ListNames,
+    NameEntry,
+    Request,
+    RouteEntry,
+)
 
 #: Seconds that whatever is waited for may take, when nothing else is said.
 WITHIN = 60.0
@@ -251,22 +261,25 @@ class LabNode:
         way."""
         return self._run(self.lab._prober.trace(self.name, _name(other)))
 
+    def probe(self, other: LabNode | str) -> list[HopEntry]:
+        """Who answers on the way to another node, hop by hop in each layer, as `ouroboros.ping.trace` has it: packets
+        ask the members, and no table is believed. Raises `LabError` when no layer leads there."""
+        return self._run(self.lab._prober.probe(self.name, _name(other)))
+
     # --- what happens to it
 
     def kill(self) -> None:
         """End it as `kill -9` does: nobody is told."""
-        self.lab._prober.forget(self.name)
         self._run(self.lab._works.kill(self.name))
+        self.lab._prober.forget(self.name)
 
     def pause(self) -> None:
         """Have it stand still, as SIGSTOP does."""
-        self._place.paused = True
-        self._run(self.lab.ground.pause(self.name))
+        self._run(self.lab._works.pause(self.name))
 
     def resume(self) -> None:
         """Have it go on, as SIGCONT does."""
-        self._run(self.lab.ground.resume(self.name))
-        self._place.paused = False
+        self._run(self.lab._works.resume(self.name))
 
     def restart(self) -> None:
         """Start it anew, after it was killed or not. It has the links, layers and names that it had."""
@@ -494,7 +507,9 @@ def _ground(clock: str, description: Description, seed: int) -> Ground:
         from ouroboros.lab.real import RealGround
 
         return RealGround()
-    raise LabError("clock='namespaces' is not built yet: take 'real', or 'virtual'")
+    from ouroboros.lab.namespaces import NamespaceGround
+
+    return NamespaceGround()
 
 
 __all__ = ["Here", "Lab", "LabLink", "LabNode"]

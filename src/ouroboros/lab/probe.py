@@ -1,5 +1,4 @@
-"""How far a node is from another, as packets and tables say. All that asks goes through `ping` and `trace`, so that a
-probe of the layer itself can take their place."""
+"""How far a node is from another, as packets, tables and the members on the way say."""
 
 from __future__ import annotations
 
@@ -12,6 +11,7 @@ from ouroboros.lab.errors import LabError
 from ouroboros.lab.ground import Flow, Ground
 from ouroboros.lab.works import Works
 from ouroboros.qos import QOS_RAW, QoSSpec
+from ouroboros.wire.control import HopEntry, ProbeName
 
 #: Seconds until a packet counts as lost, and until there is a flow for it.
 PATIENCE = 2.0
@@ -80,6 +80,21 @@ class Prober:
         if not path:
             raise LabError(f"the tables know no way from {source} to {target}")
         return path
+
+    async def probe(self, source: str, target: str) -> list[HopEntry]:
+        """Who answers on the way, in each layer. Raises `LabError` when no layer leads there."""
+        layer = self._layer(source, target)
+        await self._have_echo(target)
+        end = self._ground.now() + PATIENCE
+        while True:
+            try:
+                request = ProbeName(_echo(target), layer.name, True, PATIENCE / 2)
+                hops: list[HopEntry] = await self._ground.request(source, request)
+                return hops
+            except FlowNameException as error:
+                if self._ground.now() >= end:
+                    raise LabError(f"no layer leads from {source} to {target}: {error}") from error
+            await self._ground.sleep(_PAUSE)
 
     def forget(self, node: str) -> None:
         """The node is gone, and its echo with it."""

@@ -22,7 +22,7 @@ from ouroboros import aio
 from ouroboros.errors import NodeError
 from ouroboros.lab.description import Link
 from ouroboros.lab.errors import LabError
-from ouroboros.lab.ground import Flow, Ground, Job, T
+from ouroboros.lab.ground import NOT_HERE, Flow, Ground, Job, T
 from ouroboros.qos import QoSSpec
 from ouroboros.runtime import client
 from ouroboros.runtime.embedded import log_of
@@ -31,26 +31,27 @@ from ouroboros.testing.forks import Forks
 from ouroboros.wire.control import Request
 
 _lock = threading.Lock()
-_forks: list[Forks] = []
+_forks: dict[tuple[str, ...], Forks] = {}
 
 
-def _shared() -> Forks:
-    """The process that forks, one for all laboratories: its imports are what costs."""
+def shared(prefix: tuple[str, ...] = ()) -> Forks:
+    """The process that forks, one for all laboratories: its imports are what costs. `prefix`: as of `Forks`, of one
+    that has nodes apart."""
     with _lock:
-        if not _forks or not _forks[0].running:
-            _forks[:] = [Forks()]
-        return _forks[0]
+        if prefix not in _forks or not _forks[prefix].running:
+            _forks[prefix] = Forks(prefix, apart=bool(prefix))
+        return _forks[prefix]
 
 
 def warm_up() -> None:
     """Have the process that forks started, before the first laboratory needs it."""
-    _shared()
+    shared()
 
 
 @atexit.register
 def _end() -> None:
     with _lock:
-        for each in _forks:
+        for each in _forks.values():
             each.close()
         _forks.clear()
 
@@ -64,12 +65,12 @@ class RealGround(Ground):
 
     clock = "real"
 
-    def __init__(self) -> None:
-        self._forks = _shared()
-        # Short, for the path of a socket.
-        self._directory = Path(tempfile.mkdtemp(prefix="ouroboros-lab-"))
+    def __init__(self, forks: Forks | None = None) -> None:
+        self._forks = shared() if forks is None else forks
         self._subnet = random.SystemRandom().randrange(16, 255)
         self._reserved, self._port = _free_port(self._subnet)
+        # Short, for the path of a socket.
+        self._directory = Path(tempfile.mkdtemp(prefix="ouroboros-lab-"))
         self._running: set[str] = set()
         self._pids: dict[str, int] = {}
         self._loop = asyncio.new_event_loop()
@@ -80,6 +81,9 @@ class RealGround(Ground):
     # --- time
 
     def run(self, job: Job[T]) -> T:
+        if threading.current_thread() is self._thread:
+            job.close()
+            raise LabError(NOT_HERE)
         running = asyncio.run_coroutine_threadsafe(job, self._loop)
         try:
             return running.result()
@@ -140,10 +144,10 @@ class RealGround(Ground):
         self._running.discard(name)
 
     async def pause(self, name: str) -> None:
-        self._forks.signal(self._key(name), signal.SIGSTOP)
+        await asyncio.wrap_future(self._forks.signal(self._key(name), signal.SIGSTOP))
 
     async def resume(self, name: str) -> None:
-        self._forks.signal(self._key(name), signal.SIGCONT)
+        await asyncio.wrap_future(self._forks.signal(self._key(name), signal.SIGCONT))
 
     def pid(self, node: str) -> int:
         """The process of a node."""

@@ -10,7 +10,7 @@ from typing import Any, Generic
 from ouroboros.errors import FlowTimeoutException, NodeError
 from ouroboros.lab.description import Link
 from ouroboros.lab.errors import LabError
-from ouroboros.lab.ground import Flow, Ground, Job, T
+from ouroboros.lab.ground import NOT_HERE, Flow, Ground, Job, T
 from ouroboros.qos import QoSSpec
 from ouroboros.testing import sim
 from ouroboros.wire.control import Request
@@ -96,6 +96,7 @@ class Scheduler:
 
     def __init__(self, network: sim.Network) -> None:
         self._network = network
+        self._runs = False
         self._awake: deque[tuple[Task[Any], _Wait]] = deque()
         #: What came out of a coroutine that nobody waits for.
         self._failure: BaseException | None = None
@@ -122,6 +123,16 @@ class Scheduler:
         return task
 
     def run(self, job: Job[T]) -> T:
+        if self._runs:
+            job.close()
+            raise LabError(NOT_HERE)
+        self._runs = True
+        try:
+            return self._run(job)
+        finally:
+            self._runs = False
+
+    def _run(self, job: Job[T]) -> T:
         task = self.begin(job)
         while not task.done:
             if self._failure is not None:

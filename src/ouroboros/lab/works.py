@@ -32,6 +32,8 @@ from ouroboros.wire.control import (
 _PAUSE = 0.01
 _LONGEST_PAUSE = 0.2
 _ROUND_ROBIN = "round-robin"
+#: What members say about routes, and what they carry.
+_COMPONENTS = ("Management", "Data Transfer")
 
 
 @dataclass
@@ -44,6 +46,8 @@ class Place:
     paused: bool = False
     #: Names that it offers.
     offered: set[str] = field(default_factory=set)
+    #: Links that changed while it was paused.
+    late: set[str] = field(default_factory=set)
 
     @property
     def runs(self) -> bool:
@@ -88,6 +92,8 @@ class Works:
     # --- all of it
 
     async def set_up(self) -> None:
+        await self.ground.all([self.ground.add(name) for name in self.places])
+        await self.ground.lay([(wire.number, wire.link) for wire in self.wires])
         await self.ground.all([self._begin(name) for name in self.places])
         for layer in self.description.layers:
             if layer.type not in WITHIN_NODES:
@@ -96,7 +102,6 @@ class Works:
     async def _begin(self, name: str) -> None:
         """A node with its links, and its layers that are its own."""
         place = self.places[name] = Place(name)
-        await self.ground.add(name)
         for other in self._beside.get(name, ()):
             wire = self.wire(name, other)
             side = wire.link.ends.index(name)
@@ -120,29 +125,23 @@ class Works:
         return [_ipcp_name(layer, member) for layer in layers if (member := layer.member_on(node)) is not None]
 
     async def _make(self, layer: Layer) -> None:
-        """A layer, that each member joins at the one that is nearer to the first."""
+        """A layer, that each member joins at the one that is nearer to the first. All links are there before members
+        tell each other about them: so each tells it once."""
         beside = neighbours(layer.adjacencies)
         left = dict.fromkeys(layer.members)
-        joined: dict[str, str] = {}
         while left:
             first = _middle(next(iter(left)), beside)
             await self._bootstrap(layer, first)
-            await self._grow(layer, first, _children(first, beside), joined)
+            await self._grow(layer, first, _children(first, beside))
             for member in distances(first, beside):
                 del left[member]
-        others = [
-            pair for pair in layer.adjacencies if joined.get(pair[0]) != pair[1] and joined.get(pair[1]) != pair[0]
-        ]
-        await self.ground.all([self._connect(layer, one, other) for one, other in others])
+        for component in reversed(_COMPONENTS):
+            await self.ground.all([self._connect(layer, *pair, [component]) for pair in layer.adjacencies])
 
-    async def _grow(
-        self, layer: Layer, member: str, children: Mapping[str, Sequence[str]], joined: dict[str, str]
-    ) -> None:
+    async def _grow(self, layer: Layer, member: str, children: Mapping[str, Sequence[str]]) -> None:
         async def join(child: str) -> None:
             await self._enroll(layer, child, member)
-            joined[child] = member
-            await self._connect(layer, child, member)
-            await self._grow(layer, child, children, joined)
+            await self._grow(layer, child, children)
 
         await self.ground.all([join(child) for child in children.get(member, ())])
 
@@ -168,10 +167,9 @@ class Works:
         for below in links if layer.over is None else [layer.over]:
             await self.ground.request(place.name, RegisterName(name, place.ipcps[below]))
 
-    async def _connect(self, layer: Layer, one: str, other: str) -> None:
-        """What the members say about routes, and what they carry."""
+    async def _connect(self, layer: Layer, one: str, other: str, components: Sequence[str]) -> None:
         node = layer.members[one]
-        for component in ("Management", "Data Transfer"):
+        for component in components:
             ipcp = self.places[node].ipcps[layer.name]
             await self._insist(node, ConnectIpcp(ipcp, component, _ipcp_name(layer, other), self._qos))
 
@@ -194,16 +192,38 @@ class Works:
 
     async def impair(self, wire: Wire) -> None:
         """Have both ends do what the wire says."""
-        for side, name in enumerate(wire.link.ends):
-            place = self.places[name]
-            if place.alive:
-                await self.ground.request(name, ImpairIpcp(place.ipcps[wire.link.name], wire.words(side)))
+        for name in wire.link.ends:
+            await self._impair_end(wire, self.places[name])
+
+    async def _impair_end(self, wire: Wire, place: Place) -> None:
+        if place.runs:
+            words = wire.words(wire.link.ends.index(place.name))
+            await self.ground.request(place.name, ImpairIpcp(place.ipcps[wire.link.name], words))
+        elif place.alive:
+            place.late.add(wire.link.name)
+
+    async def pause(self, name: str) -> None:
+        self._check_alive(name)
+        self.places[name].paused = True
+        await self.ground.pause(name)
+
+    async def resume(self, name: str) -> None:
+        self._check_alive(name)
+        place = self.places[name]
+        await self.ground.resume(name)
+        place.paused = False
+        for wire in self.wires:
+            if wire.link.name in place.late:
+                await self._impair_end(wire, place)
+        place.late.clear()
+
+    def _check_alive(self, name: str) -> None:
+        if not self.places[name].alive:
+            raise LabError(f"node {name} does not run: restart it first")
 
     async def kill(self, name: str) -> None:
-        place = self.places[name]
-        if not place.alive:
-            raise LabError(f"node {name} does not run: restart it first")
-        place.alive = False
+        self._check_alive(name)
+        self.places[name].alive = False
         await self.ground.kill(name)
 
     async def restart(self, name: str) -> None:
@@ -211,6 +231,7 @@ class Works:
         if self.places[name].alive:
             await self.kill(name)
         offered = self.places[name].offered
+        await self.ground.add(name)
         await self._begin(name)
         for layer in self.description.layers:
             member = layer.member_on(name)
@@ -232,7 +253,7 @@ class Works:
             return
         await self._enroll(layer, member, near[0])
         for other in near:
-            await self._connect(layer, member, other)
+            await self._connect(layer, member, other, _COMPONENTS)
 
     async def offer(self, node: str, name: str) -> None:
         """A name can be reached at a node, through the highest layers that it is in."""

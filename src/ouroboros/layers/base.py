@@ -87,6 +87,8 @@ class Ipcp:
         self.names: OrderedSet[str] = OrderedSet()
         #: The impairment of packets of the layer; None until there is one.
         self.impairment: Impairment | None = None
+        #: Bytes that the device of its port carries in a frame; 0: it has none.
+        self.mtu = 0
         #: Why it failed.
         self.reason = ""
         #: How often it was begun again after it had failed.
@@ -111,10 +113,15 @@ class Ipcp:
         self.layer, self.hash, self.state = layer, settings.dir_hash_algo.word, State.OPERATIONAL
         task.done(self.id)
 
-    def enroll(self, member: str, task: Task, now: float) -> None:
+    def enroll(
+        self, member: str, task: Task, now: float, *, connect: bool = False, timeout: float | None = None
+    ) -> None:
         """Become a member of the layer of a member, which is asked by that name. `task` is answered by the id of the IPC
-        process."""
+        process. `connect`: then `connect` will be called with the same name. `timeout`: seconds, None for its own choice."""
         raise UnsupportedError(f"IPC process {self.name!r} cannot enroll with {member!r}: enrollment is not built yet")
+
+    def abandoned(self, task: Task, now: float) -> None:
+        """Nobody waits for that task any more."""
 
     def connect(self, component: str, name: str, qos: QoSSpec, task: Task, now: float) -> None:
         """Connect a part of it to that of the neighbour which is asked by that name. `component`: `MGMT_COMP`, `DT_COMP`."""
@@ -158,6 +165,16 @@ class Ipcp:
         self._check_operational()
         self.impairment = impairment
         self.host.effects.append(Impair(self.id, impairment))
+
+    def keep_alive(self, seconds: float) -> None:
+        """From now on, ask for connections for packets in which both sides send keepalives so often. Raises
+        `UnsupportedError`."""
+        raise self._unsupported("be told how often to send keepalives; only unicast ones can")
+
+    @property
+    def keepalive(self) -> float | None:
+        """What `keep_alive` said; None: nothing that is not so by itself."""
+        return None
 
     def entry(self) -> IpcpEntry:
         """The row of `irm ipcp list`."""

@@ -5,16 +5,19 @@ Endpoint ids are those of the layer of `ipcp`.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import msgspec
 
 from ouroboros.layers.face import End
+from ouroboros.layers.flows.sizes import MPL, UNICAST_MPL
 from ouroboros.layers.impairment import Impairment
 from ouroboros.oap import Session
 from ouroboros.qos import QoSSpec
 from ouroboros.wire.control import Answer
 from ouroboros.wire.extension import Extension
 
-#: Address and port of a node on an IP network.
+#: Address and port of a node on an IP network; or the address of a device on an Ethernet segment, and the SAP there or 0.
 Address = tuple[str, int]
 #: Where a peer is: its address, or the number of the lower flow that leads to it.
 Where = Address | int
@@ -41,6 +44,14 @@ class RemoteEnd(End, frozen=True, kw_only=True):
     extension: Extension | None
     grace: int = 0
 
+    #: How long a packet may live in the layer, nanoseconds.
+    mpl: ClassVar[int] = MPL
+
+    @property
+    def place(self) -> tuple[Where, int]:
+        """Where its packets go, and their endpoint id, in the words of the engine."""
+        return self.address, self.peer_eid
+
     def can(self, flag: int) -> bool:
         return self.extension is not None and self.extension.has(flag)
 
@@ -51,6 +62,8 @@ class UnicastEnd(RemoteEnd, frozen=True, kw_only=True):
 
     address: int
     cube: int = 0
+
+    mpl = UNICAST_MPL
 
     @property
     def destination(self) -> int:
@@ -218,10 +231,11 @@ class OpenBroadcast(msgspec.Struct, frozen=True):
 
 
 class OpenPort(msgspec.Struct, frozen=True):
-    """Have a member of a layer over UDP, for the first time or after it failed, and open its socket. Answered by
-    `Irm.member_opened` or `Irm.member_failed`. It ends with `CloseMember`.
+    """Have a member of a layer over UDP or on an Ethernet segment, for the first time or after it failed, and open its
+    socket. Answered by `Irm.member_opened` or `Irm.member_failed`. It ends with `CloseMember`.
 
-    `family`: "udp4" or "udp6". `address` and `port`: our own.
+    `family`: "udp4" or "udp6"; `address` and `port`: our own. Or "eth-dix" or "eth-llc": `address` is the device, `port` the
+    ethertype of DIX.
     """
 
     ipcp: int
@@ -237,12 +251,9 @@ class OpenMember(msgspec.Struct, frozen=True):
     ipcp: int
 
 
-class OpenTransfer(msgspec.Struct, frozen=True):
-    """A unicast layer begins, or begins again after its part in the engine failed: the engine has a member of it, with that
-    address. It ends with `CloseMember`.
-
-    `max_ttl`: of packets that it sends. `ecn`: it marks packets, and heeds marks.
-    """
+class _Transfer(msgspec.Struct, frozen=True):
+    """Settings of a member of a unicast layer in the engine. `max_ttl`: of packets that it sends. `ecn`: it marks packets,
+    and heeds marks."""
 
     ipcp: int
     address: int
@@ -250,13 +261,13 @@ class OpenTransfer(msgspec.Struct, frozen=True):
     ecn: bool
 
 
-class SetAddress(msgspec.Struct, frozen=True):
-    """What `OpenTransfer` said is different from now on: enrollment told it."""
+class OpenTransfer(_Transfer, frozen=True):
+    """A unicast layer begins, or begins again after its part in the engine failed: the engine has a member of it. It ends
+    with `CloseMember`."""
 
-    ipcp: int
-    address: int
-    max_ttl: int
-    ecn: bool
+
+class SetAddress(_Transfer, frozen=True):
+    """The member has other settings from now on: enrollment told them."""
 
 
 class Listen(msgspec.Struct, frozen=True):
@@ -286,8 +297,9 @@ class TakeBack(msgspec.Struct, frozen=True):
 
 
 class Route(msgspec.Struct, frozen=True):
-    """The ways to all destinations, instead of those before. `table`: up to eight neighbours for each, by address, the first
-    that is up is used. `spread`: all are, each for some flows."""
+    """The ways to all destinations, instead of those before. `table`: up to eight neighbours for each, by address, of which
+    the first that is up is used. `spread`: all that are up are, each for some flows, but for those behind a 0, for when no
+    other is up."""
 
     ipcp: int
     table: dict[int, tuple[int, ...]]

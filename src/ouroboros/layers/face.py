@@ -106,6 +106,7 @@ class LowerFlow(msgspec.Struct, frozen=True, kw_only=True):
 
     `fd`: the number of the end, given by the flow manager, ascending and never used again. `name`: what was asked for.
     `side`: 0 asked for, 1 accepted. `ipcp`: the IPC process that carries it; None when nothing is between the two ends.
+    `ours`: the other end is at a node of ours, as far as their handshake tells.
     `peer`: who is at the other end, where that is proven: the name in its certificate, or the name of an IPC process of this
     node; "" where it is not.
     """
@@ -116,6 +117,7 @@ class LowerFlow(msgspec.Struct, frozen=True, kw_only=True):
     side: int
     size: Size
     ipcp: int | None
+    ours: bool = False
     peer: str = ""
 
 

@@ -10,10 +10,9 @@ from typing import TypedDict
 from ouroboros.control.irm import Irm
 from ouroboros.dataplane import MAX_PACKET, Frcp, Setup
 from ouroboros.layers.effects import Address, Attach, EndFlow, Loop, Member, RemoteEnd, UnicastEnd
+from ouroboros.layers.ethernet.sizes import path_of as path_on_segment
 from ouroboros.layers.face import Size
 from ouroboros.layers.flows.sizes import (
-    MPL,
-    UNICAST_MPL,
     FrcpSettings,
     below_checksum,
     frcp_of,
@@ -71,8 +70,7 @@ class Carrying:
         sizes = sizes_over(path, qos, end.extension, cipher=session.cipher, max_message=MAX_PACKET)
         if not sizes.usable:
             raise OSError(0, "its path carries no packets")
-        mpl = UNICAST_MPL if isinstance(end, UnicastEnd) else MPL
-        frcp = _frcp(frcp_of(qos, end.extension, sizes.packet, mpl=mpl))
+        frcp = _frcp(frcp_of(qos, end.extension, sizes.packet, mpl=end.mpl))
         user = effect.user if isinstance(effect.user, Member) else None
         holder = self._holder(user)
         size = size_for_members(sizes, qos, cipher=session.cipher)
@@ -87,7 +85,7 @@ class Carrying:
                     **holder,
                     **way,
                     eid=end.eid,
-                    peer_eid=end.peer_eid,
+                    peer_eid=end.place[1],
                     mtu=sizes.datagram,
                     crc=qos.ber == 0,
                     timeout=qos.timeout,
@@ -214,8 +212,10 @@ class Carrying:
             if (lower := self._held.lower.get(end.address)) is None:
                 raise OSError(0, "the flow below it ended")
             return _less(self._held.flows[lower].size, EID_LENGTH), {"lower": lower}
-        family = self._held.families[end.ipcp]
-        return path_of(family, self._machine.path_mtu(family, end.address)), {"peer": end.address}
+        (family, mtu), (place, _) = self._held.ports[end.ipcp], end.place
+        assert not isinstance(place, int), end
+        path = path_on_segment(family, mtu) if mtu else path_of(family, self._machine.path_mtu(family, place))
+        return path, {"peer": place}
 
     def _holder(self, user: Member | None) -> _Holder:
         """The user of an end that is no program: the member of an IPC process, or its control side until it knows what the

@@ -87,14 +87,15 @@ class EngineRuntime:
         self._held.close_member(effect.ipcp)
         try:
             self._held.running()
-            member = self._machine.open_port(effect)
-            self._held.running().guard(member, self._machine.random.randbytes(32))
+            member, mtu = self._machine.open_port(effect)
+            if not mtu:
+                self._held.running().guard(member, self._machine.random.randbytes(32))
         except OSError as error:
             self._irm.member_failed(effect.ipcp, why_not(effect, error), self.now())
             return
-        self._held.families[effect.ipcp] = effect.family
+        self._held.ports[effect.ipcp] = effect.family, mtu
         self._held.note_member(effect.ipcp, member)
-        self._irm.member_opened(effect.ipcp, self.now())
+        self._irm.member_opened(effect.ipcp, self.now(), mtu)
 
     def impair(self, effect: Impair) -> None:
         if effect.ipcp not in self._held.members:
@@ -176,7 +177,7 @@ class EngineRuntime:
 
     def ports(self) -> list[int]:
         """Members that have a port."""
-        return [self._held.members[ipcp] for ipcp in self._held.families]
+        return [self._held.members[ipcp] for ipcp in self._held.ports]
 
     def withdraw(self, end: End) -> None:
         """The engine does not get a flow after all, so nothing else would say that it is over. The peer thinks that it is
@@ -202,7 +203,7 @@ class EngineRuntime:
         self.count()
         self._held.stop()
         for flow in flows:
-            self._irm.flows.touch(flow.flow_id)
+            self._irm.flow_touched(flow.flow_id)
         for ipcp in ipcps:
             self._hearing.tell("the end of a layer", self._irm.member_broke, ipcp, reason, now)
         for flow in flows:
@@ -210,7 +211,7 @@ class EngineRuntime:
                 self._hearing.tell("the end of a flow", self._irm.end_over, flow.flow_id, flow.side, How.DIED, now)
 
     def resolve(self, effect: Resolve) -> None:
-        user, shares = self._irm.flows.user(effect.asked), self._irm.shares
+        user, shares = self._irm.asker(effect.asked), self._irm.shares
         if user is not None:
             shares.take(Kind.LOOKUPS, user)
 

@@ -44,8 +44,9 @@ class Machine(Protocol):
     def counters(self) -> Counters | None:
         """The counters that the engine shows without being asked; None: it shows none."""
 
-    def open_port(self, effect: OpenPort) -> int:
-        """The number of a new member of the engine. Raises `OSError` when the address or the port cannot be had."""
+    def open_port(self, effect: OpenPort) -> tuple[int, int]:
+        """The number of a new member of the engine, and the bytes that its device carries in a frame, 0 where that depends
+        on the path. Raises `OSError` when the address or the port cannot be had."""
 
     def path_mtu(self, family: str, address: Address) -> int: ...
 
@@ -92,8 +93,8 @@ class Held:
         #: Numbers of members by IPC process, and the other way round; None: of flows with nothing between their ends.
         self.members: dict[int | None, int] = {}
         self.ipcps: dict[int, int | None] = {}
-        #: Of layers over UDP.
-        self.families: dict[int | None, str] = {}
+        #: Types of layers with ports, and what their devices carry in a frame; 0: that depends on the path.
+        self.ports: dict[int | None, tuple[str, int]] = {}
         #: IPC processes whose members are of broadcast layers.
         self.broadcast: set[int | None] = set()
         #: IPC processes whose members are of unicast layers, and the numbers of their flows to neighbours.
@@ -117,7 +118,7 @@ class Held:
         for kept in (
             self.members,
             self.ipcps,
-            self.families,
+            self.ports,
             self.broadcast,
             self.adjacent,
             self.flows,
@@ -147,7 +148,7 @@ class Held:
             return
         del self.ipcps[member]
         self.engine.close(member, ipcp not in self.broadcast)
-        self.families.pop(ipcp, None)
+        self.ports.pop(ipcp, None)
         self.broadcast.discard(ipcp)
         self.adjacent.pop(ipcp, None)
 
@@ -159,7 +160,7 @@ class Held:
 
     def note_flow(self, flow: Carried) -> int:
         number = self.running().name()
-        self._irm.flows.touch(flow.flow_id)
+        self._irm.flow_touched(flow.flow_id)
         self.flows[number] = flow
         self.numbers[flow.flow_id, flow.side] = number
         if flow.user is not None:
@@ -175,7 +176,7 @@ class Held:
     def forget(self, number: int) -> Carried | None:
         flow = self.flows.pop(number, None)
         if flow is not None:
-            self._irm.flows.touch(flow.flow_id)
+            self._irm.flow_touched(flow.flow_id)
             if self.numbers.get((flow.flow_id, flow.side)) == number:
                 del self.numbers[flow.flow_id, flow.side]
             if flow.user is not None:

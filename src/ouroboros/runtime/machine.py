@@ -89,7 +89,7 @@ class RealMachine:
             asyncio.get_running_loop().remove_reader(engine.fileno())
             engine.stop()
 
-    def open_port(self, effect: OpenPort) -> int:
+    def open_port(self, effect: OpenPort) -> tuple[int, int]:
         assert self._engine is not None
         return open_port(effect, self._engine)
 

@@ -41,6 +41,7 @@ from ouroboros.layers.effects import (
     Resolve,
     Warn,
 )
+from ouroboros.layers.ethernet import DixIpcp, LlcIpcp
 from ouroboros.layers.local import LocalIpcp
 from ouroboros.layers.udp import Udp4Ipcp, Udp6Ipcp
 from ouroboros.layers.unicast.member import UnicastIpcp
@@ -67,7 +68,7 @@ from ouroboros.runtime.publisher import Publisher
 from ouroboros.runtime.pursuits import Pursuits
 from ouroboros.runtime.security import SecurityDirectory
 from ouroboros.runtime.turns import Caller
-from ouroboros.settings import TYPES, Strangers
+from ouroboros.settings import Strangers
 from ouroboros.wire.control import (
     Accept,
     Alloc,
@@ -99,10 +100,9 @@ RESERVED_DESCRIPTORS = 4096
 FEWEST_DESCRIPTORS = 32
 
 
-#: The types of IPC process, by the words of the command line; None for those that are not built yet.
-IPCP_TYPES: dict[str, type[Ipcp] | None] = {
-    **dict.fromkeys(TYPES),
-    **{kind.type: kind for kind in (LocalIpcp, UnicastIpcp, BroadcastIpcp, Udp4Ipcp, Udp6Ipcp)},
+#: The types of IPC process, by the words of the command line.
+IPCP_TYPES: dict[str, type[Ipcp]] = {
+    kind.type: kind for kind in (LocalIpcp, UnicastIpcp, BroadcastIpcp, LlcIpcp, DixIpcp, Udp4Ipcp, Udp6Ipcp)
 }
 
 

@@ -1,11 +1,14 @@
-"""Sockets of layers over UDP, the MTU of a path, name resolution."""
+"""Sockets of layers over UDP and on Ethernet segments, the MTU of a path, name resolution."""
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
+import fcntl
 import os
 import socket
+import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
@@ -26,19 +29,41 @@ _REMEDIES = {
     errno.EACCES: "; give a port from 1024 on",
 }
 
+_REMEDIES_OF_DEVICES = {
+    errno.EPERM: (
+        "; a node without the privilege CAP_NET_RAW cannot open it: run irmd as root, or in a network namespace of its user"
+    ),
+    errno.ENODEV: "; `ip link` shows those of this host",
+    errno.ENETDOWN: "; `ip link set dev DEVICE up` turns it on",
+}
+
+# Of packet sockets, from the kernel's headers.
+_ETH_P_802_2 = 4
+_ARPHRD_ETHER, _ARPHRD_LOOPBACK = 1, 772
+_SIOCGIFMTU = 0x8921
+_SO_ATTACH_FILTER = 26
+#: A filter: load whether there is a tag; if there is none, take all of the frame, else nothing.
+_UNTAGGED = [(0x30, 0, 0, 0xFFFFF000 + 48), (0x15, 0, 1, 0), (0x06, 0, 0, 0x40000), (0x06, 0, 0, 0)]
+
 
 class Ports(Protocol):
     """The engine, for members with ports."""
 
-    def open_port(self, socket: int) -> int:
+    def open_port(self, socket: int, mac: bytes | None = None, ethertype: int | None = None) -> int:
         """A member, by a bound socket that is taken over. Raises `OSError`."""
 
     def close(self, member: int, died: bool) -> None: ...
 
 
-def open_port(effect: OpenPort, ports: Ports) -> int:
-    """A member with a bound socket. Raises `OSError` when the address or the port cannot be had, and nothing is left of it;
-    `why_not` gives its text."""
+def open_port(effect: OpenPort, ports: Ports) -> tuple[int, int]:
+    """A member with a bound socket, and the MTU of its device, 0 over UDP. Raises `OSError` when the address or the port
+    cannot be had, and nothing is left of it; `why_not` gives its text."""
+    if effect.family not in _FAMILIES:
+        return _open_segment(effect, ports)
+    return _open_udp(effect, ports), 0
+
+
+def _open_udp(effect: OpenPort, ports: Ports) -> int:
     with socket.socket(_FAMILIES[effect.family], socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
         if effect.family == "udp6":
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -54,8 +79,32 @@ def open_port(effect: OpenPort, ports: Ports) -> int:
     return member
 
 
+def _open_segment(effect: OpenPort, ports: Ports) -> tuple[int, int]:
+    """On an Ethernet segment."""
+    is_dix = effect.family == "eth-dix"
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0) as sock:
+        _take_untagged(sock)
+        sock.bind((effect.address, effect.port if is_dix else _ETH_P_802_2))
+        _, _, _, kind, mac = sock.getsockname()
+        if kind not in (_ARPHRD_ETHER, _ARPHRD_LOOPBACK):
+            raise OSError(0, "it is no Ethernet device")
+        request = struct.pack("16si12x", effect.address.encode(), 0)
+        _, mtu = struct.unpack("16si12x", fcntl.ioctl(sock, _SIOCGIFMTU, request))
+        return ports.open_port(os.dup(sock.fileno()), mac, effect.port if is_dix else None), mtu
+
+
+def _take_untagged(sock: socket.socket) -> None:
+    """Frames with a VLAN tag are those of another segment; the kernel takes the tag off before the socket."""
+    program = b"".join(struct.pack("HBBI", *instruction) for instruction in _UNTAGGED)
+    buffer = ctypes.create_string_buffer(program, len(program))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_UNTAGGED), ctypes.addressof(buffer)))
+
+
 def why_not(effect: OpenPort, error: OSError) -> str:
     """Why there is no port, and what to do about it."""
+    if effect.family not in _FAMILIES:
+        why = f"{error.strerror or error}{_REMEDIES_OF_DEVICES.get(error.errno or 0, '')}"
+        return f"cannot use the device {effect.address} for a layer of type {effect.family}: {why}"
     why = f"{error.strerror or error}{_REMEDIES.get(error.errno or 0, '')}"
     return f"cannot use {effect.address} port {effect.port} for a UDP layer: {why}"
 

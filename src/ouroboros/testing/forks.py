@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import json
 import logging
@@ -17,8 +18,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -26,6 +28,8 @@ from ouroboros._owned import Uncopied
 from ouroboros.errors import NodeError
 from ouroboros.runtime.node import Node
 
+#: From linux/sched.h, the same on all machines.
+_CLONE_NEWNET = 0x40000000
 _LOG = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 log = logging.getLogger("ouroboros.irmd")
@@ -34,10 +38,13 @@ log = logging.getLogger("ouroboros.irmd")
 # --- the process of a node
 
 
-def _become_node(name: str, directory: Path, security: Path, alive: int) -> NoReturn:
-    """In the child: be a node, until it is told to end or `alive` comes to its end."""
+def _become_node(name: str, directory: Path, security: Path, alive: int, space: int | None) -> NoReturn:
+    """In the child: be a node, until it is told to end or `alive` comes to its end. `space`: the network namespace, a
+    new one for -1."""
     status = 1
     try:
+        if space is not None:
+            _enter(space)
         told = os.dup(1)
         output = os.open(directory / "irmd.log", _LOG, 0o600)
         for standard in (1, 2):
@@ -56,6 +63,12 @@ def _become_node(name: str, directory: Path, security: Path, alive: int) -> NoRe
         os._exit(status)
 
 
+def _enter(space: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNET) if space < 0 else libc.setns(space, _CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), f"no network namespace: {os.strerror(ctypes.get_errno())}")
+
+
 async def _serve(directory: Path, security: Path, alive: int, ready: Callable[[], None]) -> None:
     node = Node(directory, idle_time=math.inf, security=security)
     asyncio.get_running_loop().add_reader(alive, node.stop)
@@ -66,9 +79,12 @@ async def _serve(directory: Path, security: Path, alive: int, ready: Callable[[]
 
 
 class _Server:
-    """Reads from descriptor 0, and writes to 1."""
+    """Reads from descriptor 0, and writes to 1. `apart`: each node has a network namespace of its own, which it has
+    again when it begins anew."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, apart: bool) -> None:
+        self._apart = apart
+        self._spaces: dict[str, int] = {}
         self._alive, self._end = os.pipe()
         self._selector = selectors.DefaultSelector()
         self._children: dict[str, tuple[int, int]] = {}
@@ -94,18 +110,42 @@ class _Server:
         name = what["name"]
         if "directory" in what:
             self._start(name, Path(what["directory"]), Path(what["security"]))
-        elif name in self._children:
-            signal.pidfd_send_signal(self._children[name][1], what["signal"])
+        elif "forget" in what:
+            if (space := self._spaces.pop(name, None)) is not None:
+                os.close(space)
+        elif "batch" in what:
+            self._set_up(name, what["batch"])
+        else:
+            self._signal(name, what["signal"])
+
+    def _signal(self, name: str, number: int) -> None:
+        if name in self._children:
+            _, descriptor = self._children[name]
+            signal.pidfd_send_signal(descriptor, number)
+            if number == signal.SIGSTOP:
+                # Until it stands still; one that ends meanwhile is left for `_ended`.
+                os.waitid(os.P_PIDFD, descriptor, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        _tell(1, name=name, signal=number)
 
     def _start(self, name: str, directory: Path, security: Path) -> None:
+        space = self._spaces.get(name, -1) if self._apart else None
         pid = os.fork()
         if pid == 0:
             os.close(self._end)
             os.setpgid(0, 0)
-            _become_node(name, directory, security, self._alive)
+            _become_node(name, directory, security, self._alive, space)
         descriptor = os.pidfd_open(pid)
         self._children[name] = pid, descriptor
         self._selector.register(descriptor, selectors.EVENT_READ, name)
+
+    def _set_up(self, name: str, batch: str) -> None:
+        """Have `ip` do something in the namespace of a node that runs."""
+        pid, _ = self._children[name]
+        if name not in self._spaces:
+            self._spaces[name] = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        command = ["nsenter", f"--target={pid}", "--net", "--", "ip", "-batch", "-"]
+        done = subprocess.run(command, input=batch, capture_output=True, text=True, check=False)
+        _tell(1, name=name, batch=done.stderr.strip() or f"status {done.returncode}" if done.returncode else "")
 
     def _ended(self, name: str) -> None:
         pid, descriptor = self._children.pop(name)
@@ -141,21 +181,39 @@ def _warm_up() -> None:
 # --- the side of the program
 
 
+def _promise() -> Future[Any]:
+    """One that is kept, also when nobody waits for it any more."""
+    future: Future[Any] = Future()
+    future.set_running_or_notify_cancel()
+    return future
+
+
+def _settle(future: Future[Any], value: object) -> None:
+    """The end of the process can be seen in two threads."""
+    with contextlib.suppress(InvalidStateError):
+        future.set_result(value)
+
+
 class _Child(NamedTuple):
-    """`ready`: its process id, once programs can connect. `ended`: its status, as of `subprocess`."""
+    """`ready`: its process id, once programs can connect. `ended`: its status, as of `subprocess`. `batches`: what `ip`
+    has to say of each. `signals`: those on their way."""
 
     ready: Future[int]
     ended: Future[int]
+    batches: deque[Future[str]]
+    signals: deque[Future[None]]
 
 
 class Forks(Uncopied):
-    """Nodes that one process forks. No call waits but `close`; what it returns can be waited for."""
+    """Nodes that one process forks. No call waits but `close`; what it returns can be waited for. `prefix`: the start
+    of the command line. `apart`: each node has a network namespace of its own, for which the prefix has to give
+    rights."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: Sequence[str] = (), *, apart: bool = False) -> None:
         # The nodes run the copy of the package that the program runs.
         paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "ouroboros.testing.forks"],
+            [*prefix, sys.executable, "-m", "ouroboros.testing.forks", *(["apart"] if apart else [])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OUROBOROS_BACKEND": "node"},
@@ -178,17 +236,35 @@ class Forks(Uncopied):
     def start(self, name: str, directory: Path, security: Path) -> Future[int]:
         """A node begins in a directory, which is there. `name`: of none that runs. The process id, once programs can
         connect; `NodeError` if it ends before."""
-        child = _Child(Future(), Future())
+        child = _Child(_promise(), _promise(), deque(), deque())
         with self._lock:
             if not self._over:
                 self._children[name] = child
         if not self._say(name=name, directory=str(directory), security=str(security)):
-            child.ready.set_exception(NodeError("the process that starts nodes is gone"))
+            with contextlib.suppress(InvalidStateError):
+                child.ready.set_exception(NodeError("the process that starts nodes is gone"))
         return child.ready
 
-    def signal(self, name: str, number: int) -> None:
-        """Send a signal to a node; nothing if it has ended."""
-        self._say(name=name, signal=number)
+    def signal(self, name: str, number: int) -> Future[None]:
+        """Send a signal to a node; nothing if it has ended. Done when it was sent, and after SIGSTOP when the node
+        stands still."""
+        done: Future[None] = _promise()
+        self._children[name].signals.append(done)
+        if not self._say(name=name, signal=number):
+            _settle(done, None)
+        return done
+
+    def batch(self, name: str, lines: Sequence[str]) -> Future[str]:
+        """Have `ip` do this in the network namespace of a node that runs. What went wrong; empty for nothing."""
+        done: Future[str] = _promise()
+        self._children[name].batches.append(done)
+        if not self._say(name=name, batch="".join(f"{line}\n" for line in lines)):
+            _settle(done, "the process that starts nodes is gone")
+        return done
+
+    def forget(self, name: str) -> None:
+        """Let go of the network namespace of a node that has ended."""
+        self._say(name=name, forget=True)
 
     def ended(self, name: str) -> Future[int]:
         """The status of a node, once it has ended."""
@@ -216,6 +292,10 @@ class Forks(Uncopied):
             child = self._children[told["name"]]
             if "ready" in told:
                 child.ready.set_result(told["ready"])
+            elif "signal" in told:
+                child.signals.popleft().set_result(None)
+            elif "batch" in told:
+                child.batches.popleft().set_result(told["batch"])
             else:
                 self._note_end(child, told["ended"])
         with self._lock:
@@ -223,6 +303,10 @@ class Forks(Uncopied):
         for child in self._children.values():
             if not child.ended.done():
                 self._note_end(child, -signal.SIGKILL)
+            for left in child.signals:
+                _settle(left, None)
+            for batch in child.batches:
+                _settle(batch, "the process that starts nodes is gone")
 
     def _note_end(self, child: _Child, status: int) -> None:
         if not child.ready.done():
@@ -233,4 +317,4 @@ class Forks(Uncopied):
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _warm_up()
-    _Server().run()
+    _Server(apart=sys.argv[1:] == ["apart"]).run()

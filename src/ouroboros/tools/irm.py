@@ -7,6 +7,7 @@ The exit code is 0 when all was done, 1 when not, 2 for wrong usage.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import signal
@@ -91,6 +92,16 @@ def _ipcp_impair(command: Command) -> None:
     cli.impair_ipcp(command.get("name"), command.get("impair"))
 
 
+def _ipcp_keepalive(command: Command) -> None:
+    try:
+        seconds = float(command.get("every"))
+    except ValueError:
+        raise UsageError(
+            f"every is a number of seconds, not {command.get('every')!r}", command.verb.object, command.verb.name
+        ) from None
+    cli.keep_alive_ipcp(command.get("name"), seconds)
+
+
 def _ipcp_peer(command: Command) -> None:
     add, remove = command.values.get("add", []), command.values.get("del", [])
     if not add and not remove:
@@ -114,8 +125,27 @@ def _ipcp_enroll(command: Command) -> None:
     ipcp_type = _type(command.get("type")) if command.has("type") else None
     if ipcp_type is None and not cli.list_ipcps(name=name):
         ipcp_type = irm.IpcpType.UNICAST
-    connect = command.get("connect") != "no"
-    cli.enroll_ipcp(name, dst, command.has("autobind"), ipcp_type=ipcp_type, layer=layer, connect=connect)
+    cli.enroll_ipcp(
+        name,
+        dst,
+        command.has("autobind"),
+        ipcp_type=ipcp_type,
+        layer=layer,
+        connect=command.get("connect") != "no",
+        timeout=_seconds(command),
+    )
+
+
+def _seconds(command: Command) -> float | None:
+    if not (word := command.get("timeout")):
+        return None
+    try:
+        seconds = float(word)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise UsageError(f"timeout {word}: say a number of seconds", command.verb.object, command.verb.name)
+    return seconds
 
 
 def _ipcp_connect(command: Command) -> None:
@@ -270,6 +300,7 @@ _RUN: dict[tuple[str, str], Callable[[Command], None]] = {
     ("ipcp", "bootstrap"): _ipcp_bootstrap,
     ("ipcp", "impair"): _ipcp_impair,
     ("ipcp", "peer"): _ipcp_peer,
+    ("ipcp", "keepalive"): _ipcp_keepalive,
     ("ipcp", "enroll"): _ipcp_enroll,
     ("ipcp", "connect"): _ipcp_connect,
     ("ipcp", "disconnect"): _ipcp_disconnect,

@@ -65,6 +65,8 @@ def layer_text(ipcp: IpcpInfo) -> str:
         lines += ["Members that can be reached:", table(columns, ways)]
     elif ipcp.type is IpcpType.UNICAST:
         lines.append("No other member can be reached.")
+    if ipcp.enroll:
+        lines.append(f"May enroll: {', '.join(ipcp.enroll)}")
     lines.append(f"Names of this node: {', '.join(ipcp.registered) or 'none'}; kept for the layer: {ipcp.kept}")
     return "\n".join(lines)
 

@@ -124,6 +124,7 @@ _ENROLL = (
     Key("type", "TYPE", "its type, if it does not exist (default unicast)", words=("unicast", "broadcast")),
     _AUTOBIND,
     Key("connect", "WORD", "to the member that was asked (default yes)", words=("yes", "no")),
+    Key("timeout", "SECONDS", "until it fails (default 6)"),
 )
 _CONNECT = (
     _IPCP,
@@ -173,6 +174,13 @@ VERBS = (
             _TYPE,
         ),
         "list IPC processes",
+    ),
+    Verb(
+        "ipcp",
+        "keepalive",
+        "",
+        (_IPCP, Key("every", "SECONDS", "between two, if nothing else is sent (default 10)", required=True)),
+        "change how often a unicast one lets neighbours hear of it, in connections that it asks for",
     ),
     Verb("layer", "show", "[layer]", (), "show members of layers: neighbours, routes and names"),
     Verb(

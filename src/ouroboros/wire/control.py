@@ -30,6 +30,10 @@ MESSAGE_LENGTH = 64 << 20
 #: The largest request, bytes.
 REQUEST_LENGTH = 256 << 10
 
+#: Seconds between keepalives of members of unicast layers.
+LEAST_KEEPALIVE = 0.05
+MOST_KEEPALIVE = 3600.0
+
 #: Seconds for which an answer to a probe is waited for, at the most.
 LONGEST_PROBE = 10.0
 
@@ -188,11 +192,25 @@ class ChangePeers(_Message, frozen=True):
     remove: list[str]
 
 
+class KeepAliveIpcp(_Message, frozen=True):
+    """Change how often a member of a unicast layer lets neighbours hear of it, in connections for packets that it asks for
+    from then on. `seconds`: between two keepalives."""
+
+    ipcp: int
+    seconds: Annotated[float, msgspec.Meta(ge=LEAST_KEEPALIVE, le=MOST_KEEPALIVE)]
+
+
 class EnrollIpcp(_Message, frozen=True):
-    """Make an IPC process a member of the layer of the member that is asked by `name`. Answered by the id."""
+    """Make an IPC process a member of the layer of the member that is asked by `name`. Answered by the id.
+
+    `connect`: it will be connected to that member, and prepares for that meanwhile. `timeout`: seconds; None for the time
+    that the node takes.
+    """
 
     ipcp: int
     name: str
+    connect: bool = False
+    timeout: float | None = None
 
 
 class ConnectIpcp(_Message, frozen=True):
@@ -312,8 +330,8 @@ class BroadcastDetails(msgspec.Struct, frozen=True, tag="broadcast"):
     lost: int = 0
 
 
-class UdpDetails(msgspec.Struct, frozen=True, tag="udp"):
-    """`impair`: what happens to packets, "" when nothing does."""
+class PortDetails(msgspec.Struct, frozen=True, tag="port"):
+    """Of a layer over UDP or on an Ethernet segment. `impair`: what happens to packets, "" when nothing does."""
 
     impair: str = ""
     address: str = ""
@@ -343,16 +361,18 @@ class RouteEntry(msgspec.Struct, frozen=True):
 
 
 class UnicastDetails(msgspec.Struct, frozen=True, tag="unicast"):
-    """`registered`: names of this node in the layer. `kept`: how many names of others the member keeps for the layer."""
+    """`registered`: names of this node in the layer. `kept`: how many names of others the member keeps for the layer.
+    `enroll`: who may become a member."""
 
     address: str = ""
     connections: tuple[ConnectionEntry, ...] = ()
     routes: tuple[RouteEntry, ...] = ()
     registered: tuple[str, ...] = ()
     kept: int = 0
+    enroll: tuple[str, ...] = ()
 
 
-Details = LocalDetails | BroadcastDetails | UdpDetails | UnicastDetails
+Details = LocalDetails | BroadcastDetails | PortDetails | UnicastDetails
 
 #: Fields of details that a type does not have.
 _ABSENT = {field: value for kind in get_args(Details) for field, value in msgspec.structs.asdict(kind()).items()}
@@ -464,6 +484,7 @@ Request = (
     | BootstrapIpcp
     | ImpairIpcp
     | ChangePeers
+    | KeepAliveIpcp
     | EnrollIpcp
     | ConnectIpcp
     | DisconnectIpcp

@@ -52,7 +52,7 @@ class Code(IntEnum):
 
 
 #: The `response` of a `FlowDealloc` when the program died (`flows.md` 11: EFLOWPEER).
-_DIED = -1006
+DIED = -1006
 
 _FIXED = struct.Struct(">IIIiQIIIIIBBB")
 _COOKIE = struct.Struct(">Q")
@@ -129,7 +129,7 @@ class FlowDealloc(msgspec.Struct, frozen=True):
     died: bool = False
 
     def encode(self) -> bytes:
-        return _fixed(Code.FLOW_DEALLOC, self.eid, self.peer_eid, _DIED if self.died else 0)
+        return _fixed(Code.FLOW_DEALLOC, self.eid, self.peer_eid, DIED if self.died else 0)
 
 
 class FlowDeallocAck(msgspec.Struct, frozen=True):

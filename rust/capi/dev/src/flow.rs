@@ -52,7 +52,7 @@ impl From<c_int> for Step {
     }
 }
 
-/// What one call of `flow_read` or `flow_write` remembers from step to step.
+/// The state of one call of `flow_read` or `flow_write`, from step to step.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Call {
     /// Its flow, 0 before the first step: while it waits the descriptor may become that of another one.
@@ -81,7 +81,7 @@ impl Call {
     }
 }
 
-/// What watches a flow for events.
+/// An observer of the events of a flow.
 pub trait Watcher: std::fmt::Debug + Send + Sync {
     /// The flow is given back: watch it no more.
     fn forget(&self, fd: c_int);
@@ -126,7 +126,7 @@ impl Flow {
         })
     }
 
-    /// What watches it.
+    /// Its observer.
     pub fn watcher(&self) -> Option<Arc<dyn Watcher>> {
         self.lock_watcher().as_ref()?.upgrade()
     }
@@ -213,7 +213,7 @@ impl Flow {
 
     /// Sleep until there is room, or for a moment.
     pub fn wait_for_room(&self, length: usize, call: &mut Call) {
-        // What came of it is for the next try to see; one that is over finds that, too.
+        // The next try sees the result, also if the flow is over.
         let (Wait::Ready | Wait::Interrupted | Wait::TimedOut) =
             self.endpoint.wait(Wish::Room(length), call.deadline());
     }

@@ -288,7 +288,7 @@ pub extern "C-unwind" fn fqueue_next(queue: *mut c_void) -> c_int {
     contained(|| process().sets.next(queue))
 }
 
-/// What happened, by the event that was taken last.
+/// The type of the event that was taken last.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn fqueue_type(queue: *mut c_void) -> c_int {
     contained(|| process().sets.kind(queue))

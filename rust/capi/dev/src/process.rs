@@ -1,4 +1,4 @@
-//! What belongs to this process, and what becomes of it when it forks or ends.
+//! The state of this process, and its end when the process forks or ends.
 
 use ouroboros_client::Client;
 use ouroboros_client::c::PerProcess;

@@ -31,10 +31,10 @@ const PACKETS_AT_ONCE: u64 = 1024;
 const FEW: usize = 8;
 /// Flows with news whose events are collected in one go.
 const EVENTS_AT_ONCE: usize = 64;
-/// What the kernel says about the eventfd of a set; no descriptor of a flow is that large.
+/// The key of the eventfd of a set in epoll; no descriptor of a flow is that large.
 const KICK: u64 = u64::MAX;
 
-/// What a C program holds for a set or a queue: a number in the form of a pointer.
+/// The handle of a set or a queue for a C program: a number in the form of a pointer.
 pub struct Handle(pub *mut c_void);
 
 impl From<c_int> for Handle {
@@ -172,13 +172,13 @@ fn leave<T>(registry: &RwLock<HashMap<usize, Arc<T>>>, handle: *const c_void) ->
 
 // --- queues
 
-/// What happened to one flow.
+/// The events of one flow.
 #[derive(Debug)]
 struct Event {
     fd: c_int,
     flow: Weak<Flow>,
     kind: c_int,
-    /// That often: for packets.
+    /// How often: for packets.
     count: u64,
 }
 
@@ -302,7 +302,7 @@ impl Set {
         all.into_values().for_each(|member| self.let_go(member));
     }
 
-    /// What happened, without waiting longer than a moment. None: the set was destroyed. `slept`: something woke us, so that
+    /// The events so far, without waiting longer than a moment. None: the set was destroyed. `slept`: something woke us, so that
     /// there is something to find, if need be with the help of the system.
     fn collect(&self, slept: bool) -> Option<Vec<Event>> {
         let mut members = lock(&self.members);
@@ -354,7 +354,7 @@ impl Set {
         events
     }
 
-    /// What is to be told of a flow; whether there is anything. `thoroughly`: ask the system whether the peer is there.
+    /// The events of a flow; whether there are any. `thoroughly`: ask the system whether the peer is there.
     fn collect_from(&self, fd: c_int, member: &mut Member, thoroughly: bool, events: &mut Vec<Event>) -> bool {
         let before = events.len();
         let flow = &member.flow;

@@ -25,13 +25,13 @@ pub struct Bells {
     pub second: c_int,
 }
 
-/// What a thread sleeps for: a flow or a set.
+/// The reason of a thread to sleep: a flow or a set.
 pub trait Sleeper: Send + Sync {
     /// The first of its descriptors was found to be hung up.
     fn on_hang_up(&self) {}
 }
 
-/// What must outlive the sleep of this thread, and ends with the thread when it is cancelled.
+/// Values that must outlive the sleep of this thread, and end with the thread when it is cancelled.
 #[derive(Default)]
 struct Parked {
     sleeper: Option<Arc<dyn Sleeper>>,

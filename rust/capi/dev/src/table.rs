@@ -23,7 +23,7 @@ const TAKEN: i32 = -2;
 /// It is the parent's of this process, which was forked.
 const PARENTS: i32 = -3;
 
-/// What each descriptor is used for: one of the above, or the doorbell of a flow. The child of a fork reads it, where no lock
+/// The use of each descriptor: one of the above, or the doorbell of a flow. The child of a fork reads it, where no lock
 /// can be taken.
 static USE: [AtomicI32; LIMIT] = [const { AtomicI32::new(FREE) }; LIMIT];
 
@@ -78,7 +78,7 @@ impl Table {
 
     fn slot(&self, fd: c_int) -> Option<&Slot> {
         let index = usize::try_from(fd).ok().filter(|index| *index < LIMIT)?;
-        // What is the parent's is in a table that was left behind.
+        // Flows of the parent are in a table that was left behind.
         match USE[index].load(Ordering::Acquire) {
             FREE | TAKEN | PARENTS => None,
             _ => self.slots.get(index),
@@ -149,7 +149,7 @@ pub fn leave_to_parent(let_go: &dyn Fn(c_int)) {
     }
 }
 
-/// What is wrong with a descriptor that has no flow.
+/// The error for a descriptor that has no flow.
 pub fn why_not(fd: c_int) -> c_int {
     if usize::try_from(fd).is_ok_and(|fd| fd < LIMIT) { ENOTALLOC } else { libc::EBADF }
 }

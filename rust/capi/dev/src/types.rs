@@ -1,4 +1,4 @@
-//! What C programs pass and get: layouts, numbers, times.
+//! Arguments and results of C programs: layouts, numbers, times.
 
 use std::ffi::c_int;
 use std::ptr::NonNull;
@@ -24,7 +24,7 @@ pub struct QosSpec {
     pub timeout: u32,
 }
 
-/// What a program asks for that does not say: `qos_raw`.
+/// The QoS for a program that names none: `qos_raw`.
 pub const RAW: Qos = Qos {
     delay: u32::MAX,
     bandwidth: 0,
@@ -37,7 +37,7 @@ pub const RAW: Qos = Qos {
     timeout: 120_000,
 };
 
-/// What a flow to a broadcast layer has.
+/// The QoS of a flow to a broadcast layer.
 pub const JOINED: Qos = Qos { loss: u32::MAX, ber: u32::MAX, timeout: 0, ..RAW };
 
 impl QosSpec {
@@ -90,7 +90,7 @@ unsafe fn duration(time: *const timespec) -> Result<Option<Duration>, c_int> {
 ///
 /// As for `duration`.
 pub unsafe fn seconds(time: *const timespec) -> Result<Option<f64>, c_int> {
-    // What ends after the sun does is a limit that the node takes.
+    // The node takes also limits that end after the sun does.
     // SAFETY: as the caller says.
     Ok(unsafe { duration(time) }?.map(|time| time.as_secs_f64().min(1e9)))
 }

@@ -1,4 +1,4 @@
-//! What C programs pass and get: layouts and numbers.
+//! Arguments and results of C programs: layouts and numbers.
 
 use std::ffi::{CStr, c_int};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -20,7 +20,7 @@ pub const DEFAULT_HASH: u64 = 1;
 
 const POLICIES: [&str; 2] = ["round-robin", "spillover"];
 
-/// What the prototype calls the layer of an IPC process that is in none.
+/// The name in the prototype for the layer of an IPC process that is in none.
 const NO_LAYER: &str = "Not enrolled.";
 
 pub fn type_word(number: c_int) -> Option<&'static str> {
@@ -194,7 +194,7 @@ impl IpcpConfig {
             link_state: policy(16, 3)?,
             link_state_times: [24, 32, 40].map(seconds),
             directory: policy(48, 1)?,
-            // What follows, the address of a first peer, is of the inside of the prototype.
+            // The address of a first peer follows, which belongs to the inside of the prototype.
             dht: [56, 60, 64, 68, 72].map(count),
             addr_auth: policy(88, 1)?,
             cong_avoid: policy(92, 2)?,

@@ -50,7 +50,7 @@ pub struct UdpLayer {
 impl UdpLayer {
     pub fn start(socket: OwnedFd) -> std::io::Result<Self> {
         let engine = Engine::start()?;
-        let port = engine.open_port(socket)?;
+        let port = engine.open_port(socket, None)?;
         Ok(UdpLayer { engine, port, eids: Mutex::default() })
     }
 

@@ -33,7 +33,7 @@ impl<R: Ring> Flow<R> {
                     None => self.outlet.open(now, stack, Manner::Data),
                 };
                 if let Err(Blocker::Until(at)) = opened {
-                    stack.look_after(self.id, at);
+                    stack.wake_at(self.id, at);
                     return Err(Blocker::Flow(self.id));
                 }
                 opened
@@ -62,6 +62,12 @@ impl<R: Ring> Flow<R> {
                 }
                 self.outlet.close(now, frame, &mut self.counters, stack, Manner::Data);
             }
+        }
+        if self.outlet.link.is_some()
+            && let Some(at) = self.deadline(now + 1)
+        {
+            // Its own turn was before: nothing else would tell when what is on the bad link arrives.
+            stack.wake_at(self.id, at);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Packets from below: to the flow with their endpoint id, or to the control side.
 
-use ouroboros_wire::management::{Datagram, EID, Kind as Message, LONGEST};
+use ouroboros_wire::management::{Datagram, EID, FIXED, Kind as Message, LONGEST};
 use ouroboros_wire::pci::PCI;
 
 use super::{Event, Stack, Where};
@@ -75,11 +75,13 @@ impl<R: Ring> Stack<R> {
 
     fn manage(&mut self, now: u64, member: MemberId, datagram: &[u8], from: Where) {
         let Some(at) = self.members.get_mut(member) else { return };
+        let is_foreign = at.port().is_some_and(|port| port.foreign);
         match Datagram::new(datagram).map(Datagram::report) {
+            Some(Some(report)) if !is_foreign || datagram.len() == FIXED => self.take_report(now, member, report, from),
+            _ if is_foreign => self.let_in(now, member, datagram, from),
             None => at.counters.short += 1,
-            Some(Some(report)) => self.take_report(now, member, report, from),
-            Some(None) if datagram.len() > LONGEST => at.counters.refused += 1,
-            Some(None) => self.let_in(now, member, datagram, from),
+            Some(_) if datagram.len() > LONGEST => at.counters.refused += 1,
+            Some(_) => self.let_in(now, member, datagram, from),
         }
     }
 

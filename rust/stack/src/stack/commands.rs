@@ -18,7 +18,7 @@ impl<R: Ring> Stack<R> {
     /// A member with a port. `segments`: datagrams of one size that leave it at once. `room`: bytes of its buffer for what
     /// arrives.
     pub fn open_port(&mut self, member: MemberId, segments: usize, room: u32) {
-        let port = Port { stage: Stage::new(segments), parked: VecDeque::new(), room, drained_at: 0, door: None };
+        let port = Port { stage: Stage::new(segments), parked: VecDeque::new(), room, drained_at: 0, door: None, foreign: false };
         self.members.insert(member, Member::new(Carries::Port(Box::new(port))));
     }
 
@@ -27,6 +27,13 @@ impl<R: Ring> Stack<R> {
     pub fn guard(&mut self, member: MemberId, secret: &[u8; 32]) {
         if let Some(port) = self.port(member) {
             port.door = Some(Door::new(secret));
+        }
+    }
+
+    /// Messages of management at that port have a form that only the control side knows.
+    pub fn leave_management(&mut self, member: MemberId) {
+        if let Some(port) = self.port(member) {
+            port.foreign = true;
         }
     }
 

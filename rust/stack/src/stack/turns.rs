@@ -168,7 +168,7 @@ impl<R: Ring> Stack<R> {
     }
 
     /// Give a flow a turn then.
-    pub(crate) fn look_after(&mut self, id: FlowId, at: u64) {
+    pub(crate) fn wake_at(&mut self, id: FlowId, at: u64) {
         self.timers.set(id, Some(at));
     }
 

@@ -60,7 +60,7 @@ const MANY: u64 = 64;
 const EXPIRY: u32 = 32;
 const PATIENCE: u64 = 1 << SLOT;
 
-/// What holds the sender back.
+/// Holds the sender back.
 #[derive(Debug)]
 pub(crate) struct Sender {
     /// The number of the slot, and the bits of its length.

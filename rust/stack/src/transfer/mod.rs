@@ -22,7 +22,7 @@ use queue::{Queue, Waiting};
 use table::Hops;
 pub use table::{Table, WAYS};
 
-/// What a member of a unicast layer is told when it begins.
+/// Settings of a member of a unicast layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
     /// Its address.
@@ -114,7 +114,7 @@ impl Transfer {
         self.epoch
     }
 
-    /// What stands in front of a packet of ours.
+    /// The header of a packet of ours.
     pub(crate) fn pci(&self, destination: u32, cube: u8, eid: u64) -> Pci {
         Pci { destination, cube, ttl: self.most_ttl(), ecn: 0, eid }
     }
@@ -218,11 +218,11 @@ impl Transfer {
             .map(|(place, neighbour)| (neighbour.address, place))
             .collect();
         self.hops.clear();
-        self.hops.extend(self.table.neighbours().iter().map(|addresses| {
+        self.hops.extend(self.table.ways().iter().map(|ways| {
             let mut hops = Hops::default();
-            for address in addresses {
+            for (number, address) in ways.neighbours.iter().enumerate() {
                 if let Some(place) = up.get(address) {
-                    hops.push(*place, *address);
+                    hops.push(*place, *address, number < ways.equal);
                 }
             }
             hops

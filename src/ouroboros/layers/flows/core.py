@@ -118,6 +118,11 @@ class Core:
             pass
         return eid
 
+    @property
+    def has_eids(self) -> bool:
+        """Whether there are ids to draw."""
+        return True
+
     def is_of_prototype(self, eid: int) -> bool:
         """Whether it may be an endpoint id of the C prototype."""
         return eid < PROTOTYPE_EIDS

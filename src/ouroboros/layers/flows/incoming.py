@@ -210,6 +210,9 @@ class Incoming:
         """A program accepts: our end of the flow. `confirm` tells the peer, once the flow is there. None when the handshake
         fails: the peer is told, and the program can go on waiting."""
         core, blob = self._core, arrival.extension
+        if not core.has_eids:
+            self.refuse(arrival, Refusal.ENOMEM, now)
+            return None
         own = agreed = None
         if blob is not None:
             own = core.extension(blob.request, arrival.address, crc=blob.has(extension.CRC))

@@ -1,6 +1,7 @@
-"""Telling a node of ours that our side of a flow is gone, until it says that it knows.
+"""Repetitions: of notices to nodes of ours that our side of a flow is gone, until they are acknowledged; and of answers to
+nodes of the C prototype, which may drop one that comes fast.
 
-A node of the C prototype is never told: it has no such message, and its own timer finds out.
+A node of the C prototype is never told of an end: it has no such message, and its own timer finds out.
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ from dataclasses import dataclass
 from ouroboros.layers.agenda import Agenda
 from ouroboros.layers.effects import Where
 from ouroboros.layers.flows.core import Core
+from ouroboros.layers.flows.incoming import Request
 from ouroboros.wire.udp import FlowDealloc, FlowDeallocAck
 
 #: Seconds until the first repetition; the pauses then double.
 FIRST_PAUSE = 0.2
 TIMES = 5
+#: When an accepting answer to a node of the prototype is repeated, seconds. It drops one that comes before it has noted its
+#: own request.
+_REPEATED = (0.01, 0.1)
 #: So many notices wait for an answer at most; others are sent once.
 SIZE = 4096
 
@@ -75,3 +80,31 @@ class Notices:
         del self._waiting[eid]
         self._agenda.cancel(eid)
         self._core.eids.discard(eid)
+
+
+class RepeatedAnswers:
+    """Accepting answers to nodes of the prototype, said again a few times."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._left: dict[int, tuple[Request, list[float]]] = {}
+        self._agenda = Agenda()
+
+    def add(self, arrival: Request, now: float) -> None:
+        """It was said just now."""
+        self._left[arrival.number] = arrival, [now + later for later in _REPEATED]
+        self._agenda.set(arrival.number, now + _REPEATED[0])
+
+    def deadline(self) -> float | None:
+        return self._agenda.next()
+
+    def timeout(self, now: float) -> None:
+        for number in self._agenda.due(now):
+            arrival, times = self._left[number]
+            assert arrival.reply is not None, "it was accepted"
+            self._core.send(arrival.address, arrival.reply)
+            del times[0]
+            if times:
+                self._agenda.set(number, times[0])
+            else:
+                del self._left[number]

@@ -276,6 +276,11 @@ class Outgoing:
 
     def _shake(self, allocation: Allocation, address: Where) -> ClientHandshake:
         """Raises `FlowRefusedException` when no request can be made of the settings, or it fits no datagram."""
+        if not self._core.has_eids:
+            raise FlowRefusedException(
+                f"no flow to {allocation.name!r}: all endpoint ids of the layer are in use; some are free a minute after "
+                "their flows end"
+            )
         if not self._core.fits(address):
             raise FlowRefusedException(
                 f"no flow to {allocation.name!r}: the way to {self._directory.written(address)} carries no packets of "

@@ -17,7 +17,7 @@ from ouroboros.layers.face import Host, Located, Task
 from ouroboros.layers.flows.ipcp import FlowIpcp
 from ouroboros.layers.udp.directory import Directory
 from ouroboros.settings import TypeSettings, Udp4Config, Udp4Settings, Udp6Config, Udp6Settings, UdpSettings
-from ouroboros.wire.control import UdpDetails
+from ouroboros.wire.control import PortDetails
 
 
 class UdpIpcp(FlowIpcp):
@@ -87,8 +87,8 @@ class UdpIpcp(FlowIpcp):
         if self._bootstrap is not None:
             self._bootstrap.failed(IpcpBootstrapError(f"IPC process {self.name!r} was destroyed"))
 
-    def details(self) -> UdpDetails:
-        return UdpDetails(
+    def details(self) -> PortDetails:
+        return PortDetails(
             impair="" if self.impairment is None else self.impairment.text,
             address="" if self.told is None else written((self.told.ip_addr, self.told.port)),
             peers=tuple(peer.text for peer in self._directory.peers),

@@ -21,14 +21,15 @@ class Adjacencies:
         self._up = up
         self._down = down
         self._connections: dict[int, Connection] = {}
+        #: Of packets that all connections carry, without the header; nothing is carried when there is none.
+        self.size = Size(0, 0)
         self._alive: dict[int, set[int]] = {}
 
-    @property
-    def size(self) -> Size:
-        """Of packets that all connections carry, without the header; nothing is carried when there is none."""
-        sizes = [each.size for each in self._connections.values()]
-        most, whole = (min((getattr(size, which) for size in sizes), default=0) for which in ("most", "whole"))
-        return Size(max(most - HEADER_LENGTH, 0), max(whole - HEADER_LENGTH, 0))
+    def _measure(self) -> None:
+        """Connections came or went. Flows ask for the size one by one."""
+        most = min((each.size.most for each in self._connections.values()), default=0)
+        whole = min((each.size.whole for each in self._connections.values()), default=0)
+        self.size = Size(max(most - HEADER_LENGTH, 0), max(whole - HEADER_LENGTH, 0))
 
     @property
     def neighbours(self) -> list[int]:
@@ -41,10 +42,12 @@ class Adjacencies:
 
     def connected(self, connection: Connection, now: float) -> None:
         self._connections[connection.fd] = connection
+        self._measure()
         self._raise(connection, now)
 
     def disconnected(self, connection: Connection, now: float) -> None:
         if self._connections.pop(connection.fd, None) is not None:
+            self._measure()
             self._lower(connection, now)
 
     def state(self, connection: Connection, up: bool, now: float) -> None:

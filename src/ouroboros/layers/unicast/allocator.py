@@ -8,17 +8,16 @@ lost.
 
 from __future__ import annotations
 
+import functools
 import heapq
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from ouroboros.errors import ProtocolError
-from ouroboros.layers.agenda import Agenda
 from ouroboros.layers.base import HASHES
 from ouroboros.layers.effects import UnicastEnd, Where, written_address
 from ouroboros.layers.flows import core as flows
 from ouroboros.layers.flows.core import COUNTERS, PATIENCE, Patience
-from ouroboros.layers.flows.incoming import Request
 from ouroboros.layers.unicast.core import ALLOCATOR, Core
 from ouroboros.qos import QoSSpec
 from ouroboros.wire.udp import Message
@@ -26,8 +25,6 @@ from ouroboros.wire.unicast import flow
 
 #: With a member that may be of the prototype: each request costs it a descriptor, and it is busy with one for up to 2 s.
 _PROTOTYPE_PATIENCE = Patience(3.0, 3)
-#: When an answer to such a member is repeated, seconds. It drops one that comes before it has noted its own request.
-_REPEATED = (0.01, 0.1)
 #: So many members are known as ours, and so many names have their turn remembered.
 _KNOWN = 4096
 #: An error text has so many other members.
@@ -239,34 +236,6 @@ class FlowsCore(flows.Core):
         self._member.send(_member(address), ALLOCATOR, data)
 
 
-class RepeatedAnswers:
-    """Accepting answers to members of the prototype, said again a few times."""
-
-    def __init__(self, core: flows.Core) -> None:
-        self._core = core
-        self._left: dict[int, tuple[Request, list[float]]] = {}
-        self._agenda = Agenda()
-
-    def add(self, arrival: Request, now: float) -> None:
-        """It was said just now."""
-        self._left[arrival.number] = arrival, [now + later for later in _REPEATED]
-        self._agenda.set(arrival.number, now + _REPEATED[0])
-
-    def deadline(self) -> float | None:
-        return self._agenda.next()
-
-    def timeout(self, now: float) -> None:
-        for number in self._agenda.due(now):
-            arrival, times = self._left[number]
-            assert arrival.reply is not None, "it was accepted"
-            self._core.send(arrival.address, arrival.reply)
-            del times[0]
-            if times:
-                self._agenda.set(number, times[0])
-            else:
-                del self._left[number]
-
-
 def cube_of(qos: QoSSpec) -> int:
     """In which cube packets of a flow travel: 2 as voice, 1 as video, 0 as all else. Source: `flows.md` 4.3."""
     if qos.delay <= 50 and qos.bandwidth <= 100_000 and qos.availability >= 5 and qos.max_gap <= 50:
@@ -281,7 +250,13 @@ def _keep(kept: dict[str, _V], name: str, value: _V) -> None:
 
 
 def _digest(core: Core, name: str) -> bytes:
-    return HASHES[core.settings.dir_hash_algo.word](name.encode()).digest()
+    return _hashed(core.settings.dir_hash_algo.word, name)
+
+
+@functools.lru_cache(_KNOWN)
+def _hashed(algorithm: str, name: str) -> bytes:
+    """Each flow asks for it some ten times."""
+    return HASHES[algorithm](name.encode()).digest()
 
 
 def _member(address: Where) -> int:

@@ -12,28 +12,29 @@ connections of one component, when both asked at the same time: each is as good 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from ouroboros.errors import FlowTimeoutException, IpcpConnectError, OuroborosError, ProtocolError
 from ouroboros.layers.agenda import Agenda
 from ouroboros.layers.bucket import WARNINGS, Bucket
-from ouroboros.layers.effects import HandOver, Listen, TakeBack, written_address
-from ouroboros.layers.face import How, LowerFlow, Size, Task
+from ouroboros.layers.effects import Listen, written_address
+from ouroboros.layers.face import How, LowerFlow, Task
 from ouroboros.layers.unicast.core import NOWHERE, Core
 from ouroboros.layers.unicast.greeting import (
+    COMPONENTS,
     DATA_TRANSFER,
-    MANAGEMENT,
     RAW_ONLY,
     Objection,
     greet,
     is_placed,
     is_raw,
-    leaving,
     objection,
     refuse,
 )
+from ouroboros.layers.unicast.links import MOST_EARLY, Links
+from ouroboros.layers.unicast.links import Component as Component
+from ouroboros.layers.unicast.links import Connection as Connection
 from ouroboros.qos import QoSSpec
 from ouroboros.wire.unicast import cep
 from ouroboros.wire.unicast.cep import Cep
@@ -48,81 +49,25 @@ ATTEMPTS = 3
 GREETING_PATIENCE = 1.0
 #: For how long a flow that was asked for waits for our own address.
 ADDRESS_PATIENCE = 5.0
-#: Nothing is sent to a member of the prototype for so long behind its greeting (`unicast-control.md` 10, N45).
-SILENCE = 0.02
-#: A neighbour that is silent for so long after that was told is gone: its connections end, and can be asked for anew.
-SILENT_PATIENCE = 30.0
 #: Lower flows whose peer has not greeted yet. One more, and the oldest is let go: a greeting comes within a round trip.
 MOST_STRANGERS = 256
-#: Packets that overtook a greeting and are kept.
-MOST_EARLY = 32
-#: Connections of one component with one member.
-MOST_ALIKE = 4
 #: New addresses a second, and at once: a stranger that says that he has ours can be anybody.
 MOVES = (0.1, 3.0)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Connection:
-    """A lower flow that belongs to a component of ours and to the same one of a neighbour.
-
-    `name`: under which we asked for it, or were. `side`: 0 asked for, 1 accepted. `address`: of the neighbour, 0 for those
-    that enroll. `ours`: the neighbour is a node of ours; then `peer` is the name of its IPC process, `node` its number and
-    `rank` its place among layers over layers. `up`: the neighbour is not silent. `left`: a person ended it, here or there.
-    `greeting`: what the neighbour said first. `proven`: who is proven to be at the other end, as of `LowerFlow.peer`.
-    """
-
-    fd: int
-    component: str
-    name: str
-    side: int
-    address: int
-    ours: bool
-    rank: int
-    size: Size
-    since: float
-    peer: str = ""
-    node: int = 0
-    up: bool = True
-    left: bool = False
-    greeting: bytes = b""
-    proven: str = ""
-
-    def __str__(self) -> str:
-        at = f" at {written_address(self.address)}" if self.address else ""
-        return f"{self.component} with {self.peer or self.name!r}{at}"
-
-    def is_with(self, name: str) -> bool:
-        """Whether people call the neighbour that: by what they asked for, its own name, or its address."""
-        return name in ((self.name,) if self.side == 0 else ()) or name in (self.peer, written_address(self.address))
-
-
-class Component(Protocol):
-    """What connections are for. None of these raises but for bugs."""
-
-    def connected(self, connection: Connection, now: float) -> None:
-        """There is one more."""
-
-    def disconnected(self, connection: Connection, now: float) -> None:
-        """It is over."""
-
-    def heard(self, connection: Connection, data: bytes, now: float) -> None:
-        """A packet. Not called for data transfer, whose flows the engine has."""
-
-    def state(self, connection: Connection, up: bool, now: float) -> None:
-        """The neighbour is silent, or back."""
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
 class _Asked:
-    """A connection that is asked for. `number`: of the question to the layers below; None when it was answered."""
+    """A connection that is asked for. `number`: of the question to the layers below; None when it was answered. `until`:
+    when it fails. `opened`: as of `connect`."""
 
     component: str
     name: str
     qos: QoSSpec
     over: frozenset[str] | None
     since: float
+    until: float
     tasks: list[Task]
+    opened: Callable[[LowerFlow, float], bytes]
     number: int | None = None
     attempts: int = 0
 
@@ -151,12 +96,8 @@ class Connections:
         self._collided = collided
         self._asked: list[_Asked] = []
         self._greetings: dict[int, _Greeting] = {}
-        #: Those of the prototype that are to be left in silence, with what they sent.
-        self._settling: dict[int, tuple[Connection, list[bytes]]] = {}
-        self._connections: dict[int, Connection] = {}
-        #: Addresses of members by the names that led to them.
-        self._known: dict[str, int] = {}
         self._times = Agenda()
+        self._links = Links(core, components, self._times)
         self._warnings, self._may_move = Bucket(*WARNINGS), Bucket(*MOVES)
         self._last_number = 0
 
@@ -165,14 +106,14 @@ class Connections:
     @property
     def rank(self) -> int:
         """Layers below the layer, itself counted, as far as its neighbours know."""
-        return max((self._core.rank, *(each.rank for each in self._connections.values())))
+        return self._links.rank
 
     def rows(self) -> list[Connection]:
-        return list(self._all())
+        return list(self._links)
 
     def of(self, component: str) -> list[Connection]:
         """Those of a component that it was told of and that are not over."""
-        return [each for each in self._connections.values() if each.component == component]
+        return self._links.of(component)
 
     def connect(
         self,
@@ -183,42 +124,52 @@ class Connections:
         now: float,
         *,
         over: frozenset[str] | None = None,
+        patience: float = PATIENCE,
+        opened: Callable[[LowerFlow, float], bytes] = lambda flow, now: b"",
     ) -> None:
         """Connect a component with that of the member to which the name leads, unless it is. `over`: layers that may carry
-        it, None for all.
+        it, None for all. `patience`: seconds. `opened`: called with each lower flow that is about to be greeted; returns the
+        id of a request to enroll, or nothing.
 
         Before the member has an address, the flow is asked for, and the greeting waits for `opened`.
         """
-        if component not in self._components:
-            task.failed(
-                self._failure(name, f"there is no component {component!r}; there are {', '.join(self._components)}")
-            )
-        elif self._is_connected(component, name):
+        if component not in COMPONENTS:
+            task.failed(self._failure(name, f"there is no component {component!r}; there are {', '.join(COMPONENTS)}"))
+        elif self._links.is_connected(component, name):
             task.done()
         elif (asked := self._pending(component, name)) is not None:
             asked.tasks.append(task)
-        elif component == DATA_TRANSFER and not is_raw(qos) and not self._is_ours(name):
+        elif component == DATA_TRANSFER and not is_raw(qos) and not self._links.is_ours(name):
             task.failed(self._failure(name, RAW_ONLY))
         else:
-            asked = _Asked(component=component, name=name, qos=qos, over=over, since=now, tasks=[task])
+            asked = _Asked(
+                component=component,
+                name=name,
+                qos=qos,
+                over=over,
+                since=now,
+                until=now + patience,
+                tasks=[task],
+                opened=opened,
+            )
             self._asked.append(asked)
             self._ask(asked, now)
 
     def disconnect(self, component: str, name: str, task: Task, now: float) -> None:
         """End the connections of a component with a neighbour, whoever asked for them. `name`: what was asked for, the name
         of the neighbour if it is ours, or its address as it is written. A neighbour of ours is told that it was meant."""
-        found = [each for each in self._all() if each.component == component and self._leads_to(name, each)]
+        found = [each for each in self._links if each.component == component and self._links.leads_to(name, each)]
         asked = self._pending(component, name)
         for each in found:
-            self._say_leaving(each)
+            self._links.say_leaving(each)
             each.left = True
-            self._end(each, now)
+            self._links.end(each, now)
         if asked is not None:
             self._withdraw(asked, f"{self._core.name!r} was told to disconnect from it", now)
         if found or asked is not None:
             task.done()
         else:
-            others = ", ".join(sorted({each.peer or each.name for each in self._all() if each.component == component}))
+            others = ", ".join(sorted({each.peer or each.name for each in self._links if each.component == component}))
             task.failed(
                 IpcpConnectError(
                     f"IPC process {self._core.name!r} has no {component} connection with {name!r}; it has with: "
@@ -230,7 +181,7 @@ class Connections:
         """The member has an address: greet where that waited for it."""
         for greeting in [each for each in self._greetings.values() if each.held]:
             assert greeting.asked is not None
-            self._greet(greeting, greeting.asked.component, now)
+            self._greet(greeting, greeting.asked, now)
 
     def moved(self, now: float) -> None:
         """The member has another address: its connections are over, and what is asked for is asked for once more."""
@@ -239,7 +190,7 @@ class Connections:
             if asked is not None and is_placed(asked.component):
                 self._drop(fd, now)
                 self._ask(asked, now)
-        self._end_all([each for each in self._all() if is_placed(each.component)], now)
+        self._links.end_all([each for each in self._links if is_placed(each.component)], now)
 
     def close(self, now: float) -> None:
         """Let go of all flows. It can begin again."""
@@ -247,11 +198,11 @@ class Connections:
             self._withdraw(asked, "it is over", now)
         for fd in list(self._greetings):
             self._drop(fd, now)
-        self._end_all(list(self._all()), now)
+        self._links.end_all(list(self._links), now)
 
     def release(self, connection: Connection, now: float) -> None:
         """A component has no use for a connection any more. It is not told of its end."""
-        self._end(connection, now, tell=False)
+        self._links.end(connection, now, tell=False)
 
     # --- what the layers below tell
 
@@ -270,13 +221,13 @@ class Connections:
             greeting.held = True
             self._times.set(flow.fd, now + ADDRESS_PATIENCE)
         else:
-            self._greet(greeting, asked.component, now)
+            self._greet(greeting, asked, now)
 
     def lower_failed(self, number: int, error: OuroborosError, now: float) -> None:
         if (asked := next((each for each in self._asked if each.number == number), None)) is not None:
             asked.number = None
-            if isinstance(error, FlowTimeoutException):
-                self._try_again(asked, error, now)
+            if isinstance(error, FlowTimeoutException) and now < asked.until:
+                self._ask(asked, now)
             else:
                 self._fail(asked, error)
 
@@ -285,23 +236,18 @@ class Connections:
             self._times.cancel(fd)
             if greeting.asked is not None:
                 self._again(greeting, greeting.asked, "the flow ended before it answered our greeting", now)
-        elif (connection := self._at(fd)) is not None:
-            self._end(connection, now, release=False)
+        elif (connection := self._links.at(fd)) is not None:
+            self._links.end(connection, now, release=False)
 
     def lower_state(self, fd: int, up: bool, now: float) -> None:
-        if (connection := self._at(fd)) is not None:
-            connection.up = up
-            if fd in self._connections:
-                self._told_state(connection, now)
+        self._links.state(fd, up, now)
 
     def message(self, fd: int, data: bytes, now: float) -> None:
         """A packet of a lower flow. Bytes of a stranger."""
         if (greeting := self._greetings.get(fd)) is not None:
             self._greeted(greeting, data, now)
-        elif (connection := self._connections.get(fd)) is not None:
-            self._heard(connection, data, now)
-        elif fd in self._settling and len(self._settling[fd][1]) < MOST_EARLY:
-            self._settling[fd][1].append(data)
+        else:
+            self._links.message(fd, data, now)
 
     # --- time
 
@@ -310,11 +256,7 @@ class Connections:
 
     def timeout(self, now: float) -> None:
         for fd in self._times.due(now):
-            if (settled := self._settling.pop(fd, None)) is not None:
-                self._begin(*settled, now)
-            elif (silent := self._connections.get(fd)) is not None:
-                self._end(silent, now)
-            else:
+            if not self._links.timeout(fd, now):
                 self._missed(self._greetings[fd], now)
 
     def _missed(self, greeting: _Greeting, now: float) -> None:
@@ -329,7 +271,7 @@ class Connections:
         self._last_number += 1
         asked.number = self._last_number
         asked.attempts += 1
-        until = min(now + FLOW_PATIENCE, asked.since + PATIENCE)
+        until = min(now + FLOW_PATIENCE, asked.until)
         self._core.host.lower.ask(self._core.id, asked.number, asked.name, asked.qos, now, until=until, over=asked.over)
 
     def _again(self, greeting: _Greeting, asked: _Asked, why: str, now: float) -> None:
@@ -338,7 +280,7 @@ class Connections:
         self._try_again(asked, error, now)
 
     def _try_again(self, asked: _Asked, error: OuroborosError, now: float) -> None:
-        if asked.attempts < ATTEMPTS and now < asked.since + PATIENCE:
+        if asked.attempts < ATTEMPTS and now < asked.until:
             self._ask(asked, now)
         else:
             self._fail(asked, error)
@@ -360,10 +302,11 @@ class Connections:
 
     # --- greeting
 
-    def _greet(self, greeting: _Greeting, component: str, now: float) -> None:
+    def _greet(self, greeting: _Greeting, asked: _Asked, now: float) -> None:
         greeting.held = False
         self._times.set(greeting.flow.fd, now + GREETING_PATIENCE)
-        self._core.message(greeting.flow.fd, greet(self._core, component, self.rank).encode())
+        said = greet(self._core, asked.component, self.rank, request=asked.opened(greeting.flow, now))
+        self._core.message(greeting.flow.fd, said.encode())
 
     def _greeted(self, greeting: _Greeting, data: bytes, now: float) -> None:
         try:
@@ -400,8 +343,8 @@ class Connections:
             return
         self._asked.remove(asked)
         if said.address != NOWHERE:
-            self._known[asked.name] = said.address
-        if said.ours is not None and self._is_old(asked, said):
+            self._links.learn(asked.name, said.address)
+        if said.ours is not None and self._links.is_old(asked.component, said.address, asked.since):
             # Connected under another name. The other side can say the same only of flows that are older still, so that
             # never both let go.
             self._drop(fd, now)
@@ -424,7 +367,7 @@ class Connections:
             return
         self._core.message(fd, greet(self._core, said.component, self.rank).encode())
         self._take(greeting, said.component, said, now)
-        self._bound_alike(said, now)
+        self._links.bound_alike(said.component, said.address, now)
 
     def _own_objection(self, flow: LowerFlow, said: Cep) -> Objection | None:
         """What only we find, that have the other connections."""
@@ -434,7 +377,7 @@ class Connections:
             return Objection(why, cep.STRANGE)
         if said.ours is None or said.address == NOWHERE:
             return None
-        neighbours = (each for each in self._connections.values() if each.ours and each.up)
+        neighbours = (each for each in self._links.told() if each.ours and each.up)
         if any(each.address == said.address and each.node != said.ours.node for each in neighbours):
             return Objection(f"its address {written_address(said.address)} is that of a neighbour", cep.TAKEN)
         return None
@@ -478,78 +421,10 @@ class Connections:
             peer="" if ours is None else ours.name,
             node=0 if ours is None else ours.node,
             greeting=greeting.heard,
+            request=b"" if ours is None else ours.request,
             proven=flow.peer,
         )
-        if ours is None and is_placed(component):
-            self._settling[flow.fd] = connection, greeting.early
-            self._times.set(flow.fd, now + SILENCE)
-        else:
-            self._begin(connection, greeting.early, now)
-
-    def _begin(self, connection: Connection, early: list[bytes], now: float) -> None:
-        core = self._core
-        self._connections[connection.fd] = connection
-        if connection.component == DATA_TRANSFER:
-            core.host.effects.append(HandOver(core.id, connection.fd, connection.address, connection.ours))
-            core.counters["overtook_greeting"] += len(early)
-            early = []
-        else:
-            core.host.effects.append(Listen(core.id, connection.fd))
-        component = self._components[connection.component]
-        component.connected(connection, now)
-        if not connection.up:
-            self._told_state(connection, now)
-        # A neighbour that was gone is back by another flow.
-        for each in self._alike(connection.component, connection.address):
-            if not each.up and each is not connection:
-                self._end(each, now)
-        for data in early:
-            if connection.fd in self._connections:
-                self._heard(connection, data, now)
-
-    def _told_state(self, connection: Connection, now: float) -> None:
-        if connection.up:
-            self._times.cancel(connection.fd)
-        else:
-            self._times.set(connection.fd, now + SILENT_PATIENCE)
-        self._components[connection.component].state(connection, connection.up, now)
-
-    def _heard(self, connection: Connection, data: bytes, now: float) -> None:
-        if data == connection.greeting:
-            # The way repeats packets.
-            return
-        if connection.ours and connection.component == MANAGEMENT and (said := leaving(data)) is not None:
-            for each in self._alike(said.component, connection.address):
-                each.left = True
-                self._end(each, now)
-        else:
-            self._components[connection.component].heard(connection, data, now)
-
-    def _say_leaving(self, connection: Connection) -> None:
-        """Tell a neighbour of ours that a person wanted it. It is told over management: data transfer is the engine's."""
-        for each in self._alike(MANAGEMENT, connection.address):
-            if each.ours and each.fd in self._connections:
-                message = greet(self._core, connection.component, self.rank, cep.LEAVING)
-                self._core.message(each.fd, message.encode())
-                return
-
-    def _end(self, connection: Connection, now: float, *, release: bool = True, tell: bool = True) -> None:
-        fd = connection.fd
-        was_told = self._connections.pop(fd, None) is not None
-        if not was_told and self._settling.pop(fd, None) is None:
-            return
-        self._times.cancel(fd)
-        if release and was_told and connection.component == DATA_TRANSFER:
-            self._core.host.effects.append(TakeBack(self._core.id, fd))
-        if was_told and tell:
-            self._components[connection.component].disconnected(connection, now)
-        if release:
-            self._core.host.lower.release(fd, now)
-
-    def _end_all(self, connections: list[Connection], now: float) -> None:
-        # Management last: the end of the others can still be told.
-        for connection in sorted(connections, key=lambda each: each.component == MANAGEMENT):
-            self._end(connection, now)
+        self._links.add(connection, greeting.early, now)
 
     def _drop(self, fd: int, now: float) -> None:
         """Let go of a flow that is no connection."""
@@ -559,39 +434,8 @@ class Connections:
 
     # --- finding
 
-    def _all(self) -> Iterator[Connection]:
-        yield from self._connections.values()
-        for connection, _ in self._settling.values():
-            yield connection
-
-    def _at(self, fd: int) -> Connection | None:
-        settling = self._settling.get(fd)
-        return self._connections.get(fd) if settling is None else settling[0]
-
-    def _alike(self, component: str, address: int) -> list[Connection]:
-        if address == NOWHERE:
-            return []
-        return [each for each in self._all() if each.component == component and each.address == address]
-
-    def _is_old(self, asked: _Asked, said: Cep) -> bool:
-        """Whether we were connected before we asked."""
-        return any(each.up and each.since < asked.since for each in self._alike(asked.component, said.address))
-
     def _pending(self, component: str, name: str) -> _Asked | None:
         return next((each for each in self._asked if each.component == component and each.name == name), None)
-
-    def _leads_to(self, name: str, connection: Connection) -> bool:
-        return connection.is_with(name) or (
-            connection.address != NOWHERE and self._known.get(name) == connection.address
-        )
-
-    def _is_connected(self, component: str, name: str) -> bool:
-        """Whether there is a connection with the member of that name that carries packets. Each enrollment has its own."""
-        alike = (each for each in self._all() if each.component == component and each.up)
-        return is_placed(component) and any(self._leads_to(name, each) for each in alike)
-
-    def _is_ours(self, name: str) -> bool:
-        return any(each.ours and self._leads_to(name, each) for each in self._all() if each.component == MANAGEMENT)
 
     # --- bounds
 
@@ -603,8 +447,3 @@ class Connections:
             oldest = next(each.fd for each in strangers if each.ipcp == carrier)
             self._core.counters["greetings_evicted"] += 1
             self._drop(oldest, now)
-
-    def _bound_alike(self, said: Cep, now: float) -> None:
-        alike = self._alike(said.component, said.address)
-        for each in sorted(alike, key=lambda each: (each.up, each.since))[: max(0, len(alike) - MOST_ALIKE)]:
-            self._end(each, now)

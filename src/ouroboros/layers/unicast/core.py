@@ -14,6 +14,9 @@ from ouroboros.settings import ANYONE, CERTIFIED, NOBODY, UnicastConfig, Unicast
 ALLOCATOR = 0
 DIRECTORY = 1
 PROBES = 2
+#: Seconds between two keepalives to a neighbour to which nothing else is sent, and how many may be missed.
+KEEPALIVE = 10.0
+MISSED = 3
 #: No address.
 NOWHERE = 0
 
@@ -33,6 +36,8 @@ class Core:
         self.node = 0
         #: Layers below it, itself counted.
         self.rank = 1
+        #: Seconds between keepalives in connections for packets that it asks for.
+        self.keepalive = KEEPALIVE
         #: What is counted; `docs/unicast.md` says what each means.
         self.counters: Counter[str] = Counter()
 

@@ -16,17 +16,16 @@ takes a value back; they refuse such a one, and are told shorter times instead.
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
 from ouroboros.errors import ProtocolError
-from ouroboros.layers.agenda import Agenda
-from ouroboros.layers.base import HASHES
+from ouroboros.layers.agenda import Agenda, earliest
 from ouroboros.layers.bucket import Bucket
 from ouroboros.layers.unicast.core import DIRECTORY, Core
-from ouroboros.layers.unicast.lookups import Lookups
+from ouroboros.layers.unicast.lookups import PATIENCE, Lookups
+from ouroboros.layers.unicast.places import Places
 from ouroboros.layers.unicast.publisher import Publisher
 from ouroboros.layers.unicast.values import Values
 from ouroboros.wire.unicast import dht
@@ -43,10 +42,6 @@ SWEEP = 10.0
 GONE = 300.0
 #: So often room is made, by dropping what is worth less.
 ROOM_PAUSE = 1.0
-
-#: What the place of a member is a digest of, with its address.
-_PLACE = b"member"
-_DISTANCE = 8
 
 Answer = Callable[[int, tuple[int, ...], float], None]
 
@@ -67,13 +62,8 @@ class Directory:
         self._core = core
         self._k, self._t_refresh, self._t_expire = dht_config.k, float(dht_config.t_refresh), dht_config.t_expire
         self._t_replicate = float(dht_config.t_replicate)
-        self._hash = HASHES[core.settings.dir_hash_algo.word]
-        self._length = self._hash().digest_size
-        #: Those that can be reached, and whether they are ours. Places are kept with them.
-        self._members: Mapping[int, bool] = {}
-        self._places: dict[int, bytes] = {}
-        #: Ids of members of the prototype, and when they are asked for them.
-        self._ids: dict[int, bytes] = {}
+        self._places = Places(core, dht_config.k)
+        #: When members of the prototype are asked for their ids.
         self._greetings = Agenda()
         self._own_address = core.address
         self._values = Values()
@@ -88,9 +78,10 @@ class Directory:
 
     # --- what its member wants
 
-    def start(self, peer: int | None, now: float) -> None:
-        """The member is in the layer. `peer`: who let it in; None: it is the first one."""
-        self._lookups.expecting = peer is not None
+    def expect(self, now: float) -> None:
+        """The member is being connected: if nobody can be reached yet, somebody will be soon."""
+        if not len(self._places):
+            self._lookups.expecting = now + PATIENCE
 
     def register(self, digest: bytes, now: float) -> None:
         """This member has that name. No error when it had it before."""
@@ -113,7 +104,7 @@ class Directory:
         def found(addresses: tuple[int, ...], now: float) -> None:
             answer(token, tuple(dict.fromkeys(alive + addresses)), now)
 
-        if alive and self._core.address in self.nearest(digest, self._k):
+        if alive and self._core.address in self._places.nearest(digest, self._k):
             found((), now)
         elif not self._lookups.begin(digest, token, found, now):
             self._core.counters["lookups_refused"] += 1
@@ -134,24 +125,19 @@ class Directory:
 
     def members(self, members: Mapping[int, bool], now: float) -> None:
         """Those to which paths lead now, without ourselves; and whether they are ours."""
-        before, self._members = self._members, dict(members)
-        added = [each for each, ours in members.items() if before.get(each) is not ours]
-        removed = [each for each, ours in before.items() if members.get(each) is not ours]
+        added, removed = self._places.update(members)
         for address in removed:
             if self._values.has(address):
                 self._miss(address, now)
-            self._places.pop(address, None)
-            self._ids.pop(address, None)
             self._greetings.cancel(address)
         for address in added:
             self._gone.pop(address, None)
-            self._places[address] = self._place(address)
             if not members[address]:
                 self._greetings.set(address, now + GREETING)
             if members[address] and self._values.has(address):
                 self._publisher.check(self._values.keys_of(address), address, now)
         if members:
-            self._lookups.expecting = False
+            self._lookups.expecting = float("-inf")
         if added or removed:
             self._publisher.members_changed(removed, now)
             self._lookups.members_changed(now)
@@ -162,7 +148,7 @@ class Directory:
         before, self._own_address = self._own_address, self._core.address
         self._values = Values()
         self._gone.clear()
-        self._publisher.moved(Contact(self._place(before), before), now)
+        self._publisher.moved(Contact(self._places.place(before), before), now)
 
     def entries(self) -> list[Entry]:
         """What this member knows of names."""
@@ -175,7 +161,7 @@ class Directory:
         self._publisher.close(now)
         wall = self.wall()
         for key, address, value in list(self._values):
-            others = [each for each in self.nearest(key, self._k + 1) if each != self._core.address]
+            others = [each for each in self._places.nearest(key, self._k + 1) if each != self._core.address]
             if value.expiry >= wall and self.alive(address) and len(others) == self._k and address != others[-1]:
                 # All but the last of them keep it already.
                 self._replicated(others[-1], key, address, value.expiry)
@@ -189,7 +175,7 @@ class Directory:
             counters["directory_dropped"] += 1
             return
         try:
-            message = dht.decode(data, self._length)
+            message = dht.decode(data, self._places.length)
         except ProtocolError:
             counters["directory_malformed"] += 1
             return
@@ -197,24 +183,23 @@ class Directory:
         if source.address == self._core.address:
             counters["directory_wrong_source"] += 1
             return
-        if self._members.get(source.address) is False:
-            self._ids[source.address] = source.id
+        self._places.introduced(source)
         match message:
             case Store():
                 self._stored(message, now)
             case FindNode(_, cookie, key):
-                self._answer(NodeFound(self._contact(), cookie, key, self._contacts(source, key)), source)
+                self._answer(NodeFound(self._places.contact(), cookie, key, self._places.contacts(source, key)), source)
             case FindValue():
                 self._asked(message, now)
             case NodeFound():
-                self._learn(message.contacts)
+                self._places.learn(message.contacts)
             case ValueFound():
                 self._found(message, now)
 
     def _found(self, answer: ValueFound, now: float) -> None:
         key, source = answer.key, answer.source.address
-        self._learn(answer.contacts)
-        more = () if self.ours(source) else [each.address for each in answer.contacts if each.address in self._members]
+        self._places.learn(answer.contacts)
+        more = () if self.ours(source) else [each.address for each in answer.contacts if each.address in self._places]
         if self._core.address in answer.addresses and self.ours(source):
             # Whether we have it is known here.
             self._publisher.disown(key, [source], now)
@@ -225,7 +210,7 @@ class Directory:
     def _stored(self, store: Store, now: float) -> None:
         key, source, wall = store.key, store.source, self.wall()
         if store.address == self._core.address:
-            if self._members.get(source.address):
+            if self.ours(source.address):
                 self._publisher.confirmed(key, source.address, back=store.expiry == 0, now=now)
             return
         replica = source.address != store.address
@@ -245,7 +230,7 @@ class Directory:
             self._miss(store.address, now)
         if replica and self.ours(store.address):
             self._publisher.check([key], store.address, now)
-        if not replica and self._members.get(source.address):
+        if not replica and self.ours(source.address):
             self._replicated(source.address, key, store.address, store.expiry)
 
     def _keep(self, store: Store, *, replica: bool, now: float) -> bool:
@@ -265,31 +250,18 @@ class Directory:
         source, key = question.source, question.key
 
         def found(addresses: tuple[int, ...], now: float) -> None:
-            contacts, values = self._contacts(source, key), addresses[:MOST_VALUES]
-            self._answer(ValueFound(self._contact(), question.cookie, key, contacts, values), source)
+            contacts, values = self._places.contacts(source, key), addresses[:MOST_VALUES]
+            self._answer(ValueFound(self._places.contact(), question.cookie, key, contacts, values), source)
 
         known = self._known(key)
-        lost = not any(map(self.alive, known)) and len(self._members) > self._k
+        lost = not any(map(self.alive, known)) and len(self._places) > self._k
         # One of the prototype asks only those that it has known for long, who may not keep the name: find out for it.
-        helped = lost and self._members.get(source.address) is False
+        helped = lost and self._places.foreign(source.address)
         if not (helped and self._lookups.begin(key, -question.cookie - 1, found, now)):
             found(known, now)
 
     def _answer(self, message: NodeFound | ValueFound, source: Contact) -> None:
         self._core.send(source.address, DIRECTORY, message.encode())
-
-    def _contacts(self, asker: Contact, key: bytes) -> tuple[Contact, ...]:
-        """The asker, as all answers have, and for members of the prototype those next to a key whose ids are known."""
-        if self._members.get(asker.address):
-            return (asker,)
-        near = [each for each in self.nearest(key, self._k, own=False) if each != asker.address]
-        ids = ((each, self._places[each] if self._members[each] else self._ids.get(each)) for each in near)
-        return (asker, *(Contact(id, each) for each, id in ids if id is not None))[: self._k]
-
-    def _learn(self, contacts: Iterable[Contact]) -> None:
-        for contact in contacts:
-            if self._members.get(contact.address) is False:
-                self._ids.setdefault(contact.address, contact.id)
 
     def _bucket(self, fd: int) -> Bucket:
         if fd not in self._buckets:
@@ -301,16 +273,16 @@ class Directory:
     # --- what its parts need
 
     def alive(self, address: int) -> bool:
-        return address in self._members or address == self._core.address
+        return self._places.alive(address)
 
     def ours(self, address: int) -> bool:
         """Whether that member can be reached and is one of ours."""
-        return self._members.get(address, False)
+        return self._places.ours(address)
 
     @property
     def mixed(self) -> bool:
         """Members of the prototype can be reached."""
-        return not all(self._members.values())
+        return self._places.mixed
 
     def wall(self) -> float:
         """Seconds since 1970."""
@@ -322,28 +294,20 @@ class Directory:
 
     def candidates(self, key: bytes) -> Iterator[int]:
         """Those that keep a name, and members of the prototype, which keep theirs anywhere."""
-        yield from self.nearest(key, self._k, own=False)
-        yield from self._by_distance(key, [each for each, ours in self._members.items() if not ours])
+        return self._places.candidates(key)
 
     def keepers(self, key: bytes) -> dict[int, None]:
         """Others to whom a name of ours is told: those next to it, and some of the prototype, which ask each other."""
-        near = dict.fromkeys(each for each in self.nearest(key, self._k) if each != self._core.address)
-        strangers = [each for each, ours in self._members.items() if not ours]
-        return near | dict.fromkeys(self._by_distance(key, strangers)[: self._k])
-
-    def nearest(self, key: bytes, count: int, *, own: bool = True) -> list[int]:
-        """Members next to a key, ourselves among them (`own`)."""
-        everybody = [*self._members, self._core.address] if own else list(self._members)
-        return self._by_distance(key, everybody, count)
+        return self._places.keepers(key)
 
     def ask(self, address: int, key: bytes) -> int:
         cookie = self._core.host.random.getrandbits(64) or 1
-        self._core.send(address, DIRECTORY, FindValue(self._contact(), cookie, key).encode())
+        self._core.send(address, DIRECTORY, FindValue(self._places.contact(), cookie, key).encode())
         return cookie
 
     def store(self, receiver: int, key: bytes, expiry: int, source: Contact | None = None) -> None:
         """Tell a member that we have a name. `source`: we, under another address."""
-        source = source or self._contact()
+        source = source or self._places.contact()
         self._core.send(receiver, DIRECTORY, Store(source, key, source.address, expiry).encode())
 
     def check(self, receiver: int, key: bytes) -> None:
@@ -353,22 +317,7 @@ class Directory:
             self._replicated(receiver, key, receiver, value.expiry)
 
     def _replicated(self, receiver: int, key: bytes, address: int, expiry: int) -> None:
-        self._core.send(receiver, DIRECTORY, Store(self._contact(), key, address, expiry).encode())
-
-    def _by_distance(self, key: bytes, addresses: Iterable[int], count: int | None = None) -> list[int]:
-        place = int.from_bytes(key[:_DISTANCE])
-
-        def distance(address: int) -> tuple[int, int]:
-            own = self._places.get(address) or self._place(address)
-            return int.from_bytes(own[:_DISTANCE]) ^ place, address
-
-        return sorted(addresses, key=distance) if count is None else heapq.nsmallest(count, addresses, key=distance)
-
-    def _place(self, address: int) -> bytes:
-        return self._hash(_PLACE + address.to_bytes(8)).digest()
-
-    def _contact(self) -> Contact:
-        return Contact(self._place(self._core.address), self._core.address)
+        self._core.send(receiver, DIRECTORY, Store(self._places.contact(), key, address, expiry).encode())
 
     def _known(self, key: bytes) -> tuple[int, ...]:
         """Members that have a name, as far as is known here: first those that say so themselves, any of them, as members of
@@ -385,23 +334,22 @@ class Directory:
 
     def deadline(self) -> float | None:
         """When `timeout` wants to be called next."""
-        times = (
+        return earliest(
             self._lookups.deadline(),
             self._publisher.deadline(),
             self._greetings.next(),
             self._sweep_at,
             self._replicate_at,
         )
-        return min((when for when in times if when is not None), default=None)
 
     def timeout(self, now: float) -> None:
         """Do what is due."""
         self._lookups.timeout(now)
         self._publisher.timeout(now)
         for address in list(self._greetings.due(now)):
-            own = self._place(self._core.address)
+            own = self._places.place(self._core.address)
             cookie = self._core.host.random.getrandbits(64) or 1
-            self._core.send(address, DIRECTORY, FindNode(self._contact(), cookie, own).encode())
+            self._core.send(address, DIRECTORY, FindNode(self._places.contact(), cookie, own).encode())
             self._greetings.set(address, now + self._t_refresh)
         if self._replicate_at is not None and self._replicate_at <= now:
             self._replicate(now)
@@ -427,7 +375,7 @@ class Directory:
         self._replicate_at = now + self._t_replicate if len(self._values) and self.mixed else None
         wall = self.wall()
         for key, address, value in self._values:
-            if self._members.get(address) is False and value.expiry >= wall:
-                for each in self.nearest(key, self._k, own=False):
+            if self._places.foreign(address) and value.expiry >= wall:
+                for each in self._places.nearest(key, self._k, own=False):
                     if each != address:
                         self._replicated(each, key, address, value.expiry)

@@ -3,12 +3,16 @@
 ::
 
     newcomer                                    member
-      │── greeting, answer ────────────────────▶│ connections.py
-      │── request ─────────────────────────────▶│ may it?
+      │── greeting with request ───────────────▶│ connections.py; may it?
+      │◀─ greeting ─────────────────────────────│
       │◀─ configuration and time, or a refusal ─│
       │ check, become a member                  │
       │── ack ─────────────────────────────────▶│
       release                                   release
+
+A member of the C prototype does not see the request in a greeting, and gets it in a message of its own. Where the node at
+the other end is ours, the newcomer can `prepare` meanwhile: it asks for the flows by which it will be connected, and greets
+on them as soon as it has an address. So it is connected two round trips after it had a flow.
 
 Each newcomer has a flow and a time limit of its own, so one that is silent delays nobody. A member makes no state for it:
 one whose ack is lost is a member all the same.
@@ -21,22 +25,25 @@ from dataclasses import dataclass
 
 import msgspec
 
-from ouroboros.errors import IpcpEnrollError, OuroborosError, ProtocolError
+from ouroboros.errors import FlowTimeoutException, IpcpEnrollError, OuroborosError, ProtocolError
 from ouroboros.layers.agenda import Agenda
 from ouroboros.layers.bucket import WARNINGS, Bucket
-from ouroboros.layers.face import Task
+from ouroboros.layers.face import LowerFlow, Task
 from ouroboros.layers.unicast.connections import Connection, Connections
 from ouroboros.layers.unicast.core import Core, Then
 from ouroboros.layers.unicast.greeting import ENROLLMENT
+from ouroboros.layers.unicast.links import SILENCE
 from ouroboros.qos import QOS_RAW
 from ouroboros.settings import ANYONE, UnicastSettings
 from ouroboros.wire.unicast import enrollment
 from ouroboros.wire.unicast.enrollment import ID_LENGTH, Ack, Configuration, Request, Response
 
+#: For how long a newcomer waits for its configuration, if nothing else is said, seconds. That is time for a lower flow to be
+#: asked for three times, of which a member of the prototype may lose one (`unicast-control.md` 12.4).
+ENROLL_PATIENCE = 6.0
 #: For how long each message is waited for, seconds.
 PATIENCE = 5.0
-#: After how long a question to a node of ours is repeated, and each time later twice that. A member of the prototype would
-#: take the second for an ack.
+#: After how long a question to a node of ours is repeated, and each time later twice that.
 REPETITION = 0.25
 #: Newcomers at once. One more, and the oldest is let go.
 MOST_NEWCOMERS = 256
@@ -48,16 +55,16 @@ _BILLION = 1_000_000_000
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class _Enrolling:
-    """We are the newcomer. `id`: of the exchange. `connection`: None until there is one. `asked`: wall clock of the request,
-    nanoseconds. `until`: when we give up. `pause`: until the request is repeated."""
+    """We are the newcomer. `id`: of the exchange. `until`: when we give up, and `patience` how long that is. `connection`:
+    None until there is one. `asked`: wall clock of the request, nanoseconds. `pause`: until the request is repeated."""
 
     member: str
     task: Task
     id: bytes
+    patience: float
+    until: float
     connection: Connection | None = None
-    request: bytes = b""
     asked: int = 0
-    until: float = 0.0
     pause: float = REPETITION
 
 
@@ -79,12 +86,12 @@ class Enrollment:
     def __init__(
         self,
         core: Core,
-        enrolled: Callable[[Configuration, int, float], None],
+        enrolled: Callable[[Configuration, float], None],
         *,
-        prepare: Callable[[Connection, float], None] = lambda connection, now: None,
+        prepare: Callable[[str, float], None] = lambda member, now: None,
     ) -> None:
-        """`enrolled`: become a member, with the configuration and the address of the member that gave it; it answers the
-        task. `prepare`: the member that is asked is a node of ours, and in a round trip there will be a configuration.
+        """`enrolled`: become a member, with the configuration; it answers the task. `prepare`: the member that is asked by
+        that name is at a node of ours, and in a round trip there will be a configuration.
         """
         self._core = core
         self._enrolled = enrolled
@@ -96,46 +103,67 @@ class Enrollment:
 
     # --- the newcomer
 
-    def enroll(self, member: str, task: Task, now: float, *, over: frozenset[str] | None = None) -> None:
+    def enroll(
+        self,
+        member: str,
+        task: Task,
+        now: float,
+        *,
+        over: frozenset[str] | None = None,
+        patience: float = ENROLL_PATIENCE,
+    ) -> None:
         """Enroll with the member to which the name leads. On success `enrolled` is called, and the task is left to it.
 
-        `over`: layers that may carry the flow.
+        `over`: layers that may carry the flow. `patience`: when it fails, seconds.
         """
         if self._enrolling is not None:
             task.failed(self._failure(member, f"it is being enrolled with {self._enrolling.member!r}"))
             return
         enrolling = self._enrolling = _Enrolling(
-            member=member, task=task, id=self._core.host.random.randbytes(ID_LENGTH)
+            member=member,
+            task=task,
+            id=self._core.host.random.randbytes(ID_LENGTH),
+            patience=patience,
+            until=now + patience,
         )
+
+        def opened(flow: LowerFlow, now: float) -> bytes:
+            enrolling.asked = self._core.host.wall()
+            if flow.ours:
+                self._prepare(member, now)
+            return enrolling.id
 
         def answered(outcome: object) -> None:
             if isinstance(outcome, OuroborosError) and self._enrolling is enrolling:
-                self._fail(str(outcome), now)
+                given_up = f"; given up after {patience:g} s: is that host up?"
+                self._fail(f"{outcome}{given_up if isinstance(outcome, FlowTimeoutException) else ''}", now)
 
-        self.connections.connect(ENROLLMENT, member, QOS_RAW, Then(answered), now, over=over)
+        self.connections.connect(
+            ENROLLMENT, member, QOS_RAW, Then(answered), now, over=over, patience=patience, opened=opened
+        )
 
     def cancel(self, now: float) -> None:
         """The enrollment is not wanted any more."""
         if self._enrolling is not None:
             self._fail("it was cancelled", now)
 
-    def _ask(self, enrolling: _Enrolling, connection: Connection, now: float) -> None:
+    def _connected(self, enrolling: _Enrolling, connection: Connection, now: float) -> None:
+        """A member of ours has the request already, one of the prototype gets it when it has finished with the greeting."""
         enrolling.connection = connection
-        enrolling.request = Request(enrolling.id).encode()
-        enrolling.asked = self._core.host.wall()
-        enrolling.until = now + PATIENCE
-        self._core.message(connection.fd, enrolling.request)
-        self._times.set(connection.fd, now + REPETITION if connection.ours else enrolling.until)
-        if connection.ours:
-            self._prepare(connection, now)
+        self._times.set(connection.fd, now + (REPETITION if connection.ours else SILENCE))
 
-    def _repeat(self, enrolling: _Enrolling, connection: Connection, now: float) -> None:
+    def _ask(self, enrolling: _Enrolling, connection: Connection, now: float) -> None:
+        """Send the request, to one of ours once more."""
         if now >= enrolling.until:
-            self._fail("it does not answer", now)
+            self._fail(f"it does not answer within {enrolling.patience:g} s", now)
             return
+        if not connection.ours:
+            enrolling.asked = self._core.host.wall()
         enrolling.pause *= 2
-        self._core.message(connection.fd, enrolling.request)
-        self._times.set(connection.fd, min(now + enrolling.pause, enrolling.until))
+        self._core.message(connection.fd, Request(enrolling.id).encode())
+        # A member of the prototype would take the second one for an ack.
+        again = now + enrolling.pause if connection.ours else enrolling.until
+        self._times.set(connection.fd, min(again, enrolling.until))
 
     def _answered(self, enrolling: _Enrolling, connection: Connection, data: bytes, now: float) -> None:
         try:
@@ -155,7 +183,7 @@ class Enrollment:
             self._core.warn(f"layer {configuration.layer!r}, as {enrolling.member!r} tells it: {configuration.note}")
         self._enrolling = None
         self._times.cancel(connection.fd)
-        self._enrolled(configuration, configuration.peer, now)
+        self._enrolled(configuration, now)
         self._core.message(connection.fd, Ack(enrolling.id).encode())
         self.connections.release(connection, now)
 
@@ -183,9 +211,11 @@ class Enrollment:
     def _fail(self, why: str, now: float) -> None:
         enrolling, self._enrolling = self._enrolling, None
         assert enrolling is not None
-        if (connection := enrolling.connection) is not None:
-            self._times.cancel(connection.fd)
-            self.connections.release(connection, now)
+        if enrolling.connection is not None:
+            self._times.cancel(enrolling.connection.fd)
+            self.connections.release(enrolling.connection, now)
+        # What is asked for, and what was prepared.
+        self.connections.close(now)
         enrolling.task.failed(self._failure(enrolling.member, why))
 
     def _failure(self, member: str, why: str) -> IpcpEnrollError:
@@ -249,10 +279,12 @@ class Enrollment:
             if self._enrolling is None or self._enrolling.connection is not None:
                 self.connections.release(connection, now)
             else:
-                self._ask(self._enrolling, connection, now)
+                self._connected(self._enrolling, connection, now)
             return
-        self._newcomers[connection.fd] = _Newcomer(connection)
+        newcomer = self._newcomers[connection.fd] = _Newcomer(connection)
         self._times.set(connection.fd, now + PATIENCE)
+        if connection.request:
+            self._requested(newcomer, Request(connection.request).encode(), now)
         if len(self._newcomers) > MOST_NEWCOMERS:
             self._core.counters["enrollments_evicted"] += 1
             self._let_go(next(iter(self._newcomers.values())), now)
@@ -281,7 +313,7 @@ class Enrollment:
                 self._core.counters["enrollments_unfinished"] += 1
                 self._let_go(newcomer, now)
             elif self._enrolling is not None and self._enrolling.connection is not None:
-                self._repeat(self._enrolling, self._enrolling.connection, now)
+                self._ask(self._enrolling, self._enrolling.connection, now)
 
 
 def _apart(theirs: int, asked: int, answered: int) -> float:

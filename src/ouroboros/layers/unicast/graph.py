@@ -7,6 +7,9 @@ number of hops. For each destination X at the distance d these neighbours are kn
 * alternates: those at the distance d. No path from there comes back here: they are loop-free alternates (LFA).
 * primary: the nearest one by which the path goes on whose last member before X has the smallest address.
 
+The table has the primary, then the other nearest ones, then the alternates, so that another way is at hand whatever the
+policy of the layer is. With ECMP all nearest ones come first, and a 0 stands between them and the alternates.
+
 All three follow from those of the vertices next to X, at its own distance and the one below. So a change spreads from where
 it is, distance by distance, and ends where it makes no difference.
 """
@@ -20,6 +23,9 @@ from ouroboros.settings import LinkStatePolicy
 
 #: Next hops of a destination that are kept.
 MOST_HOPS = 8
+
+#: Stands between those that are as good as each other and alternates.
+NOT_EQUAL = 0
 
 #: Sets of neighbours are numbers, a bit for each that there ever was. So many more than needed are put up with.
 _SPARE_BITS = 64
@@ -95,7 +101,8 @@ class Graph:
         return iter(self._distances)
 
     def table(self) -> Table:
-        """The next hops by destination, the first choice first. It stays as it is: the next call gives another."""
+        """The next hops by destination, the first choice first; see above for a 0. It stays as it is: the next call gives
+        another."""
         return dict(self._table)
 
     def compute(self) -> bool:
@@ -193,12 +200,11 @@ class _Hops:
         primary = self._primary.get(vertex)
         if primary is None:
             return ()
-        if policy is LinkStatePolicy.SIMPLE:
-            return (primary,)
         nearest = self._meaning(self._nearest[vertex])
-        if policy is LinkStatePolicy.ECMP:
-            return nearest[:MOST_HOPS]
         others = self._meaning(self._alternates[vertex] & ~self._nearest[vertex])
+        if policy is LinkStatePolicy.ECMP:
+            spare = others[: max(0, MOST_HOPS - len(nearest))]
+            return (*nearest[:MOST_HOPS], NOT_EQUAL, *spare) if spare else nearest[:MOST_HOPS]
         ordered = (primary, *(each for each in nearest if each != primary), *others)
         return ordered[:MOST_HOPS]
 

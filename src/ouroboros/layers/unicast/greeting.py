@@ -52,15 +52,18 @@ class Objection(msgspec.Struct, frozen=True):
     flag: int = 0
 
 
+COMPONENTS = tuple(_PROTOCOLS)
+
+
 def is_placed(component: str) -> bool:
     return _PROTOCOLS[component].placed
 
 
-def greet(core: Core, component: str, rank: int, flags: int = 0) -> Cep:
-    """Our greeting for a component."""
+def greet(core: Core, component: str, rank: int, flags: int = 0, request: bytes = b"") -> Cep:
+    """Our greeting for a component. `request`: the id of a request to enroll, for members of ours."""
     protocol = _PROTOCOLS[component]
     address = core.address if protocol.placed else NOWHERE
-    return Cep(component, protocol.name, protocol.version, protocol.syntax, address, _ours(core, rank, flags))
+    return Cep(component, protocol.name, protocol.version, protocol.syntax, address, _ours(core, rank, flags, request))
 
 
 def refuse(core: Core, rank: int, flags: int) -> Cep:
@@ -68,8 +71,8 @@ def refuse(core: Core, rank: int, flags: int) -> Cep:
     return msgspec.structs.replace(UNKNOWN, ours=_ours(core, rank, flags))
 
 
-def _ours(core: Core, rank: int, flags: int) -> Ours:
-    return Ours(flags, rank, core.node, core.name)
+def _ours(core: Core, rank: int, flags: int, request: bytes = b"") -> Ours:
+    return Ours(flags, rank, core.node, core.name, request=request)
 
 
 def leaving(data: bytes) -> Cep | None:

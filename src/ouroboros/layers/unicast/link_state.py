@@ -21,6 +21,7 @@ from collections.abc import Callable
 import msgspec
 
 from ouroboros.errors import ProtocolError
+from ouroboros.layers.agenda import earliest
 from ouroboros.layers.unicast.claims import Claims
 from ouroboros.layers.unicast.core import Core
 from ouroboros.layers.unicast.database import Database, Life, Pair
@@ -202,9 +203,13 @@ class LinkState:
 
     def deadline(self) -> float | None:
         """When `timeout` wants to be called next."""
-        times = [self._sweep_at, self._silence.deadline(), self._own.deadline(), self._compute_at()]
-        times += [neighbour.deadline() for neighbour in self._busy.values()]
-        return min((each for each in times if each is not None), default=None)
+        return earliest(
+            self._sweep_at,
+            self._silence.deadline(),
+            self._own.deadline(),
+            self._compute_at(),
+            *[neighbour.deadline() for neighbour in self._busy.values()],
+        )
 
     def timeout(self, now: float) -> None:
         """Do what is due."""

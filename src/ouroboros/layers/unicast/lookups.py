@@ -59,8 +59,8 @@ class Lookups:
     def __init__(self, asker: Asker, alpha: int) -> None:
         self._asker = asker
         self._alpha = alpha
-        #: A member that just came into the layer knows nobody yet, but has been let in by somebody.
-        self.expecting = False
+        #: Until when a member that knows nobody yet expects to: it is being connected.
+        self.expecting = float("-inf")
         self._lookups: dict[bytes, _Lookup] = {}
         self._numbers: dict[int, _Lookup] = {}
         self._cookies: dict[int, tuple[_Lookup, int]] = {}
@@ -155,7 +155,7 @@ class Lookups:
                 break
             if address not in lookup.asked and self._asker.alive(address):
                 self._ask(lookup, address, now)
-        starting = self.expecting and not lookup.asked
+        starting = now < self.expecting and not lookup.asked
         if lookup.until <= now or not (lookup.waiting or starting):
             self._end(lookup, tuple(lookup.found), now)
             return

@@ -13,7 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
+import msgspec
+
 from ouroboros.errors import FlowNameException, IpcpBootstrapError, IpcpEnrollError, OuroborosError, ProtocolError
+from ouroboros.layers.agenda import earliest
 from ouroboros.layers.base import State
 from ouroboros.layers.effects import (
     CloseMember,
@@ -28,21 +31,23 @@ from ouroboros.layers.effects import (
 from ouroboros.layers.face import Arrival, Connected, End, Host, How, Located, LowerFlow, Step, Task
 from ouroboros.layers.flows.incoming import Request
 from ouroboros.layers.flows.ipcp import FlowIpcp
+from ouroboros.layers.flows.notices import RepeatedAnswers
 from ouroboros.layers.unicast.addresses import Address
 from ouroboros.layers.unicast.adjacencies import Adjacencies
-from ouroboros.layers.unicast.allocator import FlowsCore, Names, RepeatedAnswers
+from ouroboros.layers.unicast.allocator import FlowsCore, Names
 from ouroboros.layers.unicast.connections import Component, Connection, Connections
-from ouroboros.layers.unicast.core import ALLOCATOR, PROBES, Core, Then
+from ouroboros.layers.unicast.core import ALLOCATOR, KEEPALIVE, MISSED, PROBES, Core, Then
 from ouroboros.layers.unicast.directory import Directory
-from ouroboros.layers.unicast.enrollment import Enrollment
+from ouroboros.layers.unicast.enrollment import ENROLL_PATIENCE, Enrollment
 from ouroboros.layers.unicast.greeting import DATA_TRANSFER, ENROLLMENT, MANAGEMENT
 from ouroboros.layers.unicast.link_state import LinkState
 from ouroboros.layers.unicast.probes import Probes
 from ouroboros.layers.unicast.upkeep import Upkeep, Wish
-from ouroboros.qos import QoSSpec
+from ouroboros.qos import DEFAULT_PEER_TIMEOUT, QOS_RAW, QoSSpec
 from ouroboros.settings import CongestionAvoidPolicy, TypeSettings, UnicastSettings
 from ouroboros.wire.control import ConnectionEntry, RouteEntry, UnicastDetails
 from ouroboros.wire.udp import FlowReply, FlowRequest
+from ouroboros.wire.unicast import protobuf
 from ouroboros.wire.unicast.enrollment import EID_SIZE, Configuration
 
 
@@ -67,6 +72,7 @@ class UnicastIpcp(FlowIpcp):
     probes: Probes
 
     def __init__(self, id: int, name: str, host: Host) -> None:
+        protobuf.load()
         self.core = Core(id, name, host)
         self.adjacencies = Adjacencies(
             lambda address, now: self.link_state.adjacency_up(address, now),
@@ -80,14 +86,17 @@ class UnicastIpcp(FlowIpcp):
         self._repeated = RepeatedAnswers(self._core)
         self._address = Address(host, name)
         self.core.node = self._address.node
-        self.enrollment = Enrollment(self.core, self._enrolled)
+        self.enrollment = Enrollment(self.core, self._enrolled, prepare=self._prepare)
         self._components: dict[str, Component] = {ENROLLMENT: self.enrollment}
         self.connections = Connections(self.core, self._components, collided=self._move)
         self.enrollment.connections = self.connections
         self.upkeep = Upkeep(self._connect)
+        self._parts: list[_Timed] = [self.connections, self.enrollment, self.upkeep, self._repeated]
         self._places.called = self._called
         #: The enrollment that goes on.
         self._enrolling: Task | None = None
+        #: It is to be connected to the member that it enrolls with.
+        self._connects = False
         #: When it is to have another address.
         self._move_at: float | None = None
         self._is_closed = False
@@ -102,22 +111,33 @@ class UnicastIpcp(FlowIpcp):
         self._begin(layer, settings)
         self._open()
         self.state = State.OPERATIONAL
-        self.directory.start(None, now)
         task.done(self.id)
 
-    def enroll(self, member: str, task: Task, now: float) -> None:
+    def enroll(
+        self, member: str, task: Task, now: float, *, connect: bool = False, timeout: float | None = None
+    ) -> None:
         self._check_new()
         self.state, self._enrolling, self.enrolled_with = State.OPENING, task, member
+        self._connects = connect
         # Lower flows have to lead to something in the engine.
         self._open()
-        self.enrollment.enroll(member, Then(self._enrollment_over), now)
+        patience = ENROLL_PATIENCE if timeout is None else timeout
+        self.enrollment.enroll(member, Then(self._enrollment_over), now, patience=patience)
+
+    def abandoned(self, task: Task, now: float) -> None:
+        if task is self._enrolling:
+            self.enrollment.cancel(now)
+
+    def _prepare(self, member: str, now: float) -> None:
+        for component in (MANAGEMENT, DATA_TRANSFER) if self._connects else ():
+            self._connect_and_keep(Wish(component, member), QOS_RAW, Then(lambda outcome: None), now)
 
     def _check_new(self) -> None:
         if self._enrolling is not None:
             raise IpcpBootstrapError(f"IPC process {self.name!r} is being enrolled: wait for the end of that")
         super()._check_new()
 
-    def _enrolled(self, told: Configuration, peer: int, now: float) -> None:
+    def _enrolled(self, told: Configuration, now: float) -> None:
         """A member has said what the layer is."""
         task, self._enrolling = self._enrolling, None
         assert task is not None
@@ -127,7 +147,8 @@ class UnicastIpcp(FlowIpcp):
         opened = self._transfer()
         self.host.effects.append(SetAddress(self.id, opened.address, opened.max_ttl, opened.ecn))
         self.state = State.OPERATIONAL
-        self.directory.start(peer, now)
+        if self._connects:
+            self.directory.expect(now)
         self.connections.opened(now)
         task.done(self.id)
 
@@ -150,6 +171,7 @@ class UnicastIpcp(FlowIpcp):
         self.directory = Directory(core)
         self._places.begin(self.directory, self.link_state)
         self.probes = Probes(core, _Ways(self))
+        self._parts += [self.link_state, self.directory, self.probes]
         for name, component in ((MANAGEMENT, self.link_state), (DATA_TRANSFER, self.adjacencies)):
             self._components[name] = _Watched(component, self)
 
@@ -185,6 +207,7 @@ class UnicastIpcp(FlowIpcp):
             routes=tuple(self._route_entries()),
             registered=tuple(sorted(self._incoming.names.values())),
             kept=len(self.directory.entries()),
+            enroll=self.core.config.enroll,
         )
 
     def _connection_entries(self) -> Iterator[ConnectionEntry]:
@@ -200,7 +223,7 @@ class UnicastIpcp(FlowIpcp):
         table = self.link_state.table()
         for address in sorted(table, key=lambda each: (self.link_state.distance(each) or 0, each)):
             ours = self.ours(address)
-            hops, via = self.link_state.distance(address), tuple(map(written_address, table[address]))
+            hops, via = self.link_state.distance(address), tuple(map(written_address, filter(None, table[address])))
             if hops:
                 yield RouteEntry(written_address(address), hops, via, _kind(ours=ours))
 
@@ -216,8 +239,10 @@ class UnicastIpcp(FlowIpcp):
 
     def connect(self, component: str, name: str, qos: QoSSpec, task: Task, now: float) -> None:
         self._check_operational()
-        wish = Wish(component, name)
+        self.directory.expect(now)
+        self._connect_and_keep(Wish(component, name), qos, task, now)
 
+    def _connect_and_keep(self, wish: Wish, qos: QoSSpec, task: Task, now: float) -> None:
         def answer(outcome: object) -> None:
             if isinstance(outcome, OuroborosError):
                 task.failed(outcome)
@@ -231,7 +256,21 @@ class UnicastIpcp(FlowIpcp):
         return [Connected(wish.component, wish.name, qos) for wish, qos in self.upkeep.wishes.items()]
 
     def _connect(self, wish: Wish, qos: QoSSpec, task: Task, now: float) -> None:
-        self.connections.connect(wish.component, wish.name, qos, task, now)
+        self.connections.connect(wish.component, wish.name, self._timed(wish.component, qos), task, now)
+
+    def _timed(self, component: str, qos: QoSSpec) -> QoSSpec:
+        """The quality of a flow for packets. What a person said counts; else its timeout is that of so many keepalives. Both
+        ends take that from the request, and send one after a quarter of it."""
+        if component != DATA_TRANSFER or qos.timeout != DEFAULT_PEER_TIMEOUT:
+            return qos
+        return msgspec.structs.replace(qos, timeout=round(MISSED * self.core.keepalive * 1000))
+
+    def keep_alive(self, seconds: float) -> None:
+        self.core.keepalive = seconds
+
+    @property
+    def keepalive(self) -> float | None:
+        return None if self.core.keepalive == KEEPALIVE else self.core.keepalive
 
     def disconnect(self, component: str, name: str, task: Task, now: float) -> None:
         self._check_operational()
@@ -375,20 +414,14 @@ class UnicastIpcp(FlowIpcp):
 
     # --- time
 
-    def _parts(self) -> Iterator[_Timed]:
-        yield from (self.connections, self.enrollment, self.upkeep, self._repeated)
-        if self._is_member:
-            yield from (self.link_state, self.directory, self.probes)
-
     def deadline(self) -> float | None:
-        times = (super().deadline(), self._move_at, *(part.deadline() for part in self._parts()))
-        return min((when for when in times if when is not None), default=None)
+        return earliest(super().deadline(), self._move_at, *[part.deadline() for part in self._parts])
 
     def timeout(self, now: float) -> None:
         super().timeout(now)
         if self._move_at is not None and self._move_at <= now:
             self._move(now)
-        for part in self._parts():
+        for part in self._parts:
             part.timeout(now)
 
 
@@ -422,7 +455,7 @@ class _Ways:
         return self._member.link_state.distance(address)
 
     def next_flow(self, target: int, via: int) -> int | None:
-        hops = (via,) if via else self._member.link_state.table().get(target, ())
+        hops = (via,) if via else filter(None, self._member.link_state.table().get(target, ()))
         flows = map(self._member.adjacencies.flow_to, hops)
         return next((fd for fd in flows if fd is not None), None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ouroboros.layers.agenda import Agenda
+from ouroboros.layers.agenda import Agenda, earliest
 from ouroboros.layers.unicast.claims import Claims
 from ouroboros.layers.unicast.core import Core
 from ouroboros.layers.unicast.database import OURS, Database
@@ -152,9 +152,8 @@ class OwnLinks:
     # --- time
 
     def deadline(self) -> float | None:
-        times = [self._refresh_at, self._nudges.next(), self._claims.deadline()]
-        times += [link.hold for link in self._held.values()]
-        return min((each for each in times if each is not None), default=None)
+        holds = [link.hold for link in self._held.values()]
+        return earliest(self._refresh_at, self._nudges.next(), self._claims.deadline(), *holds)
 
     def timeout(self, now: float) -> None:
         for address in list(self._held):

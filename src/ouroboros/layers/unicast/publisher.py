@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Protocol
 
-from ouroboros.layers.agenda import Agenda
+from ouroboros.layers.agenda import Agenda, earliest
 from ouroboros.settings import DhtConfig
 from ouroboros.wire.unicast.dht import Contact
 
@@ -213,13 +213,12 @@ class Publisher:
     # --- time
 
     def deadline(self) -> float | None:
-        times = (
+        return earliest(
             self._repetitions.next(),
             self._renew_at,
             self._next if self._queue else None,
             max(self._stale_at, self._next) if self._stale else None,
         )
-        return min((each for each in times if each is not None), default=None)
 
     def timeout(self, now: float) -> None:
         for number in list(self._repetitions.due(now)):

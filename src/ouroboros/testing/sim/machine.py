@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Of all paths.
 MTU = 1500
+#: Of layers over UDP.
+_FAMILIES = ("udp4", "udp6")
 #: Seconds that a lookup of a host takes.
 _LOOKUP = 0.005
 
@@ -27,6 +29,7 @@ class VirtualMachine:
     def __init__(self, network: Network, engine: SimulatedEngine, name: str) -> None:
         self.random: Random = random.Random(f"{network.seed} {name} machine")
         self.instance = 0
+        self._name = name
         self._network = network
         self._engine = engine
 
@@ -43,8 +46,14 @@ class VirtualMachine:
     def stop(self) -> None:
         """It is there as long as its network."""
 
-    def open_port(self, effect: OpenPort) -> int:
-        return self._engine.open_port(effect.address, effect.port, self._network.delay)
+    def open_port(self, effect: OpenPort) -> tuple[int, int]:
+        """All devices are on one segment."""
+        if effect.family in _FAMILIES:
+            return self._engine.open_port(effect.address, effect.port, self._network.delay), 0
+        if effect.family != "eth-dix":
+            raise OSError(0, "networks in virtual time have DIX frames only")
+        mac = random.Random(f"{self._name} {effect.address} {effect.port}").randbytes(5)
+        return self._engine.open_port(f"02:{mac.hex(':')}", 0, self._network.delay), MTU
 
     def path_mtu(self, family: str, address: Address) -> int:
         return MTU

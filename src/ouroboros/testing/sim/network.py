@@ -56,7 +56,7 @@ class Network:
         seed: int = 0,
         *,
         delay: float = 0.001,
-        types: Mapping[str, type[Ipcp] | None] = IPCP_TYPES,
+        types: Mapping[str, type[Ipcp]] = IPCP_TYPES,
         log: bool = False,
     ) -> None:
         """`delay`: how long a datagram takes from node to node. `types`: of IPC processes, by the words of the command line.

@@ -10,6 +10,7 @@ number  field    meaning
 3       rank     how many layers are below the sender's, itself counted: 1 over UDP; at most `MOST_RANK`
 4       node     a random number of the member, the same for its whole life and after a restart
 5       name     of the IPC process, for people; left out when it is longer than `NAME_LENGTH`
+6       request  of a newcomer that enrolls: the id of its request, which this is; left out otherwise
 ======= ======== =========================================================================================
 """
 
@@ -21,6 +22,7 @@ import msgspec
 
 from ouroboros.errors import ProtocolError
 from ouroboros.wire.unicast import protobuf
+from ouroboros.wire.unicast.enrollment import ID_LENGTH
 
 #: A member of the C prototype cuts off what is longer.
 LONGEST = 128
@@ -43,13 +45,14 @@ STRANGE = 8
 
 
 class Ours(msgspec.Struct, frozen=True):
-    """What one node of ours tells another."""
+    """What one node of ours tells another. `request`: the id of a request to enroll; empty if there is none."""
 
     flags: int
     rank: int
     node: int
     name: str = ""
     version: int = VERSION
+    request: bytes = b""
 
 
 class Cep(msgspec.Struct, frozen=True):
@@ -106,6 +109,8 @@ def _ours_message(ours: Ours) -> Any:  # noqa: ANN401
     name = ours.name.encode()
     if 0 < len(name) <= NAME_LENGTH:
         message.name = name
+    if ours.request:
+        message.request = protobuf.exactly("request", ours.request, ID_LENGTH)
     return message
 
 
@@ -114,4 +119,6 @@ def _ours(message: Any) -> Ours | None:  # noqa: ANN401
     if message.version < VERSION:
         return None
     name = protobuf.text("name", message.name)
-    return Ours(message.flags, message.rank, message.node, name if name.isprintable() else "", message.version)
+    request = protobuf.exactly("request", message.request, ID_LENGTH) if message.request else b""
+    shown = name if name.isprintable() else ""
+    return Ours(message.flags, message.rank, message.node, shown, message.version, request)

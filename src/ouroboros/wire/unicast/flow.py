@@ -50,6 +50,9 @@ class Code(IntEnum):
 _DIED = -1006
 
 
+_NO_QOS = QoSSpec(delay=0, bandwidth=0, availability=0, loss=0, ber=0, in_order=0, max_gap=0, timeout=0)
+
+
 def encode(message: Message, address: int) -> bytes:
     """`address`: of the sender. Raises `ValueError` when it is too long for a receiver."""
     match message:
@@ -70,7 +73,7 @@ def encode(message: Message, address: int) -> bytes:
 
 
 def _fixed(code: int, s_addr: int, r_eid: int, s_eid: int, response: int = 0, *, qos: QoSSpec | None = None) -> bytes:
-    q = qos or QoSSpec(delay=0, bandwidth=0, availability=0, loss=0, ber=0, in_order=0, max_gap=0, timeout=0)
+    q = qos or _NO_QOS
     numbers = (q.bandwidth, response, q.delay, q.loss, q.ber, q.max_gap, q.timeout, 0, code, q.availability, q.in_order)
     return _FIXED.pack(s_addr, r_eid, s_eid, *numbers)
 

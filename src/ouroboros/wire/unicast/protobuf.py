@@ -4,7 +4,7 @@ It takes messages without required fields, gives text back that is no UTF-8, and
 of its is only ever between bytes and a struct of ours: `parse` says what is missing, the modules beside this one check
 what is there, and what we send is made from a struct.
 
-The runtime is loaded with the first message: most nodes have no use for it.
+The runtime is loaded by `load`, or with the first message: most nodes have no use for it.
 """
 
 from __future__ import annotations
@@ -43,6 +43,11 @@ def _class(name: str) -> Any:  # noqa: ANN401
     from google.protobuf.message_factory import GetMessageClass
 
     return GetMessageClass(_pool().FindMessageTypeByName(f"ouroboros.unicast.{name}"))
+
+
+def load() -> None:
+    """Load the runtime now, which takes some 20 ms, and not when somebody waits for the first message."""
+    _class("Cep")
 
 
 def make(name: str, /, **fields: Any) -> Any:  # noqa: ANN401

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from subprocess import PIPE, STDOUT
 from typing import Protocol, Self
@@ -26,7 +27,7 @@ from ouroboros.testing.link import NamespacePair
 _VARIABLE = "OUROBOROS_REFERENCE"
 #: An interpreter whose `ouroboros` is the prototype's own Python package.
 _PYTHON = "OUROBOROS_REFERENCE_PYTHON"
-_NAMES = ("oping", "ocbr")
+NAMES = ("oping", "ocbr")
 #: Else the server of `oping` prints each packet, into a pipe that fills.
 _SERVER = {"oping": ["-Q"], "ocbr": []}
 #: Seconds for anything that takes less.
@@ -80,12 +81,21 @@ def lacks_binding() -> str | None:
     return f"{_PYTHON}: {python} does not have its Python package" if done.returncode else None
 
 
+def installed() -> Path:
+    """Its prefix."""
+    return Path(os.environ[_VARIABLE])
+
+
 def version() -> str:
     """What its daemon says it is."""
-    prefix = Path(os.environ[_VARIABLE])
-    words = [str(prefix / "sbin" / "irmd"), "--version"]
+    words = [str(installed() / "sbin" / "irmd"), "--version"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     return (done.stdout + done.stderr).strip() or "unknown version"
+
+
+def known_hosts(addresses: Mapping[str, str]) -> str:
+    """What a file of hosts has to say of names that are found at addresses."""
+    return "".join(f"{address} {hashlib.md5(name.encode()).hexdigest()}\n" for name, address in addresses.items())
 
 
 class _Host(Protocol):
@@ -106,7 +116,7 @@ class Tools:
 
     def __init__(self, cores: tuple[int | None, int | None] = (None, None)) -> None:
         self._cores = cores
-        self._prefix = Path(os.environ[_VARIABLE])
+        self._prefix = installed()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -175,39 +185,39 @@ class Tools:
 def on_one_host(peer: str, cores: tuple[int | None, int | None]) -> Iterator[Pair]:
     """Start two Python programs on a host that runs it, with its own package (`binding`) or with ours (`native`)."""
     python = os.environ[_PYTHON] if peer == "binding" else sys.executable
-    prefix = Path(os.environ[_VARIABLE])
+    prefix = installed()
     env = {"OUROBOROS_BACKEND": "native", "OUROBOROS_LIBDIR": str(prefix / "lib")}
     with ExitStack() as stack:
-        host = stack.enter_context(_PrototypeHost(prefix))
+        host = stack.enter_context(PrototypeHost(prefix))
         server, client = (stack.enter_context(Program(core, env, host.within(), python)) for core in cores)
         yield from serve(Pair(server, client, []), peer, "bench")
 
 
-class Reference(Tools):
+class Prototype(Tools):
     """On two hosts that run the prototype, over UDP."""
 
     def _open(self, stack: ExitStack) -> tuple[_Host, _Host]:
         pair = stack.enter_context(NamespacePair(None))
         hosts = []
         for side in (0, 1):
-            known = "".join(f"{pair.addresses[1 - side]} {hashlib.md5(name.encode()).hexdigest()}\n" for name in _NAMES)
-            host = stack.enter_context(_PrototypeHost(self._prefix, pair.command(side), known))
+            known = known_hosts(dict.fromkeys(NAMES, pair.addresses[1 - side]))
+            host = stack.enter_context(PrototypeHost(self._prefix, pair.command(side), known))
             host.run("irm", *f"ipcp bootstrap type udp4 name udp layer net ip {pair.addresses[side]}".split())
             hosts.append(host)
         server, client = hosts
-        for name in _NAMES:
+        for name in NAMES:
             server.run("irm", "bind", "program", name, "name", name)
             client.run("irm", "name", "create", name)
         return server, client
 
 
-class ReferenceLocal(Tools):
+class PrototypeLocal(Tools):
     """On one host that runs the prototype, with a local layer."""
 
     def _open(self, stack: ExitStack) -> tuple[_Host, _Host]:
-        host = stack.enter_context(_PrototypeHost(self._prefix))
+        host = stack.enter_context(PrototypeHost(self._prefix))
         host.run("irm", "ipcp", "bootstrap", "type", "local", "name", "here", "layer", "here")
-        for name in _NAMES:
+        for name in NAMES:
             host.run("irm", "bind", "program", name, "name", name)
             host.run("irm", "name", "register", name, "layer", "here")
         return host, host
@@ -248,7 +258,7 @@ class _OurHost:
         return subprocess.Popen(command, stdout=PIPE, stderr=STDOUT, text=True, env=self._env)
 
 
-class _PrototypeHost:
+class PrototypeHost:
     """A host of the prototype: its namespaces and its daemon. `inside`: what runs a command in the network namespace that it
     takes; `known`: its file of hosts."""
 
@@ -262,10 +272,9 @@ class _PrototypeHost:
             stack.enter_context(self._directory)
             self._holder = stack.enter_context(self._hold())
             stack.callback(_end, self._holder)
+            stack.callback(_kill_others, self._holder)
             with self._log.open("wb") as log:
-                daemon = stack.enter_context(
-                    subprocess.Popen(self._command("irmd", "--stdout"), stdout=log, stderr=log)
-                )
+                daemon = stack.enter_context(subprocess.Popen(self.command("irmd", "--stdout"), stdout=log, stderr=log))
             stack.callback(_end, daemon)
             self._wait_for("daemon started")
             self._stack = stack.pop_all()
@@ -275,11 +284,11 @@ class _PrototypeHost:
         self._stack.close()
 
     def run(self, tool: str, *words: str, core: int | None = None) -> str:
-        return _run(self._command(tool, *words, core=core))
+        return _run(self.command(tool, *words, core=core))
 
     def start(self, tool: str, *words: str, core: int | None = None) -> subprocess.Popen[str]:
         before = self._programs()
-        server = subprocess.Popen(self._command(tool, *words, core=core), stdout=PIPE, stderr=STDOUT, text=True)
+        server = subprocess.Popen(self.command(tool, *words, core=core), stdout=PIPE, stderr=STDOUT, text=True)
         _wait_until(lambda: self._programs() > before, f"{tool} did not start")
         return server
 
@@ -300,7 +309,7 @@ class _PrototypeHost:
         enter = ["nsenter", f"--target={self._holder.pid}", "--mount", "--ipc", "--net", "--"]
         return [*enter, "env", f"--chdir={ROOT}", path, f"LD_LIBRARY_PATH={self._prefix / 'lib'}"]
 
-    def _command(self, tool: str, *words: str, core: int | None = None) -> list[str]:
+    def command(self, tool: str, *words: str, core: int | None = None) -> list[str]:
         folder = "sbin" if tool.startswith("irm") else "bin"
         return [*self.within(), *_on(core), str(self._prefix / folder / tool), *words]
 
@@ -329,6 +338,17 @@ def _wait_until(condition: Callable[[], bool], otherwise: str) -> None:
         if time.monotonic() > give_up:
             raise BenchError(otherwise)
         time.sleep(0.01)
+
+
+def _kill_others(holder: subprocess.Popen[str]) -> None:
+    """All else that is in its namespaces: a layer of the prototype may take a processor for good and not end when it is told
+    to."""
+    own = os.readlink(f"/proc/{holder.pid}/ns/ipc")
+    for process in Path("/proc").iterdir():
+        # Processes end while we look.
+        with suppress(OSError):
+            if process.name.isdigit() and int(process.name) != holder.pid and os.readlink(process / "ns/ipc") == own:
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def _end(process: subprocess.Popen[str]) -> str:

@@ -1,0 +1,234 @@
+"""Unicast layers: flows over one hop and two, what a packet of others costs the node between, enrollment, nodes at rest."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from bench import line
+from bench.harness import BenchError, Node
+from bench.line import Line, PrototypeLine, our_line, prototype_member
+from bench.proc import rss_kib, voluntary_switches
+from bench.rows import MIXED_FLOWS
+from bench.run import Run, Sample
+from bench.sampling import Length, one_way_with_losses, round_trips, set_ups
+from ouroboros import irm
+from ouroboros.irm import IpcpConfig, IpcpType, Udp4Config
+
+_SIZE = 1400
+_SMALL = 64
+_RATE_TRIAL = 5000
+_SET_UP_TRIAL = 20
+#: For all that a node does when it has become a member.
+_SETTLE = 3.0
+_MEMBERS = 4
+
+
+def one_hop(run: Run) -> None:
+    """Round trip, one way and set-up between neighbours."""
+    _hops(run, 1)
+
+
+def two_hops(run: Run) -> None:
+    """The same by way of a node between."""
+    _hops(run, 2)
+
+
+def _hops(run: Run, hops: int) -> None:
+    measure = f"hop-{hops}"
+    if reason := line.lacks():
+        run.results.skip(measure, "everything", reason)
+        return
+
+    def sample(column: str) -> Iterator[Sample]:
+        if column == "prototype":
+            with PrototypeLine(hops) as hosts:
+                trips = hosts.round_trips(_SMALL, 300 if run.quick else 3000)
+                rate, lost = hosts.one_way(_SIZE, 1 if run.quick else 2)
+        else:
+            with our_line(hops) as ours:
+                ours.pair.connect()
+                trips = round_trips(ours.pair, _SMALL, Length(run.seconds))
+                rate, lost = one_way_with_losses(ours.pair, _SIZE, Length(run.seconds, _RATE_TRIAL))
+                if hops == 1:
+                    yield "hop-setup", set_ups(ours.pair, Length(run.seconds, _SET_UP_TRIAL))
+        yield f"{measure}-rtt", trips.p50
+        yield f"{measure}-rate", rate
+        yield f"{measure}-loss", lost
+
+    run.interleave(measure, run.known("prototype", "ours"), sample)
+
+
+def transit(run: Run) -> None:
+    """Processor time of the engine of the node between two others, for each packet that it forwards."""
+    if reason := line.lacks():
+        run.results.skip("transit", "everything", reason)
+        return
+    count = 20_000 if run.quick else 200_000
+
+    def sample(_: str) -> Iterator[Sample]:
+        with our_line(2) as ours:
+            ours.pair.connect()
+            yield "transit-run", _each(ours, ("drain", "flood"), count)
+            ours.pair.connect(MIXED_FLOWS - 1)
+            yield "transit-mix", _each(ours, ("pull_over", "push_over"), count)
+        with our_line(2, "ours-udp-encrypted") as ours:
+            ours.pair.connect()
+            yield "transit-crypt", _each(ours, ("drain", "flood"), count)
+
+    run.interleave("transit", ["ours"], sample)
+
+
+def _each(ours: Line, commands: tuple[str, str], count: int) -> float:
+    """Nanoseconds for each of so many packets, after some that warm up."""
+    ours.pair.together(*commands, size=_SIZE, count=_RATE_TRIAL)
+    before = ours.transit_nanoseconds()
+    answer = ours.pair.together(*commands, size=_SIZE, count=count)[0]
+    if answer.get("received", count) != count:
+        raise BenchError(f"{count - answer['received']} of {count} packets were lost")
+    return (ours.transit_nanoseconds() - before) / count
+
+
+# --- enrollment
+
+
+def enrollment(run: Run) -> None:
+    """How long it takes to become a member, and to be connected."""
+
+    def sample(column: str) -> Iterator[Sample]:
+        if column == "ours":
+            yield from _enroll_with_ours()
+        else:
+            yield "enroll-prototype", _enroll_with_the_prototype()
+
+    run.interleave("enroll", ["ours", *([] if line.lacks() else run.known("prototype"))], sample)
+
+
+def _enroll_with_ours() -> Iterator[Sample]:
+    port = _free_port()
+    with Node() as first, Node() as second:
+        with _at(first):
+            below = _over_udp("127.0.0.1", port)
+            _begin("m0", below)
+        with _at(second):
+            _over_udp("127.0.0.2", port, "m0@127.0.0.1")
+            for connect, row in ((False, "enroll"), (True, "enroll-connected")):
+                newcomer = irm.create_ipcp(row, IpcpType.UNICAST)
+                time.sleep(0.5)
+                yield row, _milliseconds(lambda: irm.enroll_ipcp(newcomer, "m0", connect=connect))  # noqa: B023
+
+
+def _enroll_with_the_prototype() -> float:
+    with prototype_member() as (host, address), Node(host.prefix) as node, _at(node):
+        _over_udp(host.address, 3435, f"m0@{address}")
+        newcomer = irm.create_ipcp("newcomer", IpcpType.UNICAST)
+        time.sleep(0.5)
+        return _milliseconds(lambda: irm.enroll_ipcp(newcomer, "m0", connect=False))
+
+
+def four(run: Run) -> None:
+    """Four members in a line, bootstrapped, enrolled and connected, on one node over a local layer."""
+
+    def sample(_: str) -> Iterator[Sample]:
+        with Node() as node, _at(node):
+            yield "four-api", _milliseconds(_four_by_api)
+        # As it is installed: compiled.
+        with tempfile.TemporaryDirectory() as compiled, Node() as node:
+            node.env.update(PYTHONPYCACHEPREFIX=compiled, PYTHONDONTWRITEBYTECODE="")
+            node.irm("ipcp list")
+            yield "four-commands", _milliseconds(lambda: _four_by_commands(node))
+
+    run.interleave("four", ["ours"], sample)
+
+
+def _four_by_api() -> None:
+    below = irm.create_ipcp("here", IpcpType.LOCAL)
+    irm.bootstrap_ipcp(below, IpcpConfig(IpcpType.LOCAL, layer_name="here"))
+    _begin("m0", below)
+    for number in range(1, _MEMBERS):
+        pid = irm.create_ipcp(f"m{number}", IpcpType.UNICAST)
+        irm.enroll_ipcp(pid, f"m{number - 1}")
+        _be_known(pid, f"m{number}", below)
+
+
+def _four_by_commands(node: Node) -> None:
+    node.irm("ipcp bootstrap type local name here layer here")
+    node.irm("ipcp bootstrap type unicast name m0 layer campus autobind")
+    for number in range(1, _MEMBERS):
+        node.irm(f"ipcp enroll name m{number} layer campus dst m{number - 1} autobind")
+
+
+def rest(run: Run) -> None:
+    """A node with a membership and a neighbour, and one with nothing, that nobody uses."""
+
+    def sample(_: str) -> Iterator[Sample]:
+        port = _free_port()
+        with Node() as bare, Node() as first, Node() as second:
+            with _at(first):
+                _begin("m0", _over_udp("127.0.0.1", port))
+            with _at(second):
+                _over_udp("127.0.0.2", port, "m0@127.0.0.1")
+                irm.enroll_ipcp(irm.create_ipcp("m1", IpcpType.UNICAST), "m0")
+            time.sleep(_SETTLE)
+            seconds, before = 5.0 if run.quick else 30.0, voluntary_switches(second.pid)
+            time.sleep(seconds)
+            yield "rest-wakes", (voluntary_switches(second.pid) - before) / seconds
+            yield "rest-bare", rss_kib(bare.pid)
+            yield "rest-member", rss_kib(second.pid)
+
+    run.interleave("rest", ["ours"], sample)
+
+
+def _begin(name: str, below: int) -> None:
+    """The first member of the layer, known in the layer below."""
+    pid = irm.create_ipcp(name, IpcpType.UNICAST)
+    irm.bootstrap_ipcp(pid, IpcpConfig(IpcpType.UNICAST, layer_name="campus"))
+    _be_known(pid, name, below)
+
+
+def _be_known(pid: int, name: str, below: int) -> None:
+    irm.bind_process(pid, name)
+    irm.create_name(irm.NameInfo(name))
+    irm.reg_name(name, below)
+
+
+def _over_udp(address: str, port: int, *peers: str) -> int:
+    pid = irm.create_ipcp("udp", IpcpType.UDP4)
+    irm.bootstrap_ipcp(
+        pid, IpcpConfig(IpcpType.UDP4, layer_name="net", udp4=Udp4Config(address, port=port, peers=peers))
+    )
+    return pid
+
+
+def _free_port() -> int:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(2)]
+        sockets[0].bind(("127.0.0.1", 0))
+        port: int = sockets[0].getsockname()[1]
+        sockets[1].bind(("127.0.0.2", port))
+        return port
+
+
+@contextmanager
+def _at(node: Node) -> Iterator[None]:
+    """Calls are for that node."""
+    before = {key: os.environ.get(key) for key in node.env}
+    os.environ.update(node.env)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                del os.environ[key]
+            else:
+                os.environ[key] = value
+
+
+def _milliseconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return (time.perf_counter() - start) * 1e3

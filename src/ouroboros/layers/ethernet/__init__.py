@@ -1,0 +1,145 @@
+"""Layers on an Ethernet segment: flows with other stations, ours or of the C prototype (`layers.flows`), over one device.
+
+A station asks all others where a name is (`layers.ethernet.directory`). Source: `shims.md` 4 and 5.
+"""
+
+from __future__ import annotations
+
+from ouroboros.errors import IpcpBootstrapError, ProtocolError
+from ouroboros.layers.agenda import earliest
+from ouroboros.layers.base import HASHES, State
+from ouroboros.layers.bucket import Bucket
+from ouroboros.layers.effects import OpenPort, Where
+from ouroboros.layers.ethernet.core import EthCore
+from ouroboros.layers.ethernet.directory import Directory, EthEnd, LlcEnd
+from ouroboros.layers.face import Arrival, Host, Task
+from ouroboros.layers.flows.incoming import Request
+from ouroboros.layers.flows.ipcp import FlowIpcp
+from ouroboros.layers.flows.notices import RepeatedAnswers
+from ouroboros.settings import EthConfig, EthDixSettings, EthLlcSettings, TypeSettings
+from ouroboros.wire.control import PortDetails
+from ouroboros.wire.ethernet import DIX, LLC, Layout, NameQuery, NameReply
+
+#: Queries for names of ours that are answered, so many a second, and at once.
+_ANSWERS = (1000.0, 1000.0)
+
+
+class EthIpcp(FlowIpcp):
+    """A member of a layer on an Ethernet segment, with one device."""
+
+    layout: Layout
+    end: type[EthEnd]
+
+    def __init__(self, id: int, name: str, host: Host) -> None:
+        self._directory = Directory(self.end, lambda name: self._eth.digest(name), lambda digest: self._eth.ask(digest))
+        self._eth = EthCore(id, host, self._directory, self.layout)
+        super().__init__(id, name, host, self._directory, self._eth)
+        self._directory.found = self._outgoing.found
+        self._repeated = RepeatedAnswers(self._core)
+        self.told: EthConfig | None = None
+        #: The bootstrap that waits for its device.
+        self._bootstrap: Task | None = None
+        self._answers = Bucket(*_ANSWERS)
+
+    # --- management
+
+    def bootstrap(self, layer: str, settings: TypeSettings, task: Task, now: float) -> None:
+        """Ask for the device; `opened` or `failed` follows."""
+        assert isinstance(settings, EthDixSettings | EthLlcSettings)
+        self._check_new()
+        self.layer, self._bootstrap, self.told = layer, task, settings.eth
+        self.hash = settings.dir_hash_algo.word
+        self._eth.hash = HASHES[self.hash]
+        self._open()
+
+    def _open(self) -> None:
+        assert self.told is not None
+        self.state = State.OPENING
+        self.host.effects.append(OpenPort(self.id, self.type, self.told.dev, self.told.ethertype))
+
+    def opened(self, now: float) -> None:
+        self.state = State.OPERATIONAL
+        self._eth.opened(self.mtu)
+        if self._bootstrap is not None:
+            task, self._bootstrap = self._bootstrap, None
+            task.done(self.id)
+
+    def failed(self, text: str, now: float) -> None:
+        """There is no device: back to the beginning, or the end of one that was to begin again."""
+        if self._bootstrap is None:
+            self.gave_up(text, now)
+            self._core.warn(self.trouble, error=True)
+            return
+        task, self._bootstrap = self._bootstrap, None
+        self.layer, self.state, self.told = "", State.BOOT, None
+        task.failed(IpcpBootstrapError(text))
+
+    def destroy(self, now: float) -> None:
+        super().destroy(now)
+        if self._bootstrap is not None:
+            self._bootstrap.failed(IpcpBootstrapError(f"IPC process {self.name!r} was destroyed"))
+
+    def details(self) -> PortDetails:
+        return PortDetails(address="" if self.told is None else self.told.dev)
+
+    # --- what the engine tells
+
+    def received(self, data: bytes, source: Where, now: float) -> None:
+        core = self._eth
+        try:
+            message = self.layout.decode(data, len(core.digest("")))
+        except ProtocolError:
+            core.counters["messages_malformed"] += 1
+            return
+        match message:
+            case NameQuery(digest=digest):
+                self._asked(digest, source, now)
+            case NameReply(digest=digest):
+                if not self._directory.heard(digest, source, now):
+                    core.counters["messages_unknown"] += 1
+            case _:
+                self._heard(message, data, source, now)
+
+    def _asked(self, digest: bytes, source: Where, now: float) -> None:
+        if digest not in self._incoming.names:
+            return
+        if self._answers.take(now):
+            self._eth.counters["queries_answered"] += 1
+            self._eth.send(source, self.layout.encode(NameReply(digest)))
+        else:
+            self._eth.counters["messages_dropped"] += 1
+
+    def confirm(self, arrival: Arrival, now: float) -> None:
+        assert isinstance(arrival, Request)
+        super().confirm(arrival, now)
+        if arrival.extension is None:
+            # It forgets an endpoint id that it is told before it has noted its own request (`shims.md` 3.4).
+            self._repeated.add(arrival, now)
+
+    def deadline(self) -> float | None:
+        return earliest(super().deadline(), self._directory.deadline(), self._repeated.deadline())
+
+    def timeout(self, now: float) -> None:
+        super().timeout(now)
+        self._directory.timeout(now)
+        self._repeated.timeout(now)
+
+
+class DixIpcp(EthIpcp):
+    """A layer of frames with an ethertype."""
+
+    type = "eth-dix"
+    settings = EthDixSettings
+    preference = 4
+    layout = DIX
+    end = EthEnd
+
+
+class LlcIpcp(EthIpcp):
+    """A layer of frames with LLC headers."""
+
+    type = "eth-llc"
+    settings = EthLlcSettings
+    preference = 3
+    layout = LLC
+    end = LlcEnd

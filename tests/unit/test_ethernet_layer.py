@@ -1,0 +1,155 @@
+"""Layers on an Ethernet segment: the real control code and the real engine, in virtual time."""
+
+from __future__ import annotations
+
+import pytest
+
+from ouroboros.errors import FlowNameException, FlowPeerException, IpcpBootstrapError
+from ouroboros.layers.ethernet.directory import CACHE_TIME, QUERIES, LlcEnd
+from ouroboros.oap import Session
+from ouroboros.qos import QOS_RAW, QoSSpec
+from ouroboros.settings import EthConfig, EthDixSettings, EthLlcSettings
+from ouroboros.testing.sim import Flow, Network, Node
+from ouroboros.wire.control import DestroyIpcp, Granted, UnregisterName
+from ouroboros.wire.ethernet import DIX, NameQuery, NameReply
+
+QUALITIES = [QOS_RAW, QoSSpec(loss=0, in_order=1), QoSSpec(loss=0, in_order=1, cypher_s=256)]
+
+
+def station(network: Network, name: str) -> tuple[Node, int]:
+    node = network.add_node(name)
+    return node, node.add_ipcp("eth-dix", "segment", EthDixSettings(eth=EthConfig("eth0")))
+
+
+def pair(seed: int = 1) -> tuple[Network, Node, Node]:
+    """Two stations, the second of which has the name "clock"."""
+    network = Network(seed)
+    near, _ = station(network, "near")
+    far, there = station(network, "far")
+    far.offer("clock", there)
+    return network, near, far
+
+
+def connect(near: Node, far: Node, qos: QoSSpec | None = None) -> tuple[Flow, Flow]:
+    accepting = far.program("server").accept("clock")
+    client = near.program("watch").alloc("clock", qos).wait().flow
+    return client, accepting.wait().flow
+
+
+@pytest.mark.parametrize("qos", QUALITIES)
+def test_packets_go_both_ways(qos: QoSSpec) -> None:
+    network, near, far = pair()
+    client, server = connect(near, far, qos)
+    server.echo()
+    client.source(200, 1000)
+    network.run(5)
+    assert client.tally()["read"] == server.tally()["read"] == 200
+    assert network.balance().missing == 0
+
+
+def test_a_lossy_segment_costs_time_but_no_flow_and_no_packet() -> None:
+    network, near, far = pair()
+    near.impair("loss=30%")
+    far.impair("loss=30%")
+    client, server = connect(near, far, QUALITIES[1])
+    server.sink()
+    client.source(300, 900)
+    network.run(60)
+    assert server.tally()["read"] == 300
+
+
+def test_a_name_that_no_station_has_is_told_soon_and_says_what_helps() -> None:
+    network, near, _ = pair()
+    with pytest.raises(
+        FlowNameException, match="no station on the segment has it; `irm name register watch layer LAYER`"
+    ):
+        _ = near.program("watch").alloc("watch").wait().flow
+    assert network.now < 5
+    (ipcp,) = near.irm.ipcps
+    assert near.counters(ipcp)["queries_sent"] == QUERIES
+
+
+def test_a_name_is_asked_for_once_and_again_when_the_answer_is_old() -> None:
+    network, near, far = pair()
+    (ipcp,) = near.irm.ipcps
+    for queries in (1, 1):
+        connect(near, far)
+        assert near.counters(ipcp)["queries_sent"] == queries
+    network.run(CACHE_TIME)
+    connect(near, far)
+    assert near.counters(ipcp)["queries_sent"] == 2
+
+
+def test_an_answer_that_nobody_asked_for_is_not_believed() -> None:
+    network, near, far = pair()
+    (id,) = near.irm.ipcps
+    ipcp = near.irm.ipcps[id]
+    ipcp.received(DIX.encode(NameReply(ipcp.digest("clock"))), ("02:66:6f:72:67:65", 0), network.now)
+    assert ipcp.entry().counters["messages_unknown"] == 1
+    client, server = connect(near, far)
+    server.echo()
+    client.source(3, 10)
+    network.run(1)
+    assert client.tally()["read"] == 3
+
+
+def test_queries_for_names_of_others_are_not_answered_and_a_flood_is_bounded() -> None:
+    network, _, far = pair()
+    (id,) = far.irm.ipcps
+    ipcp, source = far.irm.ipcps[id], ("02:66:6f:72:67:65", 0)
+    ipcp.received(DIX.encode(NameQuery(ipcp.digest("watch"))), source, network.now)
+    assert ipcp.entry().counters["queries_answered"] == 0
+    for _ in range(5000):
+        ipcp.received(DIX.encode(NameQuery(ipcp.digest("clock"))), source, network.now)
+    counters = ipcp.entry().counters
+    assert counters["queries_answered"] == 1000
+    assert counters["messages_dropped"] == 4000
+
+
+def test_a_name_that_was_unregistered_is_found_no_more() -> None:
+    _, near, far = pair()
+    (id,) = far.irm.ipcps
+    far.manage(UnregisterName("clock", id)).value  # noqa: B018 - or its error
+    with pytest.raises(FlowNameException):
+        _ = near.program("watch").alloc("clock").wait().flow
+
+
+def test_of_several_stations_one_takes_the_flow() -> None:
+    network, near, far = pair()
+    third, there = station(network, "third")
+    third.offer("clock", there)
+    accepting = [node.program("server").accept("clock") for node in (far, third)]
+    near.program("watch").alloc("clock").wait()
+    network.run(1)
+    assert [asked.answer is None for asked in accepting].count(True) == 1
+
+
+def test_a_station_that_leaves_tells_its_peers() -> None:
+    network, near, far = pair()
+    client, _ = connect(near, far)
+    (id,) = far.irm.ipcps
+    far.manage(DestroyIpcp(id)).wait().value  # noqa: B018 - or its error
+    network.run(1)
+    with pytest.raises(FlowPeerException):
+        client.read()
+
+
+def test_a_raw_packet_is_as_long_as_a_frame_carries() -> None:
+    _, near, far = pair()
+    far.program("server").accept("clock")
+    granted = near.program("watch").alloc("clock", QOS_RAW).wait().answer
+    assert isinstance(granted, Granted)
+    assert granted.max_packet == 1496
+
+
+def test_a_segment_of_llc_is_for_real_devices() -> None:
+    node = Network(1).add_node("near")
+    with pytest.raises(IpcpBootstrapError, match="cannot use the device eth0 for a layer of type eth-llc"):
+        node.add_ipcp("eth-llc", "segment", EthLlcSettings(eth=EthConfig("eth0")))
+
+
+def test_frames_of_llc_carry_the_saps_of_both_ends() -> None:
+    end = LlcEnd(
+        ipcp=1, qos=QOS_RAW, session=Session(), eid=9, peer_eid=3, address=("02:00:00:00:00:01", 1), extension=None
+    )
+    assert end.place == (("02:00:00:00:00:01", 3), 9 << 8 | 3)

@@ -1,0 +1,201 @@
+"""Unicast layers whose members and links fail, in virtual time: what is lost, and for how long."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+from sim_world import RELIABLE
+from unicast_world import Edges, Layer, ring
+
+from ouroboros.layers.effects import Route
+from ouroboros.layers.unicast.core import KEEPALIVE, MISSED
+from ouroboros.qos import QOS_RAW, QoSSpec
+from ouroboros.settings import DtConfig, LinkStateConfig, LinkStatePolicy, RoutingConfig, UnicastConfig, UnicastSettings
+from ouroboros.wire.control import DisconnectIpcp, KeepAliveIpcp
+
+SETTLED = 5.0
+#: Of the keepalives here, and the silence after which a neighbour is passed round.
+OFTEN = 0.1
+SILENCE = MISSED * OFTEN
+#: Packets a second of a flow.
+RATE = 1000
+#: Seconds that links take, with some for the packets of a second node.
+NEARLY = 0.005
+
+TRIANGLE: Edges = [(0, 1), (1, 2), (0, 2)]
+#: Above 0 1 2 3, below 4 5 6 7, with a rung for each.
+LADDER: Edges = [(0, 1), (1, 2), (2, 3), (0, 4), (1, 5), (2, 6), (3, 7), (4, 5), (5, 6), (6, 7)]
+
+
+def routed(policy: LinkStatePolicy) -> UnicastSettings:
+    return UnicastSettings(unicast=UnicastConfig(DtConfig(routing=RoutingConfig(ls=LinkStateConfig(policy)))))
+
+
+class Cut(NamedTuple):
+    """What became of packets, one a millisecond. `lost`: of them. `gaps`: packets that did not follow the one before.
+    `known`: seconds from the cut until the first node knew; None: it was told."""
+
+    lost: int
+    gaps: int
+    known: float | None
+
+
+class Scene:
+    """A flow from member 0 to another, and a failure while packets are on their way."""
+
+    def __init__(self, edges: Edges, far: int, policy: LinkStatePolicy = LinkStatePolicy.SIMPLE) -> None:
+        self.layer = Layer(edges, keepalive=OFTEN, log=True, settings=routed(policy))
+        self.network = self.layer.network
+        self.layer.converge()
+        self.layer.offer("clock", far)
+        self.network.run(SETTLED)
+        self.far = far
+
+    def via(self) -> int:
+        """The member that has forwarded most."""
+        return max(range(len(self.layer.nodes)), key=self.forwarded)
+
+    def forwarded(self, number: int) -> int:
+        return self.layer.nodes[number].counters(self.layer.ids[number])["forwarded"]
+
+    def deafen(self) -> None:
+        """From now on, the engine of node 0 hears of no route that its control side finds."""
+        self.layer.nodes[0]._handlers[Route] = lambda effect: None
+
+    def die(self, number: int) -> None:
+        """Nothing that a node sends arrives any more, and nobody is told."""
+        self.layer.nodes[number].impair("partition")
+
+    def send(self, qos: QoSSpec, fail: object, seconds: float = 1.5) -> Cut:
+        client, server = self.layer.flow("clock", 0, self.far, qos)
+        server.sink()
+        client.source(round(RATE * seconds), 200, 1 / RATE)
+        self.network.run(seconds / 3)
+        cut, seen = self.network.now, len(self.network.log or ())
+        assert callable(fail)
+        fail()
+        self.network.run(seconds + 2 * SILENCE)
+        sent, got = client.tally(), server.tally()
+        assert sent["written"] == RATE * seconds
+        lines = (line.split() for line in (self.network.log or ())[seen:])
+        states = [int(time) / 1e9 - cut for time, node, what, *_ in lines if (node, what) == ("n0", "state")]
+        return Cut(sent["written"] - got["read"], got["disordered"], min(states, default=None))
+
+    def count(self, counter: str) -> int:
+        return sum(node.counters(id)[counter] for node, id in zip(self.layer.nodes, self.layer.ids, strict=True))
+
+
+# --- another way at hand
+
+
+@pytest.mark.parametrize("policy", list(LinkStatePolicy))
+def test_the_engine_passes_a_silent_neighbour_round_without_the_control_side(policy: LinkStatePolicy) -> None:
+    scene = Scene(ring(4), 2, policy)
+    scene.deafen()
+    cut = scene.send(QOS_RAW, lambda: scene.die(scene.via()))
+    assert cut.known is not None
+    assert SILENCE / 2 < cut.known <= SILENCE + NEARLY
+    # All that was sent until then, and what was on its way; not one packet after it.
+    assert abs(cut.lost - RATE * cut.known) <= RATE * NEARLY
+    assert cut.gaps == 1
+
+
+@pytest.mark.parametrize("policy", list(LinkStatePolicy))
+def test_in_a_triangle_the_next_packet_goes_by_the_third_member(policy: LinkStatePolicy) -> None:
+    scene = Scene(TRIANGLE, 2, policy)
+    scene.deafen()
+    node, id = scene.layer.nodes[0], scene.layer.ids[0]
+    cut = scene.send(QOS_RAW, lambda: node.manage(DisconnectIpcp(id, "Data Transfer", "m2")))
+    assert cut.lost <= RATE * NEARLY
+    assert scene.forwarded(1) >= RATE - RATE * NEARLY
+
+
+def test_a_reliable_flow_loses_nothing() -> None:
+    scene = Scene(ring(4), 2)
+    cut = scene.send(RELIABLE, lambda: scene.die(scene.via()))
+    assert (cut.lost, cut.gaps) == (0, 0)
+
+
+# --- none at hand
+
+
+def test_without_an_alternate_routes_are_new_soon_and_nothing_goes_in_circles() -> None:
+    scene = Scene(LADDER, 3)
+    alternates = scene.layer.member(0).link_state.table()[scene.layer.member(3).core.address]
+    assert len(alternates) == 1, "below it is one hop more: a packet could come back"
+    before = scene.count("ttl"), scene.count("returned")
+    cut = scene.send(QOS_RAW, lambda: scene.die(1))
+    assert cut.known is not None
+    assert RATE * cut.known - 2 <= cut.lost <= RATE * (cut.known + 0.25)
+    assert cut.gaps == 1
+    assert (scene.count("ttl"), scene.count("returned")) == before
+
+
+def test_a_member_in_the_middle_that_dies_is_passed_round_by_the_ones_before_it() -> None:
+    scene = Scene(LADDER, 3)
+    cut = scene.send(QOS_RAW, lambda: scene.die(2))
+    assert cut.lost <= RATE * (SILENCE + 0.25)
+    assert scene.count("ttl") == 0
+
+
+# --- how often neighbours let hear of themselves
+
+
+def test_who_connects_says_how_often_and_a_person_has_the_last_word() -> None:
+    layer = Layer([(0, 1)])
+    layer.converge()
+    flows = {each.component: each for each in layer.member(1).connections.rows()}
+    held = layer.nodes[1].irm.flows.lower._held
+    timeouts = {name: held[each.fd].qos.timeout for name, each in flows.items()}
+    assert timeouts == {"Management": 120_000, "Data Transfer": MISSED * KEEPALIVE * 1000}
+    node, id = layer.nodes[1], layer.ids[1]
+    for told, qos, timeout in ((0.2, QOS_RAW, 600), (0.2, QoSSpec(timeout=777), 777)):
+        node.manage(KeepAliveIpcp(id, told)).value  # noqa: B018 - or its error
+        node.manage(DisconnectIpcp(id, "Data Transfer", "m0")).wait()
+        layer.connect_ipcp(node, id, "Data Transfer", "m0", qos).wait().value  # noqa: B018
+        (found,) = layer.member(1).connections.of("Data Transfer")
+        assert held[found.fd].qos.timeout == timeout
+
+
+def test_an_adjacency_that_is_silent_is_back_with_the_next_packet() -> None:
+    layer = Layer([(0, 1)], keepalive=OFTEN)
+    layer.converge()
+    near = layer.member(0)
+    layer.nodes[1].impair("partition")
+    assert layer.network.run_until(lambda: not near.adjacencies.neighbours, 2 * SILENCE)
+    layer.nodes[1].impair("none")
+    assert layer.network.run_until(lambda: bool(near.adjacencies.neighbours), SILENCE)
+    layer.converge()
+
+
+def test_a_member_that_stood_still_loses_no_neighbour() -> None:
+    """As on a host that was suspended: what came meanwhile is read before anybody is judged."""
+    layer = Layer([(0, 1), (0, 2), (0, 3)], keepalive=OFTEN, log=True)
+    layer.converge()
+    seen = len(layer.network.log or ())
+    layer.nodes[0].pause()
+    layer.network.run(10 * SILENCE)
+    layer.nodes[0].resume()
+    layer.network.run(2 * SILENCE)
+    judged = {line.split()[1] for line in (layer.network.log or ())[seen:] if line.split()[2] == "state"}
+    assert judged == {"n1", "n2", "n3"}
+    assert len(layer.member(0).adjacencies.neighbours) == 3
+    layer.converge()
+
+
+def test_a_flow_that_is_busy_needs_no_keepalives() -> None:
+    layer = Layer([(0, 1)], keepalive=OFTEN)
+    layer.converge()
+    layer.offer("clock", 0)
+    layer.network.run(SETTLED)
+    client, server = layer.flow("clock", 1, 0)
+    server.echo()
+    client.source(200, 100, OFTEN / 5)
+    layer.network.run(1.0)
+    before = layer.network.counted()["sent"], client.tally()["written"], server.tally()["written"]
+    layer.network.run(2.0)
+    after = layer.network.counted()["sent"], client.tally()["written"], server.tally()["written"]
+    datagrams, *packets = (late - early for late, early in zip(after, before, strict=True))
+    # Those of the other connection, and words of receivers, are few.
+    assert datagrams <= 1.2 * sum(packets)
