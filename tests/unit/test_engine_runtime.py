@@ -83,7 +83,7 @@ class Stage:
 
     def told(self) -> list[str]:
         """Names of what the IRM was told, but for that a flow is to be listed anew."""
-        return [name for name, *_ in self.irm.mock_calls if name != "flows.touch"]
+        return [name for name, *_ in self.irm.mock_calls if name != "flow_touched"]
 
 
 @pytest.fixture
