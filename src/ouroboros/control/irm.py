@@ -143,6 +143,8 @@ class Irm:
         self._host = Host(
             self._effects, random, wall, Server(), upper, self.flows.lower, {} if memory is None else memory
         )
+        #: Something was managed since `take_managed` was called last.
+        self._managed = False
         #: Requests to IPC processes that are not answered yet, by token.
         self._tasks: dict[int, _Asked] = {}
         for type in initial:
@@ -266,7 +268,21 @@ class Irm:
     def bound_strangers(self, strangers: Strangers) -> None:
         """From now on, others have that of the node."""
         self._host.strangers = strangers
-        self.flows.bound_peers(strangers.flows)
+        self.flows.bound_peers(strangers)
+
+    def touch(self, ipcp: int) -> None:
+        """Something else may be shown of an IPC process than before."""
+        self._host.touched.add(ipcp)
+
+    def take_touched(self) -> set[int]:
+        """The ids of IPC processes that may have changed since the last time, or are gone."""
+        touched, self._host.touched = self._host.touched, set()
+        return touched
+
+    def take_managed(self) -> bool:
+        """Whether somebody may expect to see what he has had done to IPC processes, for the first time."""
+        managed, self._managed = self._managed, False
+        return managed
 
     def take_effects(self) -> list[Effect]:
         """The effects that are due, in order."""
@@ -403,6 +419,7 @@ class Irm:
         if not trusted:
             raise BindError("only the user who runs this node, and root, may manage it")
         match request:
+        self._managed = True
             case CreateName():
                 self.registry.create(request.name, request.policy, security=request.security)
             case DestroyName():
@@ -521,6 +538,7 @@ class Irm:
         self._next_ipcp += 1
         self.ipcps[id] = kind(id, request.name, self._host)
         member = self.registry.add_member(self.ipcps[id])
+        self.touch(id)
         if kind.accepts_flows:
             self.flows.stand(member)
         return id
@@ -589,6 +607,7 @@ class Irm:
         def answer(outcome: object) -> None:
             self._tasks.pop(token, None)
             if isinstance(outcome, OuroborosError):
+            self._managed = True
                 self._fail(token, outcome)
             else:
                 self._effects.append(Reply(token, Done(outcome)))

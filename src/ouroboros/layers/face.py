@@ -259,7 +259,8 @@ class Task:
 @dataclass
 class Host:
     """What an IPC process is given by its node. `wall`: nanoseconds since 1970. `memory`: what the node before was told to
-    `Remember`. `strangers`: may be replaced at any time."""
+    `Remember`. `strangers`: may be replaced at any time. `touched`: IPC processes, by id, of which something else may be shown
+    than before."""
 
     effects: list[Effect]
     random: Random
@@ -269,3 +270,4 @@ class Host:
     lower: Lower
     memory: Mapping[str, bytes] = field(default_factory=dict)
     strangers: Strangers = field(default_factory=Strangers)
+    touched: set[int] = field(default_factory=set)

@@ -228,6 +228,8 @@ class EngineRuntime:
 
     def _note_member(self, ipcp: int | None, member: int) -> None:
         self._members[ipcp], self._ipcps[member] = member, ipcp
+        if ipcp is not None:
+            self._irm.touch(ipcp)
 
     def stop(self, ipcp: int | None) -> None:
         """No error when there is no such member. Its programs see a death of their peers; those of a broadcast layer, which
@@ -236,6 +238,8 @@ class EngineRuntime:
         if member is None or self._engine is None:
             return
         del self._ipcps[member]
+        if ipcp is not None:
+            self._irm.touch(ipcp)
         self._engine.close(member, ipcp not in self._broadcast)
         self._families.pop(ipcp, None)
         self._broadcast.discard(ipcp)

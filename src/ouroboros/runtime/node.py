@@ -359,7 +359,8 @@ class Node:
     def _reply(self, effect: Reply) -> None:
         # Whoever is answered finds it published.
         self._publisher.flows()
-        self._publisher.ipcps()
+        if self._irm.take_managed():
+            self._publisher.ipcps()
         self._answer(effect.token, effect.message)
 
     def _answer(self, token: int, message: Answer) -> None:
