@@ -6,10 +6,11 @@ import pytest
 from irm_world import OWNER, World
 from udp_world import Network, Node
 
+from ouroboros.control.flows import ENDS_A_TURN
 from ouroboros.control.parties import Process
 from ouroboros.control.shares import STARTS, Kind, Share, default_shares
 from ouroboros.errors import NodeLimitError
-from ouroboros.layers.effects import StartProgram
+from ouroboros.layers.effects import MarkDead, StartProgram
 from ouroboros.layers.face import How
 from ouroboros.qos import QoSSpec
 from ouroboros.wire.control import (
@@ -311,3 +312,23 @@ def test_a_flow_with_another_node_counts_until_the_engine_is_done_with_it(how: s
         case "the engine failed":
             node.irm.member_broke(node.layer_id, "a bug", node.now)
     assert held(node, Kind.FLOWS, USER) == 0
+
+
+def deaths(world: World) -> int:
+    return sum(isinstance(effect, MarkDead) for effect in world.collect())
+
+
+def test_a_process_that_dies_with_many_flows_lets_go_of_a_few_a_turn() -> None:
+    """Others do not wait for all of them; and the peers of all hear of it, also when the node ends meanwhile."""
+    world, flows = World(), 5 * ENDS_A_TURN
+    for _ in range(flows):
+        assert world.connected(*flow(world, asks=USER, serves=OWNER))
+    world.irm.process_died(process_of(world, USER), world.now)
+    turns = [deaths(world)]
+    while (deadline := world.irm.deadline()) is not None and deadline <= world.now:
+        # Between two turns, another has what it asks for.
+        assert world.connected(*flow(world, asks=ANOTHER, serves=OWNER))
+        (world.irm.timeout if len(turns) < 3 else world.irm.shut_down)(world.now)
+        turns.append(deaths(world))
+    assert turns == [ENDS_A_TURN, ENDS_A_TURN, ENDS_A_TURN, 2 * ENDS_A_TURN]
+    assert held(world, Kind.FLOWS, USER) == 0

@@ -255,6 +255,7 @@ class Irm:
                 self._destroy_ipcp(highest, Task(self._posts, _no_answer), now)
                 self._posts.add(destroy_next)
 
+        self.flows.shut_down(now)
         destroy_next()
 
     def census(self) -> tuple[int, int, int]:
