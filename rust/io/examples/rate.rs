@@ -146,7 +146,8 @@ fn add(engine: &Engine, over: (MemberId, Carrier), eid: u64, peer_eid: u64, case
     let made = channel::create().unwrap();
     let [zero, one]: [OwnedFd; 2] = made.bells;
     let own = Peer::Own { sack: true, fragments: true, window: 1 << 16 };
-    let frcp = Config { reliable: true, peer: own, max_packet: 1500, mpl: 5_000_000_000, unsent: UNSENT };
+    let frcp =
+        Config { reliable: true, peer: own, max_packet: 1500, mpl: 5_000_000_000, unsent: UNSENT, thrifty: false };
     let user = User::Program(Program::new(Endpoint::attach(&made.memory, one, 1).unwrap()));
     engine.add(vec![Setup {
         frcp: case.reliable.then_some(frcp),
@@ -166,7 +167,24 @@ fn setup(
 ) -> Setup<Program> {
     let (frcp, seed, lot, session, mtu) = (None, 7, (0, 0), None, 9000);
     let (credit, crc, timeout, grace) = (true, false, 0, 0);
-    Setup { id, member, eid, peer_eid, carrier, user, frcp, seed, lot, credit, session, crc, mtu, timeout, grace }
+    Setup {
+        id,
+        member,
+        eid,
+        peer_eid,
+        carrier,
+        user,
+        frcp,
+        seed,
+        lot,
+        credit,
+        session,
+        crc,
+        mtu,
+        timeout,
+        grace,
+        accounts: Vec::new(),
+    }
 }
 
 /// Nanoseconds that the threads of the layers have run, the oldest first.

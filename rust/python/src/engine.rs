@@ -9,7 +9,9 @@ use ouroboros_frcp::{Config, Peer, UNSENT};
 use ouroboros_io::Program;
 use ouroboros_io::board::Board;
 use ouroboros_io::engine;
-use ouroboros_io::stack::{self, Carrier, Counted, Event, FlowId, How, Kind, MemberId, Table, TransferSettings, User};
+use ouroboros_io::stack::{
+    self, Account, Carrier, Counted, Event, FlowId, How, Kind, MemberId, Table, TransferSettings, User,
+};
 use ouroboros_shm::endpoint::Endpoint;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -286,6 +288,11 @@ impl Engine {
         snapshot_of(py, snapshot)
     }
 
+    /// Memory of FRCP that flows share, bytes by the key of the account.
+    fn held(&self, py: Python<'_>) -> HashMap<i64, usize> {
+        py.detach(|| self.lock().held()).into_iter().collect()
+    }
+
     /// Why the thread ended by itself, None while all is well.
     #[getter]
     fn failure(&self) -> Option<String> {
@@ -325,13 +332,14 @@ impl Setup {
     /// are taken over, or `transfer`, a member above, or `control`, that takes so many packets; none for a program in virtual time. Its carrier is that member's port to a `peer`, a flow `lower`, the
     /// way to the `destination` in a `cube`, the `other` end within the node, or all others of the member. With a `key` of 32 bytes that no other flow has, packets are
     /// encrypted by a `suite`, its number in the handshake; `grace`: ms until the first packet of the peer; `side`: 0 allocated the flow, 1 accepted it; `reject_replays`: the
-    /// peer is one of ours. `lot`: chooses what a bad link does.
+    /// peer is one of ours. `lot`: chooses what a bad link does. `accounts`: what pays for the memory of FRCP, the bytes that all
+    /// flows with the same key have together.
     #[new]
     #[pyo3(signature = (
         *, flow, member, side, program=None, transfer=None, control=None, peer=None, lower=None, destination=None,
         cube=0, other=None, eid=0, peer_eid=0,
         mtu=usize::MAX, crc=false, timeout=0, grace=0, seed=0, lot=(0, 0), credit=false, frcp=None, suite=0, key=None,
-        reject_replays=false
+        reject_replays=false, accounts=HashMap::new()
     ))]
     #[allow(clippy::too_many_arguments, reason = "they are keywords")]
     fn new(
@@ -359,6 +367,7 @@ impl Setup {
         suite: u16,
         key: Option<&Bound<'_, PyAny>>,
         reject_replays: bool,
+        accounts: HashMap<i64, usize>,
     ) -> PyResult<Self> {
         let user = match (program, transfer, control) {
             (Some((memory, bell, side)), None, None) => {
@@ -396,6 +405,7 @@ impl Setup {
             mtu,
             timeout,
             grace,
+            accounts: accounts.into_iter().map(|(key, budget)| Account { key, budget }).collect(),
         }))))
     }
 }
@@ -412,7 +422,7 @@ impl Frcp {
     #[pyo3(signature = (*, reliable, own, sack, fragments, window, max_packet, mpl))]
     fn new(reliable: bool, own: bool, sack: bool, fragments: bool, window: u32, max_packet: usize, mpl: u64) -> Self {
         let peer = if own { Peer::Own { sack, fragments, window } } else { Peer::Prototype };
-        Frcp(Config { reliable, peer, max_packet, mpl, unsent: UNSENT })
+        Frcp(Config { reliable, peer, max_packet, mpl, unsent: UNSENT, thrifty: false })
     }
 }
 

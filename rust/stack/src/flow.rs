@@ -11,6 +11,7 @@ use crate::credit::{Credit, MOST, REPORT};
 use crate::id::{FlowId, MemberId};
 use crate::link::Impairment;
 use crate::member::Member;
+use crate::memory::Account;
 use crate::outlet::{Blocker, Frame, Manner, Outlet, Sink, Way};
 use crate::ring::{End, Flags, Read, Ring, Write};
 use crate::run::Run;
@@ -30,6 +31,8 @@ const PLACE: usize = 64;
 const URGENT: usize = 64 << 10;
 /// Messages that are kept for a user that is not known yet.
 const KEPT: usize = 32;
+/// Nanoseconds until a long message for which there is no memory is tried again.
+const RETRY: u64 = 250_000_000;
 /// A program can make it seem so often in a turn that there is room.
 const GLANCES: u32 = 8;
 
@@ -77,6 +80,8 @@ pub struct Setup<R> {
     pub timeout: u32,
     /// Likewise, until its first packet, of which the control side is told; 0: as ever.
     pub grace: u32,
+    /// What pays for the memory of FRCP; none: it has as much as it needs.
+    pub accounts: Vec<Account>,
 }
 
 impl<R> Setup<R> {
@@ -88,7 +93,7 @@ impl<R> Setup<R> {
             User::Control(take) => User::Control(take),
         };
         let Setup { id, member, eid, peer_eid, carrier, frcp, seed, lot, credit, session, crc, mtu, .. } = self;
-        let (timeout, grace) = (self.timeout, self.grace);
+        let (timeout, grace, accounts) = (self.timeout, self.grace, self.accounts);
         Ok(Setup {
             id,
             member,
@@ -105,6 +110,7 @@ impl<R> Setup<R> {
             mtu,
             timeout,
             grace,
+            accounts,
         })
     }
 }
@@ -191,6 +197,11 @@ pub(crate) struct Flow<R> {
     /// The neighbour at the other end says nothing of what it got.
     pub(crate) pacer: Option<Pacer>,
     protocol: Protocol,
+    /// What pays for its memory, and how much it has of that, bytes. None of it is shared by raw flows.
+    pub(crate) accounts: Vec<Account>,
+    pub(crate) memory: usize,
+    /// There is no memory for the next message of the program until then.
+    retry_at: Option<u64>,
     counters: FlowCounters,
     /// Nanoseconds; 0: none. `grace` is 0 once the peer was heard.
     timeout: u64,
@@ -226,13 +237,20 @@ pub(crate) struct Flow<R> {
 }
 
 impl<R: Ring> Flow<R> {
-    pub(crate) fn new(setup: Setup<R>, way: Way, now: u64) -> Self {
+    pub(crate) fn new(mut setup: Setup<R>, way: Way, now: u64) -> Self {
+        if setup.frcp.is_none() {
+            setup.accounts.clear();
+        }
         let ring = matches!(setup.user, User::Program(_)).then_some(R::CAPACITY);
         let protocol = match setup.frcp {
             Some(config) => {
                 // What is written early for flows above cannot be put in order any more.
                 let unsent = if ring.is_some() { config.unsent } else { config.unsent.min(UNSENT) };
-                Protocol::Frcp(Box::new(Connection::new(Config { unsent, ..config }, setup.seed, now)))
+                Protocol::Frcp(Box::new(Connection::new(
+                    Config { unsent, thrifty: !setup.accounts.is_empty(), ..config },
+                    setup.seed,
+                    now,
+                )))
             }
             None => {
                 // What members between the two nodes have room for.
@@ -265,6 +283,9 @@ impl<R: Ring> Flow<R> {
             waiters: VecDeque::new(),
             pacer: None,
             protocol,
+            accounts: setup.accounts,
+            memory: 0,
+            retry_at: None,
             counters: FlowCounters::default(),
             timeout: u64::from(setup.timeout) * 1_000_000,
             grace: u64::from(setup.grace) * 1_000_000,
@@ -542,7 +563,7 @@ impl<R: Ring> Flow<R> {
             Protocol::Raw { credit, .. } => credit.as_ref().and_then(Credit::deadline),
         };
         let sends = protocol.into_iter().chain(self.outlet.deadline()).min().map(|at| at.max(sends_at));
-        alive.into_iter().chain(silence).chain(sends).min()
+        alive.into_iter().chain(silence).chain(sends).chain(self.retry_at).min()
     }
 
     pub(crate) fn counted(&self) -> Counted {
@@ -552,6 +573,17 @@ impl<R: Ring> Flow<R> {
         };
         let (rejected, replayed) = self.outlet.rejected();
         (FlowCounters { rejected, replayed, ..self.counters }, frcp)
+    }
+
+    /// What it holds of shared memory has changed: tell the accounts, and hear how short it is.
+    pub(crate) fn settle(&mut self, stack: &mut Stack<R>) {
+        if self.accounts.is_empty() {
+            return;
+        }
+        let Protocol::Frcp(connection) = &mut self.protocol else { return };
+        let memory = connection.memory();
+        connection.press(stack.accounts.settle(&self.accounts, self.memory, memory));
+        self.memory = memory;
     }
 
     // --- for flows above
@@ -763,9 +795,10 @@ impl<R: Ring> Flow<R> {
     }
 
     fn take_turn(&mut self, now: u64, stack: &mut Stack<R>) -> Result<Pause, End> {
-        let Flow { user: User::Program(ring), outlet, protocol, counters, scratch, doomed, .. } = self else {
+        let Flow { user: User::Program(ring), outlet, protocol, counters, scratch, doomed, retry_at, .. } = self else {
             return Ok(Pause::Empty);
         };
+        *retry_at = None;
         let mut reader = ring.reader()?;
         let mut quantum = QUANTUM;
         for _ in 0..TURN {
@@ -778,6 +811,10 @@ impl<R: Ring> Flow<R> {
             }
             let Some(length) = reader.available()? else { return Ok(Pause::Empty) };
             match protocol {
+                Protocol::Frcp(connection) if !connection.admits(length) => {
+                    *retry_at = Some(now + RETRY);
+                    return Ok(Pause::Held);
+                }
                 Protocol::Frcp(connection) => {
                     scratch.clear();
                     reader.append_to(scratch, length);

@@ -24,6 +24,7 @@ use crate::flow::{Flow, How, Place, Setup, Turn, User};
 use crate::id::{FlowId, MemberId, Slots};
 use crate::link::{Counters, Impairment, Settings, seed_of};
 use crate::member::{Carries, Member, Port, addressed, plain, unaddressed};
+use crate::memory::Accounts;
 use crate::outlet::{Blocker, Manner, Outlet, Way};
 use crate::ring::Ring;
 use crate::run::Run;
@@ -101,6 +102,7 @@ pub struct Stack<R> {
     pub(crate) flows: Slots<Box<Flow<R>>>,
     pub(crate) members: Slots<Member>,
     timers: Timers,
+    pub(crate) accounts: Accounts,
     pub(crate) ready: VecDeque<Source>,
     /// A packet that is being written, and does not leave by a port at once.
     pub(crate) frame: Vec<u8>,
@@ -121,6 +123,7 @@ impl<R> Default for Stack<R> {
             flows: Slots::default(),
             members: Slots::default(),
             timers: Timers::default(),
+            accounts: Accounts::default(),
             ready: VecDeque::new(),
             frame: Vec::new(),
             events: VecDeque::new(),
@@ -205,6 +208,7 @@ impl<R: Ring> Stack<R> {
         let impaired = member.impaired;
         let cares = matches!(&member.carries, Carries::Unicast(transfer) if transfer.settings().ecn);
         let mut flow = Box::new(Flow::new(setup, way, now));
+        self.accounts.open(&flow.accounts);
         if cares && matches!(way, Way::Unicast(..)) {
             flow.outlet.ecn = Some(Box::new(Ecn::new(now)));
         }
@@ -340,6 +344,11 @@ impl<R: Ring> Stack<R> {
         let flows = member.flows.iter().filter_map(|id| Some((*id, self.flows.get(*id)?.counted())));
         let (layer, transfer) = member.counted();
         Snapshot { layer, transfer, flows: flows.collect() }
+    }
+
+    /// Memory of FRCP that flows share, by the key of the account, bytes.
+    pub fn held(&self) -> Vec<(i64, usize)> {
+        self.accounts.held().collect()
     }
 
     /// The next thing that happened.
@@ -768,6 +777,7 @@ impl<R: Ring> Stack<R> {
         if let Turn::Over(how) = turn {
             return self.bury(*flow, how);
         }
+        flow.settle(self);
         self.note_changed(&mut flow);
         // The program may have read what it was waited for.
         self.report_anywhere(now, &mut flow);
@@ -927,6 +937,7 @@ impl<R: Ring> Stack<R> {
             self.change_ways(member, |transfer| transfer.drop_lower(id));
         }
         self.timers.remove(id);
+        self.accounts.close(&flow.accounts, flow.memory);
         if let Way::Loop(other) = outlet.way {
             self.using(other, |other, _| other.end_by_peer(how != How::Closed));
             self.queue(other);

@@ -80,7 +80,7 @@ class FlowManager:
         self._shares = shares
         self._waiting = WaitingRoom(registry, shares)
         self._table = FlowTable(effects, limit, ipcps, shares)
-        self.bound_peers(Strangers().flows)
+        self.bound_peers(Strangers())
         self._layering = Layering(registry.members)
         self._ways = Ways(ipcps, self._layering)
         self.lower = LowerFlows(self, registry, self._waiting, self._table, effects, posts, self._layering.rank)
@@ -108,9 +108,10 @@ class FlowManager:
             ask_later=self._ask_later,
         )
 
-    def bound_peers(self, most: int) -> None:
-        """From now on, peers that ask for flows have so many."""
-        self._table.most_of_peers = most
+    def bound_peers(self, strangers: Strangers) -> None:
+        """From now on, peers that ask for flows have so many, and so much memory for those."""
+        self._table.most_of_peers = strangers.flows
+        self._shares.memory_of_peers = strangers.memory
 
     # --- requests
 
@@ -456,8 +457,8 @@ class FlowManager:
         return earliest(self._waiting.deadline(), self._dead[0][2] if self._dead else None)
 
     def timeout(self, now: float) -> None:
-        for waiting in self._waiting.expired(now):
         self._lose_ends(ENDS_A_TURN, now)
+        for waiting in self._waiting.expired(now):
             self._expire(waiting, now)
         for asking in self._waiting.to_ask(now):
             name = self._registry.names.get(asking.name)

@@ -419,8 +419,8 @@ class Irm:
                 return self.flows.entries()
         if not trusted:
             raise BindError("only the user who runs this node, and root, may manage it")
-        match request:
         self._managed = True
+        match request:
             case CreateName():
                 self.registry.create(request.name, request.policy, security=request.security)
             case DestroyName():
@@ -538,8 +538,8 @@ class Irm:
         id = self._next_ipcp
         self._next_ipcp += 1
         self.ipcps[id] = kind(id, request.name, self._host)
-        member = self.registry.add_member(self.ipcps[id])
         self.touch(id)
+        member = self.registry.add_member(self.ipcps[id])
         if kind.accepts_flows:
             self.flows.stand(member)
         return id
@@ -607,8 +607,8 @@ class Irm:
 
         def answer(outcome: object) -> None:
             self._tasks.pop(token, None)
-            if isinstance(outcome, OuroborosError):
             self._managed = True
+            if isinstance(outcome, OuroborosError):
                 self._fail(token, outcome)
             else:
                 self._effects.append(Reply(token, Done(outcome)))

@@ -76,7 +76,8 @@ class Matching:
             case Way.RING, (int() as allocator, int() as acceptor):
                 self.effects.append(Connect(flow.id, flow.name, flow.qos, allocator, acceptor, sessions))
             case _:
-                self.effects.append(Loop(flow.id, flow.name, flow.qos, users, flow.carrier, sessions))
+                accounts = (self.table.accounts(flow, 0), self.table.accounts(flow, 1))
+                self.effects.append(Loop(flow.id, flow.name, flow.qos, users, flow.carrier, sessions, accounts))
         return True
 
     def _connect_peer(self, asks: Arrived, takes: Accepting, now: float) -> bool:
@@ -133,7 +134,8 @@ class Matching:
     def attach(self, flow: Flow, end: End, waiting: Asking | Accepting, side: int) -> None:
         """A flow to a peer is there: its end goes to the user that waits."""
         self.table.attach(flow, end)
-        self.effects.append(Attach(flow.id, flow.name, self._user(flow, side, waiting), side, end))
+        user, accounts = self._user(flow, side, waiting), self.table.accounts(flow, side)
+        self.effects.append(Attach(flow.id, flow.name, user, side, end, accounts))
 
 
 def check_works(party: Party) -> None:

@@ -18,6 +18,8 @@ from ouroboros.wire.control import ShareEntry
 
 #: The user in whose name peers on other nodes do something here, all of them together.
 PEERS = -1
+#: All users together, but for the owner.
+EVERYBODY = -2
 #: Starts of programs a second that one user causes, and at once; then all users together, peers on other nodes among them. A
 #: program costs more than all else that a request does, and has the rights of the node.
 STARTS, STARTS_TOGETHER = (0.1, 5.0), (0.5, 20.0)
@@ -45,6 +47,8 @@ class Kind(StrEnum):
     ANSWERS = "answers"
     #: Of host names, that are under way.
     LOOKUPS = "lookups"
+    #: Bytes in the engine for flows with FRCP, beside those that each has in any case. It counts them, and slows flows down.
+    MEMORY = "memory"
 
 
 class Share(msgspec.Struct, frozen=True):
@@ -62,6 +66,7 @@ _REMEDIES = {
     Kind.FLOWS: "deallocate some",
     Kind.ANSWERS: "have programs read their answers",
     Kind.LOOKUPS: "wait for those that are under way",
+    Kind.MEMORY: "deallocate flows, or read and write less at once",
 }
 #: What is counted, for people.
 _COUNTED = {
@@ -70,6 +75,7 @@ _COUNTED = {
     Kind.FLOWS: "ends of flows",
     Kind.ANSWERS: "bytes of answers that were not read",
     Kind.LOOKUPS: "look-ups of names under way",
+    Kind.MEMORY: "bytes in the engine for its flows",
 }
 
 
@@ -83,6 +89,7 @@ def default_shares(descriptors: int, flows: int) -> dict[Kind, Share]:
         Kind.FLOWS: Share(min(2048, max(2, flows // 8)), min(8192, max(2, flows // 4))),
         Kind.ANSWERS: Share(8 << 20, 16 << 20),
         Kind.LOOKUPS: Share(16, 64),
+        Kind.MEMORY: Share(128 << 20, 512 << 20),
     }
 
 
@@ -101,6 +108,8 @@ class Shares:
         self._together: Counter[Kind] = Counter()
         #: How often something more was refused to those that have some.
         self._refused: Counter[tuple[Kind, int]] = Counter()
+        #: Bytes in the engine that peers may have for the flows that they asked for, and those that they have.
+        self.memory_of_peers = self._held_by_peers = 0
         #: Starts of programs for names.
         self.starts = Rates(trusts, user=STARTS, users=STARTS_TOGETHER, owner=None)
         #: Entries of lists.
@@ -114,6 +123,18 @@ class Shares:
     def held(self, kind: Kind, user: int) -> int:
         """0 for the owner."""
         return self._held[kind][user]
+
+    def memory(self, user: int | None, *, of_peer: bool) -> dict[int, int]:
+        """The accounts of the engine that pay for an end, and the bytes of each: of its user, None for the owner, and of
+        peers, if one asked for the flow."""
+        share = self._shares[Kind.MEMORY]
+        accounts = {} if user is None else {user: share.user, EVERYBODY: share.users}
+        return accounts | {PEERS: self.memory_of_peers} if of_peer else accounts
+
+    def note_memory(self, held: Mapping[int, int]) -> None:
+        """So much has each account, as the engine counts it."""
+        self._held[Kind.MEMORY] = Counter({user: bytes for user, bytes in held.items() if user >= 0 and bytes})
+        self._held_by_peers = held.get(PEERS, 0)
 
     def check(self, kind: Kind, user: int, amount: int = 1) -> None:
         """Raises `NodeLimitError` when a user must not take so much more, and says whose limit it is and what to do."""
@@ -165,10 +186,12 @@ class Shares:
             )
 
     def entries(self, user: int) -> list[ShareEntry]:
-        """What a user may see of it: its own; the owner, all."""
+        """What a user may see of it: its own; the owner, all, and what peers have."""
         return sorted(self._entries(None if self._trusts(user) else user), key=lambda each: (each.user, each.kind))
 
     def _entries(self, only: int | None) -> Iterator[ShareEntry]:
+        if only is None and self._held_by_peers:
+            yield ShareEntry(PEERS, Kind.MEMORY, self._held_by_peers, self.memory_of_peers, 0)
         users = {user for held in self._held.values() for user in held}
         for kind, share in self._shares.items():
             for user in users & {only} if only is not None else users:

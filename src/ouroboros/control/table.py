@@ -129,6 +129,11 @@ class FlowTable:
             raise
         return charged
 
+    def accounts(self, flow: Flow, side: int) -> dict[int, int]:
+        """What pays for the memory of an end in the engine, and how much each has; nothing for the owner."""
+        user, _ = flow.charged.get(side, (None, 0))
+        return self._shares.memory(user, of_peer=flow.of_peer)
+
     def attach(self, flow: Flow, end: End) -> None:
         """The engine is to have our end of a flow with another node."""
         flow.remote = end

@@ -5,6 +5,8 @@ Endpoint ids are those of the layer of `ipcp`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from ouroboros.layers.face import End
@@ -114,7 +116,8 @@ class Connect(msgspec.Struct, frozen=True):
 
 class Loop(msgspec.Struct, frozen=True):
     """As `Connect`, but the flow goes through the engine: over the impaired layer of `ipcp`, or, for None, with nothing
-    between its ends. `users`: of side 0 and side 1. `sessions`: as of `Connect`; those of IPC processes are the engine's."""
+    between its ends. `users`: of side 0 and side 1. `sessions`: as of `Connect`; those of IPC processes are the engine's.
+    `accounts`: what pays for the memory of each end, by number, and the bytes that all flows of an account have together."""
 
     flow_id: int
     name: str
@@ -122,6 +125,7 @@ class Loop(msgspec.Struct, frozen=True):
     users: tuple[User, User]
     ipcp: int | None
     sessions: tuple[Session, Session] | None = None
+    accounts: tuple[Mapping[int, int], Mapping[int, int]] = ({}, {})
 
 
 class Join(msgspec.Struct, frozen=True):
@@ -138,6 +142,7 @@ class Attach(msgspec.Struct, frozen=True):
     """Make a flow between a user of this node and a peer elsewhere in the layer; its end is told by `Irm.flow_ended`.
 
     `name`: what was asked for. `side`: of the user; 0 it allocated, 1 it accepted. `end`: ours, as its IPC process gave it.
+    `accounts`: as of `Loop`.
     """
 
     flow_id: int
@@ -145,6 +150,7 @@ class Attach(msgspec.Struct, frozen=True):
     user: User
     side: int
     end: End
+    accounts: Mapping[int, int] = {}
 
     @property
     def ipcp(self) -> int:

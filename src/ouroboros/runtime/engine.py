@@ -367,6 +367,7 @@ class EngineRuntime:
                     suite=session.cipher,
                     key=session.key if session.cipher else None,
                     reject_replays=end.can(extension.REPLAY),
+                    accounts=effect.accounts,
                 )
         except BaseException:  # a panic of the engine is no `Exception`
             self._unname(number)
@@ -415,6 +416,7 @@ class EngineRuntime:
                 suite=0 if session is None else session.cipher,
                 key=None if session is None else session.key,
                 reject_replays=True,
+                accounts=effect.accounts[side],
             )
 
     def join(self, flow_id: int, ipcp: int, program: Program) -> None:
@@ -680,6 +682,10 @@ class EngineRuntime:
             for number in list(self._flows):
                 if (of_flow := shown.of("flow", number)) is not None:
                     self._count_flow(number, of_flow)
+
+    def held(self) -> dict[int, int]:
+        """Bytes of FRCP that each account has."""
+        return {} if self._engine is None else self._engine.held()
 
     def place_of_layer(self, ipcp: int) -> Place | None:
         """Where the engine counts for an IPC process; None: nowhere."""

@@ -167,6 +167,8 @@ class Node:
         self._idle_timer: asyncio.TimerHandle | None = None
         #: When what IPC processes have counted is published next.
         self._show_timer: asyncio.TimerHandle | None = None
+        #: Until when what the engine last said of its memory is told.
+        self._held_until = 0.0
         #: When to look at deadlines again, after one met a bug.
         self._not_before = 0.0
         self._stopped = asyncio.Event()
@@ -357,7 +359,8 @@ class Node:
                 self._irm.member_broke(effect.ipcp, text, now)
 
     def _reply(self, effect: Reply) -> None:
-        # Whoever is answered finds it published.
+        # Whoever is answered finds it published. What requests for flows change of IPC processes is so a bit later: it may
+        # be much, and anybody can ask.
         self._publisher.flows()
         if self._irm.take_managed():
             self._publisher.ipcps()
@@ -405,6 +408,10 @@ class Node:
     # --- the rest
 
     def _entry(self, user: int) -> NodeEntry:
+        if self._loop.time() >= self._held_until:
+            # The engine is asked, so not for each who asks.
+            self._irm.shares.note_memory(self._engine.held())
+            self._held_until = self._loop.time() + SHOW_TIME
         counts, shares = self._irm.census(), self._irm.shares.entries(user)
         return NodeEntry(__version__, os.getpid(), self._embedded, str(self.directory), *counts, shares)
 

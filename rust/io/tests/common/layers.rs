@@ -73,6 +73,7 @@ impl UdpLayer {
             mtu: setup.mtu,
             timeout: setup.timeout,
             grace: 0,
+            accounts: Vec::new(),
         }]);
     }
 
@@ -250,5 +251,6 @@ fn within(id: FlowId, member: MemberId, carrier: Carrier, endpoint: Endpoint) ->
         mtu: usize::MAX,
         timeout: 0,
         grace: 0,
+        accounts: Vec::new(),
     }
 }

@@ -94,7 +94,24 @@ pub fn add(
     let peer_eid = eid;
     stack.add(
         0,
-        Setup { id, member, eid, peer_eid, carrier, user, frcp, seed, lot, credit, session, crc, mtu, timeout, grace },
+        Setup {
+            id,
+            member,
+            eid,
+            peer_eid,
+            carrier,
+            user,
+            frcp,
+            seed,
+            lot,
+            credit,
+            session,
+            crc,
+            mtu,
+            timeout,
+            grace,
+            accounts: Vec::new(),
+        },
     );
     id
 }
