@@ -13,7 +13,7 @@ from enum import StrEnum
 import msgspec
 
 from ouroboros.errors import NodeLimitError
-from ouroboros.layers.bucket import Bucket
+from ouroboros.layers.bucket import Bucket, Buckets
 from ouroboros.wire.control import ShareEntry
 
 #: The user in whose name peers on other nodes do something here, all of them together.
@@ -28,8 +28,6 @@ STARTS, STARTS_TOGETHER = (0.1, 5.0), (0.5, 20.0)
 LISTED, LISTED_TOGETHER = (500.0, 20_000.0), (1000.0, 40_000.0)
 #: Lines of the log a second that one user causes, and at once; then all users together, and the owner, beside them.
 LINES, LINES_TOGETHER, LINES_OF_OWNER = (1.0, 10.0), (5.0, 50.0), (20.0, 100.0)
-#: Users whose rates are told apart; all others have one rate.
-MOST_RATES = 256
 
 
 class Kind(StrEnum):
@@ -212,21 +210,12 @@ class Rates:
     ) -> None:
         """`owner` None: as often as it likes."""
         self._trusts = trusts
-        self._user = user
+        self._each = Buckets(*user)
         self._together = Bucket(*users)
         self._owner = None if owner is None else Bucket(*owner)
-        self._buckets: dict[int, Bucket] = {}
 
     def take(self, user: int, now: float, amount: float = 1.0) -> bool:
         """Whether it may, once more or as often as that."""
         if self._trusts(user):
             return self._owner is None or self._owner.take(now, amount)
-        bucket = self._buckets.get(user)
-        if bucket is None:
-            if len(self._buckets) >= MOST_RATES:
-                # Those that are as if nothing had been.
-                self._buckets = {each: known for each, known in self._buckets.items() if not known.is_full(now)}
-            # Never more of them, however many users a machine has.
-            user = user if len(self._buckets) < MOST_RATES else PEERS
-            bucket = self._buckets.setdefault(user, Bucket(*self._user))
-        return bucket.take(now, amount) and self._together.take(now, amount)
+        return self._each.take(user, now, amount) and self._together.take(now, amount)
