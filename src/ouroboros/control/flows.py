@@ -110,7 +110,7 @@ class FlowManager:
 
     def bound_peers(self, strangers: Strangers) -> None:
         """From now on, peers that ask for flows have so many, and so much memory for those."""
-        self._table.most_of_peers = strangers.flows
+        self._table.most_of_peers, self._table.most_of_host = strangers.flows, strangers.flows_of_one
         self._shares.memory_of_peers = strangers.memory
 
     # --- requests

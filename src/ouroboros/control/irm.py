@@ -169,9 +169,10 @@ class Irm:
         """Raises `NodeLimitError` when a user is not to have that list now."""
         match request:
             case ListNames():
-                length = len(self.registry.names)
+                # Each is looked for in each layer.
+                length = len(self.registry.names) * max(1, len(self.ipcps))
             case ListIpcps():
-                length = len(self.ipcps)
+                length = sum(ipcp.rows for ipcp in self.ipcps.values())
             case ListFlows():
                 length = len(self.flows.flows)
         self.shares.check_list(user, max(1, length), now)

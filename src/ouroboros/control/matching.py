@@ -94,7 +94,10 @@ class Matching:
         if end is None:
             return False
         try:
-            flow = self.table.add(arrival.name, end.qos, (None, takes.party), (None, takes.token), (None, takes.user))
+            host = None if arrival.host is None else (ipcp.id, arrival.host)
+            flow = self.table.add(
+                arrival.name, end.qos, (None, takes.party), (None, takes.token), (None, takes.user), host=host
+            )
         except NodeLimitError as error:
             end.session.wipe()
             ipcp.refuse(arrival, error, now, end)

@@ -186,6 +186,11 @@ class Ipcp:
             self.id, self.name, self.type, self._shown_state(), self.layer, self.hash, details, self._counters()
         )
 
+    @property
+    def rows(self) -> int:
+        """How long that row is, with all that is in it, roughly."""
+        return 1
+
     def details(self) -> Details | None:
         """The part of that row that only this type has."""
         return None

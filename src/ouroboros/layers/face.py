@@ -14,7 +14,7 @@ the entry point that caused it is through: no upcall ever meets a half-made stat
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
@@ -72,12 +72,14 @@ class Arrival:
     """A flow that a peer asks for, to a name of this node. An IPC process adds what it needs for the answer.
 
     `ipcp`: id of the IPC process that the request came to. `proven`: it comes from where it says; others are served first.
+    `host`: who asks, where hosts are told apart; none of them may take what all have.
     """
 
     ipcp: int
     name: str
     qos: QoSSpec
     proven: bool = True
+    host: Hashable = None
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True):

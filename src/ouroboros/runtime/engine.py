@@ -665,8 +665,8 @@ class EngineRuntime:
 
     # --- counters
 
-    def count(self) -> None:
-        """Tell the IRM what the engine has counted, as far as it shows that without being asked."""
+    def count(self, *, flows: bool = True) -> None:
+        """Tell the IRM what the engine has counted, as far as it shows that without being asked. Not `flows`: of layers."""
         if self._engine is None:
             return
         shown = self._machine.counters()
@@ -678,7 +678,7 @@ class EngineRuntime:
                 self._irm.counted(ipcp, of_layer)
                 for number, counters in of_flows.items():
                     self._count_flow(number, counters)
-        if shown is not None:
+        if shown is not None and flows:
             for number in list(self._flows):
                 if (of_flow := shown.of("flow", number)) is not None:
                     self._count_flow(number, of_flow)

@@ -169,6 +169,8 @@ class Node:
         self._show_timer: asyncio.TimerHandle | None = None
         #: Until when what the engine last said of its memory is told.
         self._held_until = 0.0
+        #: Until when other users are told the counters of layers, and of flows too (True), as they were read last.
+        self._counted_until = {False: 0.0, True: 0.0}
         #: When to look at deadlines again, after one met a bug.
         self._not_before = 0.0
         self._stopped = asyncio.Event()
@@ -297,13 +299,20 @@ class Node:
         if isinstance(request, ListNames | ListIpcps | ListFlows):
             self._irm.check_list(request, caller.user, self._loop.time())
         if isinstance(request, ListIpcps | ListFlows):
-            self._engine.count()
+            self._count(caller, flows=isinstance(request, ListFlows))
         token = 0 if isinstance(request, Dealloc) else self._callers.expect(caller)
         if isinstance(request, NodeInfo):
             self._callers.answer(token, Done(self._entry(caller.user)))
             return
         self._irm.handle(token, process, request, self._loop.time(), user=caller.user)
         self._carry_out()
+
+    def _count(self, caller: Caller, *, flows: bool) -> None:
+        """Counters are read all together, however short the list: for other users not each time."""
+        now = self._loop.time()
+        if caller.trusted or now >= self._counted_until[flows]:
+            self._engine.count(flows=flows)
+            self._counted_until[flows] = now + SHOW_TIME
 
     def hung_up(self, caller: Caller) -> None:
         self._irm.cancel(caller.token, self._loop.time())

@@ -51,13 +51,12 @@ _Key = tuple[Where, bytes]
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Request(Arrival):
-    """A request of a peer. `eid`: the peer's. `host`: of `address`. `length`: bytes of it.
+    """A request of a peer. `eid`: the peer's. `length`: bytes of it.
     `bounded`: it asked for another timeout."""
 
     number: int
     eid: int
     address: Where
-    host: Hashable
     length: int
     bounded: bool
     #: None when it is answered: it knows secrets.
