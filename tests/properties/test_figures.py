@@ -255,7 +255,12 @@ def test_what_is_written_of_a_layer_is_made_when_it_has_changed_and_not_for_each
     assert world.node.irm.take_managed()
     made: list[str] = []
     entry = Ipcp.entry
-    monkeypatch.setattr(Ipcp, "entry", lambda ipcp: (made.append(ipcp.layer), entry(ipcp))[1])
+
+    def noted(ipcp: Ipcp) -> IpcpEntry:
+        made.append(ipcp.layer)
+        return entry(ipcp)
+
+    monkeypatch.setattr(Ipcp, "entry", noted)
     for _ in range(20):
         world.alloc(world.node)
         world.publisher.flows()

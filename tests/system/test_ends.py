@@ -8,9 +8,9 @@
   (docs/flows.md).
 * A set forgets a flow that its own program deallocates, and its descriptor is closed: no event, and nothing to poll.
 * A member of a broadcast layer has no single peer whose end could be told.
-* In a unicast layer there is a third node between the two. What carries packets of others knows no flows, so what ends there is
-  found out by the silence; a relay that begins again is back before that, and only a reliable flow then brings what was written
-  meanwhile.
+* In a unicast layer there is a third node between the two. What carries packets of others knows no flows, so what ends
+  there is found out by the silence; a relay that begins again is back before that, and only a reliable flow then brings
+  what was written meanwhile.
 """
 
 from __future__ import annotations

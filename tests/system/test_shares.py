@@ -315,7 +315,9 @@ def test_memory_in_the_engine_is_a_share_and_what_is_beyond_it_waits(
     server.answer()
     # A ring at each end has 2 MiB of them; where each had up to 16 MiB between, there is 1 MB for all.
     other.do("write = lambda f: [f.write(bytes(1000)) for _ in range(8000)]")
-    other.do("threads = [threading.Thread(target=write, args=(f,)) for f in flows]; [each.start() for each in threads]; None")
+    other.do(
+        "threads = [threading.Thread(target=write, args=(f,)) for f in flows]; [each.start() for each in threads]; None"
+    )
     until(lambda: held("memory") > 300_000)
     done = subprocess.run([sys.executable, "-m", "ouroboros", "info"], capture_output=True, text=True, check=True)
     assert " of 1000000 memory." in done.stdout

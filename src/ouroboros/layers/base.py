@@ -395,7 +395,7 @@ def _mark_changes(cls: type[Ipcp]) -> None:
         if name in cls.__dict__:
             setattr(cls, name, _marking(cls.__dict__[name]))
     if "timeout" in cls.__dict__:
-        setattr(cls, "timeout", _marking_what_is_due(cls.__dict__["timeout"]))
+        setattr(cls, "timeout", _marking_what_is_due(cls.__dict__["timeout"]))  # noqa: B010 - no method is assigned
 
 
 _mark_changes(Ipcp)

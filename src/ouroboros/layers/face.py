@@ -261,8 +261,8 @@ class Task:
 @dataclass
 class Host:
     """What an IPC process is given by its node. `wall`: nanoseconds since 1970. `memory`: what the node before was told to
-    `Remember`. `strangers`: may be replaced at any time. `touched`: IPC processes, by id, of which something else may be shown
-    than before."""
+    `Remember`. `strangers`: may be replaced at any time. `touched`: IPC processes, by id, of which something else may be
+    shown than before."""
 
     effects: list[Effect]
     random: Random

@@ -9,10 +9,10 @@
     in_order
     60
 
-Numbers are big-endian. A request adds the hash of a name and OAP, a reply OAP; of
-the QoS a reply has the timeout, where the acceptor shortened it and tells a member of ours. What messages say is the same in all layers
-(`wire.udp`); here endpoint ids have 64 bits, and what the prototype does not know begins with its sender's address, too.
-`ece`, and the message that has one, are the engine's.
+Numbers are big-endian. A request adds the hash of a name and OAP, a reply OAP; of the QoS a reply has the timeout, where
+the acceptor shortened it and tells a member of ours. What messages say is the same in all layers (`wire.udp`); here endpoint
+ids have 64 bits, and what the prototype does not know begins with its sender's address, too. `ece`, and the message that has
+one, are the engine's.
 """
 
 from __future__ import annotations
@@ -59,7 +59,12 @@ def encode(message: Message, address: int) -> bytes:
         case FlowReply():
             # A member of the prototype does not look at an id of ours in a refusal, but it is never "not set".
             fixed = _fixed(
-                Code.FLOW_REPLY, 0, message.eid, message.peer_eid or FIRST_EID, message.response, timeout=message.timeout
+                Code.FLOW_REPLY,
+                0,
+                message.eid,
+                message.peer_eid or FIRST_EID,
+                message.response,
+                timeout=message.timeout,
             )
             data = fixed + message.oap
         case FlowDealloc(eid=eid, peer_eid=peer_eid, died=died):
