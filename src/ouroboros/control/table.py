@@ -210,6 +210,9 @@ class FlowTable:
 
     def take_changes(self) -> dict[int, FlowEntry | None]:
         """The entries of flows that have changed since the last time; None for those that are gone."""
+        if not self._changed:
+            # As after most requests that are refused.
+            return {}
         changed, self._changed = self._changed, {}
         flows = ((flow_id, self.flows.get(flow_id)) for flow_id in changed)
         return {flow_id: None if flow is None else self._entry(flow) for flow_id, flow in flows}
