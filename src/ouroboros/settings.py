@@ -167,7 +167,9 @@ class LoadBalancePolicy(WordEnum):
 class Strangers(Checked):
     """The means of a node for others, which ask it for flows; docs/security.md has the reasons.
 
-    `flows`: with peers that asked for them; of the limit of the node, at most half. `unproven`, `unproven_of_one`: requests
+    `flows`: with peers that asked for them; of the limit of the node, at most half. `flows_of_one`: with one host, at most
+    half of those. `memory`: bytes of FRCP in the engine for
+    those, beside what each has in any case. `unproven`, `unproven_of_one`: requests
     and flows, of all hosts and of one, of nodes that cannot prove their address and have not sent a packet yet. `grace`:
     seconds that those have for it. `timeout`: the longest of a flow that a peer asked for, milliseconds. `answer`: how many
     times as long as its request an answer to such a node may be.
@@ -175,6 +177,8 @@ class Strangers(Checked):
 
     checks = fields(
         flows=Setting(whole(1, UNLIMITED), "flows", "flows that peers asked for"),
+        flows_of_one=Setting(whole(1, UNLIMITED), "flows_of_one", "of one host of those"),
+        memory=Setting(whole(0, UNLIMITED, "bytes"), "memory", "memory of those flows"),
         unproven=Setting(whole(0, UNLIMITED), "unproven", "of nodes that have proven nothing"),
         unproven_of_one=Setting(whole(0, UNLIMITED), "unproven_of_one", "of one host of those"),
         grace=Setting(whole(1, 3600, "s"), "grace", "time for the first packet of those"),
@@ -183,6 +187,8 @@ class Strangers(Checked):
     )
 
     flows: int = 4096
+    flows_of_one: int = 1024
+    memory: int = 512 << 20
     unproven: int = 256
     unproven_of_one: int = 32
     grace: int = 60

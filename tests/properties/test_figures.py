@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ouroboros.errors import NodeError, ProtocolError
+from ouroboros.layers.base import Ipcp
 from ouroboros.qos import QOS_RAW, QoSSpec
 from ouroboros.runtime import figures
 from ouroboros.runtime.publisher import Publisher
@@ -238,9 +239,38 @@ def test_what_a_node_writes_is_what_it_has(steps: list[str]) -> None:
             found = world.figures()
             assert (found.running, found.pid) == (True, os.getpid())
             assert {entry.id: entry.name for entry in found.flows} == {id: f.name for id, f in irm.flows.flows.items()}
-            assert [(entry.id, entry.layer) for entry in found.ipcps] == [(id, i.layer) for id, i in irm.ipcps.items()]
+            assert found.ipcps == [ipcp.entry() for ipcp in irm.ipcps.values()]
         world.publisher.end()
         assert not list(Path(directory).iterdir())
+
+
+def test_what_is_written_of_a_layer_is_made_when_it_has_changed_and_not_for_each_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have thousands of routes, and anybody can ask for flows."""
+    world = Written(tmp_path)
+    for number in range(50):
+        world.node.add_ipcp("local", f"lab{number}")
+    world.publisher.ipcps()
+    assert world.node.irm.take_managed()
+    made: list[str] = []
+    entry = Ipcp.entry
+
+    def noted(ipcp: Ipcp) -> IpcpEntry:
+        made.append(ipcp.layer)
+        return entry(ipcp)
+
+    monkeypatch.setattr(Ipcp, "entry", noted)
+    for _ in range(20):
+        world.alloc(world.node)
+        world.publisher.flows()
+    # The node writes of layers before it answers whoever manages it, and else each 100 ms.
+    assert (made, world.node.irm.take_managed()) == ([], False)
+    world.publisher.ipcps()
+    world.publisher.ipcps()
+    # That over which they went; no other, and it once.
+    assert made == ["net"]
+    world.publisher.end()
 
 
 def test_a_listing_does_not_grow_with_what_is_gone(tmp_path: Path) -> None:

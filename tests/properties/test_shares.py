@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from ouroboros.control.shares import MOST_RATES, Kind, Rates, Share, Shares, default_shares
+from ouroboros.control.shares import Kind, Rates, Share, Shares, default_shares
 from ouroboros.errors import NodeLimitError
+from ouroboros.layers.bucket import MOST_RATES
 
 OWNER = 1000
 ROOT = 0
@@ -112,7 +113,7 @@ def test_rates_of_thousands_of_users_take_no_more_room_than_those_of_some() -> N
     rates = Rates(trusts, user=(1.0, 3.0), users=(1e6, 1e6), owner=None)
     for user in range(1, 10 * MOST_RATES):
         rates.take(user, 0.0)
-    assert len(rates._buckets) <= MOST_RATES + 1
+    assert len(rates._each._buckets) <= MOST_RATES + 1
     # Those that have been silent for long make room.
     assert rates.take(7, 100.0)
-    assert len(rates._buckets) <= MOST_RATES + 1
+    assert len(rates._each._buckets) <= MOST_RATES + 1

@@ -8,6 +8,9 @@
   (docs/flows.md).
 * A set forgets a flow that its own program deallocates, and its descriptor is closed: no event, and nothing to poll.
 * A member of a broadcast layer has no single peer whose end could be told.
+* In a unicast layer there is a third node between the two. What carries packets of others knows no flows, so what ends
+  there is found out by the silence; a relay that begins again is back before that, and only a reliable flow then brings
+  what was written meanwhile.
 """
 
 from __future__ import annotations
@@ -22,10 +25,12 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 
 import pytest
-from support import Background, Programs, Shell, forever
+from support import Background, Programs, Shell, forever, until
 from toy import ToyIpcp
 from toy_nodes import ToyNode, over_udp
-from udp_nodes import join
+from udp_nodes import free_port, join
+from unicast_nodes import join as join_campus
+from unicast_nodes import reaches
 
 from ouroboros import aio, cli
 from ouroboros.dev import Flow, flow_alloc, flow_join
@@ -50,6 +55,8 @@ KINDS = {
     "udp reliable": QoSSpec(loss=0),
     "toy raw": QoSSpec(),
     "toy reliable": QoSSpec(loss=0),
+    "unicast raw": QoSSpec(),
+    "unicast reliable": QoSSpec(loss=0),
     "broadcast": QoSSpec(),
     "broadcast alone": QoSSpec(),
 }
@@ -58,7 +65,9 @@ RELAYED = ("relayed", "relayed reliable")
 UDP = ("udp raw", "udp reliable")
 #: Over a layer over UDP.
 TOY = ("toy raw", "toy reliable")
-BETWEEN = (*UDP, *TOY)
+#: Over a node in the middle, each over a layer over UDP.
+UNICAST = ("unicast raw", "unicast reliable")
+BETWEEN = (*UDP, *TOY, *UNICAST)
 BROADCAST = ("broadcast", "broadcast alone")
 #: Of two programs.
 PAIRS = (*WITHIN, *RELAYED, *BETWEEN)
@@ -87,11 +96,23 @@ ENDS = {
     "the peer's node is stopped": dict.fromkeys(BETWEEN, "died"),
     "our layer is destroyed": dict.fromkeys(WITHIN, "outlives") | _ended(CARRIED),
     "the peer's layer is destroyed": dict.fromkeys(BETWEEN, "died"),
-    "our layer below is destroyed": dict.fromkeys(TOY, "died"),
-    "the peer's layer below is destroyed": dict.fromkeys(TOY, "died"),
+    "our layer below is destroyed": dict.fromkeys((*TOY, *UNICAST), "died"),
+    "the peer's layer below is destroyed": dict.fromkeys((*TOY, *UNICAST), "died"),
     "our thread dies": dict.fromkeys(CARRIED, "died"),
     "the peer's thread dies": dict.fromkeys(BETWEEN, "died"),
+    "the relay is killed": dict.fromkeys(UNICAST, "died"),
+    "the relay is terminated": dict.fromkeys(UNICAST, "died"),
+    "the relay's layer is destroyed": dict.fromkeys(UNICAST, "died"),
+    "the relay's layer below is destroyed": dict.fromkeys(UNICAST, "died"),
+    "the relay's thread dies": {"unicast reliable": "outlives"},
 }
+
+
+def is_silent(cause: str, kind: str) -> bool:
+    """Nobody is left who could say it."""
+    cut = "below" in cause or ("relay" in cause and "thread" not in cause)
+    return cause == "the peer's node is killed" or (cut and kind in UNICAST)
+
 
 RAISES = {
     "closed": "FlowDownException",
@@ -241,6 +262,17 @@ class Ends:
             self.far = make()
             with self.near.use():
                 over_udp(1)("far", True, lambda: self.far)
+        if kind in UNICAST:
+            self.far, self.relay = make(), make()
+            port, row = free_port(), (self.far, self.relay, self.near)
+            for number, node in enumerate(row):
+                with node.use():
+                    join_campus(number, port)
+            for node in row:
+                with node.use():
+                    until(lambda: reaches(2))
+            with self.far.use():
+                cli.reg_name("far", layer="campus")
         with self.far.use():
             if kind in BROADCAST:
                 cli.autoboot("far", IpcpType.BROADCAST, "far")
@@ -264,6 +296,8 @@ class Ends:
         with node.use():
             entries: list[IpcpEntry] = client.request(ListIpcps())
         names = dict.fromkeys(WITHIN, "local") | dict.fromkeys(UDP, "net0") | dict.fromkeys(BROADCAST, "far")
+        if self.kind in UNICAST:
+            names[self.kind] = "m0" if node is self.far else "m2" if node is self.near else "m1"
         name = name or names.get(self.kind, "near1" if node is self.near else "far1")
         relays = [entry.id for entry in entries if self.kind in RELAYED and entry.details is not None]
         return (relays or [entry.id for entry in entries if entry.name == name])[0]
@@ -272,6 +306,9 @@ class Ends:
         id = self.layer(node, name)
         with node.use():
             client.request(DestroyIpcp(id))
+
+    def destroy_below(self, node: Node) -> None:
+        self.destroy_layer(node, "udp" if self.kind in TOY else "net0")
 
     def terminate(self, node: Node) -> None:
         os.kill(node.pid, signal.SIGTERM)
@@ -308,9 +345,9 @@ class Ends:
             case "the peer's node is stopped":
                 self.far.stop()
             case "our layer below is destroyed":
-                self.destroy_layer(self.near, "udp")
+                self.destroy_below(self.near)
             case "the peer's layer below is destroyed":
-                self.destroy_layer(self.far, "udp")
+                self.destroy_below(self.far)
             case "our layer is destroyed":
                 self.destroy_layer(self.near)
             case "the peer's layer is destroyed":
@@ -319,6 +356,16 @@ class Ends:
                 self.panic(self.near)
             case "the peer's thread dies":
                 self.panic(self.far)
+            case "the relay is killed":
+                self.relay.kill()  # type: ignore[attr-defined]
+            case "the relay is terminated":
+                self.terminate(self.relay)
+            case "the relay's layer is destroyed":
+                self.destroy_layer(self.relay)
+            case "the relay's layer below is destroyed":
+                self.destroy_below(self.relay)
+            case "the relay's thread dies":
+                self.panic(self.relay)
             case _:
                 raise AssertionError(cause)
 
@@ -355,8 +402,8 @@ CELLS = [(cause, kind) for cause, kinds in ENDS.items() for kind in kinds]
 @pytest.mark.parametrize(("cause", "kind"), CELLS, ids=[f"{kind}: {cause}" for cause, kind in CELLS])
 def test_an_end_is_told_for_what_it_is(cause: str, kind: str, make_ends: Callable[[str, str], Ends]) -> None:
     end, qos = ENDS[cause][kind], KINDS[kind]
-    if cause == "the peer's node is killed":
-        # Nobody is left who could say so: it is found out by the silence.
+    if is_silent(cause, kind):
+        # It is found out by the silence.
         qos = QoSSpec(loss=qos.loss, timeout=1500)
     expected = {way: told(end, way, kind) for way in (*WAYS, *AWAITED)}
     expected = {way: what for way, what in expected.items() if what is not None}

@@ -16,6 +16,7 @@ from ouroboros.dev import flow_alloc
 from ouroboros.errors import BindError, NodeLimitError
 from ouroboros.irm import node_info as irm_node_info
 from ouroboros.runtime import client
+from ouroboros.testing.impaired import ImpairedLayer
 from ouroboros.wire.control import BindProgram, CreateName, ListNames, NodeInfo
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run programs of two users")
@@ -35,6 +36,8 @@ user = 5
 user = 6
 [share.answers]
 user = 100_000
+[share.memory]
+user = 1_000_000
 """
 
 #: For shells of another user, with connections by hand.
@@ -300,6 +303,34 @@ def test_requests_that_wait_and_flows_are_bounded(shared: NodeProcess, other: Sh
     server.answer()
     other.do("while flows: flows.pop().dealloc()")
     until(lambda: held("flows") == 0)
+
+
+def test_memory_in_the_engine_is_a_share_and_what_is_beyond_it_waits(
+    shared: NodeProcess, other: Shell, programs: Programs
+) -> None:
+    ImpairedLayer(client.request, 1, "server", "none")
+    server = programs.shell("server")
+    server.begin_blocked("kept = [flow_accept(name='server') for _ in range(3)]; None", "node")
+    other.do("flows = [flow_alloc('server', QoSSpec(loss=0)) for _ in range(3)]")
+    server.answer()
+    # A ring at each end has 2 MiB of them; where each had up to 16 MiB between, there is 1 MB for all.
+    other.do("write = lambda f: [f.write(bytes(1000)) for _ in range(8000)]")
+    other.do(
+        "threads = [threading.Thread(target=write, args=(f,)) for f in flows]; [each.start() for each in threads]; None"
+    )
+    until(lambda: held("memory") > 300_000)
+    done = subprocess.run([sys.executable, "-m", "ouroboros", "info"], capture_output=True, text=True, check=True)
+    assert " of 1000000 memory." in done.stdout
+    root_goes_on(programs)
+    # What the last one took in a turn is beyond it.
+    assert held("memory") < 2_000_000
+    # Nobody was ended: all of it arrives, and the memory is given back.
+    for number in range(3):
+        assert server.do(f"sum(len(kept[{number}].read()) for _ in range(8000))") == 8_000_000
+    other.do("for each in threads: each.join()")
+    other.do("for f in flows: f.dealloc()")
+    server.do("for f in kept: f.dealloc()")
+    until(lambda: held("memory") == 0)
 
 
 def test_a_user_has_programs_started_so_often(shared: NodeProcess, other: Shell, programs: Programs) -> None:

@@ -518,7 +518,7 @@ def test_shares_of_strangers_are_those_of_the_file_and_the_others_as_ever() -> N
     ("text", "why"),
     [
         ("strangers = 1", r"strangers: not a table; write \[strangers\]"),
-        ("[strangers]\nflow = 1", r"\[strangers\] flow: unknown key; known are flows, unproven"),
+        ("[strangers]\nflow = 1", r"\[strangers\] flow: unknown key; known are flows, flows_of_one, memory, unproven"),
         ("[strangers]\nunproven = -1", r"\[strangers\] unproven: must be from 0"),
         ("[strangers]\ntimeout = 10", r"\[strangers\] timeout: must be from 1000"),
         ('[strangers]\ngrace = "long"', r"\[strangers\] grace: must be a whole number"),

@@ -6,12 +6,14 @@ import pytest
 from irm_world import OWNER, World
 from udp_world import Network, Node
 
+from ouroboros.control.flows import ENDS_A_TURN
 from ouroboros.control.parties import Process
-from ouroboros.control.shares import STARTS, Kind, Share, default_shares
+from ouroboros.control.shares import EVERYBODY, LISTED, PEERS, STARTS, Kind, Share, default_shares
 from ouroboros.errors import NodeLimitError
-from ouroboros.layers.effects import StartProgram
+from ouroboros.layers.effects import Attach, MarkDead, StartProgram
 from ouroboros.layers.face import How
 from ouroboros.qos import QoSSpec
+from ouroboros.settings import Strangers
 from ouroboros.wire.control import (
     Alloc,
     BindProcess,
@@ -23,6 +25,7 @@ from ouroboros.wire.control import (
     Failed,
     Granted,
     Join,
+    ListNames,
     RegisterName,
 )
 
@@ -250,19 +253,19 @@ def test_other_nodes_have_programs_started_so_often() -> None:
 def test_a_flow_that_a_peer_asks_a_user_for_is_of_the_share_of_peers_and_of_that_of_the_user() -> None:
     network = Network()
     peers = ["theirs@192.0.2.2", "own@192.0.2.2"]
-    client, node = Node(network, ("192.0.2.1", 3435), peers=peers), Node(network, ("192.0.2.2", 3435), flow_limit=8)
+    # One host has half of what all have.
+    clients = {name: Node(network, (f"192.0.2.{at}", 3435), peers=peers) for name, at in (("theirs", 1), ("own", 3))}
+    node = Node(network, ("192.0.2.2", 3435), flow_limit=8)
     node.irm.shares.change(Kind.FLOWS, 4, 4)
-    program, servers = (
-        client.program("program"),
-        {"theirs": node.program("server", USER), "own": node.program("server")},
-    )
+    servers = {"theirs": node.program("server", USER), "own": node.program("server")}
     for name, server in servers.items():
         node.offer(name)
         node.manage(BindProcess(server.pid, name))
 
     def got(name: str) -> bool:
         accepted.append(node.accept(servers[name], name))
-        asking = client.alloc(program, name)
+        client = clients[name]
+        asking = client.alloc(client.program("program"), name)
         network.run(0.1)
         return isinstance(client.answer(asking), Granted)
 
@@ -276,6 +279,7 @@ def test_a_flow_that_a_peer_asks_a_user_for_is_of_the_share_of_peers_and_of_that
     network.run(1.0)
     assert held(node, Kind.FLOWS, USER) == 2
     # Nor does the user lose what peers were refused.
+    clients["own"] = Node(network, ("192.0.2.4", 3435), peers=peers)
     assert [got("own"), got("theirs")] == [True, False]
     assert held(node, Kind.FLOWS, USER) == 2
 
@@ -311,3 +315,59 @@ def test_a_flow_with_another_node_counts_until_the_engine_is_done_with_it(how: s
         case "the engine failed":
             node.irm.member_broke(node.layer_id, "a bug", node.now)
     assert held(node, Kind.FLOWS, USER) == 0
+
+
+def deaths(world: World) -> int:
+    return sum(isinstance(effect, MarkDead) for effect in world.collect())
+
+
+def test_a_process_that_dies_with_many_flows_lets_go_of_a_few_a_turn() -> None:
+    """Others do not wait for all of them; and the peers of all hear of it, also when the node ends meanwhile."""
+    world, flows = World(), 5 * ENDS_A_TURN
+    for _ in range(flows):
+        assert world.connected(*flow(world, asks=USER, serves=OWNER))
+    world.irm.process_died(process_of(world, USER), world.now)
+    turns = [deaths(world)]
+    while (deadline := world.irm.deadline()) is not None and deadline <= world.now:
+        # Between two turns, another has what it asks for.
+        assert world.connected(*flow(world, asks=ANOTHER, serves=OWNER))
+        (world.irm.timeout if len(turns) < 3 else world.irm.shut_down)(world.now)
+        turns.append(deaths(world))
+    assert turns == [ENDS_A_TURN, ENDS_A_TURN, ENDS_A_TURN, 2 * ENDS_A_TURN]
+    assert held(world, Kind.FLOWS, USER) == 0
+
+
+def test_a_list_costs_a_user_what_it_is_long_and_where_it_is_looked_for(world: World) -> None:
+    """Not the number of its rows alone: a row can have thousands of routes, and each name is looked for in each layer."""
+    burst = int(LISTED[1])
+    for number in range(100):
+        world.manage(CreateName(f"name{number}", "spillover"))
+    for number in range(20):
+        world.manage(CreateIpcp(f"ipcp{number}", "local"))
+    for _ in range(burst // (100 * 20)):
+        world.irm.check_list(ListNames(), USER, world.now)
+    with pytest.raises(NodeLimitError, match="this list has 2000"):
+        world.irm.check_list(ListNames(), USER, world.now)
+    world.irm.check_list(ListNames(), OWNER, world.now)
+
+
+def test_one_host_has_a_part_of_the_memory_of_peers() -> None:
+    network = Network()
+    clients = [Node(network, (f"192.0.2.{at}", 3435), peers=["clock@192.0.2.9"]) for at in (1, 2)]
+    node = Node(network, ("192.0.2.9", 3435))
+    node.offer("clock")
+    server = node.program("server", USER)
+    node.manage(BindProcess(server.pid, "clock"))
+    for client in clients:
+        for _ in range(2):
+            node.accept(server, "clock")
+            client.alloc(client.program("program"), "clock", qos=QoSSpec(loss=0))
+            network.run(0.1)
+    paid = [effect.accounts for effect in node.take(Attach)]
+    memory = Strangers().memory
+    share = default_shares(20_000, 15_904)[Kind.MEMORY]
+    common = {USER: share.user, EVERYBODY: share.users, PEERS: memory}
+    hosts = [[key for key in accounts if key not in common] for accounts in paid]
+    assert hosts[0] == hosts[1] != hosts[2] == hosts[3]
+    assert [accounts[host] for accounts, (host,) in zip(paid, hosts, strict=True)] == [memory // 4] * 4
+    assert all(common.items() <= accounts.items() for accounts in paid)

@@ -857,8 +857,9 @@ def test_refusals_are_bounded() -> None:
 def test_requests_are_bounded() -> None:
     network, _, server = two_nodes()
     data = request("other").encode()
-    for _ in range(int(REQUESTS[1]) + 7):
-        server.irm.management_arrived(server.layer_id, data, STRANGER, network.now)
+    for number in range(int(REQUESTS[1]) + 7):
+        # One host has a part of them.
+        server.irm.management_arrived(server.layer_id, data, (f"198.51.100.{number % 4}", 9), network.now)
     assert server.counters["messages_dropped"] >= 7
     assert server.counters["requests_unknown_name"] == REQUESTS[1]
     network.run(1.0)

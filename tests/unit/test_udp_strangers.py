@@ -18,7 +18,7 @@ from ouroboros.settings import Strangers
 from ouroboros.wire.control import CreateName, Failed, Granted
 from ouroboros.wire.udp import FlowReply, FlowRequest, FlowRetry, Message, decode
 
-A, B = ("192.0.2.1", 3435), ("192.0.2.2", 3435)
+A, B, C = ("192.0.2.1", 3435), ("192.0.2.2", 3435), ("192.0.2.3", 3435)
 COOKIE = 0xFEDC_BA98_7654_3210
 
 
@@ -121,16 +121,19 @@ def test_a_stranger_waits_behind_all_others() -> None:
 
 def test_flows_of_peers_leave_half_of_a_node_to_its_programs() -> None:
     network = Network()
-    client, server = Node(network, A, peers=["clock@192.0.2.2"]), Node(network, B, flow_limit=8)
+    clients = [Node(network, at, peers=["clock@192.0.2.2"]) for at in (A, C)]
+    server = Node(network, B, flow_limit=8)
     server.offer("clock")
     program = server.server("clock")
-    tokens = [client.alloc(client.program("watch"), "clock") for _ in range(8)]
-    for _ in tokens:
-        server.accept(program)
-    network.run(0.1)
-    answers = [client.answer(token) for token in tokens]
-    assert [each.error for each in answers if isinstance(each, Failed)] == ["FlowRefusedException"] * 4
-    assert sum(isinstance(each, Granted) for each in answers) == 4
+    for client in clients:
+        tokens = [client.alloc(client.program("watch"), "clock") for _ in range(4)]
+        for _ in tokens:
+            server.accept(program)
+        network.run(0.1)
+        answers = [client.answer(token) for token in tokens]
+        # One host has half of those of all, and leaves the rest to others.
+        assert [each.error for each in answers if isinstance(each, Failed)] == ["FlowRefusedException"] * 2
+        assert sum(isinstance(each, Granted) for each in answers) == 2
     server.manage(CreateName("here", "spillover"))
     here = server.server("here")
     for _ in range(4):

@@ -12,7 +12,7 @@ from ouroboros.errors import FlowException, OuroborosError, ProtocolError
 from ouroboros.layers.effects import SendPdu
 from ouroboros.layers.face import Host, Size, Task
 from ouroboros.layers.flows.core import PATIENCE
-from ouroboros.layers.flows.incoming import Incoming
+from ouroboros.layers.flows.incoming import REQUESTS_OF_ONE, Incoming
 from ouroboros.layers.unicast.adjacencies import Adjacencies
 from ouroboros.layers.unicast.allocator import FlowsCore, Names, cube_of
 from ouroboros.layers.unicast.connections import Connection
@@ -23,7 +23,7 @@ from ouroboros.qos import NAMED_SPECS, QOS_RAW, QoSSpec
 from ouroboros.settings import DirectoryHashAlgo, UnicastSettings
 from ouroboros.wire import extension
 from ouroboros.wire.extension import Extension
-from ouroboros.wire.udp import FlowDealloc, FlowReply
+from ouroboros.wire.udp import FlowDealloc, FlowReply, FlowRequest
 from ouroboros.wire.unicast import flow
 
 OWN = 0x1FD48C8B
@@ -150,10 +150,24 @@ def test_a_member_is_ours_once_it_has_proven_it(world: World) -> None:
 @pytest.mark.parametrize("blob", [None, Extension(extension.RETRY, 1400, 4096, bytes(16))], ids=["prototype", "ours"])
 def test_no_member_is_a_stranger(world: World, blob: Extension | None) -> None:
     assert world.core.is_proven(0xA, blob)
-    # Messages have no room for cookies and checks, so none are said to be there, nor a shorter timeout.
+    # Messages have no room for cookies and checks, so none are said to be there.
     assert not world.core.knows_checks(blob)
     assert not world.core.extension(bytes(16), 0xA, crc=False).has(extension.RETRY)
-    assert Incoming(world.core)._bounded(QoSSpec(timeout=0)).timeout == 0
+
+
+def test_one_member_has_a_part_of_the_requests_that_are_looked_at(world: World) -> None:
+    incoming, (rate, burst) = Incoming(world.core), REQUESTS_OF_ONE
+    request = FlowRequest(1 << 20, QOS_RAW, bytes(32), b"no handshake")
+
+    def taken(count: int, address: int, now: float) -> int:
+        before = world.core.counters["messages_malformed"]
+        for number in range(count):
+            incoming.requested(request, number.to_bytes(4), address, now)
+        return world.core.counters["messages_malformed"] - before
+
+    assert taken(5000, 0xA, 0.0) == burst
+    assert taken(100, 0xB, 0.0) == 100
+    assert taken(5000, 0xA, 0.5) == rate * 0.5
 
 
 def test_of_very_many_members_the_last_are_known(world: World) -> None:

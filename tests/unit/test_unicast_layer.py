@@ -188,6 +188,22 @@ def test_flows_of_all_kinds_over_several_hops(qos: QoSSpec) -> None:
     exchange(layer, "clock", 0, 3, qos)
 
 
+@pytest.mark.parametrize(("timeout", "gets"), [(0, 600_000), (700_000, 600_000), (5000, 5000)])
+def test_the_longest_timeout_of_a_flow_is_the_acceptors_and_both_are_told(timeout: int, gets: int) -> None:
+    """A member that goes without a word does not keep its flow for ever."""
+    layer = Layer(line(3))
+    layer.converge()
+    layer.offer("clock", 2)
+    client, server = layer.flow("clock", 0, 2, QoSSpec(timeout=timeout))
+    assert client.granted.qos.timeout == server.granted.qos.timeout == gets
+
+
+def test_no_proofs_are_counted_where_there_are_none() -> None:
+    layer = Layer(line(2))
+    assert "requests_proven" not in layer.member(0).entry().counters
+    assert "requests_sent" in layer.member(0).entry().counters
+
+
 def test_a_newcomer_learns_the_settings_of_the_layer() -> None:
     config = UnicastConfig(DtConfig(max_ttl=7))
     layer = Layer(line(3), settings=UnicastSettings(DirectoryHashAlgo.SHA3_512, unicast=config))

@@ -37,7 +37,8 @@ fn main() {
 /// One of `loss` packets is lost; 0: none.
 fn run(name: &str, loss: u64) {
     let peer = Peer::Own { sack: true, fragments: true, window: 16384 };
-    let config = Config { reliable: true, peer, max_packet: LENGTH + 12, mpl: 5_000_000_000, unsent: UNSENT };
+    let config =
+        Config { reliable: true, peer, max_packet: LENGTH + 12, mpl: 5_000_000_000, unsent: UNSENT, thrifty: false };
     let (mut a, mut b) = (Connection::new(config, 1, 0), Connection::new(config, 2, 0));
     let message = [7; LENGTH];
     let mut packets = (0..4 * BATCH).map(|_| Vec::with_capacity(1500)).collect::<Vec<_>>();

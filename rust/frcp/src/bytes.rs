@@ -1,19 +1,24 @@
 //! A queue of bytes in one piece of memory: what is written once, sent perhaps several times, and given up in order.
 
-/// Memory that an empty queue keeps.
-const KEPT: usize = 1 << 20;
 const LEAST: usize = 1 << 12;
 
 /// Positions count all bytes since the beginning.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Bytes {
     /// A power of two of them, or none.
     data: Vec<u8>,
     head: u64,
     tail: u64,
+    /// Memory that an empty queue keeps.
+    spare: usize,
 }
 
 impl Bytes {
+    /// An empty queue, which keeps so much memory when it is empty again.
+    pub fn new(spare: usize) -> Self {
+        Bytes { data: Vec::new(), head: 0, tail: 0, spare }
+    }
+
     /// Bytes in it.
     pub fn len(&self) -> usize {
         (self.tail - self.head) as usize
@@ -70,7 +75,7 @@ impl Bytes {
     /// Give up all before a position.
     pub fn release(&mut self, position: u64) {
         self.head = position.clamp(self.head, self.tail);
-        if self.head == self.tail && self.data.len() > KEPT {
+        if self.head == self.tail && self.data.len() > self.spare {
             self.data = Vec::new();
         }
     }
@@ -91,7 +96,7 @@ mod tests {
     proptest! {
         #[test]
         fn bytes_keep_their_positions(steps in prop::collection::vec((0usize..9000, 0usize..9000), 1..60)) {
-            let mut bytes = Bytes::default();
+            let mut bytes = Bytes::new(1 << 20);
             let mut all = vec![];
             let mut head = 0;
             for (more, less) in steps {
@@ -110,7 +115,7 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_not_copied() {
-        let mut bytes = Bytes::default();
+        let mut bytes = Bytes::new(1 << 20);
         bytes.push(b"abc");
         bytes.release(1);
         let mut out = vec![];

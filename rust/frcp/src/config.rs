@@ -42,7 +42,26 @@ pub struct Config {
     /// Bytes that may wait to be sent for the first time before there is room for no more: [`UNSENT`], or less where what is
     /// written late is written better. A message is taken whole if any is, and always if nothing waits.
     pub unsent: usize,
+    /// Its memory is shared with other flows, see [`Connection::press`](crate::Connection::press): it begins with little, and
+    /// has more while there is some.
+    pub thrifty: bool,
 }
+
+/// How short memory is that a flow shares with others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pressure {
+    /// It has what it needs.
+    #[default]
+    Easy,
+    /// It has no more than at its beginning, and what one message needs.
+    Tight,
+    /// It begins no message that is longer than [`SPARE`], and the peer is told of no room for more of one.
+    Over,
+}
+
+/// Memory that a flow which shares it has in any case, in each direction beside its first window: for packets to be sent, for
+/// a message that comes in parts, and to be used again. Bytes.
+pub const SPARE: usize = 32 << 10;
 
 /// Memory that waits for one flow's packets at most, roughly, bytes.
 const MOST_WAITING: usize = 16 << 20;
@@ -76,6 +95,11 @@ impl Config {
     /// Packets that are sent before the peer has told its window.
     pub(crate) fn initial_window(&self) -> u32 {
         self.quirks().initial_window.min(self.window())
+    }
+
+    /// Memory that is kept for what comes next, in each direction, bytes.
+    pub(crate) fn spare(&self) -> usize {
+        if self.thrifty { SPARE } else { 1 << 20 }
     }
 
     /// Packets beyond the last one read that are taken.

@@ -1,6 +1,6 @@
 //! A flow: both directions, and its end.
 
-use crate::config::{Config, Failure, Refused, Stats};
+use crate::config::{Config, Failure, Pressure, Refused, Stats};
 use crate::header::{Header, flag};
 use crate::incoming::Incoming;
 use crate::outgoing::{Next, Outgoing};
@@ -71,6 +71,22 @@ impl Connection {
     /// There is room for one more message.
     pub fn can_write(&self) -> bool {
         self.is_open() && self.outgoing.can_write()
+    }
+
+    /// Whether a message of that length can be written at all while memory is as short as it is.
+    pub fn admits(&self, length: usize) -> bool {
+        self.outgoing.admits(length)
+    }
+
+    /// So short is the memory that this flow shares with others. For one that is thrifty ([`Config::thrifty`]).
+    pub fn press(&mut self, pressure: Pressure) {
+        self.incoming.press(pressure);
+        self.outgoing.press(pressure);
+    }
+
+    /// Bytes that it keeps, or has promised the peer to keep, beside its first window.
+    pub fn memory(&self) -> usize {
+        self.incoming.memory() + self.outgoing.memory()
     }
 
     fn is_open(&self) -> bool {

@@ -1,7 +1,7 @@
 //! The direction from the peer: which packets belong to its run, and what it is told.
 
 use crate::ack::{Acks, RANGE, Urgency};
-use crate::config::{Config, Stats};
+use crate::config::{Config, Peer, Pressure, Stats};
 use crate::header::{Header, flag};
 use crate::quirks::Quirks;
 use crate::receive::{Arrival, Receive, Rules};
@@ -15,6 +15,19 @@ const R: u64 = 120 * SECOND;
 const AGAIN: u64 = 100_000_000;
 const AGAIN_TIMES: u32 = 6;
 
+/// The window of a flow that shares its memory, and how it grows: it doubles when the program has read as much as it holds
+/// within a second.
+#[derive(Debug)]
+struct Growth {
+    least: u32,
+    most: u32,
+    now: u32,
+    /// Where the packets begin that are counted for that, and when.
+    mark: u32,
+    since: u64,
+    pressed: bool,
+}
+
 /// The receiving half of a flow.
 #[derive(Debug)]
 pub struct Incoming {
@@ -24,6 +37,8 @@ pub struct Incoming {
     longest: usize,
     /// Packets that the peer sends before it is told a window.
     granted: u32,
+    /// None: the window is what it is.
+    growth: Option<Growth>,
     queue: Receive,
     acks: Acks,
     /// We know where the peer's run is.
@@ -49,18 +64,48 @@ pub struct Incoming {
     rejected: u64,
 }
 
+impl Growth {
+    /// The peer is about to be told of a window.
+    fn adapt(&mut self, now: u64, queue: &mut Receive) {
+        if self.pressed {
+            self.now = self.least;
+        } else if ahead(self.mark, queue.next()) >= self.now {
+            if now.saturating_sub(self.since) <= SECOND && queue.keeps_up() {
+                self.now = self.now.saturating_mul(2).min(self.most);
+            }
+            (self.mark, self.since) = (queue.next(), now);
+        }
+        queue.set_window(self.now);
+    }
+}
+
 impl Incoming {
     /// Nothing came yet.
     pub fn new(config: &Config, now: u64) -> Self {
         let (sack, fragments) = (config.sack(), config.fragments());
-        let rules =
-            Rules { reliable: config.reliable, fragments, history: sack && !config.reliable, window: config.window() };
+        let (granted, most) = (config.initial_window(), config.window());
+        let growth = (config.thrifty && config.peer != Peer::Prototype).then_some(Growth {
+            least: granted,
+            most,
+            now: granted,
+            mark: 0,
+            since: now,
+            pressed: false,
+        });
+        let rules = Rules {
+            reliable: config.reliable,
+            fragments,
+            history: sack && !config.reliable,
+            window: growth.as_ref().map_or(most, |growth| growth.now),
+            spare: config.spare(),
+        };
         Incoming {
             reliable: config.reliable,
             quirks: config.quirks(),
             sack,
             longest: config.longest_payload(),
-            granted: config.initial_window(),
+            granted,
+            growth,
             queue: Receive::new(rules),
             acks: Acks::new(config.reliable || sack, config.longest_payload() / RANGE),
             synchronised: false,
@@ -130,6 +175,9 @@ impl Incoming {
         self.last_packet = now;
         self.last_data = now;
         self.queue.begin(seqno, self.granted);
+        if let Some(growth) = &mut self.growth {
+            (growth.mark, growth.since) = (seqno, now);
+        }
     }
 
     fn on_data(&mut self, now: u64, header: &Header, payload: &[u8]) {
@@ -205,6 +253,9 @@ impl Incoming {
     }
 
     fn tell_window(&mut self, now: u64, header: &mut Header) {
+        if let Some(growth) = &mut self.growth {
+            growth.adapt(now, &mut self.queue);
+        }
         let left = ahead(self.queue.next(), self.queue.told());
         header.flags |= flag::FC;
         header.window = self.queue.tell();
@@ -260,6 +311,20 @@ impl Incoming {
             return None;
         }
         [self.acks.deadline(), self.again_at].into_iter().flatten().min()
+    }
+
+    /// So short is the memory that it shares with others.
+    pub fn press(&mut self, pressure: Pressure) {
+        self.queue.set_short(pressure == Pressure::Over);
+        if let Some(growth) = &mut self.growth {
+            growth.pressed = pressure > Pressure::Easy;
+        }
+    }
+
+    /// Bytes that it keeps, or has promised to keep, beside those that it may have in any case.
+    pub fn memory(&self) -> usize {
+        let beyond = self.queue.promised().saturating_sub(self.granted);
+        beyond as usize * self.longest + self.queue.assembled()
     }
 
     /// Fill in the counters of this direction.

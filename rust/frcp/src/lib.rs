@@ -30,6 +30,6 @@ mod send;
 mod seq;
 mod window;
 
-pub use config::{Config, Failure, MAX_MESSAGE, Peer, Refused, Stats, UNSENT};
+pub use config::{Config, Failure, MAX_MESSAGE, Peer, Pressure, Refused, SPARE, Stats, UNSENT};
 pub use connection::Connection;
 pub use header::{HEADER, Header, flag};

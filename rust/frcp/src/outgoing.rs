@@ -1,7 +1,7 @@
 //! The direction to the peer: what is sent next, and what the peer says about it.
 
 use crate::ack;
-use crate::config::{Config, MAX_MESSAGE, Refused, Stats, longest_payload};
+use crate::config::{Config, MAX_MESSAGE, Pressure, Refused, SPARE, Stats, longest_payload};
 use crate::congestion::Controller;
 use crate::header::{Header, flag};
 use crate::pacing::Pacer;
@@ -40,6 +40,7 @@ pub struct Outgoing {
     longest: usize,
     /// Bytes that may be unsent before the program has to wait.
     most_unsent: usize,
+    pressure: Pressure,
     send: Send,
     recovery: Recovery,
     controller: Controller,
@@ -73,7 +74,8 @@ impl Outgoing {
             tracked: reliable || sack,
             longest: config.longest_payload(),
             most_unsent: config.unsent.max(1),
-            send: Send::new(first, !reliable),
+            pressure: Pressure::Easy,
+            send: Send::new(first, !reliable, config.spare()),
             recovery: Recovery::new(rules),
             controller: Controller::new(config.longest_payload() as u64 + 72, now),
             pacer: Pacer::default(),
@@ -102,7 +104,25 @@ impl Outgoing {
 
     /// There is room for another message.
     pub fn can_write(&self) -> bool {
-        self.send.unsent() < self.most_unsent && self.send.kept() < MOST_KEPT && !self.many_unsent()
+        self.send.unsent() < self.most_unsent
+            && self.send.kept() < MOST_KEPT
+            && !self.many_unsent()
+            && !(self.pressure > Pressure::Easy && self.memory() >= SPARE)
+    }
+
+    /// Whether there is memory for a message of that length, at some time.
+    pub fn admits(&self, length: usize) -> bool {
+        self.pressure < Pressure::Over || length <= SPARE
+    }
+
+    /// Bytes that it keeps.
+    pub fn memory(&self) -> usize {
+        self.send.memory()
+    }
+
+    /// So short is the memory that it shares with others.
+    pub fn press(&mut self, pressure: Pressure) {
+        self.pressure = pressure;
     }
 
     /// Empty messages, too, take memory.
@@ -337,7 +357,8 @@ mod tests {
 
     #[test]
     fn nothing_counts_without_end_in_mode_u() {
-        let config = Config { reliable: false, peer: Peer::Prototype, max_packet: 100, mpl: 0, unsent: UNSENT };
+        let config =
+            Config { reliable: false, peer: Peer::Prototype, max_packet: 100, mpl: 0, unsent: UNSENT, thrifty: false };
         let mut outgoing = Outgoing::new(&config, 0, 0);
         for seqno in 0..200 {
             outgoing.write(0, b"packet").unwrap();

@@ -42,7 +42,7 @@ pub struct Quirks {
 
 /// A node of ours: a first flight need not wait for its first word.
 pub const OWN: Quirks = Quirks {
-    initial_window: 256,
+    initial_window: 64,
     farthest_edge: LARGEST_WINDOW,
     first_flight: usize::MAX,
     poke: 0,

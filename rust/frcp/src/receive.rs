@@ -3,12 +3,11 @@
 use std::collections::VecDeque;
 
 use crate::MAX_MESSAGE;
+use crate::config::SPARE;
 use crate::header::flag;
 use crate::ranges::Ranges;
 use crate::seq::{ahead, before};
 
-/// Memory for packets that is kept for the next ones, bytes.
-const KEPT: usize = 1 << 20;
 /// In mode U a packet that is further ahead than the window and this is not one of this run.
 const LEAP: u32 = 1 << 16;
 /// In mode U so many of the last packets are told as received.
@@ -41,6 +40,8 @@ pub struct Rules {
     pub history: bool,
     /// Packets beyond the last one read that are taken.
     pub window: u32,
+    /// Memory for packets that is kept for the next ones, bytes.
+    pub spare: usize,
 }
 
 #[derive(Debug)]
@@ -85,6 +86,8 @@ pub struct Receive {
     /// So much was unread since the edge was told that the peer may be waiting.
     crowded: bool,
     assembly: Option<Message>,
+    /// There is no memory for more parts of a long message.
+    short: bool,
     free: Vec<Vec<u8>>,
     free_bytes: usize,
     counters: Counters,
@@ -104,6 +107,7 @@ impl Receive {
             unread: 0,
             crowded: false,
             assembly: None,
+            short: false,
             free: Vec::new(),
             free_bytes: 0,
             counters: Counters::default(),
@@ -133,7 +137,32 @@ impl Receive {
     /// The first sequence number that would not be taken.
     pub fn edge(&self) -> u32 {
         let edge = self.next.wrapping_sub(self.unread).wrapping_add(self.rules.window);
-        if before(self.edge, edge) { edge } else { self.edge }
+        if before(self.edge, edge) && !(self.short && self.assembled() > SPARE) { edge } else { self.edge }
+    }
+
+    /// Bytes of a message of which parts are missing.
+    pub fn assembled(&self) -> usize {
+        self.assembly.as_ref().map_or(0, |message| message.bytes.len())
+    }
+
+    /// Packets that the peer was told it may send, and that were not read.
+    pub fn promised(&self) -> u32 {
+        ahead(self.next.wrapping_sub(self.unread), self.edge)
+    }
+
+    /// From now on so many packets are taken beyond the last one read, in so far as the peer was not told of more.
+    pub fn set_window(&mut self, window: u32) {
+        self.rules.window = window;
+    }
+
+    /// Whether there is memory for more parts of a long message, from now on.
+    pub fn set_short(&mut self, short: bool) {
+        self.short = short;
+    }
+
+    /// The program reads as fast as packets come, or nearly.
+    pub fn keeps_up(&self) -> bool {
+        self.unread <= self.rules.window / 2
     }
 
     /// The edge that was told last.
@@ -357,7 +386,7 @@ impl Receive {
     }
 
     fn recycle(&mut self, packet: Vec<u8>) {
-        if self.free_bytes + packet.capacity() <= KEPT {
+        if self.free_bytes + packet.capacity() <= self.rules.spare {
             self.free_bytes += packet.capacity();
             self.free.push(packet);
         }
@@ -379,7 +408,8 @@ mod tests {
     const END: u8 = 0;
 
     fn queue(reliable: bool) -> Receive {
-        let mut queue = Receive::new(Rules { reliable, fragments: true, history: !reliable, window: 100 });
+        let mut queue =
+            Receive::new(Rules { reliable, fragments: true, history: !reliable, window: 100, spare: 1 << 20 });
         queue.begin(u32::MAX, 100);
         queue
     }

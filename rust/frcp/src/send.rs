@@ -66,9 +66,10 @@ pub struct Send {
 }
 
 impl Send {
-    /// An empty queue, whose first packet will have this number. `forgetful`: nothing is sent twice.
-    pub fn new(first: u32, forgetful: bool) -> Self {
-        Send { bytes: Bytes::default(), packets: VecDeque::new(), first, sent: 0, unsent: 0, forgetful }
+    /// An empty queue, whose first packet will have this number. `forgetful`: nothing is sent twice. `spare`: memory that an empty queue
+    /// keeps, bytes.
+    pub fn new(first: u32, forgetful: bool, spare: usize) -> Self {
+        Send { bytes: Bytes::new(spare), packets: VecDeque::new(), first, sent: 0, unsent: 0, forgetful }
     }
 
     /// The number of the oldest packet in the queue, or of the next that is written.
@@ -104,6 +105,11 @@ impl Send {
     /// Bytes in memory.
     pub fn kept(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// Bytes in memory, and what is known of each packet.
+    pub fn memory(&self) -> usize {
+        self.kept() + self.packets.len() * size_of::<Packet>()
     }
 
     /// Nothing is left.
@@ -215,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_message_is_cut_into_fragments() {
-        let mut send = Send::new(u32::MAX, false);
+        let mut send = Send::new(u32::MAX, false, 1 << 20);
         send.push_fragments(b"abcdefg", 3);
         send.push_fragments(b"xyz", 3);
         send.push_fragments(b"", 3);
@@ -233,7 +239,7 @@ mod tests {
 
     #[test]
     fn packets_are_given_up_in_order_once_they_were_sent() {
-        let mut send = Send::new(7, false);
+        let mut send = Send::new(7, false, 1 << 20);
         send.push(b"one", 0);
         send.push(b"two", 0);
         assert!(!send.pop_if(|_, _| true), "it was not sent");

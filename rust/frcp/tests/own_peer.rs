@@ -5,7 +5,7 @@ mod common;
 
 use common::link::Path;
 use common::{MS, OWN, SECOND, World, config, message, number};
-use ouroboros_frcp::{Config, Connection, Failure, HEADER, Header, Peer, Refused, flag};
+use ouroboros_frcp::{Config, Connection, Failure, HEADER, Header, MAX_MESSAGE, Peer, Pressure, Refused, SPARE, flag};
 
 type Pair = World<Connection, Connection>;
 
@@ -131,6 +131,88 @@ fn memory_of_a_flood_beyond_the_window_is_bounded() {
     let stats = flow.stats();
     // What is granted without a word, and no more.
     assert_eq!(stats.beyond, 100_000 - 64);
+}
+
+/// Whose memory is shared.
+fn thrifty() -> Config {
+    Config { thrifty: true, ..config(true, OWN) }
+}
+
+fn press(world: &mut Pair, pressure: Pressure) {
+    world.a.press(pressure);
+    world.b.press(pressure);
+}
+
+/// Bytes of a first window.
+const FIRST: usize = 64 * 1400;
+
+/// Write as much as is taken and read all that comes, for so long; messages read.
+fn stream(world: &mut Pair, length: usize, time: u64) -> u64 {
+    let (until, mut read) = (world.now + time, 0);
+    while world.now < until {
+        while world.a.can_write() {
+            world.a.write(world.now, &message(0, length)).unwrap();
+        }
+        world.pass(MS);
+        while world.b.message().is_some() {
+            world.b.consume();
+            read += 1;
+        }
+    }
+    read
+}
+
+#[test]
+fn a_thrifty_flow_holds_its_first_window_for_a_reader_that_does_not_keep_up() {
+    let mut world = pair(thrifty(), Path::clean(MS));
+    fill(&mut world, 1000);
+    world.pass(1000 * SECOND);
+    assert_eq!(world.b.memory(), 0, "beside its first window");
+    assert!(world.a.failure().is_none());
+    // What was not sent is kept, as long as there is memory.
+    assert!((400_000..900_000).contains(&world.a.memory()), "{}", world.a.memory());
+}
+
+#[test]
+fn the_window_of_a_thrifty_flow_grows_with_its_reader_and_goes_back_when_memory_is_short() {
+    let mut world = pair(thrifty(), Path::clean(25 * MS));
+    stream(&mut world, 1000, 500 * MS);
+    let fast = stream(&mut world, 1000, 200 * MS);
+    assert!(fast > 3 * 64 * 4, "{fast}");
+    assert!(world.b.memory() > 5 * FIRST);
+    press(&mut world, Pressure::Tight);
+    // What was promised is taken before.
+    stream(&mut world, 1000, 15 * SECOND);
+    let tight = stream(&mut world, 1000, 200 * MS);
+    // What is kept, for each round trip.
+    assert!((20 * 3..64 * 5).contains(&tight), "{tight}");
+    assert_eq!((world.a.memory() / (2 * SPARE), world.b.memory()), (0, 0));
+    press(&mut world, Pressure::Easy);
+    stream(&mut world, 1000, 3 * SECOND);
+    assert!(stream(&mut world, 1000, 200 * MS) > 2 * tight);
+}
+
+#[test]
+fn parts_of_a_long_message_wait_for_memory_and_nobody_gives_up() {
+    let mut world = pair(thrifty(), Path::clean(MS));
+    world.b.press(Pressure::Over);
+    world.a.write(SECOND, &message(7, MAX_MESSAGE)).unwrap();
+    world.pass(1000 * SECOND);
+    assert!(world.b.message().is_none());
+    assert!((SPARE..SPARE + FIRST + 1400).contains(&world.b.memory()), "{}", world.b.memory());
+    assert!(world.a.failure().is_none());
+    world.b.press(Pressure::Tight);
+    world.pass(3 * SECOND);
+    assert_eq!(world.b.message().map(number), Some(7));
+}
+
+#[test]
+fn no_long_message_begins_while_memory_is_short() {
+    let mut world = pair(thrifty(), Path::clean(MS));
+    world.a.press(Pressure::Over);
+    assert!(world.a.admits(SPARE) && !world.a.admits(SPARE + 1));
+    let taken = fill(&mut world, 100);
+    assert!(world.a.memory() < SPARE + 1000, "{taken}: {}", world.a.memory());
 }
 
 #[test]

@@ -146,7 +146,8 @@ fn add(engine: &Engine, over: (MemberId, Carrier), eid: u64, peer_eid: u64, case
     let made = channel::create().unwrap();
     let [zero, one]: [OwnedFd; 2] = made.bells;
     let own = Peer::Own { sack: true, fragments: true, window: 1 << 16 };
-    let frcp = Config { reliable: true, peer: own, max_packet: 1500, mpl: 5_000_000_000, unsent: UNSENT };
+    let frcp =
+        Config { reliable: true, peer: own, max_packet: 1500, mpl: 5_000_000_000, unsent: UNSENT, thrifty: false };
     let user = User::Program(Program::new(Endpoint::attach(&made.memory, one, 1).unwrap()));
     engine.add(vec![Setup {
         frcp: case.reliable.then_some(frcp),
@@ -183,6 +184,7 @@ fn setup(
         timeout,
         grace,
         about,
+        accounts: Vec::new(),
     }
 }
 

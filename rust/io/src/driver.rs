@@ -222,6 +222,9 @@ impl Driver {
                 Command::Snapshot(member, answer) => {
                     let _ = answer.send(self.stack.snapshot(member));
                 }
+                Command::Held(answer) => {
+                    let _ = answer.send(self.stack.held());
+                }
                 Command::Stop => self.stop(),
                 Command::Panic => give_up(PROVOKED),
             }

@@ -58,6 +58,7 @@ pub(crate) enum Command {
     Guard(MemberId, Box<[u8; 32]>),
     Impair(MemberId, Settings, u64, mpsc::Sender<()>),
     Snapshot(MemberId, mpsc::Sender<Snapshot>),
+    Held(mpsc::Sender<Vec<(i64, usize)>>),
     Stop,
     Panic,
 }
@@ -337,6 +338,11 @@ impl Engine {
     /// How a member and its flows do; empty when the engine has stopped.
     pub fn snapshot(&self, member: MemberId) -> Snapshot {
         self.ask(|answer| Command::Snapshot(member, answer)).unwrap_or_default()
+    }
+
+    /// Memory that flows share, by the key of the account, bytes.
+    pub fn held(&self) -> Vec<(i64, usize)> {
+        self.ask(Command::Held).unwrap_or_default()
     }
 
     /// The answer of the thread, if it lives.

@@ -387,6 +387,7 @@ fn frcp() -> ouroboros_frcp::Config {
         max_packet: 1400,
         mpl: 5_000_000_000,
         unsent: ouroboros_frcp::UNSENT,
+        thrifty: false,
     }
 }
 

@@ -10,7 +10,7 @@ use ouroboros_io::board::Board;
 use ouroboros_io::engine;
 use ouroboros_io::stack::ether::{Framing, Mac, Station};
 use ouroboros_io::stack::{
-    self, About, Carrier, Counted, Event, FlowId, How, Kind, MemberId, Table, TransferSettings, User,
+    self, About, Account, Carrier, Counted, Event, FlowId, How, Kind, MemberId, Table, TransferSettings, User,
 };
 use ouroboros_io::{Program, Segment};
 use ouroboros_shm::endpoint::Endpoint;
@@ -322,6 +322,11 @@ impl Engine {
         snapshot_of(py, snapshot)
     }
 
+    /// Memory of FRCP that flows share, bytes by the key of the account.
+    fn held(&self, py: Python<'_>) -> HashMap<i64, usize> {
+        py.detach(|| self.lock().held()).into_iter().collect()
+    }
+
     /// Why the thread ended by itself, None while all is well.
     #[getter]
     fn failure(&self) -> Option<String> {
@@ -362,13 +367,14 @@ impl Setup {
     /// way to the `destination` in a `cube`, the `other` end within the node, or all others of the member; or it is a capture of
     /// the member (`tap`: bytes of each packet, and nanoseconds since 1970 when the time of the engine was 0). With a `key` of 32 bytes that no other flow has, packets are
     /// encrypted by a `suite`, its number in the handshake; `grace`: ms until the first packet of the peer; `side`: 0 allocated the flow, 1 accepted it; `reject_replays`: the
-    /// peer is one of ours. `lot`: chooses what a bad link does.
+    /// peer is one of ours. `lot`: chooses what a bad link does. `accounts`: what pays for the memory of FRCP, the bytes that all
+    /// flows with the same key have together.
     #[new]
     #[pyo3(signature = (
         *, flow, member, side, label=0, tap=None, program=None, transfer=None, control=None, peer=None, lower=None, destination=None,
         cube=0, other=None, eid=0, peer_eid=0,
         mtu=usize::MAX, crc=false, timeout=0, grace=0, seed=0, lot=(0, 0), credit=false, frcp=None, suite=0, key=None,
-        reject_replays=false
+        reject_replays=false, accounts=HashMap::new()
     ))]
     #[allow(clippy::too_many_arguments, reason = "they are keywords")]
     fn new(
@@ -398,6 +404,7 @@ impl Setup {
         suite: u16,
         key: Option<&Bound<'_, PyAny>>,
         reject_replays: bool,
+        accounts: HashMap<i64, usize>,
     ) -> PyResult<Self> {
         let user = match (program, transfer, control) {
             (Some((memory, bell, side)), None, None) => {
@@ -440,6 +447,7 @@ impl Setup {
             timeout,
             grace,
             about,
+            accounts: accounts.into_iter().map(|(key, budget)| Account { key, budget }).collect(),
         }))))
     }
 }
@@ -456,7 +464,7 @@ impl Frcp {
     #[pyo3(signature = (*, reliable, own, sack, fragments, window, max_packet, mpl))]
     fn new(reliable: bool, own: bool, sack: bool, fragments: bool, window: u32, max_packet: usize, mpl: u64) -> Self {
         let peer = if own { Peer::Own { sack, fragments, window } } else { Peer::Prototype };
-        Frcp(Config { reliable, peer, max_packet, mpl, unsent: UNSENT })
+        Frcp(Config { reliable, peer, max_packet, mpl, unsent: UNSENT, thrifty: false })
     }
 }
 

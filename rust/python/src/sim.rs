@@ -261,6 +261,10 @@ impl SimulatedEngine {
         snapshot_of(py, snapshot)
     }
 
+    fn held(&self) -> HashMap<i64, usize> {
+        self.network().stack(self.node).held().into_iter().collect()
+    }
+
     // --- links
 
     /// Let this happen to each datagram that leaves a port, on its way; None: nothing, and all takes `delay` ns.

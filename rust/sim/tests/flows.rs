@@ -680,3 +680,39 @@ fn a_bad_link_delays_packets_of_layers_above_as_long_as_it_says() {
         }
     }
 }
+
+/// Flows whose programs write much and do not read keep what one account has, and each its least beside that.
+#[test]
+fn flows_that_share_memory_are_slowed_and_not_ended_and_others_have_theirs() {
+    const FLOWS: usize = 12;
+    // A ring holds half of it.
+    const COUNT: u64 = 4000;
+    let paid = Quality { budget: 2 << 20, ..RELIABLE };
+    let mut way = Way::new(&[], paid);
+    let flows: Vec<_> = (0..FLOWS).map(|_| way.flow_beside(paid)).collect();
+    for flow in &flows {
+        assert!(way.net.start(0, flow[0], source(COUNT, 1000)));
+    }
+    way.run(300 * SECOND);
+    for node in [0, 1] {
+        let held = way.net.stack(node).held();
+        // And what the last one took in a turn.
+        assert!(held.iter().all(|(key, held)| *key == 7 && *held < (2 << 20) + (600 << 10)), "{held:?}");
+    }
+    assert!(way.net.stack(0).held()[0].1 > 1 << 20, "{:?}", way.net.stack(0).held());
+    // Short of memory as they are, another goes on, and one that has its own as fast as ever.
+    way.exchange(500, 1000);
+    let free = way.flow_beside(RELIABLE);
+    assert!(way.net.start(0, free[0], source(10_000, 1000)));
+    assert!(way.net.start(1, free[1], Program::Sink));
+    way.run(2 * SECOND);
+    assert_eq!(way.net.tally(1, free[1]).unwrap().read, 10_000);
+    // Nobody was ended, and when they are read, all arrives.
+    for flow in &flows {
+        assert!(way.net.start(1, flow[1], Program::Sink));
+    }
+    way.run(60 * SECOND);
+    assert!(flows.iter().all(|flow| way.net.tally(1, flow[1]).unwrap().read == COUNT));
+    assert_eq!(way.told.ends, []);
+    assert!(way.net.stack(0).held()[0].1 < 100, "{:?}", way.net.stack(0).held());
+}

@@ -50,6 +50,7 @@ fn quality() -> impl Strategy<Value = Quality> {
         credit,
         timeout,
         rotation_bit: 20,
+        budget: 0,
     })
 }
 

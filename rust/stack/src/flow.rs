@@ -14,6 +14,7 @@ use crate::counters::{Counted, FlowCounters};
 use crate::credit::{Credit, MOST};
 use crate::id::{FlowId, MemberId};
 use crate::link::Impairment;
+use crate::memory::Account;
 use crate::outlet::{Blocker, Outlet, Way};
 use crate::ring::{Flags, Ring, Write};
 use crate::stack::{Carrier, Source, Stack};
@@ -71,6 +72,8 @@ pub struct Setup<R> {
     pub grace: u32,
     /// For those that watch.
     pub about: About,
+    /// What pays for the memory of FRCP; none: it has as much as it needs.
+    pub accounts: Vec<Account>,
 }
 
 impl<R> Setup<R> {
@@ -82,7 +85,7 @@ impl<R> Setup<R> {
             User::Control(take) => User::Control(take),
         };
         let Setup { id, member, eid, peer_eid, carrier, frcp, seed, lot, credit, session, crc, mtu, .. } = self;
-        let (timeout, grace, about) = (self.timeout, self.grace, self.about);
+        let (timeout, grace, about, accounts) = (self.timeout, self.grace, self.about, self.accounts);
         Ok(Setup {
             id,
             member,
@@ -100,6 +103,7 @@ impl<R> Setup<R> {
             timeout,
             grace,
             about,
+            accounts,
         })
     }
 }
@@ -173,6 +177,11 @@ pub(crate) struct Flow<R> {
     /// For a neighbour that sends no reports.
     pub(crate) pacer: Option<Pacer>,
     protocol: Protocol,
+    /// What pays for its memory, and how much it has of that, bytes. None of it is shared by raw flows.
+    pub(crate) accounts: Vec<Account>,
+    pub(crate) memory: usize,
+    /// There is no memory for the next message of the program until then.
+    retry_at: Option<u64>,
     counters: FlowCounters,
     /// Nanoseconds; 0: none. `grace` is 0 once the peer was heard.
     timeout: u64,
@@ -208,13 +217,20 @@ pub(crate) struct Flow<R> {
 }
 
 impl<R: Ring> Flow<R> {
-    pub(crate) fn new(setup: Setup<R>, way: Way, now: u64) -> Self {
+    pub(crate) fn new(mut setup: Setup<R>, way: Way, now: u64) -> Self {
+        if setup.frcp.is_none() {
+            setup.accounts.clear();
+        }
         let ring = matches!(setup.user, User::Program(_)).then_some(R::CAPACITY);
         let protocol = match setup.frcp {
             Some(config) => {
                 // Packets of flows above that are written early cannot be put in order any more.
                 let unsent = if ring.is_some() { config.unsent } else { config.unsent.min(UNSENT) };
-                Protocol::Frcp(Box::new(Connection::new(Config { unsent, ..config }, setup.seed, now)))
+                Protocol::Frcp(Box::new(Connection::new(
+                    Config { unsent, thrifty: !setup.accounts.is_empty(), ..config },
+                    setup.seed,
+                    now,
+                )))
             }
             None => {
                 // Members between the two nodes have room for so many.
@@ -247,6 +263,9 @@ impl<R: Ring> Flow<R> {
             waiters: VecDeque::new(),
             pacer: None,
             protocol,
+            accounts: setup.accounts,
+            memory: 0,
+            retry_at: None,
             counters: FlowCounters::default(),
             timeout: u64::from(setup.timeout) * 1_000_000,
             grace: u64::from(setup.grace) * 1_000_000,
@@ -303,6 +322,17 @@ impl<R: Ring> Flow<R> {
         };
         let (rejected, replayed) = self.outlet.rejected();
         (FlowCounters { rejected, replayed, ..self.counters }, frcp)
+    }
+
+    /// Tell the accounts how much of their memory it holds now, and hear how short that is.
+    pub(crate) fn settle(&mut self, stack: &mut Stack<R>) {
+        if self.accounts.is_empty() {
+            return;
+        }
+        let Protocol::Frcp(connection) = &mut self.protocol else { return };
+        let memory = connection.memory();
+        connection.press(stack.accounts.settle(&self.accounts, self.memory, memory));
+        self.memory = memory;
     }
 
     /// Give the program a record of a capture. False: it is lost, because the program reads too slowly.

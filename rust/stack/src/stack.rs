@@ -24,6 +24,7 @@ use crate::flow::{Flow, How, User};
 use crate::id::{FlowId, MemberId, Slots};
 use crate::link::Counters;
 use crate::member::{Member, plain};
+use crate::memory::Accounts;
 use crate::outlet::Way;
 use crate::ring::Ring;
 use crate::tap::Taps;
@@ -107,6 +108,7 @@ pub struct Stack<R> {
     pub(crate) flows: Slots<Box<Flow<R>>>,
     pub(crate) members: Slots<Member>,
     timers: Timers,
+    pub(crate) accounts: Accounts,
     pub(crate) ready: VecDeque<Source>,
     /// A packet that is being written, and does not leave by a port at once.
     pub(crate) frame: Vec<u8>,
@@ -128,6 +130,7 @@ impl<R> Default for Stack<R> {
             flows: Slots::default(),
             members: Slots::default(),
             timers: Timers::default(),
+            accounts: Accounts::default(),
             ready: VecDeque::new(),
             frame: Vec::new(),
             events: VecDeque::new(),
@@ -166,6 +169,11 @@ impl<R: Ring> Stack<R> {
         let flows = member.flows.iter().filter_map(|id| Some((*id, self.flows.get(*id)?.counted())));
         let (layer, transfer) = member.counted();
         Snapshot { layer, transfer, flows: flows.collect() }
+    }
+
+    /// Memory of FRCP that flows share, by the key of the account, bytes.
+    pub fn held(&self) -> Vec<(i64, usize)> {
+        self.accounts.held().collect()
     }
 
     /// The next event.

@@ -18,6 +18,7 @@ negative ones. Nothing waits anywhere but in `waiting`.
 from __future__ import annotations
 
 import functools
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
 from ouroboros.control.demand import OnDemand
@@ -40,6 +41,7 @@ from ouroboros.errors import (
     NodeLimitError,
     OuroborosError,
 )
+from ouroboros.layers.agenda import earliest
 from ouroboros.layers.base import Ipcp, State
 from ouroboros.layers.effects import Effect, Join, Reply
 from ouroboros.layers.face import Arrival, End, Posts, Reach
@@ -53,6 +55,9 @@ from ouroboros.wire.control import Join as JoinRequest
 ALLOC_TIMEOUT = 20.0
 #: How long a request of a peer waits for an acceptor: a bit shorter, so that the peer still hears why it failed.
 ARRIVAL_TIMEOUT = 19.5
+#: Ends of flows of a process that died that are let go at once, in about a millisecond; the others get their turn before the
+#: next ones.
+ENDS_A_TURN = 32
 
 
 class FlowManager:
@@ -76,7 +81,7 @@ class FlowManager:
         self._shares = shares
         self._waiting = WaitingRoom(registry, shares)
         self._table = FlowTable(effects, limit, ipcps, shares)
-        self.bound_peers(Strangers().flows)
+        self.bound_peers(Strangers())
         self._layering = Layering(registry.members)
         self._ways = Ways(ipcps, self._layering)
         self.lower = LowerFlows(self, registry, self._waiting, self._table, effects, posts, self._layering.rank)
@@ -86,6 +91,8 @@ class FlowManager:
         self.take_changes = self._table.take_changes
         self.engine_done = self._table.engine_done
         self.carrier_gone = self._table.carrier_gone
+        #: Ends of flows of processes that died, which are still to be let go, and since when.
+        self._dead: deque[tuple[Process, tuple[int, int], float]] = deque()
         #: The standing accepts of IPC processes.
         self._standing: dict[IpcProcess, Accepting] = {}
         self._demand = OnDemand(effects, shares.starts)
@@ -103,9 +110,10 @@ class FlowManager:
             ask_later=self._ask_later,
         )
 
-    def bound_peers(self, most: int) -> None:
-        """From now on, peers that ask for flows have so many."""
-        self._table.most_of_peers = most
+    def bound_peers(self, strangers: Strangers) -> None:
+        """From now on, peers that ask for flows have so many, and so much memory for those."""
+        self._table.most_of_peers, self._table.most_of_host = strangers.flows, strangers.flows_of_one
+        self._shares.memory_of_peers = strangers.memory
 
     # --- requests
 
@@ -311,9 +319,23 @@ class FlowManager:
     def process_died(self, process: Process, now: float) -> None:
         for token in sorted(process.waiting):
             self.cancel(token, now)
-        for flow_id, side in sorted(process.ends):
-            self._table.lose(self.flows[flow_id], side, now)
-        process.ends.clear()
+        is_first = not self._dead
+        self._dead.extend((process, end, now) for end in sorted(process.ends))
+        if is_first:
+            self._lose_ends(ENDS_A_TURN, now)
+
+    def _lose_ends(self, most: int, now: float) -> None:
+        """Of the dead; `deadline` tells that there are more."""
+        for _ in range(min(most, len(self._dead))):
+            process, end, _ = self._dead.popleft()
+            # It may have been taken back before.
+            if end in process.ends:
+                process.ends.discard(end)
+                self._table.lose(self.flows[end[0]], end[1], now)
+
+    def shut_down(self, now: float) -> None:
+        """The peers of all that died are told."""
+        self._lose_ends(len(self._dead), now)
 
     # --- programs started on demand
 
@@ -445,9 +467,10 @@ class FlowManager:
 
     def deadline(self) -> float | None:
         """When `timeout` wants to be called next."""
-        return self._waiting.deadline()
+        return earliest(self._waiting.deadline(), self._dead[0][2] if self._dead else None)
 
     def timeout(self, now: float) -> None:
+        self._lose_ends(ENDS_A_TURN, now)
         for waiting in self._waiting.expired(now):
             self._expire(waiting, now)
         for asking in self._waiting.to_ask(now):

@@ -58,6 +58,8 @@ class IpcProcesses:
         self._effects = effects
         self._posts = posts
         self._host = host
+        #: Something was managed since this was last set to False.
+        self.managed = False
         self._next_id = FIRST_IPCP_ID
         #: Requests that are not answered yet, by token.
         self._tasks: dict[int, _Asked] = {}
@@ -111,6 +113,7 @@ class IpcProcesses:
         id = self._next_id
         self._next_id += 1
         self._table[id] = kind(id, request.name, self._host)
+        self._host.touched.add(id)
         member = self._registry.add_member(self._table[id])
         if kind.accepts_flows:
             self._flows.stand(member)
@@ -184,6 +187,7 @@ class IpcProcesses:
 
         def answer(outcome: object) -> None:
             self._tasks.pop(token, None)
+            self.managed = True
             if isinstance(outcome, OuroborosError):
                 self.fail(token, outcome)
             else:

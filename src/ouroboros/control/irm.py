@@ -131,9 +131,10 @@ class Irm:
         """Raises `NodeLimitError` when a user is not to have that list now."""
         match request:
             case ListNames():
-                length = len(self.registry.names)
+                # Each is looked for in each layer.
+                length = len(self.registry.names) * max(1, len(self.ipcps))
             case ListIpcps():
-                length = len(self.ipcps)
+                length = sum(ipcp.rows for ipcp in self.ipcps.values())
             case ListFlows():
                 length = len(self.flows.flows)
         self.shares.check_list(user, max(1, length), now)
@@ -220,6 +221,7 @@ class Irm:
                 self._processes.destroy(highest, self._processes.unasked(), now)
                 self._posts.add(destroy_next)
 
+        self.flows.shut_down(now)
         destroy_next()
 
     def census(self) -> tuple[int, int, int]:
@@ -233,7 +235,21 @@ class Irm:
     def bound_strangers(self, strangers: Strangers) -> None:
         """From now on, others have that of the node."""
         self._host.strangers = strangers
-        self.flows.bound_peers(strangers.flows)
+        self.flows.bound_peers(strangers)
+
+    def touch(self, ipcp: int) -> None:
+        """Something else may be shown of an IPC process than before."""
+        self._host.touched.add(ipcp)
+
+    def take_touched(self) -> set[int]:
+        """The ids of IPC processes that may have changed since the last time, or are gone."""
+        touched, self._host.touched = self._host.touched, set()
+        return touched
+
+    def take_managed(self) -> bool:
+        """Whether somebody may expect to see what he has had done to IPC processes, for the first time."""
+        managed, self._processes.managed = self._processes.managed, False
+        return managed
 
     def take_effects(self) -> list[Effect]:
         """The effects that are due, in order."""

@@ -89,6 +89,7 @@ class Management:
                 return self._flows.entries()
         if not trusted:
             raise BindError("only the user who runs this node, and root, may manage it")
+        self._ipcps.managed = True
         if isinstance(request, Save):
             return self._save()
         if self._change_names(request, now):

@@ -78,7 +78,9 @@ class Matching:
             case Way.RING, (int() as allocator, int() as acceptor):
                 self.effects.append(Connect(flow.id, flow.name, flow.qos, allocator, acceptor, sessions, flow.layer))
             case _:
-                self.effects.append(Loop(flow.id, flow.name, flow.qos, users, flow.carrier, sessions, flow.layer))
+                accounts = (self.table.accounts(flow, 0), self.table.accounts(flow, 1))
+                loop = Loop(flow.id, flow.name, flow.qos, users, flow.carrier, sessions, flow.layer, accounts)
+                self.effects.append(loop)
         return True
 
     def _connect_peer(self, asks: Arrived, takes: Accepting, now: float) -> bool:
@@ -95,7 +97,10 @@ class Matching:
         if end is None:
             return False
         try:
-            flow = self.table.add(arrival.name, end.qos, (None, takes.party), (None, takes.token), (None, takes.user))
+            host = None if arrival.host is None else (ipcp.id, arrival.host)
+            flow = self.table.add(
+                arrival.name, end.qos, (None, takes.party), (None, takes.token), (None, takes.user), host=host
+            )
         except NodeLimitError as error:
             end.session.wipe()
             ipcp.refuse(arrival, error, now, end)
@@ -136,7 +141,8 @@ class Matching:
         """A flow to a peer is there: its end goes to the user that waits."""
         self.table.attach(flow, end)
         user = self._user(flow, side, waiting, end.session.peer_name or "")
-        self.effects.append(Attach(flow.id, flow.name, user, side, end, flow.layer))
+        accounts = self.table.accounts(flow, side)
+        self.effects.append(Attach(flow.id, flow.name, user, side, end, flow.layer, accounts))
 
 
 def _proven(flow: Flow, side: int, session: Session | None) -> str:

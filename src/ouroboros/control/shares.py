@@ -13,11 +13,13 @@ from enum import StrEnum
 import msgspec
 
 from ouroboros.errors import NodeLimitError
-from ouroboros.layers.bucket import Bucket
+from ouroboros.layers.bucket import Bucket, Buckets
 from ouroboros.wire.control import ShareEntry
 
 #: The user in whose name peers on other nodes do something here, all of them together.
 PEERS = -1
+#: All users together, but for the owner.
+EVERYBODY = -2
 #: Starts of programs a second that one user causes, and at once; then all users together, peers on other nodes among them. A
 #: program costs more than all else that a request does, and has the rights of the node.
 STARTS, STARTS_TOGETHER = (0.1, 5.0), (0.5, 20.0)
@@ -26,8 +28,6 @@ STARTS, STARTS_TOGETHER = (0.1, 5.0), (0.5, 20.0)
 LISTED, LISTED_TOGETHER = (500.0, 20_000.0), (1000.0, 40_000.0)
 #: Lines of the log a second that one user causes, and at once; then all users together, and the owner, beside them.
 LINES, LINES_TOGETHER, LINES_OF_OWNER = (1.0, 10.0), (5.0, 50.0), (20.0, 100.0)
-#: Users whose rates are told apart; all others have one rate.
-MOST_RATES = 256
 
 
 class Kind(StrEnum):
@@ -45,6 +45,8 @@ class Kind(StrEnum):
     ANSWERS = "answers"
     #: Of host names, that are under way.
     LOOKUPS = "lookups"
+    #: Bytes in the engine for flows with FRCP, beside those that each has in any case. It counts them, and slows flows down.
+    MEMORY = "memory"
 
 
 class Share(msgspec.Struct, frozen=True):
@@ -62,6 +64,7 @@ _REMEDIES = {
     Kind.FLOWS: "deallocate some",
     Kind.ANSWERS: "have programs read their answers",
     Kind.LOOKUPS: "wait for those that are under way",
+    Kind.MEMORY: "deallocate flows, or read and write less at once",
 }
 #: Names of the things that are counted, for people.
 _COUNTED = {
@@ -70,6 +73,7 @@ _COUNTED = {
     Kind.FLOWS: "ends of flows",
     Kind.ANSWERS: "bytes of answers that were not read",
     Kind.LOOKUPS: "look-ups of names under way",
+    Kind.MEMORY: "bytes in the engine for its flows",
 }
 
 
@@ -83,6 +87,7 @@ def default_shares(descriptors: int, flows: int) -> dict[Kind, Share]:
         Kind.FLOWS: Share(min(2048, max(2, flows // 8)), min(8192, max(2, flows // 4))),
         Kind.ANSWERS: Share(8 << 20, 16 << 20),
         Kind.LOOKUPS: Share(16, 64),
+        Kind.MEMORY: Share(128 << 20, 512 << 20),
     }
 
 
@@ -103,6 +108,8 @@ class Shares:
         self._together: Counter[Kind] = Counter()
         #: How often something more was refused to those that have some.
         self._refused: Counter[tuple[Kind, int]] = Counter()
+        #: Bytes in the engine that peers may have for the flows that they asked for, and those that they have.
+        self.memory_of_peers = self._held_by_peers = 0
         #: Starts of programs for names.
         self.starts = Rates(trusts, user=STARTS, users=STARTS_TOGETHER, owner=None)
         #: Entries of lists.
@@ -119,6 +126,18 @@ class Shares:
     def held(self, kind: Kind, user: int) -> int:
         """0 for the owner."""
         return self._held[kind][user]
+
+    def memory(self, user: int | None, *, of_peer: bool) -> dict[int, int]:
+        """The accounts of the engine that pay for an end, and the bytes of each: of its user, None for the owner, and of
+        peers, if one asked for the flow."""
+        share = self._shares[Kind.MEMORY]
+        accounts = {} if user is None else {user: share.user, EVERYBODY: share.users}
+        return accounts | {PEERS: self.memory_of_peers} if of_peer else accounts
+
+    def note_memory(self, held: Mapping[int, int]) -> None:
+        """So much has each account, as the engine counts it."""
+        self._held[Kind.MEMORY] = Counter({user: bytes for user, bytes in held.items() if user >= 0 and bytes})
+        self._held_by_peers = held.get(PEERS, 0)
 
     def check(self, kind: Kind, user: int, amount: int = 1) -> None:
         """Raises `NodeLimitError` when a user must not take so much more, and says whose limit it is and what to do."""
@@ -170,10 +189,12 @@ class Shares:
             )
 
     def entries(self, user: int) -> list[ShareEntry]:
-        """The shares that a user may see: its own; the owner, all."""
+        """The shares that a user may see: its own; the owner, all, and those of peers."""
         return sorted(self._entries(None if self._trusts(user) else user), key=lambda each: (each.user, each.kind))
 
     def _entries(self, only: int | None) -> Iterator[ShareEntry]:
+        if only is None and self._held_by_peers:
+            yield ShareEntry(PEERS, Kind.MEMORY, self._held_by_peers, self.memory_of_peers, 0)
         users = {user for held in self._held.values() for user in held}
         for kind, share in self._shares.items():
             for user in users & {only} if only is not None else users:
@@ -194,21 +215,12 @@ class Rates:
     ) -> None:
         """`owner` None: as often as it likes."""
         self._trusts = trusts
-        self._user = user
+        self._each = Buckets(*user)
         self._together = Bucket(*users)
         self._owner = None if owner is None else Bucket(*owner)
-        self._buckets: dict[int, Bucket] = {}
 
     def take(self, user: int, now: float, amount: float = 1.0) -> bool:
         """Whether it may, once more or as often as that."""
         if self._trusts(user):
             return self._owner is None or self._owner.take(now, amount)
-        bucket = self._buckets.get(user)
-        if bucket is None:
-            if len(self._buckets) >= MOST_RATES:
-                # Those that are as if nothing had been.
-                self._buckets = {each: known for each, known in self._buckets.items() if not known.is_full(now)}
-            # Never more of them, however many users a machine has.
-            user = user if len(self._buckets) < MOST_RATES else PEERS
-            bucket = self._buckets.setdefault(user, Bucket(*self._user))
-        return bucket.take(now, amount) and self._together.take(now, amount)
+        return self._each.take(user, now, amount) and self._together.take(now, amount)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
 from ouroboros.control.parties import Party
-from ouroboros.control.shares import Kind, Shares
+from ouroboros.control.shares import EVERYBODY, Kind, Shares
 from ouroboros.errors import NodeLimitError
 from ouroboros.layers.base import Ipcp
 from ouroboros.layers.effects import Effect, MarkDead, Release, RemoteEnd
 from ouroboros.layers.face import End
 from ouroboros.qos import QoSSpec
 from ouroboros.wire.control import FlowEntry
+
+#: One host has that part of the memory of all peers.
+PART_OF_HOST = 4
 
 
 @dataclass(slots=True)
@@ -27,8 +31,9 @@ class Flow:
     owners: list[Party | None]
     #: Tokens of the programs' requests that were granted each end.
     tokens: tuple[int | None, int | None]
-    #: A peer asked for it.
+    #: A peer asked for it, from that host.
     of_peer: bool = False
+    host: tuple[int, Hashable] | None = None
     ipcp: Ipcp | None = None
     #: The IPC process of the impaired layer that it goes through, although both ends are in this node.
     relay: Ipcp | None = None
@@ -63,7 +68,12 @@ class FlowTable:
         self._limit = limit
         #: Flows that peers asked for, and how many there may be.
         self._of_peers = 0
-        self.most_of_peers = 0
+        self.most_of_peers = self.most_of_host = 0
+        #: Of each host: an IPC process, and who that is there.
+        self._of_hosts: Counter[tuple[int, Hashable]] = Counter()
+        #: Their accounts in the engine, below those that all have.
+        self._host_accounts: dict[tuple[int, Hashable], int] = {}
+        self._last_account = EVERYBODY
         self._ipcps = ipcps
         self._shares = shares
         #: Flows with other nodes that the engine has, by IPC process and endpoint id. What a program wrote before it let go
@@ -84,9 +94,10 @@ class FlowTable:
         users: tuple[int | None, int | None],
         *,
         ring: bool = False,
+        host: tuple[int, Hashable] | None = None,
     ) -> Flow:
         """A new flow. `users`: of the programs that get ends, None for the owner. `ring`: nothing is between two programs.
-        One without a first owner is one that a peer asked for.
+        One without a first owner is one that a peer asked for, from that `host`: an IPC process, and who that is there.
 
         Raises `NodeLimitError` when there are too many, or a user or the peers have too many.
         """
@@ -97,6 +108,8 @@ class FlowTable:
             most = min(self.most_of_peers, (self._limit + 1) // 2)
             if self._of_peers >= most:
                 raise NodeLimitError(f"peers have their share of {most} of the flows of the node")
+            if host is not None and self._of_hosts[host] >= min(self.most_of_host, (most + 1) // 2):
+                raise NodeLimitError(f"a peer has its share of {self._of_hosts[host]} of the flows of the node")
         charged = self._charge(users, ring=ring)
         if self._free_ids:
             flow_id = heapq.heappop(self._free_ids)
@@ -105,11 +118,13 @@ class FlowTable:
             self._next_id += 1
         zero, one = owners
         pids = (zero.pid if zero else 0, one.pid if one else 0)
-        flow = Flow(flow_id, name, qos, pids, [zero, one], tokens, of_peer=zero is None)
+        flow = Flow(flow_id, name, qos, pids, [zero, one], tokens, of_peer=zero is None, host=host)
         flow.charged = charged
         self.flows[flow_id] = flow
         self.touch(flow_id)
         self._of_peers += flow.of_peer
+        if host is not None:
+            self._of_hosts[host] += 1
         for side, owner in enumerate(flow.owners):
             if owner is not None:
                 owner.ends.add((flow_id, side))
@@ -135,6 +150,18 @@ class FlowTable:
                 self._shares.give_back(Kind.FLOWS, user, amount)
             raise
         return charged
+
+    def accounts(self, flow: Flow, side: int) -> dict[int, int]:
+        """What pays for the memory of an end in the engine, and how much each has; nothing for the owner."""
+        user, _ = flow.charged.get(side, (None, 0))
+        accounts = self._shares.memory(user, of_peer=flow.of_peer)
+        if flow.host is not None:
+            if flow.host not in self._host_accounts:
+                self._last_account -= 1
+                self._host_accounts[flow.host] = self._last_account
+            # So that one host does not slow all others down.
+            accounts[self._host_accounts[flow.host]] = self._shares.memory_of_peers // PART_OF_HOST
+        return accounts
 
     def attach(self, flow: Flow, end: End) -> None:
         """The engine is to have our end of a flow with another node."""
@@ -174,6 +201,11 @@ class FlowTable:
         del self.flows[flow.id]
         self.touch(flow.id)
         self._of_peers -= flow.of_peer
+        if flow.host is not None:
+            self._of_hosts[flow.host] -= 1
+            if not self._of_hosts[flow.host]:
+                del self._of_hosts[flow.host]
+                self._host_accounts.pop(flow.host, None)
         heapq.heappush(self._free_ids, flow.id)
         if flow.ipcp is not None:
             flow.ipcp.leave(flow.id, now)
@@ -185,6 +217,9 @@ class FlowTable:
 
     def take_changes(self) -> dict[int, FlowEntry | None]:
         """The entries of flows that have changed since the last time; None for those that are gone."""
+        if not self._changed:
+            # As after most requests that are refused.
+            return {}
         changed, self._changed = self._changed, {}
         flows = ((flow_id, self.flows.get(flow_id)) for flow_id in changed)
         return {flow_id: None if flow is None else self._entry(flow) for flow_id, flow in flows}

@@ -6,11 +6,12 @@ waits, and none raises but what its docstring says: what fails later is told by 
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Concatenate, ParamSpec, TypeVar
 
 from msgspec.structs import replace
 
@@ -32,6 +33,38 @@ DEFAULT_HASH = TypeSettings().dir_hash_algo.word
 #: go away, and it stays failed.
 RESTORATIONS = 3
 RESTORATION_TIME = 600.0
+
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+#: Verbs after which something else may be shown of an IPC process, in all types; and `timeout`, when something is due.
+_CHANGES = (
+    *("bootstrap", "enroll", "connect", "disconnect", "destroy", "change_peers", "impair", "broke", "gave_up"),
+    *("register", "unregister", "join", "leave", "allocate", "cancel", "accept", "confirm", "refuse", "give_back"),
+    *("lower_up", "lower_failed", "lower_down", "lower_state"),
+    *("opened", "failed", "resolved", "received", "message", "heard", "begun", "over", "counted"),
+)
+
+
+def _marking(verb: Callable[Concatenate[Ipcp, _P], _T]) -> Callable[Concatenate[Ipcp, _P], _T]:
+    @functools.wraps(verb)
+    def call(ipcp: Ipcp, /, *args: _P.args, **named: _P.kwargs) -> _T:
+        ipcp.host.touched.add(ipcp.id)
+        return verb(ipcp, *args, **named)
+
+    return call
+
+
+def _marking_what_is_due(timeout: Callable[[Ipcp, float], None]) -> Callable[[Ipcp, float], None]:
+    @functools.wraps(timeout)
+    def call(ipcp: Ipcp, now: float) -> None:
+        deadline = ipcp.deadline()
+        if deadline is not None and deadline <= now:
+            ipcp.host.touched.add(ipcp.id)
+        timeout(ipcp, now)
+
+    return call
 
 
 #: In the class, `type` is a word.
@@ -70,6 +103,9 @@ class Ipcp:
     several: ClassVar[bool] = False
     #: It takes flows to names that are bound to it.
     accepts_flows: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        _mark_changes(cls)
 
     def __init__(self, id: int, name: str, host: Host) -> None:
         self.id = id
@@ -181,6 +217,11 @@ class Ipcp:
         return IpcpEntry(
             self.id, self.name, self.type, self._shown_state(), self.layer, self.hash, details, self._counters()
         )
+
+    @property
+    def rows(self) -> int:
+        """How long that row is, with all that is in it, roughly."""
+        return 1
 
     def details(self) -> Details | None:
         """The part of that row that only this type has."""
@@ -392,3 +433,15 @@ class Ipcp:
 
     def _unsupported(self, what: str) -> UnsupportedError:
         return UnsupportedError(f"IPC process {self.name!r} of type {self.type} cannot {what}")
+
+
+def _mark_changes(cls: type[Ipcp]) -> None:
+    """After its verbs, it is published anew."""
+    for name in _CHANGES:
+        if name in cls.__dict__:
+            setattr(cls, name, _marking(cls.__dict__[name]))
+    if "timeout" in cls.__dict__:
+        setattr(cls, "timeout", _marking_what_is_due(cls.__dict__["timeout"]))  # noqa: B010 - no method is assigned
+
+
+_mark_changes(Ipcp)

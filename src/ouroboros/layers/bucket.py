@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 #: Reasons of refusals that the operator is told: so many a second, and at once.
 WARNINGS = (1.0, 20.0)
+#: Of whom the rates are told apart; all others have one rate.
+MOST_RATES = 256
 
 
 class Bucket:
@@ -33,6 +35,26 @@ class Bucket:
     def next(self) -> float:
         """When there is one more, or a bit later, for rounding."""
         return self._last + max(0.0, 1 - self._level) / self._rate + 1e-6
+
+
+class Buckets:
+    """A bucket for each of many, as of `Bucket`, of which a few are kept: those that somebody has taken from."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._each = rate, burst
+        self._buckets: dict[Hashable, Bucket] = {}
+
+    def take(self, whose: Hashable, now: float, amount: float = 1.0) -> bool:
+        """Whether there is so much of that one's."""
+        bucket = self._buckets.get(whose)
+        if bucket is None:
+            if len(self._buckets) >= MOST_RATES:
+                # Those that are as if nothing had been.
+                self._buckets = {each: known for each, known in self._buckets.items() if not known.is_full(now)}
+            # Never more of them, however many there are.
+            whose = whose if len(self._buckets) < MOST_RATES else None
+            bucket = self._buckets.setdefault(whose, Bucket(*self._each))
+        return bucket.take(now, amount)
 
 
 class Lines:

@@ -5,6 +5,7 @@ Endpoint ids are those of the layer of `ipcp`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import msgspec
@@ -130,7 +131,8 @@ class Connect(msgspec.Struct, frozen=True):
 class Loop(msgspec.Struct, frozen=True):
     """As `Connect`, but the flow goes through the engine: over the impaired layer of `ipcp`, or, for None, with nothing
     between its ends. `users`: of side 0 and side 1. `sessions`, `layer`: as of `Connect`; sessions of IPC processes are the
-    engine's."""
+    engine's. `accounts`: what pays for the memory of each end, by number, and the bytes that all flows of an account have
+    together."""
 
     flow_id: int
     name: str
@@ -139,6 +141,7 @@ class Loop(msgspec.Struct, frozen=True):
     ipcp: int | None
     sessions: tuple[Session, Session] | None = None
     layer: str = ""
+    accounts: tuple[Mapping[int, int], Mapping[int, int]] = ({}, {})
 
 
 class Join(msgspec.Struct, frozen=True):
@@ -157,7 +160,7 @@ class Attach(msgspec.Struct, frozen=True):
     """Make a flow between a user of this node and a peer elsewhere in the layer; its end is told by `Irm.flow_ended`.
 
     `name`: what was asked for. `side`: of the user; 0 it allocated, 1 it accepted. `end`: ours, as its IPC process gave it.
-    `layer`: the one that carries it.
+    `layer`: the one that carries it. `accounts`: as of `Loop`.
     """
 
     flow_id: int
@@ -166,6 +169,7 @@ class Attach(msgspec.Struct, frozen=True):
     side: int
     end: End
     layer: str = ""
+    accounts: Mapping[int, int] = {}
 
     @property
     def ipcp(self) -> int:

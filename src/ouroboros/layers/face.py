@@ -14,7 +14,7 @@ the entry point that caused it is through: no upcall ever meets a half-made stat
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
@@ -73,12 +73,14 @@ class Arrival:
     """A flow that a peer asks for, to a name of this node. An IPC process adds what it needs for the answer.
 
     `ipcp`: id of the IPC process that the request came to. `proven`: it comes from where it says; others are served first.
+    `host`: who asks, where hosts are told apart; none of them may take what all have.
     """
 
     ipcp: int
     name: str
     qos: QoSSpec
     proven: bool = True
+    host: Hashable = None
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True):
@@ -314,7 +316,8 @@ class Task:
 @dataclass
 class Host:
     """What an IPC process is given by its node. `wall`: nanoseconds since 1970. `memory`: what the node before was told to
-    `Remember`. `strangers`: may be replaced at any time."""
+    `Remember`. `strangers`: may be replaced at any time. `touched`: IPC processes, by id, of which something else may be
+    shown than before."""
 
     effects: list[Effect]
     random: Random
@@ -324,3 +327,4 @@ class Host:
     lower: Lower
     memory: Mapping[str, bytes] = field(default_factory=dict)
     strangers: Strangers = field(default_factory=Strangers)
+    touched: set[int] = field(default_factory=set)

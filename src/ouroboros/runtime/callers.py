@@ -41,6 +41,8 @@ ACCEPTS_A_TURN = 32
 #: Connections of the owner that are served in a turn, and messages of each. Of all other users together, one connection
 #: after the other has a message served, a few in a turn: however much they ask for, the owner waits for no more than that.
 CALLERS_A_TURN, MESSAGES_A_TURN, MESSAGES_OF_OTHERS_A_TURN = 32, 4, 8
+#: Connections of a process that ended that are closed in a turn.
+PARTS_A_TURN = 16
 #: Seconds of the processor after which a turn of them is over, with the message that is being served.
 TIME_OF_OTHERS_A_TURN = 0.001
 #: Seconds after a message of the owner in which others have a quarter of the node's time, and three for the owner.
@@ -128,8 +130,18 @@ class Callers:
 
     def forget(self, process: Process) -> None:
         """Hang up on a process that is over. What it was sent is not taken back for that: it ends with the process."""
-        for caller in list(self._of_process.get(process, ())):
+        over = self._of_process.pop(process, set())
+        for caller in over:
+            # Nothing that it says is read any more.
+            caller.ended, caller.undelivered = True, None
+        self._part_some(list(over))
+
+    def _part_some(self, over: list[Caller]) -> None:
+        """A few a turn: others do not wait for hundreds."""
+        for caller in over[:PARTS_A_TURN]:
             self._part(caller)
+        if over := over[PARTS_A_TURN:]:
+            self._loop.call_soon(self._part_some, over)
 
     # --- from listening to the end
 

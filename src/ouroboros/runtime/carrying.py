@@ -101,6 +101,7 @@ class Carrying:
                     suite=session.cipher,
                     key=session.key if session.cipher else None,
                     reject_replays=end.can(extension.REPLAY),
+                    accounts=effect.accounts,
                 )
         except BaseException:  # a panic of the engine is no `Exception`
             self._held.unname(number)
@@ -150,6 +151,7 @@ class Carrying:
                 suite=0 if session is None else session.cipher,
                 key=None if session is None else session.key,
                 reject_replays=True,
+                accounts=effect.accounts[side],
             )
 
     def join(self, effect: Join, program: Program) -> None:

@@ -227,8 +227,8 @@ class EngineRuntime:
 
     # --- counters
 
-    def count(self) -> None:
-        """Tell the IRM what the engine has counted, as far as it shows that without being asked."""
+    def count(self, *, flows: bool = True) -> None:
+        """Tell the IRM what the engine has counted, as far as it shows that without being asked. Not `flows`: of layers."""
         if self._held.engine is None:
             return
         shown = self._machine.counters()
@@ -240,10 +240,14 @@ class EngineRuntime:
                 self._irm.counted(ipcp, of_layer)
                 for number, counters in of_flows.items():
                     self._hearing.count_flow(number, counters)
-        if shown is not None:
+        if shown is not None and flows:
             for number in list(self._held.flows):
                 if (of_flow := shown.of("flow", number)) is not None:
                     self._hearing.count_flow(number, of_flow)
+
+    def held(self) -> dict[int, int]:
+        """Bytes of FRCP that each account has."""
+        return {} if self._held.engine is None else self._held.engine.held()
 
     def place_of_layer(self, ipcp: int) -> Place | None:
         """Where the engine counts for an IPC process; None: nowhere."""

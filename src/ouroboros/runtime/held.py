@@ -146,6 +146,8 @@ class Held:
 
     def note_member(self, ipcp: int | None, member: int) -> None:
         self.members[ipcp], self.ipcps[member] = member, ipcp
+        if ipcp is not None:
+            self._irm.touch(ipcp)
 
     def close_member(self, ipcp: int | None) -> None:
         """No error when there is no such member. Its programs see a death of their peers; those of a broadcast layer, which
@@ -154,6 +156,8 @@ class Held:
         if member is None or self.engine is None:
             return
         del self.ipcps[member]
+        if ipcp is not None:
+            self._irm.touch(ipcp)
         self.engine.close(member, ipcp not in self.broadcast)
         self.ports.pop(ipcp, None)
         self.broadcast.discard(ipcp)

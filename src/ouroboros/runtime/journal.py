@@ -7,7 +7,8 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 
-from ouroboros.control.shares import LINES, LINES_OF_OWNER, LINES_TOGETHER, MOST_RATES, PEERS, Rates
+from ouroboros.control.shares import LINES, LINES_OF_OWNER, LINES_TOGETHER, PEERS, Rates
+from ouroboros.layers.bucket import MOST_RATES
 
 log = logging.getLogger("ouroboros.irmd")
 

@@ -171,6 +171,10 @@ class Node:
         self._idle_timer: asyncio.TimerHandle | None = None
         #: When what IPC processes have counted is published next.
         self._show_timer: asyncio.TimerHandle | None = None
+        #: Until when what the engine last said of its memory is told.
+        self._held_until = 0.0
+        #: Until when other users are told the counters of layers, and of flows too (True), as they were read last.
+        self._counted_until = {False: 0.0, True: 0.0}
         #: When to look at deadlines again, after one met a bug.
         self._not_before = 0.0
         self._stopped = asyncio.Event()
@@ -299,13 +303,20 @@ class Node:
         if isinstance(request, ListNames | ListIpcps | ListFlows):
             self._irm.check_list(request, caller.user, self._loop.time())
         if isinstance(request, ListIpcps | ListFlows):
-            self._engine.count()
+            self._count(caller, flows=isinstance(request, ListFlows))
         token = 0 if isinstance(request, Dealloc) else self._callers.expect(caller)
         if isinstance(request, NodeInfo):
             self._callers.answer(token, Done(self._entry(caller.user)))
             return
         self._irm.handle(token, process, request, self._loop.time(), user=caller.user)
         self._carry_out()
+
+    def _count(self, caller: Caller, *, flows: bool) -> None:
+        """Counters are read all together, however short the list: for other users not each time."""
+        now = self._loop.time()
+        if caller.trusted or now >= self._counted_until[flows]:
+            self._engine.count(flows=flows)
+            self._counted_until[flows] = now + SHOW_TIME
 
     def hung_up(self, caller: Caller) -> None:
         self._irm.cancel(caller.token, self._loop.time())
@@ -361,9 +372,11 @@ class Node:
                 self._irm.member_broke(effect.ipcp, text, now)
 
     def _reply(self, effect: Reply) -> None:
-        # Whoever is answered finds it published.
+        # Whoever is answered finds it published. What requests for flows change of IPC processes is so a bit later: it may
+        # be much, and anybody can ask.
         self._publisher.flows()
-        self._publisher.ipcps()
+        if self._irm.take_managed():
+            self._publisher.ipcps()
         self._answer(effect.token, effect.message)
 
     def _answer(self, token: int, message: Answer) -> None:
@@ -408,6 +421,10 @@ class Node:
     # --- the rest
 
     def _entry(self, user: int) -> NodeEntry:
+        if self._loop.time() >= self._held_until:
+            # The engine is asked, so not for each who asks.
+            self._irm.shares.note_memory(self._engine.held())
+            self._held_until = self._loop.time() + SHOW_TIME
         counts, shares = self._irm.census(), self._irm.shares.entries(user)
         return NodeEntry(__version__, os.getpid(), self._embedded, str(self.directory), *counts, shares)
 

@@ -44,7 +44,9 @@ class Publisher:
     def begin(self) -> None:
         """The node is ready."""
         self._irm.flows.take_changes()
-        self._collect_ipcps()
+        self._irm.take_touched()
+        for ipcp in self._irm.ipcps.values():
+            self._put_ipcp(ipcp.entry())
         for entry in self._irm.flows.entries():
             self._put_flow(entry)
         self._write_anew()
@@ -59,30 +61,24 @@ class Publisher:
                 self._drop(FlowRecord, FlowGone(flow_id))
             else:
                 self._put_flow(entry)
-        # What was done for a flow is among what its layer shows.
-        carriers = {flow.carrier for flow_id in changes if (flow := self._irm.flows.flows.get(flow_id)) is not None}
-        for id in sorted(id for id in carriers if id in self._irm.ipcps):
-            self._put_ipcp(self._irm.ipcps[id].entry())
         self._write()
 
     def ipcps(self) -> None:
         """IPC processes may have changed."""
-        if self._file is not None:
-            self._collect_ipcps()
-            self._write()
+        touched = self._irm.take_touched()
+        if self._file is None:
+            return
+        for id in sorted(touched):
+            if (ipcp := self._irm.ipcps.get(id)) is None:
+                self._drop(IpcpRecord, IpcpGone(id))
+            else:
+                self._put_ipcp(ipcp.entry())
+        self._write()
 
     def end(self) -> None:
         """The node has ended in order, and nothing is left of it."""
         self._close()
         figures.remove(self._path.parent)
-
-    def _collect_ipcps(self) -> None:
-        entries = {ipcp.id: ipcp.entry() for ipcp in self._irm.ipcps.values()}
-        for kind, id in list(self._records):
-            if kind is IpcpRecord and id not in entries:
-                self._drop(IpcpRecord, IpcpGone(id))
-        for entry in entries.values():
-            self._put_ipcp(entry)
 
     def _put_ipcp(self, entry: IpcpEntry) -> None:
         self._put(entry.id, IpcpRecord(entry, self._engine.place_of_layer(entry.id)))

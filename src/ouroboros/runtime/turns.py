@@ -24,6 +24,7 @@ class Caller:
         "accepted",
         "ended",
         "hello_timer",
+        "hung_up",
         "kept",
         "out",
         "process",
@@ -46,6 +47,8 @@ class Caller:
         self.reader = MessageReader(messages.REQUEST_LENGTH if trusted else REQUEST_LENGTH_OF_OTHERS)
         #: It has hung up, behind what is left to read.
         self.ended = False
+        #: The kernel has said that the other end has; there may be something left to read.
+        self.hung_up = False
         self.process: Process | None = None
         self.hello_timer: asyncio.TimerHandle | None = None
         #: Name of the request that is under way, 0 when none is.
@@ -74,7 +77,9 @@ class Caller:
         return body
 
     def has_hung_up(self) -> bool:
-        """Whether the other end has, and nothing is left to read."""
+        """Whether the other end has, and nothing is left to read, as of the last time that it had a turn."""
+        if not self.hung_up:
+            return self.ended
         try:
             self.ended = self.ended or not self.sock.recv(1, socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):
@@ -124,7 +129,7 @@ class Queue:
 
     def add(self, caller: Caller) -> None:
         """Raises `OSError`."""
-        self._epoll.register(caller.sock, select.EPOLLIN)
+        self._epoll.register(caller.sock, select.EPOLLIN | select.EPOLLRDHUP)
         self._callers[caller.sock.fileno()] = caller
 
     def remove(self, caller: Caller) -> None:
@@ -134,12 +139,13 @@ class Queue:
 
     def watch(self, caller: Caller) -> None:
         """For what it says, or, as long as something waits for it, for that it reads."""
-        self._epoll.modify(caller.sock, select.EPOLLOUT if caller.out else select.EPOLLIN)
+        self._epoll.modify(caller.sock, select.EPOLLOUT if caller.out else select.EPOLLIN | select.EPOLLRDHUP)
 
     def ready(self, most: int) -> Iterator[Caller]:
         """Those that are to be served now. Serving one may end another."""
-        for descriptor, _ in self._epoll.poll(0, most):
+        for descriptor, events in self._epoll.poll(0, most):
             if (caller := self._callers.get(descriptor)) is not None:
+                caller.hung_up = bool(events & (select.EPOLLRDHUP | select.EPOLLHUP))
                 yield caller
 
     def close(self) -> None:
@@ -179,6 +185,10 @@ class Users:
 
     def ready(self) -> Iterator[Caller]:
         """The next one of the next user."""
+        if len(self._queues) == 1:
+            # Nobody to take turns with.
+            yield from next(iter(self._queues.values())).ready(1)
+            return
         for descriptor, _ in self._epoll.poll(0, 1):
             yield from self._queues[self._users[descriptor]].ready(1)
 

@@ -43,7 +43,8 @@ def info(as_json: bool) -> None:
         for share in found.shares:
             refused = f", refused {share['refused']} times" if share["refused"] else ""
             if share["held"]:
-                say(f"User {share['user']}: {share['held']} of {share['limit']} {share['kind']}{refused}.")
+                whose = "Peers on other nodes" if share["user"] < 0 else f"User {share['user']}"
+                say(f"{whose}: {share['held']} of {share['limit']} {share['kind']}{refused}.")
     if found.problem:
         raise SystemExit(1)
 

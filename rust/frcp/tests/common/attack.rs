@@ -1,6 +1,6 @@
 //! Two sides of a flow, and somebody between them who drops, repeats, changes and invents packets.
 
-use ouroboros_frcp::{Config, Connection, Peer, UNSENT};
+use ouroboros_frcp::{Config, Connection, Peer, Pressure, UNSENT};
 
 /// Packets that one call of `poll_transmit` after another may give at the same time: both windows, and some.
 const MOST: usize = 100_000;
@@ -26,15 +26,16 @@ impl Attack {
     pub fn new(first: u8) -> Self {
         let own = Peer::Own { sack: first & 2 != 0, fragments: first & 4 != 0, window: 64 << (first >> 5) };
         let peer = if first & 8 != 0 { Peer::Prototype } else { own };
-        let unsent = if first & 16 != 0 { 1000 } else { UNSENT };
-        let config = Config { reliable: first & 1 != 0, peer, max_packet: 100, mpl: 5_000_000_000, unsent };
+        let thrifty = first & 16 != 0;
+        let unsent = if thrifty { 1000 } else { UNSENT };
+        let config = Config { reliable: first & 1 != 0, peer, max_packet: 100, mpl: 5_000_000_000, unsent, thrifty };
         let sides = [1u64, 0xFFFF_FFF0].map(|seed| Connection::new(config, seed, 0));
         Attack { sides, wire: [vec![], vec![]], now: 0, unsent }
     }
 
     pub fn step(&mut self, step: &Step) {
         let value = usize::from(step.value);
-        match step.kind % 9 {
+        match step.kind % 10 {
             0 => self.write(step.side, value % LONGEST),
             1 => self.sides[step.side].consume(),
             2 => self.pass(u64::from(step.value) * 10_000),
@@ -43,6 +44,7 @@ impl Attack {
             5 => self.lose(step.side, value),
             6 => self.repeat(step.side, value),
             7 => self.change(step.side, value),
+            8 => self.press(step.side, value),
             _ if value % 16 == 0 => self.sides[step.side].close(self.now),
             _ => self.invent(step.side, value),
         }
@@ -53,6 +55,13 @@ impl Attack {
         let fits = self.sides[side].can_write() && length <= self.sides[side].limit();
         let result = self.sides[side].write(self.now, &vec![7; length]);
         assert_eq!(result.is_ok(), fits);
+    }
+
+    fn press(&mut self, side: usize, value: usize) {
+        let pressure = [Pressure::Easy, Pressure::Tight, Pressure::Over][value % 3];
+        self.sides[side].press(pressure);
+        assert!(self.sides[side].admits(LONGEST));
+        assert_eq!(self.sides[side].admits(1 << 20), pressure < Pressure::Over);
     }
 
     fn pass(&mut self, time: u64) {

@@ -15,7 +15,7 @@ pub const SECOND: u64 = 1_000_000_000;
 pub const OWN: Peer = Peer::Own { sack: true, fragments: true, window: 16384 };
 
 pub fn config(reliable: bool, peer: Peer) -> Config {
-    Config { reliable, peer, max_packet: 1412, mpl: 5 * SECOND, unsent: UNSENT }
+    Config { reliable, peer, max_packet: 1412, mpl: 5 * SECOND, unsent: UNSENT, thrifty: false }
 }
 
 /// splitmix64.

@@ -76,6 +76,7 @@ impl UdpLayer {
             timeout: setup.timeout,
             grace: 0,
             about: About::default(),
+            accounts: Vec::new(),
         }]);
     }
 
@@ -254,5 +255,6 @@ fn within(id: FlowId, member: MemberId, carrier: Carrier, endpoint: Endpoint) ->
         timeout: 0,
         grace: 0,
         about: About::default(),
+        accounts: Vec::new(),
     }
 }

@@ -9,7 +9,7 @@ use ouroboros_crypto::{Role, Session, Settings, Suite};
 use ouroboros_frcp::{Config, Peer, UNSENT};
 use ouroboros_sim::stack::link::{Chance, Settings as LinkSettings};
 use ouroboros_sim::stack::{
-    About, Carrier, Event, FlowId, Kind, MemberId, Run, Setup, Table, TransferSettings, User, Where,
+    About, Account, Carrier, Event, FlowId, Kind, MemberId, Run, Setup, Table, TransferSettings, User, Where,
 };
 use ouroboros_sim::{Network, Queue};
 use ouroboros_wire::management::Report;
@@ -164,7 +164,8 @@ impl Attack {
         let session = (quality & 1 != 0).then(|| Session::with_seed(settings, &[7; 32], [1; 10]).unwrap());
         let own = Peer::Own { sack: quality & 4 != 0, fragments: quality & 8 != 0, window: 64 };
         let max_packet = 64 + input.below(200) * 8;
-        let config = Config { reliable: quality & 16 != 0, peer: own, max_packet, mpl: 100_000_000, unsent: UNSENT };
+        let reliable = quality & 16 != 0;
+        let config = Config { reliable, peer: own, max_packet, mpl: 100_000_000, unsent: UNSENT, thrifty: false };
         let setup = Setup {
             id,
             member: at.member,
@@ -182,6 +183,7 @@ impl Attack {
             timeout: if input.bit() { 0 } else { 1000 },
             grace: if input.bit() { 0 } else { 500 },
             about: About { label: eid, above: None },
+            accounts: reliable.then_some(Account { key: 1, budget: 1 << 16 }).into_iter().collect(),
         };
         at.flows.push(id);
         self.net.add(NODE, setup);
@@ -374,6 +376,7 @@ impl Attack {
             timeout,
             grace,
             about,
+            accounts: Vec::new(),
         };
         self.net.add(NODE, setup);
         self.taps.push((id, queue));

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use ouroboros_crypto::{Role, Session, Settings, Suite};
 use ouroboros_frcp::{Config, Peer, UNSENT};
-use ouroboros_sim::stack::{About, Carrier, Event, FlowId, How, Kind, MemberId, Setup, Snapshot, User};
+use ouroboros_sim::stack::{About, Account, Carrier, Event, FlowId, How, Kind, MemberId, Setup, Snapshot, User};
 use ouroboros_sim::{Network, Program, Queue, Tally};
 
 pub const US: u64 = 1_000;
@@ -27,10 +27,12 @@ pub struct Quality {
     pub timeout: u32,
     /// The key changes after two to the power of this packets.
     pub rotation_bit: u32,
+    /// Bytes that all flows of this kind share in a node; 0: none.
+    pub budget: usize,
 }
 
 pub const RAW: Quality =
-    Quality { reliable: false, encrypted: false, crc: false, credit: false, timeout: 0, rotation_bit: 20 };
+    Quality { reliable: false, encrypted: false, crc: false, credit: false, timeout: 0, rotation_bit: 20, budget: 0 };
 pub const CREDIT: Quality = Quality { credit: true, ..RAW };
 pub const RELIABLE: Quality = Quality { reliable: true, crc: true, ..RAW };
 pub const ENCRYPTED: Quality = Quality { encrypted: true, credit: true, ..RAW };
@@ -58,7 +60,14 @@ pub fn setup(
     let settings = Settings { rotation_bit: quality.rotation_bit, ..Settings::new(Suite::Aes256Gcm, role) };
     let session = quality.encrypted.then(|| Session::with_seed(settings, &[7; 32], [side as u8 + 1; 10]).unwrap());
     let own = Peer::Own { sack: true, fragments: true, window: 1 << 12 };
-    let config = Config { reliable: true, peer: own, max_packet: longest(level), mpl: 5 * SECOND, unsent: UNSENT };
+    let config = Config {
+        reliable: true,
+        peer: own,
+        max_packet: longest(level),
+        mpl: 5 * SECOND,
+        unsent: UNSENT,
+        thrifty: false,
+    };
     Setup {
         id,
         member,
@@ -76,6 +85,7 @@ pub fn setup(
         timeout: quality.timeout,
         grace: 0,
         about: About::default(),
+        accounts: (quality.budget > 0).then_some(Account { key: 7, budget: quality.budget }).into_iter().collect(),
     }
 }
 

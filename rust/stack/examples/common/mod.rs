@@ -111,6 +111,7 @@ pub fn add(
             timeout,
             grace,
             about,
+            accounts: Vec::new(),
         },
     );
     id

@@ -140,6 +140,6 @@ impl<R: Ring> Flow<R> {
             Protocol::Raw { credit, .. } => credit.as_ref().and_then(Credit::deadline),
         };
         let sends = protocol.into_iter().chain(self.outlet.deadline()).min().map(|at| at.max(sends_at));
-        alive.into_iter().chain(silence).chain(sends).min()
+        alive.into_iter().chain(silence).chain(sends).chain(self.retry_at).min()
     }
 }

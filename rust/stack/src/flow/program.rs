@@ -6,6 +6,8 @@ use crate::ring::{End, Flags, Read, Ring, Write};
 use crate::run::Run;
 use crate::stack::{Stack, Where};
 
+/// Nanoseconds until a long message for which there is no memory is tried again.
+const RETRY: u64 = 250_000_000;
 /// Bytes that one flow may send before the others get their turn.
 const QUANTUM: usize = 512 << 10;
 /// A program can make it seem so often in a turn that there is room.
@@ -91,9 +93,10 @@ impl<R: Ring> Flow<R> {
     }
 
     fn take_turn(&mut self, now: u64, stack: &mut Stack<R>) -> Result<Pause, End> {
-        let Flow { user: User::Program(ring), outlet, protocol, counters, scratch, doomed, .. } = self else {
+        let Flow { user: User::Program(ring), outlet, protocol, counters, scratch, doomed, retry_at, .. } = self else {
             return Ok(Pause::Empty);
         };
+        *retry_at = None;
         let mut reader = ring.reader()?;
         if outlet.way == Way::Tap {
             return discard(&mut reader, scratch);
@@ -109,6 +112,10 @@ impl<R: Ring> Flow<R> {
             }
             let Some(length) = reader.available()? else { return Ok(Pause::Empty) };
             match protocol {
+                Protocol::Frcp(connection) if !connection.admits(length) => {
+                    *retry_at = Some(now + RETRY);
+                    return Ok(Pause::Held);
+                }
                 Protocol::Frcp(connection) => {
                     scratch.clear();
                     reader.append_to(scratch, length);

@@ -104,6 +104,7 @@ impl<R: Ring> Stack<R> {
         let impaired = member.impaired;
         let cares = matches!(&member.carries, Carries::Unicast(transfer) if transfer.settings().ecn);
         let mut flow = Box::new(Flow::new(setup, way, now));
+        self.accounts.open(&flow.accounts);
         if cares && matches!(way, Way::Unicast(..)) {
             flow.outlet.ecn = Some(Box::new(Ecn::new(now)));
         }
@@ -239,6 +240,7 @@ impl<R: Ring> Stack<R> {
         }
         self.timers.remove(id);
         self.taps.remove(id);
+        self.accounts.close(&flow.accounts, flow.memory);
         if let Way::Loop(other) = outlet.way {
             self.using(other, |other, _| other.end_by_peer(how != How::Closed));
             self.queue(other);

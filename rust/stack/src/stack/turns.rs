@@ -57,6 +57,7 @@ impl<R: Ring> Stack<R> {
         if let Turn::Over(how) = turn {
             return self.bury(*flow, how);
         }
+        flow.settle(self);
         self.note_changed(&mut flow);
         // The program may have read, and a sender waits for that.
         self.report_anywhere(now, &mut flow);

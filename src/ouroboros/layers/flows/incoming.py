@@ -14,7 +14,7 @@ import msgspec
 
 from ouroboros.errors import ProtocolError
 from ouroboros.layers.agenda import Agenda
-from ouroboros.layers.bucket import Bucket, Lines
+from ouroboros.layers.bucket import Bucket, Buckets, Lines
 from ouroboros.layers.effects import RemoteEnd, Where
 from ouroboros.layers.face import Arrival
 from ouroboros.layers.flows.core import Core
@@ -29,6 +29,8 @@ from ouroboros.wire.udp import MANAGEMENT_LENGTH, FlowReply, FlowRequest, incomi
 
 #: Requests a second that are looked at, and at once: as many as the door of a port lets in, of all kinds.
 REQUESTS = (2500.0, 3000.0)
+#: Of one host or member: as many as the door lets in. Flows below have no door.
+REQUESTS_OF_ONE = (1000.0, 1000.0)
 #: Refusals that are sent, so many a second, and at once: to requesters that have proven their address, and to others, which
 #: also get answers again from these. A requester that got none asks again, and gets one later.
 REFUSALS_TO_PROVEN = (1000.0, 1000.0)
@@ -49,13 +51,12 @@ _Key = tuple[Where, bytes]
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Request(Arrival):
-    """A request of a peer. `eid`: the peer's. `host`: of `address`. `length`: bytes of it.
+    """A request of a peer. `eid`: the peer's. `length`: bytes of it.
     `bounded`: it asked for another timeout."""
 
     number: int
     eid: int
     address: Where
-    host: Hashable
     length: int
     bounded: bool
     #: None when it is answered: it knows secrets.
@@ -83,7 +84,7 @@ class Incoming:
         #: Of those that have proven nothing: what waits, and flows without a packet yet, by our endpoint id.
         self._unproven = Places()
         self._unheard: dict[int, Hashable] = {}
-        self._requests = Bucket(*REQUESTS)
+        self._requests, self._of_one = Bucket(*REQUESTS), Buckets(*REQUESTS_OF_ONE)
         #: By whether the address is proven.
         self._refusals = {True: Bucket(*REFUSALS_TO_PROVEN), False: Bucket(*REFUSALS)}
         self._warnings = Lines(*WARNINGS, core.warn)
@@ -105,7 +106,7 @@ class Incoming:
         """A request came in; `data` is the datagram."""
         counters = self._core.counters
         counters["requests_received"] += 1
-        if not self._requests.take(now):
+        if not (self._of_one.take(self._core.directory.origin(address), now) and self._requests.take(now)):
             counters["messages_dropped"] += 1
             return
         key = (address, hashlib.blake2b(data, digest_size=16).digest())
@@ -195,8 +196,6 @@ class Incoming:
 
     def _bounded(self, qos: QoSSpec) -> QoSSpec:
         """A peer that goes without a word must not keep its flow for ever."""
-        if not self._core.has_strangers:
-            return qos
         longest = self._core.host.strangers.timeout
         return msgspec.structs.replace(qos, timeout=min(qos.timeout or longest, longest))
 

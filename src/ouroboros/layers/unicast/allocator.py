@@ -199,7 +199,8 @@ class FlowsCore(flows.Core):
         self._member = member
         self._names = names
         self.counters = member.counters
-        self.counters.update(dict.fromkeys(COUNTERS, 0))
+        # There is nobody who would have to prove his address.
+        self.counters.update(dict.fromkeys((each for each in COUNTERS if each != "requests_proven"), 0))
         self.ours = Ours()
         self._index = 0
 

@@ -198,6 +198,12 @@ class UnicastIpcp(FlowIpcp):
     def _is_member(self) -> bool:
         return bool(self.core.address)
 
+    @property
+    def rows(self) -> int:
+        if not self._is_member:
+            return 1
+        return 1 + len(self.link_state.table()) + len(self._incoming.names) + len(self.connections.rows())
+
     def details(self) -> UnicastDetails:
         if not self._is_member:
             return UnicastDetails()

@@ -9,9 +9,10 @@
     in_order
     60
 
-Numbers are big-endian. A request adds the hash of a name and OAP, a reply OAP. What messages say is the same in all layers
-(`wire.udp`); here endpoint ids have 64 bits, and what the prototype does not know begins with its sender's address, too.
-`ece`, and the message that has one, are the engine's.
+Numbers are big-endian. A request adds the hash of a name and OAP, a reply OAP; of the QoS a reply has the timeout, where
+the acceptor shortened it and tells a member of ours. What messages say is the same in all layers (`wire.udp`); here endpoint
+ids have 64 bits, and what the prototype does not know begins with its sender's address, too. `ece`, and the message that has
+one, are the engine's.
 """
 
 from __future__ import annotations
@@ -60,9 +61,15 @@ def encode(message: Message, address: int) -> bytes:
             data = _fixed(Code.FLOW_REQUEST, address, 0, eid, qos=qos) + message.digest + message.oap
         case FlowReply():
             # A member of the prototype does not look at an id of ours in a refusal, but it is never "not set".
-            data = (
-                _fixed(Code.FLOW_REPLY, 0, message.eid, message.peer_eid or FIRST_EID, message.response) + message.oap
+            fixed = _fixed(
+                Code.FLOW_REPLY,
+                0,
+                message.eid,
+                message.peer_eid or FIRST_EID,
+                message.response,
+                timeout=message.timeout,
             )
+            data = fixed + message.oap
         case FlowDealloc(eid=eid, peer_eid=peer_eid, died=died):
             data = _fixed(Code.FLOW_DEALLOC, address, peer_eid, eid, _DIED if died else 0)
         case FlowDeallocAck(eid=eid, peer_eid=peer_eid):
@@ -72,9 +79,11 @@ def encode(message: Message, address: int) -> bytes:
     return data
 
 
-def _fixed(code: int, s_addr: int, r_eid: int, s_eid: int, response: int = 0, *, qos: QoSSpec | None = None) -> bytes:
-    q = qos or _NO_QOS
-    numbers = (q.bandwidth, response, q.delay, q.loss, q.ber, q.max_gap, q.timeout, 0, code, q.availability, q.in_order)
+def _fixed(
+    code: int, s_addr: int, r_eid: int, s_eid: int, response: int = 0, *, qos: QoSSpec = _NO_QOS, timeout: int = 0
+) -> bytes:
+    q, timeout = qos, timeout or qos.timeout
+    numbers = (q.bandwidth, response, q.delay, q.loss, q.ber, q.max_gap, timeout, 0, code, q.availability, q.in_order)
     return _FIXED.pack(s_addr, r_eid, s_eid, *numbers)
 
 
@@ -94,7 +103,8 @@ def decode(data: bytes, hash_length: int) -> tuple[Message, int]:
         case Code.FLOW_REPLY if response < 0:
             return FlowReply(_eid("r_eid", r_eid), 0, response, b""), 0
         case Code.FLOW_REPLY if response == 0:
-            return FlowReply(_eid("r_eid", r_eid), _eid("s_eid", s_eid), 0, rest), 0
+            # The QoS in it means nothing, but for a shorter timeout of the acceptor to a member of ours.
+            return FlowReply(_eid("r_eid", r_eid), _eid("s_eid", s_eid), 0, rest, qos[-1]), 0
         case Code.FLOW_REPLY:
             raise ProtocolError(f"response: {response} is neither 0 nor a negative code")
         case Code.FLOW_DEALLOC if response <= 0:
