@@ -30,7 +30,7 @@ from ouroboros.runtime import client
 from ouroboros.testing.node import Node
 
 # A busy machine is no fault of an example.
-hypothesis.settings.register_profile("project", deadline=None)
+hypothesis.settings.register_profile("project", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("project")
 
 
