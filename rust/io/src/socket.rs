@@ -33,9 +33,9 @@ impl Arrivals {
     }
 
     pub(crate) fn runs(&self) -> impl Iterator<Item = (SocketAddr, Run<'_>)> {
-        self.runs.iter().map(|(from, at, stride)| {
-            (*from, Run::new(self.bytes.get(at.clone()).unwrap_or_default(), *stride))
-        })
+        self.runs
+            .iter()
+            .map(|(from, at, stride)| (*from, Run::new(self.bytes.get(at.clone()).unwrap_or_default(), *stride)))
     }
 }
 

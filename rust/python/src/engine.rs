@@ -6,11 +6,11 @@ use std::os::fd::AsRawFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ouroboros_frcp::{Config, Peer, UNSENT};
-use ouroboros_io::{Program, Segment};
 use ouroboros_io::board::Board;
 use ouroboros_io::engine;
 use ouroboros_io::stack::ether::{Framing, Mac, Station};
 use ouroboros_io::stack::{self, Carrier, Counted, Event, FlowId, How, Kind, MemberId, Table, TransferSettings, User};
+use ouroboros_io::{Program, Segment};
 use ouroboros_shm::endpoint::Endpoint;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;

@@ -207,8 +207,9 @@ impl Network {
     /// Counters of events. Links of closed ports count, too.
     pub fn counted(&self) -> Counted {
         let links = self.ports.iter().map(|port| &port.link.counters);
-        let (lost, duplicated) =
-            links.fold((0, self.counted.duplicated), |(lost, duplicated), link| (lost + link.lost, duplicated + link.duplicated));
+        let (lost, duplicated) = links.fold((0, self.counted.duplicated), |(lost, duplicated), link| {
+            (lost + link.lost, duplicated + link.duplicated)
+        });
         Counted { lost, duplicated, ..self.counted }
     }
 

@@ -18,7 +18,14 @@ impl<R: Ring> Stack<R> {
     /// A member with a port. `segments`: datagrams of one size that leave it at once. `room`: bytes of its buffer for what
     /// arrives.
     pub fn open_port(&mut self, member: MemberId, segments: usize, room: u32) {
-        let port = Port { stage: Stage::new(segments), parked: VecDeque::new(), room, drained_at: 0, door: None, foreign: false };
+        let port = Port {
+            stage: Stage::new(segments),
+            parked: VecDeque::new(),
+            room,
+            drained_at: 0,
+            door: None,
+            foreign: false,
+        };
         self.members.insert(member, Member::new(Carries::Port(Box::new(port))));
     }
 
