@@ -149,7 +149,7 @@ class PrototypeLine(Tools):
         server, client = members[0], members[-1]
         for name in NAMES:
             server.run("irm", "bind", "program", name, "name", name)
-            server.run("irm", "name", "register", name, "layer", _LAYER)
+            _insist(server, f"name register {name} layer {_LAYER}")
             client.run("irm", "name", "create", name)
         return server, client
 

@@ -34,9 +34,16 @@ def ring(count: int) -> Edges:
     return [*line(count), (count - 1, 0)]
 
 
-def grid(side: int) -> Edges:
-    across = [(side * y + x, side * y + x + 1) for y in range(side) for x in range(side - 1)]
-    return [*across, *((side * y + x, side * y + x + side) for y in range(side - 1) for x in range(side))]
+def grid(side: int, rows: int = 0) -> Edges:
+    """`side`: members in a row. `rows`: by default as many."""
+    rows = rows or side
+    across = [(side * y + x, side * y + x + 1) for y in range(rows) for x in range(side - 1)]
+    return [*across, *((side * y + x, side * y + x + side) for y in range(rows - 1) for x in range(side))]
+
+
+def tree(count: int) -> Edges:
+    """Each member has up to three below it."""
+    return [((each - 1) // 3, each) for each in range(1, count)]
 
 
 class Layer:

@@ -18,7 +18,7 @@ from ouroboros.errors import NodeError, UnsupportedError
 from ouroboros.runtime import client
 from ouroboros.runtime.client import WITHDRAWAL, FlowGrant, Wait
 from ouroboros.runtime.paths import check_socket, is_chosen, runtime_dir, socket_path
-from ouroboros.wire.control import Accept, Alloc, Join, NodeInfo, Request
+from ouroboros.wire.control import FlowRequest, NodeInfo, Request
 
 if TYPE_CHECKING:
     from ouroboros.native.stack import Stack
@@ -153,13 +153,13 @@ def tell(message: Request) -> None:
         stack.request(message)
 
 
-def request_flow(message: Alloc | Accept | Join) -> FlowGrant:
+def request_flow(message: FlowRequest) -> FlowGrant:
     """Ask for a flow and wait for it. As `runtime.client.Client.request_flow`."""
     stack = native()
     return client.request_flow(message) if stack is None else stack.request_flow(message)
 
 
-def begin(message: Alloc | Accept | Join) -> Call[FlowGrant]:
+def begin(message: FlowRequest) -> Call[FlowGrant]:
     """Ask for a flow, and do not wait for it. Takes a moment unless `is_our_node`."""
     stack = native()
     return client.begin(message) if stack is None else stack.begin(message)

@@ -31,6 +31,8 @@ from ouroboros.settings import (
     DirConfig,
     DirectoryHashAlgo,
     DtConfig,
+    EthConfig,
+    EthDixSettings,
     LinkStateConfig,
     LinkStatePolicy,
     LocalSettings,
@@ -117,6 +119,12 @@ UDP = st.builds(
     ),
 )
 
+ETHERNET = st.builds(
+    EthDixSettings,
+    st.sampled_from(DirectoryHashAlgo),
+    eth=st.builds(EthConfig, st.just("eth0"), st.integers(0x0600, 0xFFFE)),
+)
+
 
 @st.composite
 def names(draw: st.DrawFn) -> NameTable:
@@ -153,13 +161,15 @@ def members(draw: st.DrawFn, name: str, layer: str) -> IpcpTable:
 def ipcps(draw: st.DrawFn) -> tuple[IpcpTable, ...]:
     tables = []
     for name in draw(st.lists(WORDS, max_size=4, unique=True)):
-        kind = draw(st.sampled_from(["local", "unicast", "broadcast", "udp4", "created"]))
+        kind = draw(st.sampled_from(["local", "unicast", "broadcast", "udp4", "eth-dix", "created"]))
         registered = tuple(draw(st.lists(WORDS, max_size=2, unique=True)))
         match kind:
             case "local":
                 tables.append(IpcpTable(kind, name, name, draw(LOCAL), register=registered))
             case "udp4":
                 tables.append(IpcpTable(kind, name, name, draw(UDP), register=registered))
+            case "eth-dix":
+                tables.append(IpcpTable(kind, name, name, draw(ETHERNET), register=registered))
             case "broadcast":
                 tables.append(IpcpTable(kind, name, name, BroadcastSettings(), draw(st.booleans())))
             case "unicast":

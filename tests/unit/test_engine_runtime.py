@@ -232,7 +232,7 @@ def test_a_flow_that_cannot_be_made_takes_no_name(
     with pytest.raises(type(error)):
         stage.engine.flows.loop(Loop(2, "x", QOS_RAW, (8, 9), None), (program, program))
     with pytest.raises(type(error)):
-        stage.engine.flows.join(3, TOY, program)
+        stage.engine.flows.join(Join(3, "x", QOS_RAW, TOY, 9), program)
     assert stage.machine.names.taken == []
     assert (stage.engine._held.flows, stage.engine._held.numbers) == ({}, {})
 

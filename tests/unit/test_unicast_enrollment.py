@@ -11,6 +11,7 @@ from members_world import WALL, Member, Outcome, Puppet, World
 from ouroboros.layers.face import How
 from ouroboros.layers.unicast.enrollment import MOST_NEWCOMERS, PATIENCE
 from ouroboros.layers.unicast.greeting import DATA_TRANSFER, ENROLLMENT, MANAGEMENT
+from ouroboros.layers.unicast.links import SILENCE
 from ouroboros.settings import (
     BroadcastSettings,
     DhtConfig,
@@ -101,7 +102,9 @@ def test_a_newcomer_enrolls_with_a_member_of_the_prototype_and_repeats_nothing()
     world.run(PATIENCE)
     assert outcome.done
     assert newcomer.configurations[0].peer == 70_000
-    greeting, request, ack = (data for _, _, data in c.heard)
+    (answered, _, greeting), (asked, _, request), (_, _, ack) = c.heard
+    # It answers at once. Then the answer is on its way, and after that nothing is sent for a while.
+    assert asked - answered == pytest.approx(2 * world.delay + SILENCE)
     id = enrollment.decode_request(request).id
     assert cep.decode(greeting).component == ENROLLMENT
     assert enrollment.decode_ack(ack) == Ack(id)

@@ -23,6 +23,7 @@ from ouroboros.errors import (
     IpcpEnrollError,
 )
 from ouroboros.layers.base import State
+from ouroboros.layers.unicast.core import KEEPALIVE
 from ouroboros.layers.unicast.member import UnicastIpcp
 from ouroboros.qos import QOS_DATA, QOS_RAW, QOS_VIDEO, QoSSpec
 from ouroboros.settings import DirectoryHashAlgo, DtConfig, UnicastConfig, UnicastSettings
@@ -439,6 +440,28 @@ def test_an_ordered_connection_is_for_those_who_are_known_as_ours() -> None:
     layer.offer("clock", 0)
     layer.network.run(SETTLED)
     exchange(layer, "clock", 1, 0)
+
+
+def test_nodes_at_rest_are_woken_by_keepalives_and_a_few_times_an_hour() -> None:
+    layer = Layer(line(2))
+    layer.converge()
+    layer.offer("clock", 0)
+    layer.network.run(60)
+    sent, heard, timeouts = layer.network.counted()["sent"], layer.network.heard, 0
+    for node in layer.nodes:
+        timeout = node.irm.timeout
+
+        def note(now: float, timeout: Callable[[float], None] = timeout) -> None:
+            nonlocal timeouts
+            timeouts += 1
+            timeout(now)
+
+        node.irm.timeout = note  # type: ignore[method-assign]
+    layer.network.run(3600)
+    # Links and names are announced anew; a lower flow for each component has two ends, which say that they are there, in
+    # data transfer every `KEEPALIVE` seconds, a bit earlier or later by chance.
+    assert 0 < layer.network.heard - heard + timeouts <= 120
+    assert layer.network.counted()["sent"] - sent <= 1.2 * 4 * 3600 / KEEPALIVE
 
 
 def test_a_flow_costs_control_the_same_with_no_flow_and_with_a_hundred() -> None:

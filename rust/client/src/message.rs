@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::time::PATIENCE;
 
 /// The version of the messages. A node that speaks another one says so.
-pub const VERSION: u64 = 8;
+pub const VERSION: u64 = 10;
 
 /// The largest answer, bytes.
 pub const MESSAGE_LENGTH: usize = 64 << 20;

@@ -70,7 +70,7 @@ impl Config {
 
     /// The longest payload of a packet.
     pub(crate) fn longest_payload(&self) -> usize {
-        self.max_packet.saturating_sub(HEADER).max(1)
+        longest_payload(self.max_packet)
     }
 
     /// Packets that are sent before the peer has told its window.
@@ -88,6 +88,11 @@ impl Config {
             }
         }
     }
+}
+
+/// The longest payload of packets that are so long at most.
+pub(crate) fn longest_payload(max_packet: usize) -> usize {
+    max_packet.saturating_sub(HEADER).max(1)
 }
 
 /// Why a message was not taken.

@@ -62,6 +62,12 @@ impl Connection {
         self.outgoing.limit()
     }
 
+    /// What is written from now on goes in packets of so many bytes at the most, header included. Those that are cut already
+    /// stay as they are.
+    pub fn resize(&mut self, max_packet: usize) {
+        self.outgoing.resize(max_packet);
+    }
+
     /// There is room for one more message.
     pub fn can_write(&self) -> bool {
         self.is_open() && self.outgoing.can_write()

@@ -1,7 +1,7 @@
 //! The direction to the peer: what is sent next, and what the peer says about it.
 
 use crate::ack;
-use crate::config::{Config, MAX_MESSAGE, Refused, Stats};
+use crate::config::{Config, MAX_MESSAGE, Refused, Stats, longest_payload};
 use crate::congestion::Controller;
 use crate::header::{Header, flag};
 use crate::pacing::Pacer;
@@ -93,6 +93,11 @@ impl Outgoing {
     /// The longest message, bytes.
     pub fn limit(&self) -> usize {
         if self.fragments { MAX_MESSAGE } else { self.longest }
+    }
+
+    /// See `Connection::resize`.
+    pub fn resize(&mut self, max_packet: usize) {
+        self.longest = longest_payload(max_packet);
     }
 
     /// There is room for another message.

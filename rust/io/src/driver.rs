@@ -182,6 +182,7 @@ impl Driver {
                 Command::HandOver(member, lower, neighbour, about) => {
                     self.stack.hand_over(now, member, lower, neighbour, about);
                 }
+                Command::Resize(flow, packet, mtu, most) => self.stack.resize(flow, packet, mtu, most),
                 Command::TakeBack(member, lower) => self.stack.take_back(member, lower),
                 Command::SendPdu(member, destination, eid, ttl, data) => {
                     self.relieve();

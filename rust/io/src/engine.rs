@@ -41,6 +41,7 @@ pub(crate) enum Command {
     ChangeUnicast(MemberId, TransferSettings),
     Route(MemberId, Box<Table>),
     HandOver(MemberId, FlowId, u32, (usize, bool)),
+    Resize(FlowId, usize, usize, usize),
     TakeBack(MemberId, FlowId),
     SendPdu(MemberId, u32, u64, u8, Vec<u8>),
     SendMessage(FlowId, Vec<u8>),
@@ -297,6 +298,11 @@ impl Engine {
         self.shared.command(Command::HandOver(member, lower, neighbour, (most, ours)));
     }
 
+    /// What is below a flow carries packets of other lengths from now on, see `Stack::resize`.
+    pub fn resize(&self, flow: FlowId, packet: usize, mtu: usize, most: usize) {
+        self.shared.command(Command::Resize(flow, packet, mtu, most));
+    }
+
     /// Nothing is sent by a lower flow any more.
     pub fn take_back(&self, member: MemberId, lower: FlowId) {
         self.shared.command(Command::TakeBack(member, lower));
@@ -341,6 +347,11 @@ impl Engine {
             return None;
         }
         from.recv().ok()
+    }
+
+    /// Nanoseconds since the engine began.
+    pub fn now(&self) -> u64 {
+        self.shared.now()
     }
 
     // --- flows

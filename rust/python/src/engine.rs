@@ -9,7 +9,9 @@ use ouroboros_frcp::{Config, Peer, UNSENT};
 use ouroboros_io::board::Board;
 use ouroboros_io::engine;
 use ouroboros_io::stack::ether::{Framing, Mac, Station};
-use ouroboros_io::stack::{self, Carrier, Counted, Event, FlowId, How, Kind, MemberId, Table, TransferSettings, User};
+use ouroboros_io::stack::{
+    self, About, Carrier, Counted, Event, FlowId, How, Kind, MemberId, Table, TransferSettings, User,
+};
 use ouroboros_io::{Program, Segment};
 use ouroboros_shm::endpoint::Endpoint;
 use pyo3::exceptions::PyValueError;
@@ -187,6 +189,12 @@ impl Engine {
         self.lock().hand_over(member.into(), lower.into(), neighbour, (most, ours));
     }
 
+    /// What is below a flow carries packets of other lengths from now on. `packet`: of FRCP; `mtu`: as of `Setup`; `most`: what
+    /// the flow carries for a member above.
+    fn resize(&self, flow: u64, packet: usize, mtu: usize, most: usize) {
+        self.lock().resize(flow.into(), packet, mtu, most);
+    }
+
     /// Nothing is sent by a lower flow any more.
     fn take_back(&self, member: u64, lower: u64) {
         self.lock().take_back(member.into(), lower.into());
@@ -221,6 +229,12 @@ impl Engine {
     fn say(&self, member: u64, to: Where, data: &[u8]) -> PyResult<()> {
         self.lock().say(member.into(), to.read()?, data);
         Ok(())
+    }
+
+    /// Nanoseconds since it began.
+    #[getter]
+    fn now(&self) -> u64 {
+        self.lock().now()
     }
 
     /// A number for a flow.
@@ -343,14 +357,15 @@ impl Setup {
 
 #[pymethods]
 impl Setup {
-    /// `flow`: its number; `member`: carries it. Its user is a `program`, by memory and bell of a side of its channel, which
-    /// are taken over, or `transfer`, a member above, or `control`, that takes so many packets; none for a program in virtual time. Its carrier is that member's port to a `peer`, a flow `lower`, the
-    /// way to the `destination` in a `cube`, the `other` end within the node, or all others of the member. With a `key` of 32 bytes that no other flow has, packets are
+    /// `flow`: its number; `label`: by which others know it; `member`: carries it. Its user is a `program`, by memory and bell of a side of its channel, which
+    /// are taken over, or `transfer`, a member above, or `control`, that takes so many packets (of a member above, if there is one); none for a program in virtual time. Its carrier is that member's port to a `peer`, a flow `lower`, the
+    /// way to the `destination` in a `cube`, the `other` end within the node, or all others of the member; or it is a capture of
+    /// the member (`tap`: bytes of each packet, and nanoseconds since 1970 when the time of the engine was 0). With a `key` of 32 bytes that no other flow has, packets are
     /// encrypted by a `suite`, its number in the handshake; `grace`: ms until the first packet of the peer; `side`: 0 allocated the flow, 1 accepted it; `reject_replays`: the
     /// peer is one of ours. `lot`: chooses what a bad link does.
     #[new]
     #[pyo3(signature = (
-        *, flow, member, side, program=None, transfer=None, control=None, peer=None, lower=None, destination=None,
+        *, flow, member, side, label=0, tap=None, program=None, transfer=None, control=None, peer=None, lower=None, destination=None,
         cube=0, other=None, eid=0, peer_eid=0,
         mtu=usize::MAX, crc=false, timeout=0, grace=0, seed=0, lot=(0, 0), credit=false, frcp=None, suite=0, key=None,
         reject_replays=false
@@ -360,6 +375,8 @@ impl Setup {
         flow: u64,
         member: u64,
         side: usize,
+        label: u64,
+        tap: Option<(u32, u64)>,
         program: Option<(i32, i32, usize)>,
         transfer: Option<u64>,
         control: Option<u32>,
@@ -388,7 +405,7 @@ impl Setup {
                 User::Program(Some(Program::new(Endpoint::attach(memory, bell, side)?)))
             }
             (None, Some(member), None) => User::Transfer(MemberId::from(member)),
-            (None, None, Some(take)) => User::Control(take),
+            (None, _, Some(take)) => User::Control(take),
             (None, None, None) => User::Program(None),
             _ => return Err(PyValueError::new_err("a flow has one user")),
         };
@@ -397,9 +414,13 @@ impl Setup {
             (None, Some(flow), None, None) => Carrier::Transfer(flow.into()),
             (None, None, Some(address), None) => Carrier::Unicast(address, cube),
             (None, None, None, Some(flow)) => Carrier::Loop(flow.into()),
-            (None, None, None, None) => Carrier::Broadcast,
+            (None, None, None, None) => match tap {
+                Some((snap, epoch)) => Carrier::Tap { snap, epoch },
+                None => Carrier::Broadcast,
+            },
             _ => return Err(PyValueError::new_err("a flow has one carrier")),
         };
+        let about = About { label, above: transfer.map(MemberId::from) };
         let session = key.map(|key| new_session(suite, key, side, reject_replays)).transpose()?;
         let (id, member, frcp) = (FlowId::from(flow), MemberId::from(member), frcp.map(|frcp| frcp.0));
         Ok(Setup(Mutex::new(Some(stack::Setup {
@@ -418,6 +439,7 @@ impl Setup {
             mtu,
             timeout,
             grace,
+            about,
         }))))
     }
 }

@@ -170,6 +170,10 @@ impl SimulatedEngine {
         self.command(|stack, now| stack.hand_over(now, member.into(), lower.into(), neighbour, (most, ours)));
     }
 
+    fn resize(&self, flow: u64, packet: usize, mtu: usize, most: usize) {
+        self.network().stack(self.node).resize(flow.into(), packet, mtu, most);
+    }
+
     fn take_back(&self, member: u64, lower: u64) {
         self.network().stack(self.node).take_back(member.into(), lower.into());
     }
@@ -198,6 +202,11 @@ impl SimulatedEngine {
         let to = to.read()?;
         self.command(|stack, now| stack.say(now, member.into(), to, data));
         Ok(())
+    }
+
+    #[getter]
+    fn now(&self) -> u64 {
+        self.network().now()
     }
 
     fn name(&self) -> u64 {

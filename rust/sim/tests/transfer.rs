@@ -5,8 +5,8 @@ mod common;
 
 use common::layer::*;
 use common::*;
-use ouroboros_sim::Program;
-use ouroboros_sim::stack::{Table, TransferSettings, User};
+use ouroboros_sim::stack::{Carrier, Setup, Table, TransferSettings, User};
+use ouroboros_sim::{Network, Program};
 use ouroboros_wire::pci::Pci;
 use ouroboros_wire::update::Word;
 
@@ -573,4 +573,21 @@ fn packets_go_out_by_the_lower_flow_that_they_came_by_when_a_layer_between_says_
         assert!(through.forwarded >= 800, "{below:?} {above:?} {through:?}");
         assert_eq!((0..4).map(|node| star.net.stack(node).forgotten()).sum::<usize>(), 0);
     }
+}
+
+#[test]
+fn a_message_by_a_flow_that_is_closing_is_lost_and_counted() {
+    let mut net = Network::default();
+    let node = net.add_node();
+    let port = net.open_port(node, address(0), DELAY).unwrap();
+    let flow = net.name_flow(node);
+    let carried = setup(flow, port, 0, 0, RAW, (100, 101));
+    let (carrier, user) = (Carrier::Port(address(1)), User::Control(0));
+    assert!(net.add(node, Setup { carrier, user, ..carried }));
+    let stack = net.stack(node);
+    stack.peer_gone(port, 100, false);
+    stack.send_message(0, flow, b"too late");
+    let balance = stack.balance();
+    assert_eq!((balance.sent, balance.dropped.get("crowded")), (1, Some(&1)));
+    assert!(balance.is_even(), "{balance:?}");
 }

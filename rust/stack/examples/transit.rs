@@ -60,7 +60,7 @@ fn run(routes: u32, mixed: bool, packets: usize, length: usize) -> f64 {
     };
     // What arrives is read from memory, as from a socket, but the memory is not what is measured.
     // By an odd step, so that all neighbours have their share.
-    let bursts: Vec<Vec<u8>> = (0..BURSTS).map(|at| burst(at * (1 | routes / BURSTS) % routes)).collect();
+    let bursts: Vec<Vec<u8>> = (0..BURSTS).map(|at| burst(at * ((routes / BURSTS) | 1) % routes)).collect();
     let (start, mut now, mut left) = (Instant::now(), 0, 0);
     for at in 0..packets / RUN {
         now += 1000;

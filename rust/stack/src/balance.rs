@@ -72,7 +72,7 @@ impl<R: Ring> Stack<R> {
 
 impl<R: Ring> Flow<R> {
     pub(crate) fn balance(&self, into: &mut Balance) {
-        if let Way::Transfer(_) | Way::Unicast(..) = self.outlet.way {
+        if let Way::Transfer(_) | Way::Unicast(..) | Way::Tap = self.outlet.way {
             return;
         }
         let (it, frcp) = self.counted();

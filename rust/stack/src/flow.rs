@@ -15,8 +15,9 @@ use crate::credit::{Credit, MOST};
 use crate::id::{FlowId, MemberId};
 use crate::link::Impairment;
 use crate::outlet::{Blocker, Outlet, Way};
-use crate::ring::{Flags, Ring};
+use crate::ring::{Flags, Ring, Write};
 use crate::stack::{Carrier, Source, Stack};
+use crate::tap::About;
 use crate::transfer::{Pacer, WAITING};
 
 /// Packets that one flow may send or take in before the others get their turn.
@@ -68,6 +69,8 @@ pub struct Setup<R> {
     pub timeout: u32,
     /// The same until its first packet, and the control side is told of that one; 0: no other time.
     pub grace: u32,
+    /// For those that watch.
+    pub about: About,
 }
 
 impl<R> Setup<R> {
@@ -79,7 +82,7 @@ impl<R> Setup<R> {
             User::Control(take) => User::Control(take),
         };
         let Setup { id, member, eid, peer_eid, carrier, frcp, seed, lot, credit, session, crc, mtu, .. } = self;
-        let (timeout, grace) = (self.timeout, self.grace);
+        let (timeout, grace, about) = (self.timeout, self.grace, self.about);
         Ok(Setup {
             id,
             member,
@@ -96,6 +99,7 @@ impl<R> Setup<R> {
             mtu,
             timeout,
             grace,
+            about,
         })
     }
 }
@@ -299,6 +303,14 @@ impl<R: Ring> Flow<R> {
         };
         let (rejected, replayed) = self.outlet.rejected();
         (FlowCounters { rejected, replayed, ..self.counters }, frcp)
+    }
+
+    /// Give the program a record of a capture. False: it is lost, because the program reads too slowly.
+    pub(crate) fn give(&mut self, record: &[u8]) -> bool {
+        let User::Program(ring) = &self.user else { return false };
+        let given = matches!(ring.writer().map(|mut writer| writer.stage(record)), Ok(Ok(true)));
+        *if given { &mut self.counters.delivered } else { &mut self.counters.overrun } += 1;
+        given
     }
 
     /// Packets lost because the user reads too slowly.

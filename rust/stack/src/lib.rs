@@ -29,6 +29,7 @@ pub mod ring;
 mod run;
 mod stack;
 mod stage;
+mod tap;
 mod timers;
 mod transfer;
 
@@ -42,6 +43,7 @@ pub use ouroboros_wire::management::{EID, LONGEST as MANAGEMENT};
 pub use run::Run;
 pub use stack::{Carrier, Event, Kind, Stack, Where};
 pub use stage::Outgoing;
+pub use tap::{About, HEAD as CAPTURE_HEAD};
 pub use transfer::{Settings as TransferSettings, Table, WAYS};
 
 /// Layers over layers, at the most, over the one that is over nothing but a port or a loop.

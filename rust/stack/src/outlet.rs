@@ -36,6 +36,8 @@ pub(crate) enum Way {
     Loop(FlowId),
     /// All other flows of the member.
     Broadcast,
+    /// Nothing: it is a capture of the member.
+    Tap,
 }
 
 /// Why a packet cannot be sent now.
@@ -91,8 +93,14 @@ impl Frame {
     }
 
     fn pop(&mut self) -> usize {
+        let top = self.top();
         self.depth = self.depth.saturating_sub(1);
-        self.starts.get(self.depth).copied().map_or(0, usize::from)
+        top
+    }
+
+    /// Where the header of the highest level starts.
+    fn top(&self) -> usize {
+        self.starts.get(self.depth.saturating_sub(1)).copied().map_or(0, usize::from)
     }
 }
 
@@ -139,7 +147,7 @@ impl Outlet {
         match self.way {
             Way::Port(..) | Way::Transfer(_) => EID,
             Way::Unicast(..) => PCI,
-            Way::Loop(_) | Way::Broadcast => 0,
+            Way::Loop(_) | Way::Broadcast | Way::Tap => 0,
         }
     }
 
@@ -149,8 +157,14 @@ impl Outlet {
             Way::Port(_, address) => from == Where::Address(address),
             Way::Transfer(lower) => from == Where::Flow(lower),
             Way::Unicast(..) => true,
-            Way::Loop(_) | Way::Broadcast => false,
+            Way::Loop(_) | Way::Broadcast | Way::Tap => false,
         }
+    }
+
+    /// Where a packet of a flow above begins in what is written, behind what is in front of it here.
+    pub(crate) fn inside(&self, frame: &Frame) -> usize {
+        let iv = self.session.as_ref().map_or(0, |session| session.settings().suite.iv_length());
+        frame.top() + self.header() + iv
     }
 
     /// When a packet may be sent, as far as congestion goes; None: now.
@@ -201,6 +215,7 @@ impl Outlet {
                 stack.begin(Sink::Loop(other))
             }
             Way::Broadcast => stack.begin(Sink::Members(self.member)),
+            Way::Tap => return Err(Blocker::Down),
         };
         let start = if self.lower().is_some() { stack.written(&frame).len() } else { 0 };
         if !frame.push(start) {
@@ -247,6 +262,13 @@ impl Outlet {
             counters.unsealed += 1;
             return stack.discard(&frame);
         }
+        if let (Way::Unicast(..), Some(hop)) = (self.way, self.hop.1)
+            && stack.written(&frame).len() + self.header() > hop.most + body
+        {
+            // The way leads over another lower flow now, or that carries less.
+            counters.too_long += 1;
+            return stack.discard(&frame);
+        }
         self.sent_at = now;
         counters.sent += 1;
         if let (Way::Port(..), None, Manner::Data) = (self.way, &self.link, manner) {
@@ -254,6 +276,9 @@ impl Outlet {
             let length = stack.stage(self.member).map_or(body, |stage| stage.commit(self.mtu));
             counters.sent_bytes += (length - body) as u64;
             return;
+        }
+        if !stack.taps.is_empty() {
+            stack.tap_closed(now, self, &frame, body - self.header());
         }
         let length = stack.written(&frame).len() - body;
         counters.sent_bytes += length as u64;
@@ -315,7 +340,7 @@ impl Outlet {
                     }
                 }
             }
-            Way::Transfer(_) | Way::Unicast(..) | Way::Broadcast => {}
+            Way::Transfer(_) | Way::Unicast(..) | Way::Broadcast | Way::Tap => {}
         }
         self.deadline().filter(|at| *at <= now).map(|_| Blocker::Port(self.member))
     }

@@ -26,6 +26,7 @@ use crate::link::Counters;
 use crate::member::{Member, plain};
 use crate::outlet::Way;
 use crate::ring::Ring;
+use crate::tap::Taps;
 use crate::timers::Timers;
 
 /// Where a peer of a member is.
@@ -50,6 +51,14 @@ pub enum Carrier {
     Loop(FlowId),
     /// To all other flows of the member.
     Broadcast,
+    /// Nowhere: its program gets copies of the packets that the member sends and gets, of so many bytes each at the most.
+    /// `epoch`: nanoseconds since 1970 when the time of the stack was 0.
+    Tap {
+        #[allow(missing_docs)]
+        snap: u32,
+        #[allow(missing_docs)]
+        epoch: u64,
+    },
 }
 
 /// How a member without a port carries its flows.
@@ -108,6 +117,7 @@ pub struct Stack<R> {
     nowhere: Counters,
     /// The balance of members that ended.
     pub(crate) past: Balance,
+    pub(crate) taps: Taps,
     /// Flows that have counted something since `publish` was called last; None: nobody calls it.
     pub(crate) changed: Option<Vec<FlowId>>,
 }
@@ -124,6 +134,7 @@ impl<R> Default for Stack<R> {
             transit: 0,
             nowhere: Counters::default(),
             past: Balance::default(),
+            taps: Taps::default(),
             changed: None,
         }
     }
@@ -172,6 +183,14 @@ impl<R: Ring> Stack<R> {
 
     pub(crate) fn tell(&mut self, event: Event<R>) {
         self.events.push_back(event);
+    }
+
+    /// A packet of a flow is for the control side.
+    pub(crate) fn tell_message(&mut self, now: u64, flow: FlowId, packet: Vec<u8>) {
+        if !self.taps.is_empty() {
+            self.tap_message(now, flow, &packet);
+        }
+        self.tell(Event::Message(flow, packet));
     }
 
     pub(crate) fn flow(&mut self, flow: FlowId) -> Option<&mut Flow<R>> {

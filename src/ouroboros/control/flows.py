@@ -44,6 +44,7 @@ from ouroboros.layers.base import Ipcp, State
 from ouroboros.layers.effects import Effect, Join, Reply
 from ouroboros.layers.face import Arrival, End, Posts, Reach
 from ouroboros.oap import Settings
+from ouroboros.qos import QoSSpec
 from ouroboros.settings import Strangers
 from ouroboros.wire.control import Accept, Alloc, Failed
 from ouroboros.wire.control import Join as JoinRequest
@@ -224,6 +225,16 @@ class FlowManager:
         flow.ipcp, flow.layer = ipcp, ipcp.layer
         ipcp.join(flow.id, now)
         self._effects.append(Join(flow.id, request.layer, request.qos, ipcp.id, token))
+
+    def capture(self, token: int, process: Process, snap: int, ipcp: Ipcp) -> None:
+        """Let a process of the owner see what an IPC process sends and gets."""
+        if ipcp.state == State.FAILED:
+            raise FlowDownException(ipcp.trouble)
+        if ipcp.state != State.OPERATIONAL:
+            raise FlowNameException(f"IPC process {ipcp.name!r} is in no layer yet: there is nothing to capture")
+        name = f"capture of {ipcp.name}"
+        flow = self._table.add(name, QoSSpec(), (process, None), (token, None), (None, None))
+        self._effects.append(Join(flow.id, name, flow.qos, ipcp.id, token, snap))
 
     def bound(self, party: Party, name: Name, now: float) -> None:
         """A party was bound to a name: acceptors of it that wait for any name are eligible at once."""

@@ -18,7 +18,7 @@ from ouroboros.control.parties import Process
 from ouroboros.control.probing import Probing
 from ouroboros.control.security import NoSecurityFiles, Security, SecurityFiles
 from ouroboros.control.shares import Kind, Share, Shares, default_shares
-from ouroboros.errors import OuroborosError
+from ouroboros.errors import FlowPermissionException, OuroborosError
 from ouroboros.layers.agenda import earliest
 from ouroboros.layers.base import Ipcp, State
 from ouroboros.layers.effects import Effect, Reply, Warn, Where
@@ -29,6 +29,7 @@ from ouroboros.wire.control import (
     Accept,
     Alloc,
     BootstrapIpcp,
+    Capture,
     CreateIpcp,
     Dealloc,
     Done,
@@ -166,6 +167,10 @@ class Irm:
                     self.flows.accept(token, process, request, counts, now)
                 case Join():
                     self.flows.join(token, process, request, self._processes.to_join(request.layer), counts, now)
+                case Capture():
+                    if not trusted:
+                        raise FlowPermissionException("only the user who runs this node, and root, may capture packets")
+                    self.flows.capture(token, process, request.snap, self._processes.find(request.ipcp))
                 case Dealloc():
                     self.flows.dealloc(process, request.flow_id, request.side, now)
                 case _:
@@ -320,6 +325,11 @@ class Irm:
     def end_opened(self, flow_id: int, side: int, size: Size, now: float) -> None:
         """The engine has the end of an IPC process that `Attach` or `Loop` gave it."""
         self.flows.lower.end_opened(flow_id, side, size, now)
+
+    @_entry
+    def end_resized(self, flow_id: int, side: int, size: Size, now: float) -> None:
+        """What is below the end of an IPC process carries packets of other lengths from now on."""
+        self.flows.lower.end_resized(flow_id, side, size, now)
 
     @_entry
     def end_failed(self, flow_id: int, side: int, error: str, now: float) -> None:

@@ -232,6 +232,16 @@ class LowerFlows:
             self._forget(end, now)
             self._table.let_go(self._table.flows[flow_id], side, now)
 
+    def end_resized(self, flow_id: int, side: int, size: Size, now: float) -> None:
+        end = self._ends.get((flow_id, side))
+
+        def tell() -> None:
+            if end is not None and self._held.get(end.fd) is end and end.stage is Stage.OPEN:
+                end.holder.ipcp.lower_resized(end.fd, size, now)
+
+        # Behind the words by which it got the end, and the size of that time.
+        self._post(tell)
+
     def end_state(self, flow_id: int, side: int, up: bool, now: float) -> None:
         end = self._ends.get((flow_id, side))
 

@@ -14,16 +14,15 @@ from typing import ClassVar
 
 from msgspec.structs import replace
 
-from ouroboros._hosts import written
 from ouroboros.errors import IpcpBootstrapError, OuroborosError, UnsupportedError
 from ouroboros.layers.effects import CloseMember, Impair, Where
-from ouroboros.layers.face import Arrival, Connected, End, Host, How, LowerFlow, Reach, Seen, Step, Task
+from ouroboros.layers.face import Arrival, Connected, End, Host, How, LowerFlow, Reach, Size, Step, Task, nobody
 from ouroboros.layers.impairment import Impairment
 from ouroboros.layers.ordered import OrderedSet
 from ouroboros.oap import Settings
 from ouroboros.qos import QoSSpec
 from ouroboros.settings import DirectoryHashAlgo, TypeSettings
-from ouroboros.wire.control import Details, HopEntry, IpcpEntry
+from ouroboros.wire.control import Details, IpcpEntry
 
 #: Directory hashes by the words of the command line (`irm.md` 1.2: numbers 0 to 3 on the wire).
 HASHES = {algo.word: partial(hashlib.new, algo.word.lower()) for algo in DirectoryHashAlgo}
@@ -248,9 +247,8 @@ class Ipcp:
 
     def probe(self, target: Where, steps: tuple[Step, ...], wait: float, task: Task, now: float) -> None:
         """Find out what is `steps` away towards a place in the layer. `task` is answered by a `Seen`, at the latest after
-        `wait` seconds. Here: the next hop is the last one, and is not asked."""
-        address = target if isinstance(target, int) else written(target)
-        task.done(Seen(HopEntry(1, self.layer, self.type, address=str(address), state="unasked"), now, end=True))
+        `wait` seconds."""
+        task.done(nobody(now))
 
     # --- broadcast
 
@@ -313,6 +311,9 @@ class Ipcp:
     def lower_state(self, fd: int, up: bool, now: float) -> None:
         """The peer of a flow was silent for longer than its timeout, or (`up`) is back. The flow goes on, and it is for the
         type to say what that means."""
+
+    def lower_resized(self, fd: int, size: Size, now: float) -> None:
+        """What is below a flow carries packets of other lengths from now on. The engine has been told."""
 
     # --- what the engine and the machine tell
 

@@ -141,13 +141,15 @@ class Loop(msgspec.Struct, frozen=True):
 
 
 class Join(msgspec.Struct, frozen=True):
-    """Make a flow between a waiting request (side 0) and the broadcast member of an IPC process. `name`: of the layer."""
+    """Make a flow between a waiting request (side 0) and the broadcast member of an IPC process, or, with `snap`, one that
+    brings copies of so many bytes of each packet that the member sends and gets. `name`: of the layer."""
 
     flow_id: int
     name: str
     qos: QoSSpec
     ipcp: int
     token: int
+    snap: int | None = None
 
 
 class Attach(msgspec.Struct, frozen=True):

@@ -28,7 +28,7 @@ from ouroboros.native.endpoint import Endpoint
 from ouroboros.native.library import Library
 from ouroboros.native.pump import Pulse, Pump, Undertaker
 from ouroboros.qos import QoSSpec
-from ouroboros.wire.control import Accept, Alloc, Granted, Join
+from ouroboros.wire.control import Accept, Alloc, Capture, FlowRequest, Granted, Join
 
 #: Seconds that the library waits for a flow to accept at a time. A withdrawn call goes on for as long.
 _ACCEPT_SLICE = 0.2
@@ -62,7 +62,7 @@ class Flows:
         #: How many calls wait for a flow, by the name they were given.
         self._accepting: dict[str | None, int] = {}
 
-    def begin(self, request: Alloc | Accept | Join) -> Call:
+    def begin(self, request: FlowRequest) -> Call:
         """Start the request. Its call returns a `Granted` and an `Endpoint`."""
         self._library.check_process()
         self._check(request)
@@ -80,12 +80,13 @@ class Flows:
 
     # --- in the thread of a call
 
-    def _work(self, call: Call, request: Alloc | Accept | Join) -> tuple[Granted, Endpoint]:
+    def _work(self, call: Call, request: FlowRequest) -> tuple[Granted, Endpoint]:
         match request:
             case Alloc():
                 return self._alloc(call, request)
             case Accept():
                 return self._accept(call, request)
+        assert isinstance(request, Join), request
         return self._join(call, request)
 
     def _alloc(self, call: Call, request: Alloc) -> tuple[Granted, Endpoint]:
@@ -156,9 +157,11 @@ class Flows:
 
     # --- helpers
 
-    def _check(self, request: Alloc | Accept | Join) -> None:
+    def _check(self, request: FlowRequest) -> None:
         if isinstance(request, Accept):
             return
+        if isinstance(request, Capture):
+            raise UnsupportedError("the C Ouroboros has no way to capture packets of its layers")
         if isinstance(request, Join):
             if request.qos.ordered:
                 raise FlowQosException("a broadcast layer cannot keep packets in order, nor deliver them all")

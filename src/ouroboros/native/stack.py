@@ -16,7 +16,7 @@ from ouroboros.native.flows import Flows
 from ouroboros.native.library import Library
 from ouroboros.native.management import Management
 from ouroboros.runtime.client import FlowGrant, Wait
-from ouroboros.wire.control import Accept, Alloc, BindProcess, DestroyName, Join, ListNames, Request, UnbindProcess
+from ouroboros.wire.control import BindProcess, DestroyName, FlowRequest, ListNames, Request, UnbindProcess
 
 #: Seconds that a program which ends waits for calls that are under way.
 _FAREWELL = 1.0
@@ -73,12 +73,12 @@ class Stack:
                 self._forget(name)
         return value
 
-    def request_flow(self, request: Alloc | Accept | Join) -> FlowGrant:
+    def request_flow(self, request: FlowRequest) -> FlowGrant:
         """Get a flow, however long that takes."""
         granted, endpoint = self._flows.begin(request).wait()
         return FlowGrant(granted, endpoint, NODE)
 
-    def begin(self, request: Alloc | Accept | Join) -> NativeCall:
+    def begin(self, request: FlowRequest) -> NativeCall:
         """Ask for a flow, and do not wait for it."""
         return NativeCall(self._flows.begin(request))
 

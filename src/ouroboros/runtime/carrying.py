@@ -9,11 +9,12 @@ from typing import TypedDict
 
 from ouroboros.control.irm import Irm
 from ouroboros.dataplane import MAX_PACKET, Frcp, Setup
-from ouroboros.layers.effects import Address, Attach, EndFlow, Loop, Member, RemoteEnd, UnicastEnd
+from ouroboros.layers.effects import Address, Attach, EndFlow, Join, Loop, Member, RemoteEnd, UnicastEnd
 from ouroboros.layers.ethernet.sizes import path_of as path_on_segment
 from ouroboros.layers.face import Size
 from ouroboros.layers.flows.sizes import (
     FrcpSettings,
+    Sizes,
     below_checksum,
     frcp_of,
     size_for_members,
@@ -44,7 +45,7 @@ class _Way(TypedDict, total=False):
 
 
 class _Holder(TypedDict, total=False):
-    """The user of an end that is no program, in the words of `Setup`: one of them, or none."""
+    """The user of an end that is no program, in the words of `Setup`: a member, or the control side of one; or nothing."""
 
     transfer: int
     control: int
@@ -57,6 +58,9 @@ class Carrying:
         self._irm = irm
         self._held = held
         self._machine = machine
+        #: The longest packets of members of unicast layers when flows over them were looked at last.
+        self._sizes_of: dict[int, Size] = {}
+        held.lost = self.resize_above
 
     def attach(self, effect: Attach, program: Program | None) -> Size:
         """Carry a flow to a peer for a program, or for the IPC process that `effect` names; returns what it carries. Raises
@@ -65,22 +69,22 @@ class Carrying:
         assert isinstance(end, RemoteEnd), end
         if (member := self._held.members.get(end.ipcp)) is None:
             raise OSError(0, "its layer ended")
-        path, way = self._path(end)
+        sizes, way = self._sizes(end)
         qos, session = end.qos, end.session
-        sizes = sizes_over(path, qos, end.extension, cipher=session.cipher, max_message=MAX_PACKET)
         if not sizes.usable:
             raise OSError(0, "its path carries no packets")
         frcp = _frcp(frcp_of(qos, end.extension, sizes.packet, mpl=end.mpl))
         user = effect.user if isinstance(effect.user, Member) else None
         holder = self._holder(user)
         size = size_for_members(sizes, qos, cipher=session.cipher)
-        number = self._held.note_flow(Carried(effect.flow_id, effect.side, end.ipcp, end.eid, user, size))
+        number = self._held.note_flow(Carried(effect.flow_id, effect.side, end.ipcp, end.eid, user, size, end))
         try:
             with self._copied(program) as copied:
                 setup = Setup(
                     flow=number,
                     member=member,
                     side=effect.side,
+                    label=effect.flow_id,
                     program=copied,
                     **holder,
                     **way,
@@ -133,6 +137,7 @@ class Carrying:
                 flow=numbers[side],
                 member=self._held.members[effect.ipcp],
                 side=side,
+                label=effect.flow_id,
                 program=copied,
                 **holder,
                 other=numbers[1 - side],
@@ -147,14 +152,19 @@ class Carrying:
                 reject_replays=True,
             )
 
-    def join(self, flow_id: int, ipcp: int, program: Program) -> None:
-        """Carry a flow of a broadcast layer. Raises `OSError` when it cannot be. The descriptors stay the caller's."""
-        if (member := self._held.members.get(ipcp)) is None:
+    def join(self, effect: Join, program: Program) -> None:
+        """Carry a flow of a broadcast layer, or a capture. Raises `OSError` when it cannot be. The descriptors stay the
+        caller's."""
+        tap = None if effect.snap is None else (effect.snap, self._machine.wall() - self._held.running().now)
+        if tap is not None and effect.ipcp not in self._held.members:
+            # Nothing has come through the engine in this local layer so far.
+            self._held.open_member(effect.ipcp, "local")
+        if (member := self._held.members.get(effect.ipcp)) is None:
             raise OSError(0, "its layer ended")
-        number = self._held.note_flow(Carried(flow_id, 0, ipcp, None, None, _WITHIN))
+        number = self._held.note_flow(Carried(effect.flow_id, 0, effect.ipcp, None, None, _WITHIN))
         try:
             with self._copied(program) as copied:
-                setup = Setup(flow=number, member=member, side=0, program=copied)
+                setup = Setup(flow=number, member=member, side=0, label=effect.flow_id, tap=tap, program=copied)
         except BaseException:
             self._held.unname(number)
             raise
@@ -197,16 +207,57 @@ class Carrying:
             if self._held.engine is not None:
                 self._held.engine.drop(number)
 
+    # --- sizes
+
+    def _size_of(self, ipcp: int) -> Size | None:
+        """The longest packets on all ways of a member of a unicast layer: one may take another way at any time. None: it has
+        none."""
+        below = [self._held.flows[number].size for number in self._held.adjacent.get(ipcp, ())]
+        return Size(min(each.most for each in below), min(each.whole for each in below)) if below else None
+
+    def _sizes(self, end: RemoteEnd) -> tuple[Sizes, _Way]:
+        """Of a flow to a peer, as the way to it is now, and that way. Raises `OSError` when there is none."""
+        path, way = self._path(end)
+        cipher = end.session.cipher
+        return sizes_over(path, end.qos, end.extension, cipher=cipher, max_message=MAX_PACKET), way
+
+    def resize_above(self, lower: Carried) -> None:
+        """The size of a flow of an IPC process has changed, or whether it is in use: so may those of the flows over it."""
+        if lower.user is None or self._held.engine is None:
+            return
+        ipcp, fd = lower.user.ipcp, lower.user.fd
+        if ipcp in self._held.adjacent:
+            size = self._size_of(ipcp)
+            if size is None or size == self._sizes_of.get(ipcp):
+                return
+            self._sizes_of[ipcp] = size
+        for number, flow in list(self._held.flows.items()):
+            end = flow.end
+            if end is not None and end.ipcp == ipcp and (isinstance(end, UnicastEnd) or end.address == fd):
+                self._resize(number, flow, end)
+
+    def _resize(self, number: int, flow: Carried, end: RemoteEnd) -> None:
+        try:
+            sizes, _ = self._sizes(end)
+        except OSError:
+            # No way is left, or none yet: packets wait for one.
+            return
+        size = size_for_members(sizes, end.qos, cipher=end.session.cipher)
+        if not sizes.usable or size == flow.size:
+            return
+        flow.size = size
+        self._held.running().resize(number, sizes.packet, sizes.datagram, size.most)
+        if flow.user is not None:
+            self._irm.end_resized(flow.flow_id, flow.side, size, self._machine.now())
+            self.resize_above(flow)
+
     # --- of what setups are made
 
     def _path(self, end: RemoteEnd) -> tuple[Size, _Way]:
         """The way to a peer, and the longest packets on it. Raises `OSError` when there is none."""
         if isinstance(end, UnicastEnd):
-            # Packets may take another way at any time.
-            below = [self._held.flows[number].size for number in self._held.adjacent.get(end.ipcp, ())]
-            if not below:
+            if (size := self._size_of(end.ipcp)) is None:
                 raise OSError(0, "its member of the layer has no neighbours")
-            size = Size(min(each.most for each in below), min(each.whole for each in below))
             return _less(size, _PCI_LENGTH), {"destination": end.destination, "cube": end.cube}
         if isinstance(end.address, int):
             if (lower := self._held.lower.get(end.address)) is None:
@@ -224,7 +275,10 @@ class Carrying:
             return {}
         if (member := self._held.members.get(user.ipcp)) is None:
             raise OSError(0, f"the IPC process {user.ipcp} that is to have it is in no layer")
-        return {"control": 1} if user.ipcp in self._held.adjacent else {"transfer": member}
+        holder: _Holder = {"transfer": member}
+        if user.ipcp in self._held.adjacent:
+            holder["control"] = 1
+        return holder
 
     @contextlib.contextmanager
     def _copied(self, program: Program | None) -> Iterator[Program | None]:

@@ -367,11 +367,11 @@ class Client:
         does not answer in that time carries out the request later."""
         ManagementCall(self, request, 0.0, start=False).finish()
 
-    def request_flow(self, request: messages.Alloc | messages.Accept | messages.Join) -> FlowGrant:
+    def request_flow(self, request: messages.FlowRequest) -> FlowGrant:
         """Send a request that is answered by a flow, wait for it within the time of the request, and attach to it."""
         return self.begin(request).finish()
 
-    def begin(self, request: messages.Alloc | messages.Accept | messages.Join) -> FlowCall:
+    def begin(self, request: messages.FlowRequest) -> FlowCall:
         """As `request_flow`, and do not wait for the answer."""
         return FlowCall(self, request, request.timeout, start=True)
 

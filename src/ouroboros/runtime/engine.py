@@ -142,12 +142,14 @@ class EngineRuntime:
             self._held.adjacent[effect.ipcp].add(number)
             most = self._held.flows[number].size.most
             self._held.running().hand_over(member, number, effect.neighbour, most, effect.ours)
+            self.flows.resize_above(self._held.flows[number])
 
     def take_back(self, effect: TakeBack) -> None:
         member, number = self._held.unicast(effect.ipcp), self._held.lower.get(effect.fd)
         if member is not None and number is not None:
             self._held.adjacent[effect.ipcp].discard(number)
             self._held.running().take_back(member, number)
+            self.flows.resize_above(self._held.flows[number])
 
     def route(self, effect: Route) -> None:
         if (member := self._held.unicast(effect.ipcp)) is not None:

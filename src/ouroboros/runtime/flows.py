@@ -136,7 +136,7 @@ class FlowRuntime:
         with contextlib.closing(channel):
             try:
                 # Before it is granted: what the others write once `join` has returned must reach it.
-                self._engine.flows.join(effect.flow_id, effect.ipcp, channel.engine(0))
+                self._engine.flows.join(effect, channel.engine(0))
             except OSError as error:
                 self._grants.fail_flow(effect.flow_id, 0, effect.token, error)
             else:

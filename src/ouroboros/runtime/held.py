@@ -8,7 +8,7 @@ from typing import Protocol
 
 from ouroboros.control.irm import Irm
 from ouroboros.dataplane import Engine, SimulatedEngine
-from ouroboros.layers.effects import Address, Member, OpenPort, Resolve, Where
+from ouroboros.layers.effects import Address, Member, OpenPort, RemoteEnd, Resolve, Where
 from ouroboros.layers.face import Random, Size
 from ouroboros.wire.counters import Counters
 
@@ -34,6 +34,9 @@ class Machine(Protocol):
     instance: int
 
     def now(self) -> float: ...
+
+    def wall(self) -> int:
+        """Nanoseconds since 1970."""
 
     def start(self, heard: Callable[[News, str | None], None]) -> Engine | SimulatedEngine:
         """An engine. `heard`: is told its news, and why it failed if it did."""
@@ -76,6 +79,8 @@ class Carried:
     eid: int | None
     user: Member | None
     size: Size
+    #: Its peer, from which its way follows; None: within the node.
+    end: RemoteEnd | None = None
     #: Its other end is in this node.
     looped: bool = False
 
@@ -104,6 +109,8 @@ class Held:
         self.numbers: dict[tuple[int, int], int] = {}
         #: Flows that IPC processes use, by their number for it.
         self.lower: dict[int, int] = {}
+        #: Is told of each flow that an IPC process of a unicast layer has not any more.
+        self.lost: Callable[[Carried], None] = lambda flow: None
 
     def running(self) -> Engine | SimulatedEngine:
         """The engine, which is started if it is not there."""
@@ -183,4 +190,5 @@ class Held:
                 self.lower.pop(flow.user.fd, None)
                 if flow.user.ipcp in self.adjacent:
                     self.adjacent[flow.user.ipcp].discard(number)
+                    self.lost(flow)
         return flow

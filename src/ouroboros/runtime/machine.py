@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +41,9 @@ class RealMachine:
 
     def now(self) -> float:
         return asyncio.get_running_loop().time()
+
+    def wall(self) -> int:
+        return time.time_ns()
 
     def start(self, heard: Callable[[News, str | None], None]) -> Engine:
         def read() -> None:

@@ -73,6 +73,7 @@ from ouroboros.wire.control import (
     Accept,
     Alloc,
     Answer,
+    Capture,
     Dealloc,
     Done,
     Failed,
@@ -292,7 +293,7 @@ class Node:
         self._watch_idleness()
 
     def ask(self, caller: Caller, process: Process, request: Request) -> None:
-        if isinstance(request, Alloc | Accept | AskToJoin) and caller.has_hung_up():
+        if isinstance(request, Alloc | Accept | AskToJoin | Capture) and caller.has_hung_up():
             # A caller that hung up already waits for no flow.
             return
         if isinstance(request, ListNames | ListIpcps | ListFlows):

@@ -7,6 +7,7 @@ import click
 from ouroboros import __version__
 from ouroboros.tools._common import CONTEXT
 from ouroboros.tools._output import run_command
+from ouroboros.tools.capture import capture
 from ouroboros.tools.cdev import cdev
 from ouroboros.tools.cert import cert
 from ouroboros.tools.info import info
@@ -20,6 +21,7 @@ def ouroboros() -> None:
     """Tools around an Ouroboros node."""
 
 
+ouroboros.add_command(capture)
 ouroboros.add_command(cdev)
 ouroboros.add_command(cert)
 ouroboros.add_command(info)

@@ -22,7 +22,7 @@ from ouroboros.settings import AnySettings
 
 #: Raised by one whenever a message changes; a node answers a client of another version with `Failed`. The client of C
 #: programs, `rust/client/src/message.rs`, has the same number.
-VERSION = 8
+VERSION = 10
 
 #: The largest answer, bytes. A list of 100 000 names fits.
 MESSAGE_LENGTH = 64 << 20
@@ -83,6 +83,15 @@ class Join(_Message, frozen=True):
     layer: str
     qos: QoSSpec
     timeout: float | None
+
+
+class Capture(_Message, frozen=True):
+    """Ask for a flow that brings copies of what an IPC process sends and gets in its layer, as `wire.tap` reads them.
+    `snap`: bytes of each packet at the most."""
+
+    ipcp: int
+    snap: int
+    timeout: float | None = None
 
 
 class Dealloc(_Message, frozen=True):
@@ -470,6 +479,7 @@ Request = (
     | Alloc
     | Accept
     | Join
+    | Capture
     | Dealloc
     | CreateName
     | DestroyName
@@ -495,6 +505,8 @@ Request = (
     | Save
     | NodeInfo
 )
+#: What is answered by a flow.
+FlowRequest = Alloc | Accept | Join | Capture
 Answer = Done | Failed | Granted
 
 _T = TypeVar("_T")

@@ -11,7 +11,9 @@ use ouroboros_frcp::Config;
 use ouroboros_io::Program;
 use ouroboros_io::engine::Engine;
 use ouroboros_io::impair::{Counters, Settings};
-use ouroboros_io::stack::{self, Carrier, FlowCounters, FlowId, How, Kind, LayerCounters, MemberId, User, Where};
+use ouroboros_io::stack::{
+    self, About, Carrier, FlowCounters, FlowId, How, Kind, LayerCounters, MemberId, User, Where,
+};
 use ouroboros_shm::endpoint::Endpoint;
 
 /// A flow between two nodes.
@@ -73,6 +75,7 @@ impl UdpLayer {
             mtu: setup.mtu,
             timeout: setup.timeout,
             grace: 0,
+            about: About::default(),
         }]);
     }
 
@@ -250,5 +253,6 @@ fn within(id: FlowId, member: MemberId, carrier: Carrier, endpoint: Endpoint) ->
         mtu: usize::MAX,
         timeout: 0,
         grace: 0,
+        about: About::default(),
     }
 }

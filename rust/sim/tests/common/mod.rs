@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use ouroboros_crypto::{Role, Session, Settings, Suite};
 use ouroboros_frcp::{Config, Peer, UNSENT};
-use ouroboros_sim::stack::{Carrier, Event, FlowId, How, Kind, MemberId, Setup, Snapshot, User};
+use ouroboros_sim::stack::{About, Carrier, Event, FlowId, How, Kind, MemberId, Setup, Snapshot, User};
 use ouroboros_sim::{Network, Program, Queue, Tally};
 
 pub const US: u64 = 1_000;
@@ -75,6 +75,7 @@ pub fn setup(
         mtu: 1472,
         timeout: quality.timeout,
         grace: 0,
+        about: About::default(),
     }
 }
 

@@ -4,7 +4,7 @@ use super::{Flow, Protocol, User};
 use crate::outlet::{Blocker, Frame, Manner, Sink, Way};
 use crate::ring::{Ring, Write};
 use crate::run::Run;
-use crate::stack::{Event, Stack, Where};
+use crate::stack::{Stack, Where};
 
 /// Bytes of keepalives and of words of control that wait for room in FRCP below, at the most.
 const URGENT: usize = 64 << 10;
@@ -43,6 +43,11 @@ impl<R: Ring> Flow<R> {
 
     /// That packet is complete.
     pub(crate) fn close_below(&mut self, now: u64, frame: Frame, stack: &mut Stack<R>) {
+        if !stack.taps.is_empty() {
+            let start = if let Protocol::Raw { .. } = self.protocol { self.outlet.inside(&frame) } else { 0 };
+            let control = matches!(self.user, User::Control(_));
+            stack.tap_lowered(now, (self.id, control), &frame, start);
+        }
         match &mut self.protocol {
             Protocol::Frcp(connection) => {
                 if !self.urgent.is_empty() || !connection.can_write() {
@@ -112,7 +117,7 @@ impl<R: Ring> Flow<R> {
                 User::Control(take @ 1..) => {
                     *take -= 1;
                     self.counters.delivered += 1;
-                    stack.tell(Event::Message(self.id, packet));
+                    stack.tell_message(now, self.id, packet);
                 }
                 User::Control(_) => self.kept.push_back(packet),
                 User::Program(ring) => match ring.writer().and_then(|mut writer| writer.stage(&packet)) {

@@ -7,7 +7,7 @@ use crate::credit::REPORT;
 use crate::member::Member;
 use crate::ring::{Ring, Write};
 use crate::run::Run;
-use crate::stack::{Event, Stack, Where};
+use crate::stack::{Stack, Where};
 
 /// Bytes that wait at an end of a loop, at the most, but for the last packet.
 const INBOX: usize = 256 << 10;
@@ -77,7 +77,7 @@ impl<R: Ring> Flow<R> {
             (_, User::Control(take @ 1..)) => {
                 *take -= 1;
                 counters.delivered += 1;
-                stack.tell(Event::Message(*id, packet.to_vec()));
+                stack.tell_message(now, *id, packet.to_vec());
             }
             (_, User::Control(_)) if kept.len() < KEPT => kept.push_back(packet.to_vec()),
             _ => counters.overrun += 1,

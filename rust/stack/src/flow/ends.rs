@@ -25,6 +25,14 @@ impl<R: Ring> Flow<R> {
         self.doomed.get_or_insert(R::CAPACITY);
     }
 
+    /// See `Stack::resize`.
+    pub(crate) fn resize(&mut self, packet: usize, mtu: usize) {
+        self.outlet.mtu = mtu;
+        if let Protocol::Frcp(connection) = &mut self.protocol {
+            connection.resize(packet);
+        }
+    }
+
     /// The flow is over at once, with all that is under way. `died`: for the program.
     pub(crate) fn abort(&mut self, died: bool) {
         if let User::Program(ring) = &self.user {

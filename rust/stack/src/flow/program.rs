@@ -4,7 +4,7 @@ use super::{Flow, How, Protocol, TURN, User};
 use crate::outlet::{Blocker, Manner, Way};
 use crate::ring::{End, Flags, Read, Ring, Write};
 use crate::run::Run;
-use crate::stack::{Event, Stack, Where};
+use crate::stack::{Stack, Where};
 
 /// Bytes that one flow may send before the others get their turn.
 const QUANTUM: usize = 512 << 10;
@@ -95,6 +95,9 @@ impl<R: Ring> Flow<R> {
             return Ok(Pause::Empty);
         };
         let mut reader = ring.reader()?;
+        if outlet.way == Way::Tap {
+            return discard(&mut reader, scratch);
+        }
         let mut quantum = QUANTUM;
         for _ in 0..TURN {
             let may = match protocol {
@@ -203,7 +206,7 @@ impl<R: Ring> Flow<R> {
                 User::Transfer(member) => stack.dispatch(now, *member, Where::Flow(*id), Run::of(message, 0), 1),
                 User::Control(take @ 1..) => {
                     *take -= 1;
-                    stack.tell(Event::Message(*id, message.to_vec()));
+                    stack.tell_message(now, *id, message.to_vec());
                     true
                 }
                 // Its window closes.
@@ -213,6 +216,16 @@ impl<R: Ring> Flow<R> {
             connection.consume();
         }
     }
+}
+
+/// Nobody gets what the reader of a capture writes.
+fn discard(reader: &mut impl Read, scratch: &mut Vec<u8>) -> Result<Pause, End> {
+    for _ in 0..TURN {
+        let Some(length) = reader.available()? else { return Ok(Pause::Empty) };
+        scratch.clear();
+        reader.append_to(scratch, length);
+    }
+    Ok(Pause::Turn)
 }
 
 /// Show a program the flags of its peer, behind all packets: `idle`: it has those. Whether that changed something.

@@ -14,6 +14,9 @@ use crate::run::Run;
 impl<R: Ring> Stack<R> {
     /// Take a run of packets of a member apart. `depth`: levels below. False: the member is gone.
     pub(crate) fn dispatch(&mut self, now: u64, member: MemberId, from: Where, run: Run<'_>, depth: usize) -> bool {
+        if !self.taps.is_empty() {
+            self.tap_arrived(now, member, from, run);
+        }
         let Some(at) = self.members.get_mut(member) else { return false };
         at.counters.received += run.count();
         if depth > DEPTH {

@@ -58,7 +58,7 @@ impl<R: Ring> Stack<R> {
     /// are staged at its port are lost unless they were transmitted before.
     pub fn close_member(&mut self, member: MemberId, died: bool) {
         let Some(flows) = self.members.get_mut(member).map(|member| std::mem::take(&mut member.flows)) else { return };
-        for id in flows {
+        for id in flows.into_iter().chain(self.taps.of(member)) {
             if let Some(mut flow) = self.flows.take(id) {
                 flow.abort(died);
                 self.bury(*flow, How::Gone);
@@ -74,7 +74,7 @@ impl<R: Ring> Stack<R> {
 
     /// Carry a flow. False: its member is not there.
     pub fn add(&mut self, now: u64, setup: Setup<R>) -> bool {
-        let (id, eid, carrier, lot) = (setup.id, setup.eid, setup.carrier, setup.lot);
+        let (id, eid, carrier, lot, about) = (setup.id, setup.eid, setup.carrier, setup.lot, setup.about);
         let Some(member) = self.members.get_mut(setup.member) else { return false };
         let unicast = matches!(member.carries, Carries::Unicast(_));
         let way = match (carrier, member.stage()) {
@@ -85,8 +85,17 @@ impl<R: Ring> Stack<R> {
             (Carrier::Unicast(..), _) => return false,
             (Carrier::Loop(other), _) => Way::Loop(other),
             (Carrier::Broadcast, _) => Way::Broadcast,
+            (Carrier::Tap { .. }, _) => Way::Tap,
         };
-        member.flows.insert(id);
+        let tap = match carrier {
+            Carrier::Tap { snap, epoch } => Some((setup.member, snap, epoch)),
+            // It is none of those that the layer carries.
+            _ => None,
+        };
+        self.taps.add(id, about.of_user(&setup.user), tap);
+        if tap.is_none() {
+            member.flows.insert(id);
+        }
         let mut kept = Vec::new();
         if has_eid(way) {
             member.by_eid.insert(eid, id);
@@ -166,6 +175,7 @@ impl<R: Ring> Stack<R> {
 
     /// Send a management datagram, behind the packets that were sent before.
     pub fn say(&mut self, now: u64, member: MemberId, to: Where, data: &[u8]) {
+        self.taps.now = now;
         let Some(said) = self.members.get_mut(member) else { return };
         said.counters.said += 1;
         let address = match to {
@@ -228,6 +238,7 @@ impl<R: Ring> Stack<R> {
             self.change_ways(member, |transfer| transfer.drop_lower(id));
         }
         self.timers.remove(id);
+        self.taps.remove(id);
         if let Way::Loop(other) = outlet.way {
             self.using(other, |other, _| other.end_by_peer(how != How::Closed));
             self.queue(other);

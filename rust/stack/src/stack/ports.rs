@@ -13,6 +13,7 @@ use crate::stage::{Outgoing, Stage};
 impl<R: Ring> Stack<R> {
     /// Datagrams came in.
     pub fn receive(&mut self, now: u64, port: MemberId, from: SocketAddr, run: Run<'_>) {
+        self.taps.now = now;
         if run.count() == 0
             && let Some(member) = self.members.get_mut(port)
         {
@@ -38,6 +39,9 @@ impl<R: Ring> Stack<R> {
 
     /// The datagrams that `transmit` returned have left, or (false) will never.
     pub fn sent(&mut self, port: MemberId, left: bool) {
+        if left && !self.taps.is_empty() {
+            self.tap_sent(port);
+        }
         if let Some(member) = self.members.get_mut(port) {
             let count = member.stage().and_then(|stage| stage.transmit()).map_or(0, |outgoing| outgoing.count());
             member.counters.calls += 1;
@@ -114,7 +118,7 @@ impl<R: Ring> Stack<R> {
                     self.with(lower, |below, stack| Ok(stack.is_drained(&below.outlet, at))).unwrap_or(true)
                 })
             }
-            Way::Loop(_) | Way::Broadcast => true,
+            Way::Loop(_) | Way::Broadcast | Way::Tap => true,
         }
     }
 

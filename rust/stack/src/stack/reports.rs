@@ -68,7 +68,7 @@ impl<R: Ring> Stack<R> {
                     self.say_word(flow.outlet.member, destination, Word::Report(report));
                 }
             }
-            Way::Loop(_) | Way::Broadcast => {}
+            Way::Loop(_) | Way::Broadcast | Way::Tap => {}
         }
     }
 
@@ -78,7 +78,7 @@ impl<R: Ring> Stack<R> {
         match outlet {
             (Way::Port(..), member) => self.port(member).map_or(0, |port| port.room),
             (Way::Transfer(lower), _) => self.room_below(lower),
-            (Way::Unicast(..) | Way::Loop(_) | Way::Broadcast, _) => LOOP_ROOM,
+            (Way::Unicast(..) | Way::Loop(_) | Way::Broadcast | Way::Tap, _) => LOOP_ROOM,
         }
     }
 }

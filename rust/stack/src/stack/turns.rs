@@ -41,6 +41,7 @@ impl<R: Ring> Stack<R> {
 
     /// Give whatever waits longest its turn. After it ports may be full.
     pub fn serve(&mut self, now: u64) {
+        self.taps.now = now;
         match self.ready.pop_front() {
             Some(Source::Flow(id)) => self.serve_flow(now, id),
             Some(Source::Transit(member, place)) => self.serve_transit(now, member, place),
@@ -82,6 +83,7 @@ impl<R: Ring> Stack<R> {
 
     /// Time has passed.
     pub fn timeout(&mut self, now: u64) {
+        self.taps.now = now;
         for member in self.due_links(now) {
             self.pass_on(now, member);
         }

@@ -50,8 +50,19 @@ impl<R: Ring> Stack<R> {
             && let Some(flow) = self.flow(lower)
         {
             flow.pacer = (!ours).then(Pacer::default);
+            self.taps.set_above(lower, member);
             self.change_ways(member, |transfer| transfer.adopt(lower, neighbour, most));
             self.hand(now, lower, User::Transfer(member));
+        }
+    }
+
+    /// What is below a flow carries packets of other lengths from now on. `packet`: of FRCP, at the most; `mtu`: as of `Setup`;
+    /// `most`: the longest packet that the flow carries for the member above, if one has it.
+    pub fn resize(&mut self, flow: FlowId, packet: usize, mtu: usize, most: usize) {
+        let Some(resized) = self.flow(flow) else { return };
+        resized.resize(packet, mtu);
+        if let User::Transfer(member) = resized.user {
+            self.change_ways(member, |transfer| transfer.set_most(flow, most));
         }
     }
 
@@ -62,6 +73,7 @@ impl<R: Ring> Stack<R> {
 
     /// A packet of a component. `ttl`: lower flows that it may cross, as many as the layer allows at the most; 0: so many.
     pub fn send_pdu(&mut self, now: u64, member: MemberId, destination: u32, eid: u64, ttl: u8, data: &[u8]) {
+        self.taps.now = now;
         let Some(transfer) = self.transfer(member) else { return };
         if destination == transfer.settings().address {
             return self.hear(now, member, None, eid, data);
@@ -81,9 +93,14 @@ impl<R: Ring> Stack<R> {
 
     /// A packet of the control side, by a lower flow that it has.
     pub fn send_message(&mut self, now: u64, lower: FlowId, data: &[u8]) {
+        self.taps.now = now;
         let Some(member) = self.carrier_of(lower) else { return };
-        if self.send_by(now, lower, Manner::Control, &[], data).is_err() {
-            self.count_crowded(member);
+        if self.send_by(now, lower, Manner::Control, &[], data).is_err()
+            && let Some(carrier) = self.members.get_mut(member)
+        {
+            // The flow has not counted it as sent.
+            carrier.counters.said += 1;
+            carrier.counters.crowded += 1;
         }
     }
 }

@@ -67,7 +67,8 @@ impl Neighbour {
 pub(crate) struct Hop {
     neighbour: usize,
     pub(crate) lower: FlowId,
-    most: usize,
+    /// See `Lower`.
+    pub(crate) most: usize,
 }
 
 /// See the module.
@@ -166,6 +167,14 @@ impl Transfer {
         neighbour.lower.insert(0, Lower { flow, most, up: true });
         self.by_flow.insert(flow.into(), place);
         self.resolve();
+    }
+
+    /// A lower flow carries packets of another length from now on.
+    pub(crate) fn set_most(&mut self, flow: FlowId, most: usize) {
+        if let Some(neighbour) = self.by_flow.get(&flow.into()).and_then(|place| self.neighbours.get_mut(*place)) {
+            neighbour.lower.iter_mut().filter(|lower| lower.flow == flow).for_each(|lower| lower.most = most);
+            self.resolve();
+        }
     }
 
     fn free_place(&mut self) -> usize {

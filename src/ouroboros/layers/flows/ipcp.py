@@ -7,7 +7,7 @@ from ouroboros.layers.agenda import earliest
 from ouroboros.layers.base import Ipcp, State
 from ouroboros.layers.bucket import Bucket
 from ouroboros.layers.effects import PeerGone, RemoteEnd, Unreserve, Where
-from ouroboros.layers.face import Arrival, End, Host, How
+from ouroboros.layers.face import Arrival, End, Host, How, Seen, Step, Task
 from ouroboros.layers.flows.core import Core, Directory
 from ouroboros.layers.flows.incoming import Incoming, Request
 from ouroboros.layers.flows.notices import Notices
@@ -16,6 +16,7 @@ from ouroboros.layers.flows.refusals import Refusal, code_of
 from ouroboros.oap import Settings
 from ouroboros.qos import QoSSpec
 from ouroboros.wire import extension
+from ouroboros.wire.control import HopEntry
 from ouroboros.wire.udp import FlowDealloc, FlowDeallocAck, FlowReply, FlowRequest, FlowRetry, Message, decode
 
 #: Acknowledgements a second that go out for flows that we do not know any more, and at once.
@@ -102,6 +103,11 @@ class FlowIpcp(Ipcp):
 
     def _counters(self) -> dict[str, int]:
         return {**self._core.counters, **self.engine_counters, **super()._counters()}
+
+    def probe(self, target: Where, steps: tuple[Step, ...], wait: float, task: Task, now: float) -> None:
+        """The next hop is the last one, and nobody there answers."""
+        entry = HopEntry(1, self.layer, self.type, address=self._core.directory.written(target), state="unasked")
+        task.done(Seen(entry, now, end=True))
 
     # --- flows
 

@@ -15,11 +15,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from ouroboros.errors import FlowTimeoutException, IpcpConnectError, OuroborosError, ProtocolError
 from ouroboros.layers.agenda import Agenda
 from ouroboros.layers.bucket import WARNINGS, Bucket
 from ouroboros.layers.effects import Listen, written_address
-from ouroboros.layers.face import How, LowerFlow, Task
+from ouroboros.layers.face import How, LowerFlow, Size, Task
 from ouroboros.layers.unicast.core import NOWHERE, Core
 from ouroboros.layers.unicast.greeting import (
     COMPONENTS,
@@ -241,6 +243,13 @@ class Connections:
 
     def lower_state(self, fd: int, up: bool, now: float) -> None:
         self._links.state(fd, up, now)
+
+    def lower_resized(self, fd: int, size: Size) -> None:
+        """Whoever wants to know the size of a connection looks when it matters."""
+        if (connection := self._links.at(fd)) is not None:
+            connection.size = size
+        elif (greeting := self._greetings.get(fd)) is not None:
+            greeting.flow = msgspec.structs.replace(greeting.flow, size=size)
 
     def message(self, fd: int, data: bytes, now: float) -> None:
         """A packet of a lower flow. Bytes of a stranger."""

@@ -28,7 +28,7 @@ from ouroboros.layers.effects import (
     Where,
     written_address,
 )
-from ouroboros.layers.face import Arrival, Connected, End, Host, How, Located, LowerFlow, Step, Task
+from ouroboros.layers.face import Arrival, Connected, End, Host, How, Located, LowerFlow, Size, Step, Task
 from ouroboros.layers.flows.incoming import Request
 from ouroboros.layers.flows.ipcp import FlowIpcp
 from ouroboros.layers.flows.notices import RepeatedAnswers
@@ -332,6 +332,9 @@ class UnicastIpcp(FlowIpcp):
 
     def lower_state(self, fd: int, up: bool, now: float) -> None:
         self.connections.lower_state(fd, up, now)
+
+    def lower_resized(self, fd: int, size: Size, now: float) -> None:
+        self.connections.lower_resized(fd, size)
 
     # --- names
 

@@ -36,6 +36,9 @@ class VirtualMachine:
     def now(self) -> float:
         return self._network.now
 
+    def wall(self) -> int:
+        return self._network.wall
+
     def counters(self) -> None:
         """Whoever asks the engine wakes nobody."""
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ouroboros.dataplane import Simulation
 from ouroboros.layers.base import Ipcp
 from ouroboros.runtime.node import IPCP_TYPES
+from ouroboros.testing.sim.capture import Capture
 from ouroboros.testing.sim.node import Node
 
 #: The wall clock at the start, nanoseconds since 1970.
@@ -65,6 +66,7 @@ class Network:
         self.delay = nanoseconds(delay)
         self.types = types
         self.nodes: list[Node] = []
+        self.captures: list[Capture] = []
         #: Addresses by name of host, for layers that ask.
         self.hosts: dict[str, list[str]] = {}
         #: What nodes were told to remember, by their names.
@@ -124,12 +126,13 @@ class Network:
         """Let time pass up to the next thing that somebody in Python has to know. False: that is all, and it is `until`."""
         next_call = self._calls[0][0] if self._calls else until
         now, news = self._simulation.run(min(until, next_call))
+        captured = [capture.drain() for capture in self.captures[:]]
         for number, each in news:
             self.heard += sum(len(kind) for kind in each)
             self.nodes[number].hear(each)
         for _ in range(_MOST_CALLS):
             if not self._calls or self._calls[0][0] > now:
-                return bool(news) or now < until
+                return bool(news) or any(captured) or now < until
             heapq.heappop(self._calls)[2]()
         raise RuntimeError(f"{_MOST_CALLS} things were due at {now} ns: something waits for a time that does not come")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ouroboros.capture import SNAP
 from ouroboros.control.irm import Irm
 from ouroboros.control.names import ROUND_ROBIN
 from ouroboros.control.parties import Process
@@ -30,6 +31,7 @@ from ouroboros.runtime.engine import EngineRuntime
 from ouroboros.runtime.flows import Channel, FlowRuntime
 from ouroboros.runtime.held import News
 from ouroboros.settings import AnySettings, Udp4Config, Udp4Settings
+from ouroboros.testing.sim.capture import Capture
 from ouroboros.testing.sim.machine import NoChannel, VirtualMachine
 from ouroboros.testing.sim.program import Asked, Program
 from ouroboros.wire.control import (
@@ -125,6 +127,10 @@ class Node:
         """Counters of an IPC process, its part of the engine included."""
         self._runtime.count()
         return self.irm.ipcps[ipcp].entry().counters
+
+    def capture(self, ipcp: int, *, snap: int = SNAP) -> Capture:
+        """Capture what a member of a layer sends and gets from now on, so many bytes of each packet."""
+        return Capture(self, self._manager.process, ipcp, snap)
 
     # --- programs
 
