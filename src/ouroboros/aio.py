@@ -33,6 +33,7 @@ import anyio.to_thread
 from ouroboros import backend, dev
 from ouroboros._arguments import as_whole, shown
 from ouroboros._owned import Uncopied
+from ouroboros._requests import accept_request, alloc_request, check_name, join_request
 from ouroboros._values import copy_into, packet_view, target_view
 from ouroboros.dataplane import AwaitedFlow, Endpoint
 from ouroboros.dataplane.ends import Ended, FlowEnd
@@ -111,15 +112,15 @@ class Flow(Uncopied, AwaitedFlow):
         layer: str | None = None,
     ) -> QoSSpec:
         """Allocate a flow to a name and return its QoS. As `ouroboros.dev.Flow.alloc`; cancelling withdraws the request."""
-        return await self._request(dev.alloc_request(dst, qos, timeo, wait, layer))
+        return await self._request(alloc_request(dst, qos, timeo, wait, layer))
 
     async def accept(self, timeo: float | None = None, *, name: str | None = None) -> QoSSpec:
         """Wait for a flow to a name of this program. As `ouroboros.dev.Flow.accept`; cancelling withdraws the request."""
-        return await self._request(dev.accept_request(timeo, name))
+        return await self._request(accept_request(timeo, name))
 
     async def join(self, dst: str, qos: QoSSpec | None = None, timeo: float | None = None) -> QoSSpec:
         """Join the broadcast layer of that name. As `ouroboros.dev.Flow.join`."""
-        return await self._request(dev.join_request(dst, qos, timeo))
+        return await self._request(join_request(dst, qos, timeo))
 
     def dealloc(self) -> None:
         """Give the flow back, as `ouroboros.dev.Flow.dealloc`. Tasks that wait on it get `FlowNotAllocatedException`."""
@@ -378,7 +379,7 @@ async def serve(
     if not callable(handler):
         raise TypeError(f"handler is an async function that is given a flow, not {shown(handler)}")
     limit = as_whole(limit, "limit", 1)
-    name = dev.check_name(name)
+    name = check_name(name)
     free = anyio.Semaphore(limit)
     with Service(name):
         await _bind(name)

@@ -17,7 +17,6 @@ import atexit
 import contextlib
 import errno
 import functools
-import math
 import operator
 import os
 import warnings
@@ -29,9 +28,10 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Optional, Protocol, Self
 
 from ouroboros import backend
-from ouroboros._arguments import as_name, as_text, shown
+from ouroboros._arguments import shown
 from ouroboros._file import open_flow
 from ouroboros._owned import Uncopied
+from ouroboros._requests import accept_request, alloc_request, join_request
 from ouroboros._values import time_limit, whole_number
 from ouroboros.dataplane import MAX_PACKET, BlockingFlow, ends, note_exit
 from ouroboros.dataplane.ends import Ended
@@ -52,16 +52,13 @@ from ouroboros.errors import (
     FlowTimeoutException,
     FlowWouldBlockException,
 )
-from ouroboros.qos import BILLION, DEFAULT_PEER_TIMEOUT, MILLION, UINT32_MAX, QoSSpec, check_qos
+from ouroboros.qos import BILLION, DEFAULT_PEER_TIMEOUT, MILLION, UINT32_MAX, QoSSpec
 from ouroboros.runtime.client import FlowGrant
 from ouroboros.security import FlowSecurity
 from ouroboros.wire.control import Accept, Alloc, Join
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
-
-#: Seconds that `flow_alloc` and `flow_join` wait when no `timeo` is given.
-DEFAULT_TIMEOUT = 20.0
 
 
 class FlowProperties(IntFlag):
@@ -478,29 +475,7 @@ def flow_join(dst: str, qos: QoSSpec | None = None, timeo: float | None = None) 
     return flow
 
 
-# --- requests and checks, shared with `ouroboros.aio`
-
-
-def alloc_request(dst: str, qos: QoSSpec | None, timeo: float | None, wait: bool, layer: str | None) -> Alloc:
-    limit = time_limit(timeo, DEFAULT_TIMEOUT)
-    if layer is not None:
-        layer = as_name(as_text(layer, "layer"), "layer", FlowNameException)
-    # To the node, None is its default.
-    return Alloc(check_name(dst), check_qos(qos), math.inf if limit is None else limit, bool(wait), layer)
-
-
-def accept_request(timeo: float | None, name: str | None) -> Accept:
-    _check_no_name(timeo)
-    return Accept(None if name is None else check_name(name), time_limit(timeo))
-
-
-def _check_no_name(timeo: object) -> None:
-    if isinstance(timeo, str):
-        raise TypeError(f"timeo is a number of seconds, not {shown(timeo)}: did you mean name={shown(timeo)}?")
-
-
-def join_request(dst: str, qos: QoSSpec | None, timeo: float | None) -> Join:
-    return Join(check_name(dst), check_qos(qos), time_limit(timeo, DEFAULT_TIMEOUT))
+# --- checks, shared with `ouroboros.aio`
 
 
 def clip(text: str, count: int | None) -> str:
@@ -518,12 +493,6 @@ def clip(text: str, count: int | None) -> str:
 
 def not_a_line(text: object) -> TypeError:
     return TypeError(f"a line is a str, not {shown(text)}: use write() for bytes")
-
-
-def check_name(name: str) -> str:
-    if not isinstance(name, str):
-        raise TypeError(f"a name is a str, not {shown(name)}")
-    return as_name(name, "name", FlowNameException)
 
 
 def _first_frct_flags(qos: QoSSpec) -> int:

@@ -27,8 +27,9 @@ from typing import Self
 from ouroboros import backend
 from ouroboros._arguments import shown
 from ouroboros._owned import Uncopied
+from ouroboros._requests import accept_request, check_name
 from ouroboros._values import time_limit
-from ouroboros.dev import Flow, accept_request, check_name
+from ouroboros.dev import Flow
 from ouroboros.errors import FlowException, FlowNameException, IrmError
 from ouroboros.runtime.client import FlowGrant
 from ouroboros.runtime.descriptors import Eventfd

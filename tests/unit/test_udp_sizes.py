@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given
 
 from ouroboros.dataplane import Frcp, Setup, Simulation
-from ouroboros.layers.face import Size
+from ouroboros.layers.face import MPL, Size
 from ouroboros.layers.flows.sizes import (
     CRC_LENGTH,
     FRCP_LENGTH,
-    MPL,
     Sizes,
     below_checksum,
     frcp_of,

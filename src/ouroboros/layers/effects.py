@@ -10,8 +10,7 @@ from typing import ClassVar
 
 import msgspec
 
-from ouroboros.layers.face import End
-from ouroboros.layers.flows.sizes import MPL, UNICAST_MPL
+from ouroboros.layers.face import MPL, UNICAST_MPL, End
 from ouroboros.layers.impairment import Impairment
 from ouroboros.oap import Session
 from ouroboros.qos import QoSSpec

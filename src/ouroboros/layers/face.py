@@ -28,6 +28,11 @@ from ouroboros.qos import QoSSpec
 from ouroboros.settings import Strangers
 from ouroboros.wire.control import HopEntry
 
+#: The longest time that a packet may live in a layer, nanoseconds (`frcp.md` 3). Both ends must assume the same.
+MPL = 5_000_000_000
+#: The same in a unicast layer, whatever is below (`unicast-data.md` 6).
+UNICAST_MPL = 100_000_000
+
 if TYPE_CHECKING:
     from ouroboros.layers.effects import Effect, Where
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ouroboros.layers.agenda import Agenda
 from ouroboros.layers.effects import Address, RemoteEnd, Where
-from ouroboros.layers.flows.sizes import UNICAST_MPL
+from ouroboros.layers.face import UNICAST_MPL
 
 #: All stations.
 EVERYBODY = "ff:ff:ff:ff:ff:ff"

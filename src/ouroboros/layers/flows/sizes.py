@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ouroboros.layers.face import Size
+from ouroboros.layers.face import MPL, Size
 from ouroboros.qos import QoSSpec
 from ouroboros.wire import extension
 from ouroboros.wire.extension import Extension
 from ouroboros.wire.suites import CIPHER_BY_NUMBER
 from ouroboros.wire.udp import EID_LENGTH
 
-#: The longest time that a packet may live in a layer, nanoseconds (`frcp.md` 3). Both ends must assume the same.
-MPL = 5_000_000_000
-#: The same in a unicast layer, whatever is below (`unicast-data.md` 6).
-UNICAST_MPL = 100_000_000
 #: Bytes that FRCP and the checksum add to a packet (`flows.md` 9); those of encryption depend on the cipher.
 FRCP_LENGTH = 12
 CRC_LENGTH = 4
