@@ -22,12 +22,12 @@ def main() -> None:
 
 
 def ready(network: str, clock: str) -> float:
-    """Seconds until all routes are there and a packet came back from the last node."""
+    """Seconds until all routes are there and a packet came back from the node in the middle: it goes 60 hops at the most."""
     now = time.process_time if clock == "virtual" else time.monotonic
     start = now()
     with Lab(network, clock=clock, seed=7) as lab:
         nodes = list(lab)
-        assert nodes[0].ping(nodes[-1])
+        assert nodes[0].ping(nodes[len(nodes) // 2])
         return now() - start
 
 

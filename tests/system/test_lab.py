@@ -20,6 +20,7 @@ from ouroboros.lab import (
     Here,
     Lab,
     LabError,
+    LabNode,
     Program,
     UnavailableError,
     describe,
@@ -101,13 +102,19 @@ def test_a_scenario_has_one_verdict_on_all_clocks(scenario: Path) -> None:
         assert verdict.met == verdicts["virtual"].met
 
 
+def devices_of(node: LabNode) -> dict[str, str]:
+    """Addresses by device; whether a device is up shows a moment later."""
+    lines = [line.split() for line in node.execute("ip", "-4", "-brief", "address").splitlines()]
+    return {device.partition("@")[0]: " ".join(addresses) for device, _, *addresses in lines}
+
+
 def test_each_node_has_a_network_stack_of_its_own_in_namespaces() -> None:
     if reason := lacks():
         pytest.skip(reason)
     with Lab("a - b - c", clock="namespaces") as lab:
         assert lab.a.ping("c").path == ("a", "b", "c")
-        devices = lab.b.execute("ip", "-brief", "address")
-        assert {line.split()[0].partition("@")[0] for line in devices.splitlines()} == {"lo", "veth0", "veth1"}
+        devices = devices_of(lab.b)
+        assert set(devices) == {"lo", "veth0", "veth1"}
         ground = lab.ground
         (near, _), (_, far) = (
             ground.addresses(0, lab.description.links[0]),
@@ -119,7 +126,7 @@ def test_each_node_has_a_network_stack_of_its_own_in_namespaces() -> None:
         with pytest.raises(LabError, match="node b was killed: a program needs its namespace"):
             lab.b.execute("true")
         lab.b.restart()
-        assert lab.b.execute("ip", "-brief", "address") == devices
+        assert devices_of(lab.b) == devices
 
 
 def test_a_machine_without_namespaces_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:

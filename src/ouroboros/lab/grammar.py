@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ouroboros.lab.description import NAME, Description, Layer, Link, Node, check_impairment, check_name, pairs_of
+from ouroboros.lab.description import Description, Layer, Link, Node, check_impairment, check_name, pairs_of
 from ouroboros.lab.errors import DescriptionError
 from ouroboros.lab.shapes import SHAPES
 
@@ -241,4 +241,4 @@ def _rank(name: str, graph: Graph, below: Layer) -> Layer:
     return Layer(name, members=members, adjacencies=tuple(pairs_of(graph.links)), over=below.name)
 
 
-__all__ = ["NAME", "Graph", "describe", "parse", "text_of"]
+__all__ = ["Graph", "describe", "parse", "text_of"]
