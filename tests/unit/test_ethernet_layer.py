@@ -8,7 +8,7 @@ from ouroboros.errors import FlowNameException, FlowPeerException, IpcpBootstrap
 from ouroboros.layers.ethernet.directory import CACHE_TIME, QUERIES, LlcEnd
 from ouroboros.oap import Session
 from ouroboros.qos import QOS_RAW, QoSSpec
-from ouroboros.settings import EthConfig, EthDixSettings, EthLlcSettings
+from ouroboros.settings import DirectoryHashAlgo, EthConfig, EthDixSettings, EthLlcSettings
 from ouroboros.testing.sim import Flow, Network, Node
 from ouroboros.wire.control import DestroyIpcp, Granted, UnregisterName
 from ouroboros.wire.ethernet import DIX, NameQuery, NameReply
@@ -140,6 +140,20 @@ def test_a_raw_packet_is_as_long_as_a_frame_carries() -> None:
     granted = near.program("watch").alloc("clock", QOS_RAW).wait().answer
     assert isinstance(granted, Granted)
     assert granted.max_packet == 1496
+
+
+def test_names_are_hashed_as_the_layer_is_told() -> None:
+    network = Network(1)
+    near, far = network.add_node("near"), network.add_node("far")
+    for node in (near, far):
+        assert node.irm.ipcps == {}
+        settings = EthDixSettings(dir_hash_algo=DirectoryHashAlgo.SHA3_512, eth=EthConfig("eth0"))
+        node.add_ipcp("eth-dix", "segment", settings)
+    (id,) = far.irm.ipcps
+    assert far.irm.ipcps[id].entry().hash == "SHA3_512"
+    assert len(far.irm.ipcps[id].digest("clock")) == 64
+    far.offer("clock", id)
+    connect(near, far)
 
 
 def test_a_segment_of_llc_is_for_real_devices() -> None:

@@ -13,6 +13,7 @@ import pytest
 from ouroboros.errors import IpcpBootstrapError, UnsupportedError
 from ouroboros.layers.base import DEFAULT_HASH, HASHES, RESTORATION_TIME, RESTORATIONS, Ipcp
 from ouroboros.layers.broadcast import BroadcastIpcp
+from ouroboros.layers.ethernet import EthIpcp
 from ouroboros.layers.face import Host, Lower, PostedUpper, Posts, Task, Upper
 from ouroboros.layers.local import LocalIpcp
 from ouroboros.layers.udp import UdpIpcp
@@ -22,9 +23,10 @@ from ouroboros.runtime.node import IPCP_TYPES
 from ouroboros.settings import DirectoryHashAlgo
 from ouroboros.wire.control import BroadcastDetails, Details, IpcpEntry, UnicastDetails
 
-BUILT = [kind for kind in IPCP_TYPES.values() if kind is not None]
-#: Those that are a layer as soon as they are told so. The others want a socket first: `test_udp_layer.py`.
-WITHIN_A_NODE = [kind for kind in BUILT if not issubclass(kind, UdpIpcp)]
+BUILT = list(IPCP_TYPES.values())
+#: Those that are a layer as soon as they are told so. The others want a socket first: `test_udp_layer.py`,
+#: `test_ethernet_layer.py`.
+WITHIN_A_NODE = [kind for kind in BUILT if not issubclass(kind, UdpIpcp | EthIpcp)]
 #: What types have to say of themselves that are as they began.
 DETAILS: dict[str, Details] = {"broadcast": BroadcastDetails(), "unicast": UnicastDetails()}
 IN_A_LAYER = DETAILS | {"unicast": UnicastDetails(enroll=("anyone",))}

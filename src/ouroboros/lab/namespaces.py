@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from ouroboros.lab.description import Link
 from ouroboros.lab.errors import LabError, UnavailableError
 from ouroboros.lab.real import RealGround, shared
+from ouroboros.settings import Udp4Config
 
 _TOOLS = ("ip", "unshare", "nsenter")
 
@@ -48,7 +49,7 @@ class NamespaceGround(RealGround):
     @property
     def port(self) -> int:
         # Nobody else is there.
-        return 3435
+        return Udp4Config().port
 
     def addresses(self, number: int, link: Link) -> tuple[str, str]:
         if link.type != "udp4":

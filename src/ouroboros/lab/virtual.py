@@ -12,6 +12,7 @@ from ouroboros.lab.description import Link
 from ouroboros.lab.errors import LabError
 from ouroboros.lab.ground import NOT_HERE, Flow, Ground, Job, T
 from ouroboros.qos import QoSSpec
+from ouroboros.settings import Udp4Config
 from ouroboros.testing import sim
 from ouroboros.wire.control import Request
 
@@ -241,7 +242,7 @@ class VirtualGround(Ground):
     """See the module."""
 
     clock = "virtual"
-    port = 3435
+    port = Udp4Config().port
 
     def __init__(self, seed: int, *, log: bool = False) -> None:
         self.network = sim.Network(seed, log=log)

@@ -83,7 +83,7 @@ def _plain(hop: Hop) -> dict[str, Any]:
 
 
 def _line(hop: Hop) -> str:
-    """Such as `2.1  layer net (udp4, rank 0)  192.0.2.1:3435  -`."""
+    """Such as `2.1  layer net (udp4, rank 0)  192.0.2.1:4000  -`."""
     where = f"layer {hop.layer} ({hop.type}, rank {hop.rank})" if hop.layer else "no layer"
     who = " ".join(filter(None, ("*" if hop.state == "silent" else hop.member, hop.address)))
     time = "" if hop.round_trip is None else f"  {hop.round_trip * 1000:.3f} ms"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ouroboros.errors import IpcpBootstrapError, ProtocolError
 from ouroboros.layers.agenda import earliest
-from ouroboros.layers.base import HASHES, State
+from ouroboros.layers.base import DEFAULT_HASH, HASHES, State
 from ouroboros.layers.bucket import Bucket
 from ouroboros.layers.effects import OpenPort, Where
 from ouroboros.layers.ethernet.core import EthCore
@@ -36,6 +36,7 @@ class EthIpcp(FlowIpcp):
         super().__init__(id, name, host, self._directory, self._eth)
         self._directory.found = self._outgoing.found
         self._repeated = RepeatedAnswers(self._core)
+        self.hash = DEFAULT_HASH
         self.told: EthConfig | None = None
         #: The bootstrap that waits for its device.
         self._bootstrap: Task | None = None
