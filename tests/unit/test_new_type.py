@@ -50,6 +50,7 @@ class StringIpcp(Ipcp):
         self.names_here: set[str] = set()
         self.task: Task | None = None
         self.log: list[object] = []
+        self.due: float | None = None
 
     def bootstrap(self, layer: str, settings: TypeSettings, task: Task, now: float) -> None:
         self._check_new()
@@ -98,6 +99,13 @@ class StringIpcp(Ipcp):
     def over(self, eid: int, how: How, now: float) -> None:
         self.log.append(("over", eid, how))
 
+    def deadline(self) -> float | None:
+        return self.due
+
+    def timeout(self, now: float) -> None:
+        self.log.append(("timeout", now))
+        self.due = None
+
     def tin(self, string: int, qos: QoSSpec) -> Tin:
         return Tin(ipcp=self.id, qos=qos, session=Session(None, 0, bytearray()), string=string)
 
@@ -138,6 +146,16 @@ def test_it_is_listed_with_its_names(world: World, string: StringIpcp) -> None:
     world.manage(RegisterName("x", string.id))
     assert world.manage(ListIpcps()) == [IpcpEntry(string.id, "s0", "string", "operational", "yard", "SHA3_256")]
     assert world.manage(ListNames()) == [NameEntry("x", "spillover", [], [], ["yard"])]
+
+
+def test_it_is_called_when_something_is_due_and_then_published_anew(world: World, string: StringIpcp) -> None:
+    world.irm.take_touched()
+    world.irm.timeout(1.0)
+    string.due = 3.0
+    world.irm.timeout(2.5)
+    assert (string.log, world.irm.take_touched(), world.irm.deadline()) == ([], set(), 3.0)
+    world.irm.timeout(3.0)
+    assert (string.log, world.irm.take_touched(), world.irm.deadline()) == ([("timeout", 3.0)], {string.id}, None)
 
 
 def test_it_carries_a_flow_that_a_program_asks_for(world: World, string: StringIpcp) -> None:
