@@ -265,7 +265,9 @@ impl Request<'_> {
             Request::BootstrapIpcp { ipcp, layer, settings } => {
                 ("BootstrapIpcp", vec![Signed(ipcp), Text(layer), Field::Settings(settings)])
             }
-            Request::EnrollIpcp { ipcp, name } => ("EnrollIpcp", vec![Signed(ipcp), Text(name), Flag(false), Seconds(None)]),
+            Request::EnrollIpcp { ipcp, name } => {
+                ("EnrollIpcp", vec![Signed(ipcp), Text(name), Flag(false), Seconds(None)])
+            }
             Request::ConnectIpcp { ipcp, component, name, qos } => {
                 ("ConnectIpcp", vec![Signed(ipcp), Text(component), Text(name), Field::Qos(qos)])
             }
