@@ -100,8 +100,8 @@ class FlowInfo(msgspec.Struct, frozen=True):
 
 
 class ShareInfo(msgspec.Struct, frozen=True):
-    """The share of a user in a node that several users share. `kind`: connections, processes, requests, flows or answers (in
-    bytes). `limit`: its share. `refused`: how often it wanted more."""
+    """The share of a user in a node that several users share. `kind`: connections, processes, requests, flows, lookups, and
+    answers and memory, in bytes. `limit`: its share. `refused`: how often it wanted more."""
 
     user: int
     kind: str

@@ -63,6 +63,9 @@ NOT_RUN = [
     ("node.md", "systemctl --user", "needs systemd"),
     ("commands.md", "irm completion", "a line for each of three shells; tests/unit/test_irm_grammar.py runs them"),
     ("udp.md", "/etc/hosts", "changes the host"),
+    ("ethernet.md", "oping --listen", "needs root and a device; tests/system/test_ethernet.py has what it does"),
+    ("ethernet.md", "oping -n oping", "as before"),
+    ("ethernet.md", "unshare", "opens a shell"),
     (
         "capture.md",
         "ouroboros capture net",

@@ -62,6 +62,12 @@ def test_both_ends_of_a_path_see_the_same_datagrams() -> None:
     assert (ends, ip.udp.sport, ip.udp.dport) == ([near.address, far.address], 3435, 3435)
 
 
+def test_a_capture_is_in_no_layer() -> None:
+    _, near, _, one, _ = pair()
+    granted = near.ask(near.program("capture").process, CaptureRequest(one, 64)).wait().flow.granted
+    assert (granted.name, granted.layer) == ("capture of net", "")
+
+
 def test_what_was_sent_is_captured_when_it_leaves_and_when_it_arrives() -> None:
     network, near, far, one, other = pair()
     here, there = near.capture(one), far.capture(other)

@@ -69,6 +69,13 @@ def test_a_name_that_no_station_has_is_told_soon_and_says_what_helps() -> None:
     assert near.counters(ipcp)["queries_sent"] == QUERIES
 
 
+def test_no_proofs_are_counted_where_there_are_none() -> None:
+    _, near, _ = pair()
+    (ipcp,) = near.irm.ipcps
+    assert "requests_proven" not in near.counters(ipcp)
+    assert "requests_sent" in near.counters(ipcp)
+
+
 def test_a_name_is_asked_for_once_and_again_when_the_answer_is_old() -> None:
     network, near, far = pair()
     (ipcp,) = near.irm.ipcps

@@ -62,10 +62,13 @@ def test_a_reader_finds_all_that_was_written(packets: list[tuple[int, bytes, boo
 
 @pytest.mark.parametrize("outward", [True, False])
 @pytest.mark.parametrize("length", [0, 1, 4, 1400, 8980])
-@pytest.mark.parametrize("family", [4, 6])
-def test_a_datagram_has_the_headers_that_it_had_outside(family: int, length: int, outward: bool) -> None:
+@pytest.mark.parametrize("family", [4, 6, "6, as a station"])
+def test_a_datagram_has_the_headers_that_it_had_outside(family: int | str, length: int, outward: bool) -> None:
     data = bytes(number % 251 for number in range(length))
     far, near = (mapped("192.0.2.7"), "192.0.2.1") if family == 4 else (b"\x20\x01" + bytes(13) + b"\x07", "2001::1")
+    if family == "6, as a station":
+        # Anybody can send from such an address.
+        far = STATION
     made, total = tap.datagram(record(data, int(outward), port=4000, address=far), (near, 3435))
     assert total == len(made)
     ip = dpkt.ip.IP(made) if family == 4 else dpkt.ip6.IP6(made)

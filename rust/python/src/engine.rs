@@ -362,13 +362,15 @@ impl Setup {
 
 #[pymethods]
 impl Setup {
-    /// `flow`: its number; `label`: by which others know it; `member`: carries it. Its user is a `program`, by memory and bell of a side of its channel, which
-    /// are taken over, or `transfer`, a member above, or `control`, that takes so many packets (of a member above, if there is one); none for a program in virtual time. Its carrier is that member's port to a `peer`, a flow `lower`, the
-    /// way to the `destination` in a `cube`, the `other` end within the node, or all others of the member; or it is a capture of
-    /// the member (`tap`: bytes of each packet, and nanoseconds since 1970 when the time of the engine was 0). With a `key` of 32 bytes that no other flow has, packets are
-    /// encrypted by a `suite`, its number in the handshake; `grace`: ms until the first packet of the peer; `side`: 0 allocated the flow, 1 accepted it; `reject_replays`: the
-    /// peer is one of ours. `lot`: chooses what a bad link does. `accounts`: what pays for the memory of FRCP, the bytes that all
-    /// flows with the same key have together.
+    /// `flow`: its number; `label`: by which others know it; `member`: carries it. Its user is a `program`, by memory and
+    /// bell of a side of its channel, which are taken over, or `transfer`, a member above, or `control`, that takes so many
+    /// packets (of a member above, if there is one); none for a program in virtual time. Its carrier is that member's port
+    /// to a `peer`, a flow `lower`, the way to the `destination` in a `cube`, the `other` end within the node, or all others
+    /// of the member; or it is a capture of the member (`tap`: bytes of each packet, and nanoseconds since 1970 when the
+    /// time of the engine was 0). With a `key` of 32 bytes that no other flow has, packets are encrypted by a `suite`, its
+    /// number in the handshake; `grace`: ms until the first packet of the peer; `side`: 0 allocated the flow, 1 accepted it;
+    /// `reject_replays`: the peer is one of ours. `lot`: chooses what a bad link does. `accounts`: what pays for the memory
+    /// of FRCP, the bytes that all flows with the same key have together.
     #[new]
     #[pyo3(signature = (
         *, flow, member, side, label=0, tap=None, program=None, transfer=None, control=None, peer=None, lower=None, destination=None,

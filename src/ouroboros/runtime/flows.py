@@ -140,7 +140,9 @@ class FlowRuntime:
             except OSError as error:
                 self._grants.fail_flow(effect.flow_id, 0, effect.token, error)
             else:
-                granted = Granted(effect.flow_id, effect.qos, 0, MAX_PACKET, name=effect.name, layer=effect.name)
+                # A capture is in no layer.
+                layer = effect.name if effect.snap is None else ""
+                granted = Granted(effect.flow_id, effect.qos, 0, MAX_PACKET, name=effect.name, layer=layer)
                 self._grants.grant(effect.token, granted, channel)
 
     def attach(self, effect: Attach) -> None:

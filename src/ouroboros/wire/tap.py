@@ -20,8 +20,6 @@ _FLOWS = 64
 _COMPONENTS = {0: "flow allocator", 1: "directory"}
 
 _UDP = 17
-#: In front of the address of a station, in the place of one of IPv6 (`rust/wire/src/ether.rs`).
-_STATION = b"\x01" + bytes(9)
 #: TTL of headers of IP that nobody has sent.
 _TTL = 64
 
@@ -29,11 +27,11 @@ _TTL = 64
 class Record(NamedTuple):
     """A packet that a member of a layer sent (`outward`) or got, as the engine tells of it.
 
-    `time`: nanoseconds since 1970. `peer`: of a port, an address and a port of UDP, or a station and its SAP; `below`: else
-    the number of the flow that carried it, None for one within the node. `flow`, `ours`, `theirs`: of the flow of the layer
-    that it belongs to, and its endpoint ids, None if it is not known to. `sealed`: that flow is encrypted. `control`: a word
-    between control sides, with no header of the layer. `lost`: records before it that found no room. `length`: of the
-    packet; `data` may be less of it.
+    `time`: nanoseconds since 1970. `peer`: of a port, an address and a port of UDP, or the address of IPv6 that the engine
+    has for a station (`rust/wire/src/ether.rs`) and its SAP; `below`: else the number of the flow that carried it, None for
+    one within the node. `flow`, `ours`, `theirs`: of the flow of the layer that it belongs to, and its endpoint ids, None if
+    it is not known to. `sealed`: that flow is encrypted. `control`: a word between control sides, with no header of the
+    layer. `lost`: records before it that found no room. `length`: of the packet; `data` may be less of it.
     """
 
     time: int
@@ -74,9 +72,6 @@ def decode(record: bytes) -> Record:
 
 
 def _host(address: bytes) -> str:
-    """An address of IP, or that of a station on a segment, which the engine keeps behind a byte of its own."""
-    if address[:10] == _STATION:
-        return address[10:].hex(":")
     ip = IPv6Address(address)
     return str(ip.ipv4_mapped or ip)
 
@@ -88,8 +83,7 @@ def described(record: Record, layer: str, type: str) -> str:
     """What the packet is, for people. `type`: of the IPC process, a word of the command line."""
     way = "to" if record.outward else "from"
     if record.peer is not None:
-        # A station has no port; that of LLC has a service access point.
-        where = f"{way} {record.peer[0] if type.startswith('eth') else written(record.peer)}"
+        where = f"{way} {_station(record.peer) if type.startswith('eth') else written(record.peer)}"
     elif record.below is not None:
         where = f"{'sent' if record.outward else 'received'} by flow {record.below} below"
     else:
@@ -103,6 +97,11 @@ def described(record: Record, layer: str, type: str) -> str:
     if record.sealed:
         words += ", encrypted"
     return f"layer {layer}: {where}: {words}"
+
+
+def _station(peer: tuple[str, int]) -> str:
+    """One on a segment. It has no port; that of LLC has a service access point."""
+    return IPv6Address(peer[0]).packed[10:].hex(":")
 
 
 def _unicast(record: Record) -> str:

@@ -17,8 +17,6 @@ QUERIES = 5
 #: How long an answer is good, seconds, and how many are kept.
 CACHE_TIME = 60.0
 CACHE_SIZE = 1024
-#: So many stations of a name are known.
-STATIONS = 8
 
 
 class EthEnd(RemoteEnd, frozen=True, kw_only=True):

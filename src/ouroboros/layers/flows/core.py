@@ -37,6 +37,8 @@ COUNTERS = (
     "messages_dropped",
     "notices_unanswered",
 )
+#: Those of them that there are only where peers have to prove their address.
+_OF_STRANGERS = ("requests_proven",)
 
 
 #: Endpoint ids of the C prototype in a layer over UDP are below, and one that it did not hand out can kill it.
@@ -103,7 +105,8 @@ class Core:
         self.effects = host.effects
         #: Every id that means something to us or may still come in a late message.
         self.eids: set[int] = set()
-        self.counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
+        counted = [each for each in COUNTERS if self.has_strangers or each not in _OF_STRANGERS]
+        self.counters: Counter[str] = Counter(dict.fromkeys(counted, 0))
 
     def draw_eid(self) -> int:
         """A random id, so that a stranger who does not see the packets of a flow cannot guess its address."""

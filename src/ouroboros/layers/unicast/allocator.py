@@ -17,7 +17,7 @@ from ouroboros.errors import ProtocolError
 from ouroboros.layers.base import HASHES
 from ouroboros.layers.effects import UnicastEnd, Where, written_address
 from ouroboros.layers.flows import core as flows
-from ouroboros.layers.flows.core import COUNTERS, PATIENCE, Patience
+from ouroboros.layers.flows.core import PATIENCE, Patience
 from ouroboros.layers.unicast.core import ALLOCATOR, Core
 from ouroboros.qos import QoSSpec
 from ouroboros.wire.udp import Message
@@ -198,9 +198,8 @@ class FlowsCore(flows.Core):
         super().__init__(member.id, member.host, names)
         self._member = member
         self._names = names
+        member.counters.update(self.counters)
         self.counters = member.counters
-        # There is nobody who would have to prove his address.
-        self.counters.update(dict.fromkeys((each for each in COUNTERS if each != "requests_proven"), 0))
         self.ours = Ours()
         self._index = 0
 
