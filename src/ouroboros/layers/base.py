@@ -269,10 +269,9 @@ class Ipcp:
             return Reach.HERE
         return Reach.PERHAPS if self.elsewhere else Reach.NO
 
-    def turn(self, name: str) -> tuple[bool, int, int]:
-        """When the layer is asked for a name, among those of the node: by type, then by age; last where others have to say
-        where it is."""
-        return False, self.preference, self.id
+    def turn(self, name: str) -> tuple[float, int, int]:
+        """When the layer is asked for a name, among those of the node: by type, then by age."""
+        return self.preference, self.preference, self.id
 
     # --- who is on the way to a name
 

@@ -19,6 +19,9 @@ from ouroboros.layers.udp.directory import Directory
 from ouroboros.settings import TypeSettings, Udp4Config, Udp4Settings, Udp6Config, Udp6Settings, UdpSettings
 from ouroboros.wire.control import PortDetails
 
+#: As of `Ipcp`, of the resolver of the host: behind the peers of all layers over UDP.
+RESOLVER_PREFERENCE = 6.5
+
 
 class UdpIpcp(FlowIpcp):
     """A member of a layer over UDP, with one socket."""
@@ -94,9 +97,10 @@ class UdpIpcp(FlowIpcp):
             peers=tuple(peer.text for peer in self._directory.peers),
         )
 
-    def turn(self, name: str) -> tuple[bool, int, int]:
+    def turn(self, name: str) -> tuple[float, int, int]:
         # The resolver may take seconds, and another layer have the name among its peers.
-        return self._directory.listed(name) is None, self.preference, self.id
+        listed = self._directory.listed(name) is not None
+        return self.preference if listed else RESOLVER_PREFERENCE, self.preference, self.id
 
     def locate(self, name: str, task: Task, now: float) -> None:
         where = self._directory.listed(name)
