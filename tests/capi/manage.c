@@ -76,7 +76,9 @@ static void test_layers(void)
         struct ipcp_config conf = local_default_conf, udp = udp4_default_conf;
         IS(irm_create_ipcp(NULL, IPCP_LOCAL), -EINVAL);
         IS(irm_create_ipcp("x", IPCP_INVALID), -EINVAL);
-        IS(irm_create_ipcp("x", IPCP_ETH_LLC), -ENOTSUP);
+        pid_t lan = irm_create_ipcp("lan0", IPCP_ETH_LLC);
+        TRUE(lan > 0);
+        IS(irm_destroy_ipcp(lan), 0);
         pid_t lab = irm_create_ipcp("lab0", IPCP_LOCAL);
         TRUE(lab > 0);
         IS(irm_create_ipcp("lab0", IPCP_LOCAL), -EIPCP);

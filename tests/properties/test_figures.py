@@ -264,8 +264,12 @@ def test_what_is_written_of_a_layer_is_made_when_it_has_changed_and_not_for_each
     for _ in range(20):
         world.alloc(world.node)
         world.publisher.flows()
-    # The node writes of layers before it answers whoever manages it, and else each 100 ms.
+    # The node writes of layers before it answers whoever manages it; of those with many rows each 100 ms else.
     assert (made, world.node.irm.take_managed()) == ([], False)
+    with monkeypatch.context() as patched:
+        patched.setattr(Ipcp, "rows", 1000)
+        world.publisher.answered()
+    assert made == []
     world.publisher.ipcps()
     world.publisher.ipcps()
     # That over which they went; no other, and it once.

@@ -231,7 +231,7 @@ def buggy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
         raise OverflowError("a bug")
 
     with monkeypatch.context() as patch:
-        yield lambda: patch.setattr("ouroboros.runtime.engine.Setup", bug)
+        yield lambda: patch.setattr("ouroboros.runtime.carrying.Setup", bug)
 
 
 def ends_as_bug(asking: Background[Flow]) -> None:

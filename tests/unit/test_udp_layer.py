@@ -552,10 +552,25 @@ def test_the_first_layer_that_knows_the_name_is_asked() -> None:
     assert [(sent.ipcp, sent.where) for sent in client.take(SendManagement)] == [(six, ("2001:db8::9", 3435))]
 
 
-def ipcp_with_peer(node: Node, type: str, host: str) -> int:
+@pytest.mark.parametrize(("type", "own", "host"), [("udp4", "192.0.2.3", B[0]), ("udp6", "2001:db8::1", "2001:db8::9")])
+def test_the_peers_of_all_layers_come_before_any_resolver(type: str, own: str, host: str) -> None:
+    """A resolver without a name server takes five seconds and more to say that it knows nothing."""
+    network, client, _ = two_nodes()
+    client.answers_lookups = False
+    client.manage(ChangePeers(client.layer_id, [], ["clock@192.0.2.2"]))
+    second = ipcp_with_peer(client, type, host, own=own)
+    client.take(SendManagement)
+    client.alloc(client.program("watch"), "clock")
+    client.alloc(client.program("watch"), "other")
+    network.run(0.1)
+    assert [(sent.ipcp, sent.where) for sent in client.take(SendManagement)] == [(second, (host, 3435))]
+    assert [(each.ipcp, each.host) for each in client.lookups] == [(client.layer_id, digest_of("other").hex())]
+
+
+def ipcp_with_peer(node: Node, type: str, host: str, *, own: str = "2001:db8::1") -> int:
     id = node.manage(CreateIpcp("u6", type))
     assert isinstance(id, int)
-    node.manage(BootstrapIpcp(id, "net", udp_settings("2001:db8::1", peers=[f"clock@{host}"])))
+    node.manage(BootstrapIpcp(id, "beside", udp_settings(own, peers=[f"clock@{host}"])))
     return id
 
 

@@ -209,7 +209,8 @@ class Irm:
     def timeout(self, now: float) -> None:
         self.flows.timeout(now)
         for ipcp in list(self.ipcps.values()):
-            ipcp.timeout(now)
+            if (deadline := ipcp.deadline()) is not None and deadline <= now:
+                ipcp.timeout(now)
 
     @_entry
     def shut_down(self, now: float) -> None:

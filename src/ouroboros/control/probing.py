@@ -62,7 +62,7 @@ class Probing:
             task.done([HopEntry(0, "", "", address=THIS_NODE)])
         else:
             leading = [ipcp for ipcp, how in reach.items() if how is Reach.PERHAPS]
-            self._locate(request, sorted(leading, key=lambda each: (each.preference, each.id)), task, now)
+            self._locate(request, sorted(leading, key=lambda each: each.turn(name)), task, now)
 
     def _locate(self, request: ProbeName, ipcps: list[Ipcp], task: Task, now: float) -> None:
         """Ask all layers at once where the name is. The first of those that know counts, in the order for flows."""

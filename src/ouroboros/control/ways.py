@@ -59,7 +59,7 @@ class Ways:
 
     def layer(self, asking: Asking) -> str:
         """The layer in which a name of this node was found, the first in their order; "" if it is in none."""
-        found = min(self._holders(asking), key=_order, default=None)
+        found = min(self._holders(asking), key=lambda each: (each.preference, each.id), default=None)
         return "" if found is None else found.layer
 
     def ipcps_to_ask(self, asking: Asking, name: Name | None) -> list[Ipcp]:
@@ -77,7 +77,7 @@ class Ways:
             leading = [ipcp for ipcp, how in reach.items() if how is not Reach.NO and ipcp.elsewhere]
         else:
             leading = [ipcp for ipcp, how in reach.items() if how is Reach.PERHAPS]
-        return sorted(leading, key=_order)
+        return sorted(leading, key=lambda each: each.turn(asking.name))
 
     def why_not_over(self, over: frozenset[str]) -> str:
         """What keeps this node from finding any name in these layers; "" when nothing does."""
@@ -122,11 +122,6 @@ def is_alone(party: Party, name: Name | None) -> bool:
     """Whether an IPC process asks for a name that nobody but itself serves on this node: by the name of its layer it looks
     for the other members."""
     return isinstance(party, IpcProcess) and name is not None and name.servers == {party.pid} and not name.autostart()
-
-
-def _order(ipcp: Ipcp) -> tuple[int, int]:
-    """The order in which layers are asked: by type, then by age."""
-    return ipcp.preference, ipcp.id
 
 
 def _may_carry(asking: Asking, ipcp: Ipcp) -> bool:

@@ -38,12 +38,12 @@ RESTORATION_TIME = 600.0
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-#: Verbs after which something else may be shown of an IPC process, in all types; and `timeout`, when something is due.
+#: Verbs after which something else may be shown of an IPC process, in all types.
 _CHANGES = (
     *("bootstrap", "enroll", "connect", "disconnect", "destroy", "change_peers", "impair", "broke", "gave_up"),
     *("register", "unregister", "join", "leave", "allocate", "cancel", "accept", "confirm", "refuse", "give_back"),
     *("lower_up", "lower_failed", "lower_down", "lower_state"),
-    *("opened", "failed", "resolved", "received", "message", "heard", "begun", "over", "counted"),
+    *("opened", "failed", "resolved", "received", "message", "heard", "begun", "over", "counted", "timeout"),
 )
 
 
@@ -52,17 +52,6 @@ def _marking(verb: Callable[Concatenate[Ipcp, _P], _T]) -> Callable[Concatenate[
     def call(ipcp: Ipcp, /, *args: _P.args, **named: _P.kwargs) -> _T:
         ipcp.host.touched.add(ipcp.id)
         return verb(ipcp, *args, **named)
-
-    return call
-
-
-def _marking_what_is_due(timeout: Callable[[Ipcp, float], None]) -> Callable[[Ipcp, float], None]:
-    @functools.wraps(timeout)
-    def call(ipcp: Ipcp, now: float) -> None:
-        deadline = ipcp.deadline()
-        if deadline is not None and deadline <= now:
-            ipcp.host.touched.add(ipcp.id)
-        timeout(ipcp, now)
 
     return call
 
@@ -280,6 +269,11 @@ class Ipcp:
             return Reach.HERE
         return Reach.PERHAPS if self.elsewhere else Reach.NO
 
+    def turn(self, name: str) -> tuple[bool, int, int]:
+        """When the layer is asked for a name, among those of the node: by type, then by age; last where others have to say
+        where it is."""
+        return False, self.preference, self.id
+
     # --- who is on the way to a name
 
     def locate(self, name: str, task: Task, now: float) -> None:
@@ -401,7 +395,7 @@ class Ipcp:
         return None
 
     def timeout(self, now: float) -> None:
-        """Do what is due."""
+        """Do what is due. Called when something is."""
 
     # --- for the types
 
@@ -440,8 +434,6 @@ def _mark_changes(cls: type[Ipcp]) -> None:
     for name in _CHANGES:
         if name in cls.__dict__:
             setattr(cls, name, _marking(cls.__dict__[name]))
-    if "timeout" in cls.__dict__:
-        setattr(cls, "timeout", _marking_what_is_due(cls.__dict__["timeout"]))  # noqa: B010 - no method is assigned
 
 
 _mark_changes(Ipcp)

@@ -76,7 +76,7 @@ class UnicastEnd(RemoteEnd, frozen=True, kw_only=True):
 
 def written_address(address: int) -> str:
     """An address of a unicast layer as people write it, the first byte on the wire first (`unicast-data.md` 2.1)."""
-    return ".".join(f"{byte:02x}" for byte in address.to_bytes(4, "little"))
+    return address.to_bytes(4, "little").hex(".")
 
 
 # --- what the node does, for programs and for people

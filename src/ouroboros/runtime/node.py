@@ -152,7 +152,7 @@ class Node:
         self._programs = Programs(self._irm, self._processes, directory, core_files)
         self._engine = EngineRuntime(self._irm, self._carry_out, RealMachine(directory))
         self._publisher = Publisher(directory, self._irm, self._engine)
-        grants = Grants(self._irm, self._callers, journal, self._publisher.flows)
+        grants = Grants(self._irm, self._callers, journal, self._publisher.answered)
         self._flows = FlowRuntime(self._irm, grants, self._engine, warn=functools.partial(journal.write, PEERS))
         #: The handler of each kind of effect.
         self._handlers: dict[type[Effect], Callable[[Any], None]] = {
@@ -372,11 +372,8 @@ class Node:
                 self._irm.member_broke(effect.ipcp, text, now)
 
     def _reply(self, effect: Reply) -> None:
-        # Whoever is answered finds it published. What requests for flows change of IPC processes is so a bit later: it may
-        # be much, and anybody can ask.
-        self._publisher.flows()
-        if self._irm.take_managed():
-            self._publisher.ipcps()
+        # Whoever is answered finds it published.
+        self._publisher.answered()
         self._answer(effect.token, effect.message)
 
     def _answer(self, token: int, message: Answer) -> None:

@@ -25,6 +25,10 @@ log = logging.getLogger("ouroboros.irmd")
 _LEAST = 64 << 10
 
 
+#: Rows of an IPC process that cost little.
+_SHORT = 32
+
+
 class Publisher:
     """Writes the listing of a node. One that cannot be written is removed: whoever wants to know something asks."""
 
@@ -63,17 +67,25 @@ class Publisher:
                 self._put_flow(entry)
         self._write()
 
-    def ipcps(self) -> None:
-        """IPC processes may have changed."""
+    def ipcps(self, most: int | None = None) -> None:
+        """IPC processes may have changed. `most`: of longer ones, in rows, it is shown later; None: all are shown now."""
         touched = self._irm.take_touched()
         if self._file is None:
             return
         for id in sorted(touched):
             if (ipcp := self._irm.ipcps.get(id)) is None:
                 self._drop(IpcpRecord, IpcpGone(id))
-            else:
+            elif most is None or ipcp.rows <= most:
                 self._put_ipcp(ipcp.entry())
+            else:
+                self._irm.touch(id)
         self._write()
+
+    def answered(self) -> None:
+        """A request is answered by what may be shown now. What requests for flows change of IPC processes with many rows is
+        shown a bit later: it takes time, and anybody can ask."""
+        self.flows()
+        self.ipcps(None if self._irm.take_managed() else _SHORT)
 
     def end(self) -> None:
         """The node has ended in order, and nothing is left of it."""

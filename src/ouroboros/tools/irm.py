@@ -122,6 +122,7 @@ def _ipcp_enroll(command: Command) -> None:
     name, layer, dst = command.get("name"), command.get("layer") or None, command.get("dst") or command.get("layer")
     if not dst:
         raise UsageError("say with whom: layer NAME, dst NAME, or both", command.verb.object, command.verb.name)
+    timeout = _seconds(command)
     ipcp_type = _type(command.get("type")) if command.has("type") else None
     if ipcp_type is None and not cli.list_ipcps(name=name):
         ipcp_type = irm.IpcpType.UNICAST
@@ -132,7 +133,7 @@ def _ipcp_enroll(command: Command) -> None:
         ipcp_type=ipcp_type,
         layer=layer,
         connect=command.get("connect") != "no",
-        timeout=_seconds(command),
+        timeout=timeout,
     )
 
 

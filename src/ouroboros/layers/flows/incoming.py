@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from ouroboros.errors import ProtocolError
-from ouroboros.layers.agenda import Agenda
+from ouroboros.layers.agenda import Agenda, earliest
 from ouroboros.layers.bucket import Bucket, Buckets, Lines
 from ouroboros.layers.effects import RemoteEnd, Where
 from ouroboros.layers.face import Arrival
@@ -316,8 +316,7 @@ class Incoming:
     # --- time
 
     def deadline(self) -> float | None:
-        times = (self._answered.next(), self._warnings.deadline())
-        return min((when for when in times if when is not None), default=None)
+        return earliest(self._answered.next(), self._warnings.deadline())
 
     def timeout(self, now: float) -> None:
         for number in self._answered.due(now):

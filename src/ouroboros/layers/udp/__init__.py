@@ -94,6 +94,10 @@ class UdpIpcp(FlowIpcp):
             peers=tuple(peer.text for peer in self._directory.peers),
         )
 
+    def turn(self, name: str) -> tuple[bool, int, int]:
+        # The resolver may take seconds, and another layer have the name among its peers.
+        return self._directory.listed(name) is None, self.preference, self.id
+
     def locate(self, name: str, task: Task, now: float) -> None:
         where = self._directory.listed(name)
         if where is None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Protocol
 
+from ouroboros.layers.agenda import earliest
 from ouroboros.layers.bucket import Bucket
 from ouroboros.layers.face import Size
 from ouroboros.layers.unicast.core import Core
@@ -174,7 +175,7 @@ class Neighbour:
             return None
         full = self._used.ours and len(self._waiting) >= WINDOW
         due = self._next if self._arrived or (self._queue and not full) else None
-        return min((each for each in (due, self._repeat_at, self._copy_at) if each is not None), default=None)
+        return earliest(due, self._repeat_at, self._copy_at)
 
     def send(self, now: float, *, at_once: bool = False) -> None:
         """Send what is due. `at_once`: do not wait for the next time."""
