@@ -214,7 +214,7 @@ class UnicastIpcp(FlowIpcp):
     def rows(self) -> int:
         if not self._is_member:
             return 1
-        return 1 + len(self.link_state.table()) + len(self._incoming.names) + len(self.connections.rows())
+        return 1 + self.link_state.routes + len(self._incoming.names) + len(self.connections.rows())
 
     def details(self) -> UnicastDetails:
         if not self._is_member:
