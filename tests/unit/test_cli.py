@@ -27,8 +27,10 @@ from ouroboros.wire.control import BootstrapIpcp, NameSecurity
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
+def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     """An IRM that gets the requests of this test."""
+    # Not the figures of a node that runs on this machine.
+    monkeypatch.setenv("OUROBOROS_RUNTIME_DIR", str(tmp_path))
     world = World()
 
     def request(message: Any, *, start: bool = True) -> Any:
