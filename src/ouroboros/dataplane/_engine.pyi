@@ -274,7 +274,7 @@ class Setup:
         suite: int = 0,
         key: ReadableBuffer | None = None,
         reject_replays: bool = False,
-        accounts: Mapping[int, int] = {},
+        accounts: Mapping[int, int] = ...,
     ) -> Setup: ...
 
 @final
