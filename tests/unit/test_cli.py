@@ -171,6 +171,14 @@ def test_a_configuration_has_to_fit_the_process(world: World) -> None:
         irm.bootstrap_ipcp(7, IpcpConfig(IpcpType.LOCAL, "lab"))
 
 
+def test_a_configuration_that_cannot_be_written_leaves_nothing_behind(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "node.toml"
+    path.mkdir()
+    with pytest.raises(IsADirectoryError):
+        cli.save_configuration(path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 # --- what is to come: enrolling and connecting
 
 
