@@ -17,6 +17,7 @@ as in `ouroboros.irm`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -332,11 +333,16 @@ def save_configuration(path: str | os.PathLike[str] | None = None) -> str:
     text = irm.save_configuration()
     if path is not None:
         new = f"{os.fspath(path)}.new"
-        with open(new, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, path)
+        try:
+            with open(new, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(new, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(new)
+            raise
     return text
 
 

@@ -27,8 +27,10 @@ from ouroboros.wire.control import BootstrapIpcp, NameSecurity
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
+def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     """An IRM that gets the requests of this test."""
+    # Not the figures of a node that runs on this machine.
+    monkeypatch.setenv("OUROBOROS_RUNTIME_DIR", str(tmp_path))
     world = World()
 
     def request(message: Any, *, start: bool = True) -> Any:
@@ -167,6 +169,14 @@ def test_a_configuration_has_to_fit_the_process(world: World) -> None:
         irm.bootstrap_ipcp(pid, IpcpConfig(IpcpType.LOCAL))
     with pytest.raises(IpcpBootstrapError, match="there is no IPC process 7"):
         irm.bootstrap_ipcp(7, IpcpConfig(IpcpType.LOCAL, "lab"))
+
+
+def test_a_configuration_that_cannot_be_written_leaves_nothing_behind(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "node.toml"
+    path.mkdir()
+    with pytest.raises(IsADirectoryError):
+        cli.save_configuration(path)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 # --- what is to come: enrolling and connecting

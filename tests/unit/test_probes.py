@@ -13,7 +13,7 @@ from ouroboros.layers.effects import SendPdu, written_address
 from ouroboros.layers.face import ALL_THE_WAY, Host, Posts, Seen, Step, Task
 from ouroboros.layers.unicast.core import PROBES, Core
 from ouroboros.layers.unicast.probes import MOST_RELAYED, MOST_WAITING, OF_ALL, OF_SOURCE, Probes
-from ouroboros.wire.control import CreateIpcp, EnrollIpcp, HopEntry, ProbeName
+from ouroboros.wire.control import CreateIpcp, DestroyIpcp, EnrollIpcp, HopEntry, ProbeName
 from ouroboros.wire.unicast import probe as wire
 from ouroboros.wire.unicast.probe import Answer, Probe
 
@@ -349,6 +349,16 @@ def test_names_of_this_node_and_none_at_all() -> None:
     # What a table of peers has is one hop.
     (peer,) = hops(layer, "m0", trace=False, over="net", asking=1)
     assert (peer.address, peer.state, peer.hop) == (f"{layer.nodes[0].address}:3435", "unasked", 1)
+
+
+def test_nobody_waits_for_a_name_in_a_layer_that_is_destroyed() -> None:
+    layer = serving(line(3), 2)
+    node = layer.nodes[0]
+    asked = node.manage(ProbeName("absent", "campus", False, 1.0))
+    assert asked.answer is None
+    node.manage(DestroyIpcp(layer.ids[0]))
+    with pytest.raises(FlowNameException, match="'absent' was not found: the layer 'campus' was destroyed"):
+        _ = asked.wait().value
 
 
 def test_a_way_that_breaks_is_shown_as_far_as_it_goes() -> None:

@@ -121,7 +121,8 @@ def test_a_name_that_no_neighbour_knows_is_not_waited_for(way: Way) -> None:
     way.run()
     failed = way.near.failed(asked)
     assert failed.error == FlowNameException.__name__
-    assert failed.text.endswith("register it at a neighbour, or connect the neighbour that has it")
+    # Layers over UDP that would have to ask a resolver come behind.
+    assert "register it at a neighbour, or connect the neighbour that has it" in failed.text
     way.assert_idle()
 
 
@@ -309,13 +310,13 @@ def test_the_next_neighbour_has_as_much_time_as_the_first() -> None:
     (moon,) = (each.id for each in way.far.irm.ipcps.values() if each.name == "far3")
     way.far.offer("moon", moon)
     way.far.server("moon")
-    asked = way.near.alloc(way.near.program("watch"), "moon")
     begin = way.air.now
     counters = way.near.irm.ipcps[way.toys[0][0].id].entry
+    before = counters().counters["requests_sent"]
+    asked = way.near.alloc(way.near.program("watch"), "moon")
     while way.air.now < begin + 2.0:
-        before = counters().counters["requests_sent"]
         way.run(0.1)
-        sent += [round(way.air.now - begin, 1)] * (counters().counters["requests_sent"] - before)
+        sent += [round(way.air.now - begin, 1)] * (counters().counters["requests_sent"] - before - len(sent))
     assert sent == [0.1, 0.1, 0.1, 1.6]
     assert way.near.answer(asked) is None
 

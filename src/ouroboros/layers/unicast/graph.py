@@ -105,6 +105,11 @@ class Graph:
         another."""
         return dict(self._table)
 
+    @property
+    def routes(self) -> int:
+        """How many destinations are in it."""
+        return len(self._table)
+
     def compute(self) -> bool:
         """Bring the paths up to date. Whether the table is another one now."""
         edges = [edge for edge, was in self._touched.items() if was != self.linked(*edge)]

@@ -192,6 +192,11 @@ class LinkState:
         """The next hops by destination, as of the last computation."""
         return self._graph.table()
 
+    @property
+    def routes(self) -> int:
+        """How many destinations are in it, without a copy."""
+        return self._graph.routes
+
     def rows(self, now: float) -> list[Row]:
         """The database, by source and destination."""
         return [

@@ -15,7 +15,14 @@ from typing import Protocol
 
 import msgspec
 
-from ouroboros.errors import FlowNameException, IpcpBootstrapError, IpcpEnrollError, OuroborosError, ProtocolError
+from ouroboros.errors import (
+    FlowDownException,
+    FlowNameException,
+    IpcpBootstrapError,
+    IpcpEnrollError,
+    OuroborosError,
+    ProtocolError,
+)
 from ouroboros.layers.agenda import earliest
 from ouroboros.layers.base import State
 from ouroboros.layers.effects import (
@@ -100,6 +107,8 @@ class UnicastIpcp(FlowIpcp):
         #: When it is to have another address.
         self._move_at: float | None = None
         self._is_closed = False
+        #: Names that are to be found for nobody's flow, by number.
+        self._locating: dict[int, Task] = {}
         self._last_located = 0
 
     # --- a member
@@ -189,6 +198,9 @@ class UnicastIpcp(FlowIpcp):
             self._enrolling = None
         if self._is_member:
             self.directory.close(now)
+            for task in self._locating.values():
+                task.failed(FlowDownException(f"the layer {self.layer!r} was destroyed"))
+            self._locating.clear()
             self.probes.close(now)
             self.link_state.close(now)
             self._is_closed = True
@@ -202,7 +214,7 @@ class UnicastIpcp(FlowIpcp):
     def rows(self) -> int:
         if not self._is_member:
             return 1
-        return 1 + len(self.link_state.table()) + len(self._incoming.names) + len(self.connections.rows())
+        return 1 + self.link_state.routes + len(self._incoming.names) + len(self.connections.rows())
 
     def details(self) -> UnicastDetails:
         if not self._is_member:
@@ -357,16 +369,19 @@ class UnicastIpcp(FlowIpcp):
 
     def locate(self, name: str, task: Task, now: float) -> None:
         self._check_operational()
+        self._last_located += 1
+        # Of the same kind as tokens of flows, and none of them.
+        number = -(1 << 64) - self._last_located
+        self._locating[number] = task
 
         def answer(address: int | None, now: float) -> None:
+            del self._locating[number]
             if address is None:
                 task.failed(FlowNameException(self._places.advice(name, ())))
             else:
                 task.done(Located(address, now))
 
-        self._last_located += 1
-        # Of the same kind as tokens of flows, and none of them.
-        self._places.locate(name, -(1 << 64) - self._last_located, answer, now)
+        self._places.locate(name, number, answer, now)
 
     def probe(self, target: Where, steps: tuple[Step, ...], wait: float, task: Task, now: float) -> None:
         self.probes.probe(_address(target), steps, wait, task, now)
