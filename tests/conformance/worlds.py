@@ -171,8 +171,8 @@ _WORLDS = [
     World("local", _direct),
     # ... and they encrypt what is in it.
     World("encrypted", _direct, qos=QoSSpec(cypher_s=256)),
-    # ... with the relay of an impaired layer between them, which is set to do no harm.
-    World("relayed", _relayed, frozenset(["back-pressure", "instant"])),
+    # ... with the relay of an impaired layer between them, which is set to do no harm. One side only: it is the same for both.
+    World("relayed", _relayed, frozenset(["back-pressure", "instant"]), sides=("allocating",)),
     # Programs of two nodes, with a layer over UDP between them. One side only, because the suite is long.
     World("udp", _udp, _BOUNDED, sides=("allocating",)),
     # ... and flows lose nothing there.
@@ -188,12 +188,12 @@ _WORLDS = [
         thorough=False,
     ),
     # Unicast layers over UDP, with a member in between, or two and flows that lose nothing, or are encrypted.
-    World("unicast", over_hops(2), _LIKE_UDP, sides=("allocating",)),
+    World("unicast", over_hops(2), _BOUNDED, sides=("allocating",)),
     *(
         World(name, over_hops(3), lacks, qos=qos, sides=("allocating",), thorough=False, shares=True)
         for name, lacks, qos in [
-            ("reliable over hops", _LIKE_UDP - {"long"}, QOS_DATA),
-            ("encrypted over hops", _LIKE_UDP, QoSSpec(cypher_s=256)),
+            ("reliable over hops", _BOUNDED - {"long"}, QOS_DATA),
+            ("encrypted over hops", _BOUNDED, QoSSpec(cypher_s=256)),
         ]
     ),
     # Layers over layers (`toy.py`): over flows with nothing between their ends, over UDP, three on top of each other.
