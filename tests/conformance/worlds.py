@@ -171,7 +171,8 @@ _WORLDS = [
     World("local", _direct),
     # ... and they encrypt what is in it.
     World("encrypted", _direct, qos=QoSSpec(cypher_s=256)),
-    # ... with the relay of an impaired layer between them, which is set to do no harm. One side only: it is the same for both.
+    # ... with the relay of an impaired layer between them, which is set to do no harm. It is the same for both
+    # sides, so one is enough.
     World("relayed", _relayed, frozenset(["back-pressure", "instant"]), sides=("allocating",)),
     # Programs of two nodes, with a layer over UDP between them. One side only, because the suite is long.
     World("udp", _udp, _BOUNDED, sides=("allocating",)),
