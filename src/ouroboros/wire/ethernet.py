@@ -93,8 +93,8 @@ class Layout:
         self._struct = struct.Struct(layout)
         self._order = order
         self._places = tuple(order.index(field) for field in _Fixed.__struct_fields__)
-        self.header = header
-        self.longest = longest
+        self._header = header
+        self._longest = longest
         self.eids = eids
         self._valid = valid
         self.management = management
@@ -103,6 +103,10 @@ class Layout:
     def has_credit(self) -> bool:
         """Whether the engine can say how many packets it takes: it has no place for SAPs."""
         return not self.management
+
+    def most(self, mtu: int) -> int:
+        """Bytes of the longest packet that a frame carries. `mtu`: of the device."""
+        return max(min(mtu, self._longest) - self._header, 0)
 
     @property
     def length(self) -> int:

@@ -5,18 +5,16 @@ A station asks all others where a name is (`layers.ethernet.directory`). Source:
 
 from __future__ import annotations
 
-from ouroboros.errors import IpcpBootstrapError, ProtocolError
+from ouroboros.errors import ProtocolError
 from ouroboros.layers.agenda import earliest
-from ouroboros.layers.base import DEFAULT_HASH, HASHES, State
+from ouroboros.layers.base import DEFAULT_HASH, HASHES
 from ouroboros.layers.bucket import Bucket
 from ouroboros.layers.effects import OpenPort, Where
 from ouroboros.layers.ethernet.core import EthCore
 from ouroboros.layers.ethernet.directory import Directory, EthEnd, LlcEnd
-from ouroboros.layers.face import Arrival, Host, Task
-from ouroboros.layers.flows.incoming import Request
-from ouroboros.layers.flows.ipcp import FlowIpcp
-from ouroboros.layers.flows.notices import RepeatedAnswers
-from ouroboros.settings import EthConfig, EthDixSettings, EthLlcSettings, TypeSettings
+from ouroboros.layers.face import Host, Task
+from ouroboros.layers.flows.ipcp import PortIpcp
+from ouroboros.settings import EthDixSettings, EthLlcSettings, TypeSettings
 from ouroboros.wire.control import PortDetails
 from ouroboros.wire.ethernet import DIX, LLC, Layout, NameQuery, NameReply
 
@@ -24,7 +22,7 @@ from ouroboros.wire.ethernet import DIX, LLC, Layout, NameQuery, NameReply
 _ANSWERS = (1000.0, 1000.0)
 
 
-class EthIpcp(FlowIpcp):
+class EthIpcp(PortIpcp):
     """A member of a layer on an Ethernet segment, with one device."""
 
     layout: Layout
@@ -35,11 +33,7 @@ class EthIpcp(FlowIpcp):
         self._eth = EthCore(id, host, self._directory, self.layout)
         super().__init__(id, name, host, self._directory, self._eth)
         self._directory.found = self._outgoing.found
-        self._repeated = RepeatedAnswers(self._core)
         self.hash = DEFAULT_HASH
-        self.told: EthConfig | None = None
-        #: The bootstrap that waits for its device.
-        self._bootstrap: Task | None = None
         self._answers = Bucket(*_ANSWERS)
 
     # --- management
@@ -48,40 +42,16 @@ class EthIpcp(FlowIpcp):
         """Ask for the device; `opened` or `failed` follows."""
         assert isinstance(settings, EthDixSettings | EthLlcSettings)
         self._check_new()
-        self.layer, self._bootstrap, self.told = layer, task, settings.eth
         self.hash = settings.dir_hash_algo.word
         self._eth.hash = HASHES[self.hash]
-        self._open()
-
-    def _open(self) -> None:
-        assert self.told is not None
-        self.state = State.OPENING
-        self.host.effects.append(OpenPort(self.id, self.type, self.told.dev, self.told.ethertype))
+        self._begin(layer, OpenPort(self.id, self.type, settings.eth.dev, settings.eth.ethertype), task)
 
     def opened(self, now: float) -> None:
-        self.state = State.OPERATIONAL
         self._eth.opened(self.mtu)
-        if self._bootstrap is not None:
-            task, self._bootstrap = self._bootstrap, None
-            task.done(self.id)
-
-    def failed(self, text: str, now: float) -> None:
-        """There is no device: back to the beginning, or the end of one that was to begin again."""
-        if self._bootstrap is None:
-            self.gave_up(text, now)
-            self._core.warn(self.trouble, error=True)
-            return
-        task, self._bootstrap = self._bootstrap, None
-        self.layer, self.state, self.told = "", State.BOOT, None
-        task.failed(IpcpBootstrapError(text))
-
-    def destroy(self, now: float) -> None:
-        super().destroy(now)
-        if self._bootstrap is not None:
-            self._bootstrap.failed(IpcpBootstrapError(f"IPC process {self.name!r} was destroyed"))
+        super().opened(now)
 
     def details(self) -> PortDetails:
-        return PortDetails(address="" if self.told is None else self.told.dev)
+        return PortDetails(address="" if self._port is None else self._port.address)
 
     # --- what the engine tells
 
@@ -110,20 +80,12 @@ class EthIpcp(FlowIpcp):
         else:
             self._eth.counters["messages_dropped"] += 1
 
-    def confirm(self, arrival: Arrival, now: float) -> None:
-        assert isinstance(arrival, Request)
-        super().confirm(arrival, now)
-        if arrival.extension is None:
-            # It forgets an endpoint id that it is told before it has noted its own request (`shims.md` 3.4).
-            self._repeated.add(arrival, now)
-
     def deadline(self) -> float | None:
-        return earliest(super().deadline(), self._directory.deadline(), self._repeated.deadline())
+        return earliest(super().deadline(), self._directory.deadline())
 
     def timeout(self, now: float) -> None:
         super().timeout(now)
         self._directory.timeout(now)
-        self._repeated.timeout(now)
 
 
 class DixIpcp(EthIpcp):

@@ -21,20 +21,20 @@ class EthCore(flows.Core):
     """The core of a member. Whoever is on a segment can send in the name of any station there, so nobody proves anything."""
 
     has_strangers = False
+    #: It forgets an endpoint id that it is told before it has noted its own request (`shims.md` 3.4).
+    repeats_answers = True
 
     def __init__(self, id: int, host: Host, stations: Directory, layout: Layout) -> None:
         super().__init__(id, host, stations)
         self._layout = layout
         self._stations = stations
-        self._mtu = 0
         #: Makes digests of names.
         self.hash = HASHES[DEFAULT_HASH]
         self.counters.update(dict.fromkeys(COUNTERS, 0))
 
     def opened(self, mtu: int) -> None:
         """There is a device. `mtu`: bytes of the longest payload of its frames."""
-        self._mtu = min(mtu, self._layout.longest)
-        self._stations.most = self._mtu - self._layout.header
+        self._stations.most = self._layout.most(mtu)
 
     @property
     def request_room(self) -> int:  # type: ignore[override]
@@ -42,7 +42,7 @@ class EthCore(flows.Core):
 
     @property
     def reply_room(self) -> int:  # type: ignore[override]
-        return max(self._mtu - self._layout.header - self._layout.length, 0)
+        return max(self._stations.most - self._layout.length, 0)
 
     @property
     def has_eids(self) -> bool:

@@ -8,6 +8,5 @@ from ouroboros.wire.ethernet import LAYOUTS
 
 def path_of(family: str, mtu: int) -> Size:
     """Sizes of packets on a segment, without their endpoint ids. `mtu`: of the device."""
-    layout = LAYOUTS[family]
-    most = max(min(mtu, layout.longest) - layout.header, 0)
+    most = LAYOUTS[family].most(mtu)
     return Size(most, most)

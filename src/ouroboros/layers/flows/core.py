@@ -97,6 +97,8 @@ class Core:
     reply_room = REPLY_OAP_LENGTH
     #: Anybody can write to it: nodes of ours prove where they are, replies to them have a checksum, and others have little.
     has_strangers = True
+    #: A node of the prototype may drop an answer that comes fast, so that it is said again.
+    repeats_answers = False
 
     def __init__(self, id: int, host: Host, directory: Directory) -> None:
         self.id = id

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from ouroboros.errors import FlowDownException, OuroborosError, ProtocolError
+from ouroboros.errors import FlowDownException, IpcpBootstrapError, OuroborosError, ProtocolError
 from ouroboros.layers.agenda import earliest
 from ouroboros.layers.base import Ipcp, State
 from ouroboros.layers.bucket import Bucket
-from ouroboros.layers.effects import PeerGone, RemoteEnd, Unreserve, Where
+from ouroboros.layers.effects import OpenPort, PeerGone, RemoteEnd, Unreserve, Where
 from ouroboros.layers.face import Arrival, End, Host, How, Seen, Step, Task
 from ouroboros.layers.flows.core import Core, Directory
 from ouroboros.layers.flows.incoming import Incoming, Request
-from ouroboros.layers.flows.notices import Notices
+from ouroboros.layers.flows.notices import Notices, RepeatedAnswers
 from ouroboros.layers.flows.outgoing import Outgoing
 from ouroboros.layers.flows.refusals import Refusal, code_of
 from ouroboros.oap import Settings
@@ -37,6 +37,7 @@ class FlowIpcp(Ipcp):
         self._notices = Notices(self._core)
         self._outgoing = Outgoing(self._core, self._notices, self._hold)
         self._incoming = Incoming(self._core)
+        self._repeated = RepeatedAnswers(self._core)
         #: Our ends of flows, by endpoint id, until the engine is done with them.
         self._ends: dict[int, RemoteEnd] = {}
         #: Those whose peer let go.
@@ -130,6 +131,8 @@ class FlowIpcp(Ipcp):
     def confirm(self, arrival: Arrival, now: float) -> None:
         assert isinstance(arrival, Request)
         self._incoming.confirm(arrival)
+        if self._core.repeats_answers and arrival.extension is None:
+            self._repeated.add(arrival, now)
 
     def refuse(self, arrival: Arrival, error: OuroborosError, now: float, end: End | None = None) -> None:
         assert isinstance(arrival, Request)
@@ -192,12 +195,14 @@ class FlowIpcp(Ipcp):
         self._gone.discard(eid)
 
     def deadline(self) -> float | None:
-        return earliest(self._outgoing.deadline(), self._incoming.deadline(), self._notices.deadline())
+        parts = (self._outgoing, self._incoming, self._notices, self._repeated)
+        return earliest(*[part.deadline() for part in parts])
 
     def timeout(self, now: float) -> None:
         self._outgoing.timeout(now)
         self._incoming.timeout(now)
         self._notices.timeout(now)
+        self._repeated.timeout(now)
 
     def _lost(self, address: Where, now: float) -> None:
         """There is no way to that address any more. What was to go there ends; to programs, their peers have died."""
@@ -229,3 +234,47 @@ class FlowIpcp(Ipcp):
             self._core.counters["messages_dropped"] += 1
             return
         self._core.send(address, self._core.encode(FlowDeallocAck(message.peer_eid, message.eid)))
+
+
+class PortIpcp(FlowIpcp):
+    """A member whose packets leave by a port of its own, which its bootstrap opens."""
+
+    def __init__(self, id: int, name: str, host: Host, directory: Directory, core: Core | None = None) -> None:
+        super().__init__(id, name, host, directory, core)
+        self._port: OpenPort | None = None
+        #: The bootstrap that waits for the port.
+        self._bootstrap: Task | None = None
+
+    def _begin(self, layer: str, port: OpenPort, task: Task) -> None:
+        """Ask for the port; `opened` or `failed` follows."""
+        self.layer, self._port, self._bootstrap = layer, port, task
+        self._open()
+
+    def _open(self) -> None:
+        assert self._port is not None
+        self.state = State.OPENING
+        self.host.effects.append(self._port)
+
+    def opened(self, now: float) -> None:
+        self.state = State.OPERATIONAL
+        if self.impairment is not None:
+            # The engine has begun again, and knows nothing of it.
+            self.impair(self.impairment)
+        if self._bootstrap is not None:
+            task, self._bootstrap = self._bootstrap, None
+            task.done(self.id)
+
+    def failed(self, text: str, now: float) -> None:
+        """There is no port: back to the beginning, or the end of one that was to begin again."""
+        if self._bootstrap is None:
+            self.gave_up(text, now)
+            self._core.warn(self.trouble, error=True)
+            return
+        task, self._bootstrap = self._bootstrap, None
+        self.layer, self.state, self._port = "", State.BOOT, None
+        task.failed(IpcpBootstrapError(text))
+
+    def destroy(self, now: float) -> None:
+        super().destroy(now)
+        if self._bootstrap is not None:
+            self._bootstrap.failed(IpcpBootstrapError(f"IPC process {self.name!r} was destroyed"))

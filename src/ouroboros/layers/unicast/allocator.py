@@ -193,6 +193,7 @@ class FlowsCore(flows.Core):
     reply_room = flow.REPLY_OAP_LENGTH
     #: A member was let in, and its messages come by flows.
     has_strangers = False
+    repeats_answers = True
 
     def __init__(self, member: Core, names: Names) -> None:
         super().__init__(member.id, member.host, names)

@@ -38,7 +38,6 @@ from ouroboros.layers.effects import (
 from ouroboros.layers.face import Arrival, Connected, End, Host, How, Located, LowerFlow, Size, Step, Task
 from ouroboros.layers.flows.incoming import Request
 from ouroboros.layers.flows.ipcp import FlowIpcp
-from ouroboros.layers.flows.notices import RepeatedAnswers
 from ouroboros.layers.unicast.addresses import Address
 from ouroboros.layers.unicast.adjacencies import Adjacencies
 from ouroboros.layers.unicast.allocator import FlowsCore, Names
@@ -90,7 +89,6 @@ class UnicastIpcp(FlowIpcp):
         super().__init__(id, name, host, self._places, self._flows_core)
         self.hash = self.core.settings.dir_hash_algo.word
         self._places.found = self._outgoing.found
-        self._repeated = RepeatedAnswers(self._core)
         self._address = Address(host, name)
         self.core.node = self._address.node
         self.enrollment = Enrollment(self.core, self._enrolled, prepare=self._prepare)
@@ -98,7 +96,7 @@ class UnicastIpcp(FlowIpcp):
         self.connections = Connections(self.core, self._components, collided=self._move)
         self.enrollment.connections = self.connections
         self.upkeep = Upkeep(self._connect)
-        self._parts: list[_Timed] = [self.connections, self.enrollment, self.upkeep, self._repeated]
+        self._parts: list[_Timed] = [self.connections, self.enrollment, self.upkeep]
         self._places.called = self._called
         #: The enrollment that goes on.
         self._enrolling: Task | None = None
@@ -398,12 +396,6 @@ class UnicastIpcp(FlowIpcp):
         if arrival.extension is not None:
             self._flows_core.ours.note(_address(arrival.address))
         return end
-
-    def confirm(self, arrival: Arrival, now: float) -> None:
-        assert isinstance(arrival, Request)
-        super().confirm(arrival, now)
-        if arrival.extension is None:
-            self._repeated.add(arrival, now)
 
     def _hold(self, token: int, end: RemoteEnd, now: float) -> None:
         if end.extension is not None:
