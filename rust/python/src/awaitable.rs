@@ -1,7 +1,7 @@
 //! The entries of the interpreter into a `Call`, without the wrappers of PyO3: those would cost more than all the rest of an
 //! awaited call (ARCHITECTURE.md has the numbers). Everything else is in `awaited`.
 
-use std::ffi::{CStr, c_int, c_uint, c_void};
+use std::ffi::{c_int, c_uint, c_void};
 use std::ptr::null_mut;
 
 use pyo3::ffi::PySendResult::{PYGEN_ERROR, PYGEN_NEXT, PYGEN_RETURN};
@@ -11,7 +11,7 @@ use pyo3::types::{PyTuple, PyType};
 use pyo3::{Borrowed, ffi};
 
 use crate::awaited::{AwaitedFlow, Call, NEW_CALL, Step, Verb};
-use crate::fastcall::{self, Arguments, FastMethod};
+use crate::fastcall::{self, fast_method};
 use crate::stay;
 
 /// Make calls of the type below, and put `read` and `write` in the place of the methods of that name.
@@ -109,41 +109,10 @@ unsafe extern "C" fn next(call: *mut ffi::PyObject) -> *mut ffi::PyObject {
 
 // --- `read` and `write` of `AwaitedFlow`
 
-struct Read;
-
-impl FastMethod for Read {
-    type Owner = AwaitedFlow;
-    const NAME: &'static CStr = c"read";
-
-    fn before() -> &'static PyOnceLock<Py<PyAny>> {
-        static BEFORE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        &BEFORE
-    }
-
-    fn run<'py>(
-        flow: Borrowed<'_, 'py, AwaitedFlow>,
-        given: Arguments<'_, 'py>,
-    ) -> Option<PyResult<Bound<'py, PyAny>>> {
-        Some(Call::prepare(flow, Verb::Read, given.count(0)?, None).map(Bound::into_any))
-    }
-}
-
-struct Write;
-
-impl FastMethod for Write {
-    type Owner = AwaitedFlow;
-    const NAME: &'static CStr = c"write";
-
-    fn before() -> &'static PyOnceLock<Py<PyAny>> {
-        static BEFORE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        &BEFORE
-    }
-
-    fn run<'py>(
-        flow: Borrowed<'_, 'py, AwaitedFlow>,
-        given: Arguments<'_, 'py>,
-    ) -> Option<PyResult<Bound<'py, PyAny>>> {
-        let count = given.count(1)?;
-        Some(Call::prepare(flow, Verb::Write, count, Some(given.get(0).to_owned())).map(Bound::into_any))
-    }
-}
+fast_method!(Read, AwaitedFlow, c"read", |flow, given| {
+    Some(Call::prepare(flow, Verb::Read, given.count(0)?, None).map(Bound::into_any))
+});
+fast_method!(Write, AwaitedFlow, c"write", |flow, given| {
+    let count = given.count(1)?;
+    Some(Call::prepare(flow, Verb::Write, count, Some(given.get(0).to_owned())).map(Bound::into_any))
+});

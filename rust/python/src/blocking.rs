@@ -1,17 +1,14 @@
 //! What `ouroboros.dev.Flow` is made of: the calls that move one packet, as methods of its type. So a call holds its flow,
 //! as does a method that was taken off it, and there is no Python method in between, which would double the cost.
 
-use std::ffi::CStr;
-
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple};
-use pyo3::{Borrowed, IntoPyObjectExt, PyTraverseError, PyVisit, intern};
+use pyo3::{IntoPyObjectExt, PyTraverseError, PyVisit, intern};
 
 use crate::buffer::Count;
 use crate::endpoint::Endpoint;
 use crate::errors::not_allocated;
-use crate::fastcall::{Arguments, FastMethod, install};
+use crate::fastcall::{fast_method, install};
 use crate::slot::Slot;
 use crate::stay;
 
@@ -125,60 +122,9 @@ pub fn replace_methods(py: Python<'_>) -> PyResult<()> {
     install::<Write>(py)
 }
 
-struct Read;
-
-impl FastMethod for Read {
-    type Owner = BlockingFlow;
-    const NAME: &'static CStr = c"read";
-
-    fn before() -> &'static PyOnceLock<Py<PyAny>> {
-        static BEFORE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        &BEFORE
-    }
-
-    fn run<'py>(
-        flow: Borrowed<'_, 'py, BlockingFlow>,
-        given: Arguments<'_, 'py>,
-    ) -> Option<PyResult<Bound<'py, PyAny>>> {
-        Some(flow.get().read(flow.py(), given.count(0)?))
-    }
-}
-
-struct ReadLine;
-
-impl FastMethod for ReadLine {
-    type Owner = BlockingFlow;
-    const NAME: &'static CStr = c"readline";
-
-    fn before() -> &'static PyOnceLock<Py<PyAny>> {
-        static BEFORE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        &BEFORE
-    }
-
-    fn run<'py>(
-        flow: Borrowed<'_, 'py, BlockingFlow>,
-        given: Arguments<'_, 'py>,
-    ) -> Option<PyResult<Bound<'py, PyAny>>> {
-        Some(flow.get().readline(flow.py(), given.count(0)?))
-    }
-}
-
-struct Write;
-
-impl FastMethod for Write {
-    type Owner = BlockingFlow;
-    const NAME: &'static CStr = c"write";
-
-    fn before() -> &'static PyOnceLock<Py<PyAny>> {
-        static BEFORE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        &BEFORE
-    }
-
-    fn run<'py>(
-        flow: Borrowed<'_, 'py, BlockingFlow>,
-        given: Arguments<'_, 'py>,
-    ) -> Option<PyResult<Bound<'py, PyAny>>> {
-        let count = given.count(1)?;
-        Some(flow.get().write(&given.get(0), count))
-    }
-}
+fast_method!(Read, BlockingFlow, c"read", |flow, given| Some(flow.get().read(flow.py(), given.count(0)?)));
+fast_method!(ReadLine, BlockingFlow, c"readline", |flow, given| Some(flow.get().readline(flow.py(), given.count(0)?)));
+fast_method!(Write, BlockingFlow, c"write", |flow, given| {
+    let count = given.count(1)?;
+    Some(flow.get().write(&given.get(0), count))
+});

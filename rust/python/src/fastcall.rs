@@ -30,6 +30,31 @@ pub trait FastMethod {
     ) -> Option<PyResult<Bound<'py, PyAny>>>;
 }
 
+/// A `FastMethod` by its name, of a class: what it does with the object and the arguments.
+macro_rules! fast_method {
+    ($method:ident, $owner:ty, $name:literal, |$object:ident, $given:ident| $run:expr) => {
+        struct $method;
+
+        impl $crate::fastcall::FastMethod for $method {
+            type Owner = $owner;
+            const NAME: &'static std::ffi::CStr = $name;
+
+            fn before() -> &'static pyo3::sync::PyOnceLock<Py<PyAny>> {
+                static BEFORE: pyo3::sync::PyOnceLock<Py<PyAny>> = pyo3::sync::PyOnceLock::new();
+                &BEFORE
+            }
+
+            fn run<'py>(
+                $object: pyo3::Borrowed<'_, 'py, $owner>,
+                $given: $crate::fastcall::Arguments<'_, 'py>,
+            ) -> Option<PyResult<Bound<'py, PyAny>>> {
+                $run
+            }
+        }
+    };
+}
+pub(crate) use fast_method;
+
 /// The arguments of a call.
 #[derive(Clone, Copy)]
 pub struct Arguments<'a, 'py>(Python<'py>, &'a [*mut ffi::PyObject]);
