@@ -15,7 +15,7 @@ use ouroboros_crypto::{Role, Session, Settings, Suite};
 use ouroboros_frcp::{Config, Peer, UNSENT};
 use ouroboros_io::Program;
 use ouroboros_io::engine::Engine;
-use ouroboros_io::stack::{About, Carrier, FlowId, Kind, MemberId, Setup, User};
+use ouroboros_io::stack::{Carrier, FlowId, Kind, MemberId, Setup, User};
 use ouroboros_shm::channel;
 use ouroboros_shm::endpoint::{Endpoint, Wish};
 
@@ -165,27 +165,7 @@ fn setup(
     peer_eid: u64,
     user: User<Program>,
 ) -> Setup<Program> {
-    let (frcp, seed, lot, session, mtu) = (None, 7, (0, 0), None, 9000);
-    let (credit, crc, timeout, grace, about) = (true, false, 0, 0, About::default());
-    Setup {
-        id,
-        member,
-        eid,
-        peer_eid,
-        carrier,
-        user,
-        frcp,
-        seed,
-        lot,
-        credit,
-        session,
-        crc,
-        mtu,
-        timeout,
-        grace,
-        about,
-        accounts: Vec::new(),
-    }
+    Setup { eid, peer_eid, seed: 7, credit: true, mtu: 9000, ..Setup::new(id, member, carrier, user) }
 }
 
 /// Nanoseconds that the threads of the layers have run, the oldest first.

@@ -77,6 +77,29 @@ pub struct Setup<R> {
 }
 
 impl<R> Setup<R> {
+    /// A raw flow with nothing that it need not have.
+    pub fn new(id: FlowId, member: MemberId, carrier: Carrier, user: User<R>) -> Self {
+        Setup {
+            id,
+            member,
+            eid: 0,
+            peer_eid: 0,
+            carrier,
+            user,
+            frcp: None,
+            seed: 0,
+            lot: (0, 0),
+            credit: false,
+            session: None,
+            crc: false,
+            mtu: usize::MAX,
+            timeout: 0,
+            grace: 0,
+            about: About::default(),
+            accounts: Vec::new(),
+        }
+    }
+
     /// The same, with another kind of ring for its program, if that can be.
     pub fn with_ring<Q, E>(self, make: impl FnOnce(R) -> Result<Q, E>) -> Result<Setup<Q>, E> {
         let user = match self.user {

@@ -11,9 +11,7 @@ use ouroboros_frcp::Config;
 use ouroboros_io::Program;
 use ouroboros_io::engine::Engine;
 use ouroboros_io::impair::{Counters, Settings};
-use ouroboros_io::stack::{
-    self, About, Carrier, FlowCounters, FlowId, How, Kind, LayerCounters, MemberId, User, Where,
-};
+use ouroboros_io::stack::{self, Carrier, FlowCounters, FlowId, How, Kind, LayerCounters, MemberId, User, Where};
 use ouroboros_shm::endpoint::Endpoint;
 
 /// A flow between two nodes.
@@ -59,13 +57,10 @@ impl UdpLayer {
     pub fn add(&self, setup: Setup) {
         let id = self.engine.name();
         self.eids.lock().unwrap().insert(id, setup.eid);
+        let user = User::Program(Program::new(setup.endpoint));
         self.engine.add(vec![stack::Setup {
-            id,
-            member: self.port,
             eid: setup.eid,
             peer_eid: setup.peer_eid,
-            carrier: Carrier::Port(setup.peer),
-            user: User::Program(Program::new(setup.endpoint)),
             frcp: setup.frcp,
             seed: setup.seed,
             lot: (setup.eid, 0),
@@ -74,9 +69,7 @@ impl UdpLayer {
             crc: setup.crc,
             mtu: setup.mtu,
             timeout: setup.timeout,
-            grace: 0,
-            about: About::default(),
-            accounts: Vec::new(),
+            ..stack::Setup::new(id, self.port, Carrier::Port(setup.peer), user)
         }]);
     }
 
@@ -238,23 +231,5 @@ impl Broadcast {
 
 /// A flow of a program that does not leave the node.
 fn within(id: FlowId, member: MemberId, carrier: Carrier, endpoint: Endpoint) -> stack::Setup<Program> {
-    stack::Setup {
-        id,
-        member,
-        eid: 0,
-        peer_eid: 0,
-        carrier,
-        user: User::Program(Program::new(endpoint)),
-        frcp: None,
-        seed: 0,
-        lot: (0, 0),
-        credit: false,
-        session: None,
-        crc: false,
-        mtu: usize::MAX,
-        timeout: 0,
-        grace: 0,
-        about: About::default(),
-        accounts: Vec::new(),
-    }
+    stack::Setup::new(id, member, carrier, User::Program(Program::new(endpoint)))
 }

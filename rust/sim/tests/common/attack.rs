@@ -167,12 +167,8 @@ impl Attack {
         let reliable = quality & 16 != 0;
         let config = Config { reliable, peer: own, max_packet, mpl: 100_000_000, unsent: UNSENT, thrifty: false };
         let setup = Setup {
-            id,
-            member: at.member,
             eid,
             peer_eid: eid,
-            carrier,
-            user,
             frcp: (quality & 32 != 0).then_some(config),
             seed: u64::from(quality),
             lot: (eid, 0),
@@ -184,6 +180,7 @@ impl Attack {
             grace: if input.bit() { 0 } else { 500 },
             about: About { label: eid, above: None },
             accounts: reliable.then_some(Account { key: 1, budget: 1 << 16 }).into_iter().collect(),
+            ..Setup::new(id, at.member, carrier, user)
         };
         at.flows.push(id);
         self.net.add(NODE, setup);
@@ -355,29 +352,8 @@ impl Attack {
         let (id, member) = (self.net.name_flow(NODE), self.members[place].member);
         let carrier = Carrier::Tap { snap: u32::from(input.byte()), epoch: u64::MAX - 5 };
         let about = About { label: 1, above: None };
-        let (frcp, session, crc, credit) = (None, None, false, false);
-        let (eid, peer_eid, seed, lot, mtu, timeout, grace) = (0, 0, 0, (0, 0), 0, 0, 0);
         let queue = Queue::default();
-        let user = User::Program(queue.clone());
-        let setup = Setup {
-            id,
-            member,
-            eid,
-            peer_eid,
-            carrier,
-            user,
-            frcp,
-            seed,
-            lot,
-            credit,
-            session,
-            crc,
-            mtu,
-            timeout,
-            grace,
-            about,
-            accounts: Vec::new(),
-        };
+        let setup = Setup { about, ..Setup::new(id, member, carrier, User::Program(queue.clone())) };
         self.net.add(NODE, setup);
         self.taps.push((id, queue));
     }

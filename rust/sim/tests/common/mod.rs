@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use ouroboros_crypto::{Role, Session, Settings, Suite};
 use ouroboros_frcp::{Config, Peer, UNSENT};
-use ouroboros_sim::stack::{About, Account, Carrier, Event, FlowId, How, Kind, MemberId, Setup, Snapshot, User};
+use ouroboros_sim::stack::{Account, Carrier, Event, FlowId, How, Kind, MemberId, Setup, Snapshot, User};
 use ouroboros_sim::{Network, Program, Queue, Tally};
 
 pub const US: u64 = 1_000;
@@ -69,12 +69,8 @@ pub fn setup(
         thrifty: false,
     };
     Setup {
-        id,
-        member,
         eid: eids.0,
         peer_eid: eids.1,
-        carrier: Carrier::Broadcast,
-        user: User::Program(Queue::default()),
         frcp: quality.reliable.then_some(config),
         seed: 7 + side as u64,
         lot: (eids.0, side),
@@ -83,9 +79,8 @@ pub fn setup(
         crc: quality.crc,
         mtu: 1472,
         timeout: quality.timeout,
-        grace: 0,
-        about: About::default(),
         accounts: (quality.budget > 0).then_some(Account { key: 7, budget: quality.budget }).into_iter().collect(),
+        ..Setup::new(id, member, Carrier::Broadcast, User::Program(Queue::default()))
     }
 }
 

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 
 use ouroboros_stack::ring::{End, Flags, Read, Ring, Write};
-use ouroboros_stack::{About, Carrier, FlowId, MemberId, Names, Setup, Stack, User};
+use ouroboros_stack::{Carrier, FlowId, MemberId, Names, Setup, Stack, User};
 
 /// A program that has so many packets of so many bytes to send, or counts those that come.
 #[derive(Debug)]
@@ -89,30 +89,6 @@ pub fn add(
     user: User<Program>,
 ) -> FlowId {
     let id = names.draw();
-    let (eid, frcp, session) = (77, None, None);
-    let (seed, lot, credit, crc, mtu, timeout, grace) = (0, (0, 0), false, false, 9000, 0, 0);
-    let (peer_eid, about) = (eid, About::default());
-    stack.add(
-        0,
-        Setup {
-            id,
-            member,
-            eid,
-            peer_eid,
-            carrier,
-            user,
-            frcp,
-            seed,
-            lot,
-            credit,
-            session,
-            crc,
-            mtu,
-            timeout,
-            grace,
-            about,
-            accounts: Vec::new(),
-        },
-    );
+    stack.add(0, Setup { eid: 77, peer_eid: 77, mtu: 9000, ..Setup::new(id, member, carrier, user) });
     id
 }
