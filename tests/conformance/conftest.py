@@ -27,6 +27,7 @@ from support import (
     logged_no_bug,
     mapped_flows,
 )
+from warm import Warm
 
 from ouroboros import dev
 from ouroboros.dataplane import Endpoint
@@ -156,7 +157,7 @@ def _way(item: pytest.Item) -> tuple[World, str] | None:
 
 @pytest.fixture(params=_WAYS)
 def make_pair(
-    request: pytest.FixtureRequest, houses: Houses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, houses: Houses, warm_programs: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Pair]]:
     """Connects a program by a flow of a world, which the test's end either allocates or accepts."""
     world: World
@@ -174,7 +175,7 @@ def make_pair(
         house.near.select(monkeypatch)
         # The way to it is that of the world.
         monkeypatch.setenv("OUROBOROS_BACKEND", environment["OUROBOROS_BACKEND"])
-    programs = Programs(tmp_path)
+    programs = Programs(tmp_path, warm_programs)
     flows: list[Flow] = []
     client.client.forget()
     before = lasting_descriptors(), mapped_flows(), children()
