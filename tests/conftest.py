@@ -35,6 +35,13 @@ hypothesis.settings.register_profile("project", deadline=None, suppress_health_c
 hypothesis.settings.load_profile("project")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Many tests look for garbage when they are over: not among all that pytest knows of ten thousand of them."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _interruptible() -> None:
     """A shell starts what runs in its background with Ctrl-C ignored. Programs that tests start would inherit that, but
