@@ -32,6 +32,7 @@ from warm import Warm
 from ouroboros import dev
 from ouroboros.dataplane import Endpoint
 from ouroboros.dev import Flow, QoSSpec
+from ouroboros.qos import QOS_DATA
 from ouroboros.runtime import client
 from ouroboros.testing.node import ProcessNode
 from ouroboros.wire.control import DestroyName
@@ -162,6 +163,7 @@ def make_pair(
     """Connects a program by a flow of a world, which the test's end either allocates or accepts."""
     world: World
     world, side = request.param
+    lossless = request.node.get_closest_marker("lossless") is not None and "lossless" in world.lacks
     needed = [each for mark in request.node.iter_markers("needs") for each in mark.args]
     assert set(needed) <= set(PROPERTIES)
     # Before anything is started.
@@ -183,7 +185,7 @@ def make_pair(
     def make(qos: QoSSpec | None = None) -> Pair:
         if (lack := world.lack(needed, qos)) is not None:
             pytest.skip(lack)
-        qos = qos or world.qos
+        qos = qos or (QOS_DATA if lossless else world.qos)
         qos = msgspec.structs.replace(qos, cypher_s=max(qos.cypher_s, world.qos.cypher_s))
         far = programs.shell("far", None, **house.environment)
         near = Flow()
