@@ -80,6 +80,10 @@ class Host:
             self.process.wait()
         return up
 
+    def until_logged(self, words: str) -> None:
+        """Until the node has written so: it may do after the other was answered."""
+        until(lambda: words in self.log.read_text())
+
     def reload(self) -> None:
         assert self.process is not None
         before = self.log.read_text().count("read ")
@@ -169,7 +173,7 @@ def test_a_key_that_others_can_read_is_not_used_and_the_owner_hears_what_to_do(c
     keys[0].chmod(0o644)
     with pytest.raises(FlowAuthException, match="-1009 EAUTH"):
         near.alloc()
-    assert f"`chmod 600 {keys[0]}`" in far.log.read_text()
+    far.until_logged(f"`chmod 600 {keys[0]}`")
     keys[0].chmod(0o600)
     keys[1].chmod(0o640)
     with pytest.raises(FlowAuthException, match=rf"client/clock/key\.pem .*: `chmod 600 {keys[1]}`"):
@@ -187,7 +191,7 @@ def test_who_is_not_on_the_list_is_refused_and_files_count_at_once(certified: tu
     accepting = far.accept()
     with pytest.raises(FlowAuthException, match="-1009 EAUTH"):
         near.alloc()
-    assert "the client is 'alice'; allowed are 'bob'" in far.log.read_text()
+    far.until_logged("the client is 'alice'; allowed are 'bob'")
     far.write("server/clock/policy.conf", "allow=bob\nallow=alice\n")
     with near.alloc() as flow, accepting.result() as accepted:
         assert flow.security is not None
@@ -284,7 +288,7 @@ def test_a_layer_that_demands_certificates_admits_nobody_without(hosts: tuple[Ho
         ):
             cli.enroll_ipcp("b", "campus", ipcp_type=cli.IpcpType.UNICAST)
         assert cli.list_ipcps("b") == []
-    assert "enrollment in layer 'campus': b may not enroll: layer 'campus' takes only members" in far.log.read_text()
+    far.until_logged("enrollment in layer 'campus': b may not enroll: layer 'campus' takes only members")
     (near.security / "aside").rename(near.security / "client")
     with near.use(), pytest.raises(IpcpEnrollError, match="'bob' is not one of those who may be members"):
         cli.enroll_ipcp("b", "campus", ipcp_type=cli.IpcpType.UNICAST)
