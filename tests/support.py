@@ -174,9 +174,11 @@ class Program:
         command = [sys.executable, str(path), *arguments]
         if limit is not None:
             command = limited(command, limit)
-        popen = partial(subprocess.Popen, start_new_session=True) if warm is None or limit is not None else warm.popen
+        popen: Callable[..., subprocess.Popen[bytes]] = partial(subprocess.Popen, start_new_session=True)
+        if warm is not None and limit is None:
+            popen = warm.popen
         with self._stderr.open("wb") as stderr:
-            self.process: subprocess.Popen[bytes] = popen(
+            self.process = popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env=os.environ | environment
             )
         self.pid = self.process.pid

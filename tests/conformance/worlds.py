@@ -42,9 +42,9 @@ PROPERTIES = {
     "room": "a flow has room of its own, for less than 8 of the longest packets; elsewhere all flows of a host share theirs",
     "endless": "a flow can be without a timeout; elsewhere a peer gives it ten minutes",
     "promises": "flows in order and without loss can be had",
-    "lossless": "a flow without promises loses nothing that its reader has room for; elsewhere it does when a node cannot run"
-    " for long: what waits on the way for more than 100 ms is dropped. A test that is marked `lossless` gets a flow with"
-    " promises there",
+    "lossless": "a flow without promises loses nothing that its reader has room for; elsewhere it does when a node cannot"
+    " run for long: what waits on the way for more than 100 ms is dropped. A test that is marked `lossless` gets a flow"
+    " with promises there",
 }
 
 

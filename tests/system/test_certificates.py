@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from cryptography import x509
 from support import Background, spawn_irmd, until
 from udp_nodes import FAR, NEAR, free_port
+from warm import Warm
 
 from ouroboros import cli, irm
 from ouroboros.dev import Flow, flow_accept, flow_alloc
@@ -41,6 +42,7 @@ class Host:
 
     directory: Path
     address: str
+    warm: Warm
     process: Popen[bytes] | None = None
     config: list[str] = field(default_factory=list)
 
@@ -71,7 +73,14 @@ class Host:
         ready, child_end = os.pipe()
         with self.use(), self.log.open("ab") as log:
             self.process = spawn_irmd(
-                self.directory, log, "--config", str(config), "--ready-fd", str(child_end), keep=child_end
+                self.directory,
+                log,
+                "--config",
+                str(config),
+                "--ready-fd",
+                str(child_end),
+                keep=child_end,
+                warm=self.warm,
             )
         os.close(child_end)
         with os.fdopen(ready, "rb") as pipe:
@@ -106,10 +115,10 @@ class Host:
 
 
 @pytest.fixture
-def hosts(runtime_dir: Path) -> Iterator[tuple[Host, Host]]:
+def hosts(warm_nodes: Warm, runtime_dir: Path) -> Iterator[tuple[Host, Host]]:
     """A client's host and the one where `clock` is, not started yet."""
     port = free_port()
-    both = Host(runtime_dir / "near", NEAR), Host(runtime_dir / "far", FAR)
+    both = Host(runtime_dir / "near", NEAR, warm_nodes), Host(runtime_dir / "far", FAR, warm_nodes)
     for host, peers, register in zip(both, (f'"clock@{FAR}"', ""), ("", '"clock"'), strict=True):
         host.directory.mkdir(mode=0o700)
         host.config = [
