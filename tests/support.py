@@ -23,7 +23,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import IO, Any, Generic, NoReturn, TypeVar
 
@@ -168,18 +167,23 @@ class Program:
     """A Python program in a process of its own. `warm`: what forks it; else it is a fresh one."""
 
     def __init__(
-        self, path: Path, arguments: list[str], environment: dict[str, str], limit: int | None, warm: Warm | None
+        self, path: Path, arguments: list[str], environment: dict[str, str], limit: int | None, warm: Warm | None = None
     ) -> None:
         self._stderr = path.with_suffix(".err")
         command = [sys.executable, str(path), *arguments]
         if limit is not None:
             command = limited(command, limit)
-        popen: Callable[..., subprocess.Popen[bytes]] = partial(subprocess.Popen, start_new_session=True)
+        popen: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen
         if warm is not None and limit is None:
             popen = warm.popen
         with self._stderr.open("wb") as stderr:
             self.process = popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env=os.environ | environment
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env=os.environ | environment,
+                start_new_session=True,
             )
         self.pid = self.process.pid
 

@@ -115,8 +115,9 @@ class Warm:
         stderr: IO[bytes],
         stdin: int = subprocess.DEVNULL,
         pass_fds: Sequence[int] = (),
+        start_new_session: bool = True,
     ) -> Forked:
-        """As `subprocess.Popen`, in a session of its own. `command`: of our interpreter, for a script or with `-m`."""
+        """As `subprocess.Popen`, but always in a session of its own. `command`: of our interpreter, a script or with `-m`."""
         assert command[0] == sys.executable
         child: list[int] = []
         try:
