@@ -117,7 +117,7 @@ class Warm:
         pass_fds: Sequence[int] = (),
         start_new_session: bool = True,
     ) -> Forked:
-        """As `subprocess.Popen`, but always in a session of its own. `command`: of our interpreter, a script or with `-m`."""
+        """As `subprocess.Popen`, but always in a session of its own. `command`: of our interpreter, a script or `-m`."""
         assert command[0] == sys.executable
         child: list[int] = []
         try:
