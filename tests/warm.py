@@ -84,7 +84,10 @@ class Forked(subprocess.Popen[bytes]):
         if self.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self.stdin.close()
-        said = None if self.stdout is None else self.stdout.read()
+        said = None
+        if self.stdout is not None:
+            with self.stdout:
+                said = self.stdout.read()
         self.wait(timeout)
         return said, None
 
