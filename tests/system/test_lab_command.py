@@ -22,9 +22,10 @@ def test_a_network_is_asked_line_by_line() -> None:
     lines = [
         "ping a c",
         "",
+        "trace a c",
         "cut a-b",
         "graph",
-        "trace a c",
+        "path a c",
         "routes b",
         "heal a-b",
         "run a echo $OUROBOROS_BACKEND",
@@ -37,6 +38,7 @@ def test_a_network_is_asked_line_by_line() -> None:
     assert said[0].endswith("2 hops: a - b - c")
     assert "a - b (cut)" in said
     assert "a - b - c" in said
+    assert "net1: a - b - c" in said
     assert "c  1 hop via c" in said
     assert said[-1] == "node"
     assert (done.returncode, done.stderr) == (0, "")

@@ -80,15 +80,15 @@ def test_a_cut_link_keeps_what_else_happens_on_it() -> None:
 
 def test_routes_go_around_what_is_cut_or_killed() -> None:
     with lab("ring 5") as made:
-        assert made.n0.trace("n2") == ("n0", "n1", "n2")
+        assert made.n0.path("n2") == ("n0", "n1", "n2")
         made.link("n0", "n1").cut()
         made.converge()
-        assert made.n0.trace("n2") == ("n0", "n4", "n3", "n2")
+        assert made.n0.path("n2") == ("n0", "n4", "n3", "n2")
         made.n4.kill()
         made.converge()
         assert not made.n4.runs
         with pytest.raises(LabError, match="the tables know no way from n0 to n2"):
-            made.n0.trace("n2")
+            made.n0.path("n2")
         made.n4.restart()
         made.converge()
         assert made.n0.ping("n2").path == ("n0", "n4", "n3", "n2")
@@ -142,7 +142,7 @@ def test_a_network_that_does_not_converge_in_time_says_what_is_missing() -> None
 def test_layers_lie_over_layers() -> None:
     with lab("a@x - b@z", over="x - y - z") as made:
         assert made.x.ping("z").path == ("x", "z")
-        assert made.x.trace("y") == ("x", "y")
+        assert made.x.path("y") == ("x", "y")
         assert set(made.x.routes("net1")) == {"y", "z"}
         assert set(made.x.routes()) == {"z"}
         before = made.y.member("net1").counters.get("forwarded", 0)
@@ -153,17 +153,37 @@ def test_layers_lie_over_layers() -> None:
         assert made.x.routes() == {}
 
 
-def test_members_on_the_way_answer_a_probe() -> None:
-    with lab("a@x - b@z", over="x - y - z") as made:
-        hops = made.x.probe("z")
-        assert [(hop.layer, hop.hop, hop.member) for hop in hops if not hop.within][-1] == ("net2", 1, "net2.b")
-        below = [hop.member for hop in hops if hop.layer == "net1"]
-        assert below[-2:] == ["net1.y", "net1.z"]
-        assert hops[0].state == "answered"
+def test_members_on_the_way_answer_a_trace_in_each_rank() -> None:
+    with lab("a@x - b@z - c@w", over="x - y - z - w") as made:
+        trace = made.x.trace("w")
+        assert trace.ranks == (
+            (("net2",), ("x", "z", "w")),
+            (("net1",), ("x", "y", "z", "w")),
+            (("x-y", "y-z", "z-w"), ("x", "y", "z", "w")),
+        )
+        assert str(trace) == "net2: x - z - w\nnet1: x - y - z - w\nx-y y-z z-w: x - y - z - w"
+        assert [(hop.path, hop.layer, hop.member) for hop in trace.hops if hop.rank == 2] == [
+            ((1,), "net2", "net2.b"),
+            ((2,), "net2", "net2.c"),
+        ]
+        assert trace.hops[0].round_trip is not None
+        # Two hops there, of a millisecond each, and back.
+        assert 0.004 <= trace.hops[0].round_trip < 0.005
         made.link("x", "y").cut()
         made.converge()
-        with pytest.raises(LabError, match="no layer leads from x to z"):
-            made.x.probe("z")
+        with pytest.raises(LabError, match="no layer leads from x to w"):
+            made.x.trace("w")
+
+
+def test_a_node_that_stands_still_is_a_question_mark_on_the_way() -> None:
+    with lab("a - b - c", silence=60.0) as made:
+        made.a.ping("c")
+        made.b.pause()
+        trace = made.a.trace("c")
+        assert (trace.path, str(trace)) == (("a", "?"), "net1: a - ?\na-b: a - ?")
+        assert [hop.state for hop in trace.hops] == ["silent", "unasked"]
+        with pytest.raises(LabError, match="a has no flow to c: "):
+            made.a.ping("c")
 
 
 def test_a_graph_of_several_pieces_has_a_layer_in_each() -> None:
@@ -171,7 +191,7 @@ def test_a_graph_of_several_pieces_has_a_layer_in_each() -> None:
         assert made.a.ping("b")
         assert made.c.ping("d")
         with pytest.raises(LabError, match="the tables know no way from a to d"):
-            made.a.trace("d")
+            made.a.path("d")
 
 
 def test_coroutines_run_on_nodes() -> None:
@@ -345,13 +365,14 @@ def test_tables_say_what_the_graph_says_whatever_is_cut(
         one, other = data.draw(st.sampled_from([(a, b) for a in made for b in made if a is not b]))
         known = other.name in one.routes()
         try:
-            path = one.trace(other)
+            path = one.path(other)
         except LabError:
             assert not known
         else:
             assert known
             assert all(not made.link(*pair).is_cut for pair in pairwise(path))
             assert one.ping(other).path == path
+            assert one.trace(other).path == path
         ground = made.ground
         assert isinstance(ground, VirtualGround)
         assert ground.network.balance().missing == 0

@@ -172,7 +172,7 @@ def test_questions_are_shown_as_they_are_written(line: str) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("", "no command: there are ping, trace, probe, graph, routes, "),
+        ("", "no command: there are ping, path, trace, graph, routes, "),
         ("ping a", "'a': say ping A B [COUNT]"),
         ("ping a b many", "'many': a number of packets from 1 to 10000"),
         ("cut a", "'a': say cut A-B"),

@@ -13,7 +13,7 @@ from ouroboros.lab.description import Description, Event, Expectation, Layer, Li
 from ouroboros.lab.errors import DescriptionError, LabError, UnavailableError
 from ouroboros.lab.grammar import describe
 from ouroboros.lab.lab import Here, Lab, LabLink, LabNode
-from ouroboros.lab.probe import Ping
+from ouroboros.lab.probe import Ping, Rank, Trace
 
 __all__ = [
     "Description",
@@ -30,6 +30,8 @@ __all__ = [
     "Node",
     "Ping",
     "Program",
+    "Rank",
+    "Trace",
     "UnavailableError",
     "describe",
 ]

@@ -15,12 +15,11 @@ from ouroboros.lab.errors import LabError
 from ouroboros.lab.grammar import describe
 from ouroboros.lab.graph import State, as_svg, as_text
 from ouroboros.lab.ground import Flow, Ground, Job, T
-from ouroboros.lab.probe import Ping, Prober
+from ouroboros.lab.probe import Ping, Prober, Trace
 from ouroboros.lab.works import Place, Wire, Works
 from ouroboros.qos import QOS_RAW, QoSSpec
 from ouroboros.wire.control import (
     FlowEntry,
-    HopEntry,
     IpcpEntry,
     ListFlows,
     ListIpcps,
@@ -256,15 +255,15 @@ class LabNode:
         Raises `LabError` when no flow leads there."""
         return self._run(self.lab._prober.ping(self.name, _name(other), count=count, length=length, qos=qos))
 
-    def trace(self, other: LabNode | str) -> tuple[str, ...]:
+    def path(self, other: LabNode | str) -> tuple[str, ...]:
         """The nodes on the way to another, both ends included, as the tables say. Raises `LabError` when there is no
         way."""
-        return self._run(self.lab._prober.trace(self.name, _name(other)))
+        return self._run(self.lab._prober.path(self.name, _name(other)))
 
-    def probe(self, other: LabNode | str) -> list[HopEntry]:
+    def trace(self, other: LabNode | str) -> Trace:
         """Who answers on the way to another node, hop by hop in each layer, as `ouroboros.ping.trace` has it: packets
         ask the members, and no table is believed. Raises `LabError` when no layer leads there."""
-        return self._run(self.lab._prober.probe(self.name, _name(other)))
+        return self._run(self.lab._prober.trace(self.name, _name(other)))
 
     # --- what happens to it
 
