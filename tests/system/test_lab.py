@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import subprocess
 import sys
 import threading
@@ -127,10 +128,55 @@ def test_each_node_has_a_network_stack_of_its_own_in_namespaces() -> None:
         assert devices_of(lab.b) == devices
 
 
-def test_a_machine_without_namespaces_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(namespaces, "lacks", lambda: "there is no command ip")
-    with pytest.raises(UnavailableError, match="no network namespaces: there is no command ip"):
-        Lab("a - b", clock="namespaces").start()
+def test_a_machine_without_namespaces_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sh = shutil.which("sh")
+    assert sh is not None
+    with monkeypatch.context() as patched:
+        patched.setenv("PATH", str(tmp_path))
+        with pytest.raises(UnavailableError, match="no network namespaces: there is no command ip, unshare, nsenter;"):
+            Lab("a - b", clock="namespaces").start()
+    for tool in ("ip", "nsenter"):
+        (tmp_path / tool).symlink_to(sh)
+    (tmp_path / "unshare").write_text(f"#!{sh}\necho unshare failed: No space left on device >&2\nexit 1\n")
+    (tmp_path / "unshare").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "does not let this user have them: unshare failed: No space left on device; " in str(lacks())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("user/max_user_namespaces", "0", "; as root, `sysctl user.max_user_namespaces=10000` lets users have them"),
+        (
+            "user/max_user_namespaces",
+            "5",
+            "; be root, or have CAP_SYS_ADMIN; in a container, its runtime has to let it",
+        ),
+        (
+            "kernel/apparmor_restrict_unprivileged_userns",
+            "1",
+            "; as root, `sysctl kernel.apparmor_restrict_unprivileged_userns=0` lets users have them",
+        ),
+    ],
+)
+def test_the_setting_that_keeps_users_from_namespaces_is_named(
+    name: str, value: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_text(f"{value}\n")
+    assert namespaces.hint(tmp_path) == said
+
+
+def test_namespaces_need_no_root_where_users_can_have_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(namespaces, "_WAYS", namespaces._WAYS[1:])
+    if reason := lacks():
+        pytest.skip(reason)
+    with Lab("a - b", clock="namespaces") as lab:
+        assert lab.a.ping("b").path == ("a", "b")
+        assert set(devices_of(lab.a)) == {"lo", "veth0"}
+        users = {os.readlink(f"/proc/{ground_of(lab).pid(node.name)}/ns/user") for node in lab}
+        assert len(users) == 1
+        assert users != {os.readlink("/proc/self/ns/user")}
 
 
 def test_there_are_ten_scenarios() -> None:

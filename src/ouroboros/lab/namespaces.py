@@ -7,10 +7,10 @@ Root is not needed where the kernel lets users have namespaces of users: then al
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 from ouroboros.lab.description import Link
 from ouroboros.lab.errors import LabError, UnavailableError
@@ -18,21 +18,50 @@ from ouroboros.lab.real import RealGround, shared
 from ouroboros.settings import Udp4Config
 
 _TOOLS = ("ip", "unshare", "nsenter")
+_DEVICE = "ip link add veth0 type veth peer name veth1"
 
 
-def prefix() -> tuple[str, ...]:
-    """What starts a process that may have network namespaces."""
-    return ("unshare", "--net", "--") if os.geteuid() == 0 else ("unshare", "--user", "--map-root-user", "--net", "--")
+#: What starts a process that may have network namespaces: with the rights of root, and without.
+_WAYS = (("unshare", "--net", "--"), ("unshare", "--user", "--map-root-user", "--net", "--"))
+#: Settings of kernels that keep users from namespaces of users, the value that does, and the one that does not.
+_SETTINGS = (
+    ("user.max_user_namespaces", "0", "10000"),
+    ("kernel.unprivileged_userns_clone", "0", "1"),
+    ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
+)
+
+
+def way() -> tuple[str, ...]:
+    """The start of a command line whose process may have network namespaces. Raises `UnavailableError` with the
+    reason when there is none."""
+    if missing := [tool for tool in _TOOLS if shutil.which(tool) is None]:
+        raise UnavailableError(
+            f"no network namespaces: there is no command {', '.join(missing)}; packages iproute2 and util-linux have them"
+        )
+    reason = ""
+    for prefix in _WAYS:
+        done = subprocess.run([*prefix, "sh", "-c", _DEVICE], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return prefix
+        reason = (done.stderr.strip() or f"status {done.returncode}").splitlines()[-1]
+    raise UnavailableError(f"no network namespaces: the kernel does not let this user have them: {reason}{hint()}")
+
+
+def hint(settings: Path = Path("/proc/sys")) -> str:
+    """What would let users have them: the setting of the kernel that keeps them from it, if one does."""
+    for name, off, on in _SETTINGS:
+        path = settings.joinpath(*name.split("."))
+        if path.exists() and path.read_text().strip() == off:
+            return f"; as root, `sysctl {name}={on}` lets users have them"
+    return "; be root, or have CAP_SYS_ADMIN; in a container, its runtime has to let it"
 
 
 def lacks() -> str | None:
     """Why there can be no namespaces here, None when there can."""
-    if missing := [tool for tool in _TOOLS if shutil.which(tool) is None]:
-        return f"there is no command {', '.join(missing)}"
-    device = "ip link add veth0 type veth peer name veth1"
-    done = subprocess.run([*prefix(), "sh", "-c", device], capture_output=True, text=True, check=False)
-    if done.returncode:
-        return f"the kernel does not let this user have them: {done.stderr.strip().splitlines()[-1]}"
+    try:
+        way()
+    except UnavailableError as error:
+        return str(error)
     return None
 
 
@@ -42,9 +71,8 @@ class NamespaceGround(RealGround):
     clock = "namespaces"
 
     def __init__(self) -> None:
-        if reason := lacks():
-            raise UnavailableError(f"no network namespaces: {reason}")
-        super().__init__(shared(prefix()))
+        self._way = way()
+        super().__init__(shared(self._way))
 
     @property
     def port(self) -> int:
@@ -81,7 +109,7 @@ class NamespaceGround(RealGround):
     def command(self, node: str, words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         if node not in self._running:
             raise LabError(f"node {node} was killed: a program needs its namespace")
-        user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
+        user = ["--user", "--preserve-credentials"] if "--user" in self._way else []
         command, environment = super().command(node, words)
         return ["nsenter", f"--target={self.pid(node)}", *user, "--net", "--", *command], environment
 
