@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from support import logged_no_bug
 from ouroboros.errors import FlowDownException, NodeError
 from ouroboros.lab import (
     Description,
+    DescriptionError,
     Event,
     Expectation,
     Here,
@@ -126,6 +128,31 @@ def test_each_node_has_a_network_stack_of_its_own_in_namespaces() -> None:
             lab.b.execute("true")
         lab.b.restart()
         assert devices_of(lab.b) == devices
+
+
+def test_links_are_of_any_type_in_namespaces() -> None:
+    if reason := lacks():
+        pytest.skip(reason)
+    ring = describe("a - b - c - d - a", links="udp6")
+    types = dict(zip(("a-b", "b-c", "c-d", "d-a"), ("udp6", "eth-dix", "eth-llc", "udp4"), strict=True))
+    links = tuple(replace(link, type=types[link.name]) for link in ring.links)
+    with Lab(replace(ring, links=links, silence=1.0), clock="namespaces") as lab:
+        assert {ipcp.name: ipcp.type for node in lab for ipcp in node.ipcps() if ipcp.name in types} == types
+        for link in lab.links:
+            one, other = link.ends
+            assert lab[one].ping(other).path == link.ends
+        lab.link("b", "c").cut()
+        lab.converge()
+        assert lab.b.ping("c").path == ("b", "a", "d", "c")
+        lab.link("c", "d").cut()
+        # The plug of a node that was killed can be put in as well.
+        lab.c.kill()
+        lab.link("d", "c").heal()
+        lab.c.restart()
+        lab.converge()
+        assert lab.c.ping("b").path == ("c", "d", "a", "b")
+        with pytest.raises(DescriptionError, match="'delay=5ms': a link of type eth-dix can be cut, and nothing else"):
+            lab.link("b", "c").change("delay=5ms")
 
 
 def test_a_machine_without_namespaces_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

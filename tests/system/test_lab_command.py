@@ -78,6 +78,10 @@ def test_a_scenario_is_played_and_its_verdict_is_the_status(tmp_path: Path) -> N
             ["run", "x.toml", "--over", "a"],
             "ouroboros lab: --over goes with a network in a line; a scenario has its own\n",
         ),
+        (
+            ["show", "x.toml", "--links", "udp6"],
+            "ouroboros lab: --links goes with a network in a line; a scenario says it by the key links\n",
+        ),
     ],
 )
 def test_a_description_that_is_wrong_runs_nothing(words: list[str], message: str) -> None:
@@ -91,3 +95,4 @@ def test_a_network_is_shown_without_being_run() -> None:
     assert text == "x - y\ny - x\nnet2, unicast over net1: a@x b@y\nnet1, unicast: x y\n"
     assert lab("show", "ring 3", "--svg").stdout.startswith("<svg ")
     assert '[[link]]\nbetween = "n0 - n1"' in lab("show", "ring 3", "--toml").stdout
+    assert lab("show", "ring 3", "--toml", "--links", "udp6").stdout.count('type = "udp6"') == 3

@@ -186,6 +186,29 @@ def test_a_node_that_stands_still_is_a_question_mark_on_the_way() -> None:
             made.a.ping("c")
 
 
+def test_links_over_ipv6_are_like_others() -> None:
+    with lab("a - b - c", links="udp6") as made:
+        assert made.a.ping("c").path == ("a", "b", "c")
+        assert {ipcp.type for ipcp in made.b.ipcps()} == {"udp6", "unicast"}
+
+
+@pytest.mark.parametrize(
+    ("links", "clock", "message"),
+    [
+        (
+            "eth-dix",
+            "virtual",
+            "link a-b: virtual time has links of type udp4, udp6, not eth-dix: take clock='namespaces'",
+        ),
+        ("udp6", "real", "link a-b: real time has links of type udp4, not udp6: take clock='namespaces'"),
+    ],
+)
+def test_a_type_of_link_that_a_clock_lacks_is_refused(links: str, clock: str, message: str) -> None:
+    with pytest.raises(LabError) as caught:
+        Lab("a - b", clock=clock, links=links).start()
+    assert str(caught.value) == message
+
+
 def test_a_graph_of_several_pieces_has_a_layer_in_each() -> None:
     with lab("a - b, c - d") as made:
         assert made.a.ping("b")
@@ -330,6 +353,9 @@ def test_what_is_not_there_is_named() -> None:
     [
         ("a - b", {"clock": "wall"}, "there is no clock 'wall': choose from real, namespaces, virtual"),
         (describe("a - b"), {"over": "x - y"}, "`over` goes with a network in a line"),
+        (describe("a - b"), {"links": "udp6"}, "`links` goes with a network in a line"),
+        ("a - b", {"links": "wire"}, "'wire': no type of link: choose from udp4, udp6, eth-dix, eth-llc"),
+        ("a -(loss=1%)- b", {"links": "eth-llc"}, "'loss=1%': a link of type eth-llc can be cut, and nothing else"),
         ("a - b", {"silence": 0.0}, "from 0.1 to 3600 seconds"),
     ],
 )

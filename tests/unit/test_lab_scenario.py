@@ -16,6 +16,7 @@ FULL = """
 title = "all that there is"
 network = "a - b"
 silence = 0.5
+links = "udp6"
 
 [[node]]
 name = "c"
@@ -26,6 +27,7 @@ forth = "loss=1%"
 
 [[link]]
 between = "b - a"
+type = "udp4"
 impair = "delay=5ms"
 
 [[layer]]
@@ -64,7 +66,7 @@ def test_a_scenario_has_all_that_a_description_has() -> None:
     found = read(FULL)
     assert (found.title, found.silence) == ("all that there is", 0.5)
     assert found.nodes == (Node("a"), Node("b"), Node("c"))
-    assert found.links == (Link("b", "a", "delay=5ms", "delay=5ms"), Link("b", "c", "loss=1%"))
+    assert found.links == (Link("b", "a", "delay=5ms", "delay=5ms"), Link("b", "c", "loss=1%", type="udp6"))
     campus, top, desk = found.layers
     assert campus == Layer(
         "campus",
@@ -89,7 +91,10 @@ def test_without_layers_of_its_own_a_scenario_has_those_of_its_lines() -> None:
     [
         ("network = ", "line 1: Invalid value"),
         ("", "a network has one node at least, such as: a - b - c"),
-        ("netwrk = 'a'", "line 1: 'netwrk': no key of a scenario: there are title, network, over, silence, [[node]], "),
+        (
+            "netwrk = 'a'",
+            "line 1: 'netwrk': no key of a scenario: there are title, network, over, links, silence, [[node]], ",
+        ),
         ("network = 3", "line 1: 'network': is a text, not 3"),
         ("title = 't'\nnetwork = 'a - a'", "line 2: 'a - a': a link leads to another node"),
         ("network = '''\na - b\nb - c -\n'''", "line 3: '-': a node is missing after it"),

@@ -40,6 +40,8 @@ class Ground(ABC):
 
     #: What happens to time: "real", "namespaces" or "virtual".
     clock: str
+    #: Types of links that it has.
+    links: tuple[str, ...]
 
     # --- time
 
@@ -96,12 +98,25 @@ class Ground(ABC):
     async def accept(self, node: str, name: str) -> Flow:
         """As `flow_accept`."""
 
+    def check(self, link: Link) -> None:
+        """Raises `LabError` for a link of a type that there is not."""
+        if link.type not in self.links:
+            there = ", ".join(self.links)
+            other = "namespaces" if self.clock != "namespaces" else "real"
+            raise LabError(
+                f"link {link.name}: {self.clock} time has links of type {there}, not {link.type}: take clock='{other}'"
+            )
+
     @abstractmethod
     def addresses(self, number: int, link: Link) -> tuple[str, str]:
-        """Of the two ends of the link of that number."""
+        """Of the two ends of the link of that number; names of devices, of an Ethernet."""
 
     async def lay(self, links: Sequence[tuple[int, Link]]) -> None:  # noqa: B027 - most links need no device
         """Have the links of these numbers between nodes that run, for good."""
+
+    async def plug(self, number: int, link: Link, plugged: bool) -> None:
+        """Put both plugs of an Ethernet link in, or pull them."""
+        raise LabError(f"link {link.name}: {self.clock} time has no Ethernet")
 
     @property
     @abstractmethod

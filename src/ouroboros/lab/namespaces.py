@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from ouroboros.lab.description import Link
+from ouroboros.lab.description import LINKS, Link
 from ouroboros.lab.errors import LabError, UnavailableError
 from ouroboros.lab.real import RealGround, shared
 from ouroboros.settings import Udp4Config
@@ -69,6 +69,7 @@ class NamespaceGround(RealGround):
     """See the module."""
 
     clock = "namespaces"
+    links = LINKS
 
     def __init__(self) -> None:
         self._way = way()
@@ -80,8 +81,10 @@ class NamespaceGround(RealGround):
         return Udp4Config().port
 
     def addresses(self, number: int, link: Link) -> tuple[str, str]:
-        if link.type != "udp4":
-            raise LabError(f"link {link.name}: there are links of type udp4 only as yet, not {link.type}")
+        if link.is_ethernet:
+            return f"veth{number}", f"veth{number}"
+        if link.type == "udp6":
+            return f"fd00:{number:x}::1", f"fd00:{number:x}::2"
         high, low = divmod(4 * number, 256)
         return f"10.{high >> 8}.{high & 255}.{low + 1}", f"10.{high >> 8}.{high & 255}.{low + 2}"
 
@@ -96,9 +99,17 @@ class NamespaceGround(RealGround):
         lines = {}
         for number, link in links:
             for name, address in zip(link.ends, self.addresses(number, link), strict=True):
-                lines.setdefault(name, []).append(f"address add {address}/30 dev veth{number}")
-                lines[name].append(f"link set dev veth{number} up")
+                device = lines.setdefault(name, [])
+                if not link.is_ethernet:
+                    # Nobody else can have it: it need not be asked for first.
+                    size = "64 nodad" if link.type == "udp6" else "30"
+                    device.append(f"address add {address}/{size} dev veth{number}")
+                device.append(f"link set dev veth{number} up")
         await self._batches(lines)
+
+    async def plug(self, number: int, link: Link, plugged: bool) -> None:
+        line = f"link set dev veth{number} {'up' if plugged else 'down'}"
+        await self._batches({name: [line] for name in link.ends})
 
     async def _batches(self, lines: dict[str, list[str]]) -> None:
         done = [asyncio.wrap_future(self._forks.batch(self._key(name), each)) for name, each in lines.items()]

@@ -63,7 +63,13 @@ class _Key(NamedTuple):
 
 _TEXT, _NUMBER = _Key(str, "a text"), _Key((int, float), "a number")
 _TEXTS = _Key(list, "a list of texts")
-_TOP = {"title": _TEXT, "network": _TEXT, "over": _Key((str, list), "a text, or a list of texts"), "silence": _NUMBER}
+_TOP = {
+    "title": _TEXT,
+    "network": _TEXT,
+    "over": _Key((str, list), "a text, or a list of texts"),
+    "links": _TEXT,
+    "silence": _NUMBER,
+}
 _TABLES: dict[str, dict[str, _Key]] = {
     "node": {"name": _TEXT._replace(needed=True), "stack": _TEXT},
     "link": {"between": _TEXT._replace(needed=True), "type": _TEXT, "impair": _TEXT, "forth": _TEXT, "back": _TEXT},
@@ -121,7 +127,13 @@ class _Reader:
         network = self._values.get("network")
         if network is None:
             return _Lines()
-        return describe(network, self._values.get("over", ()))
+        return describe(network, self._values.get("over", ()), links=self._type)
+
+    @property
+    def _type(self) -> str:
+        """Of links that do not say theirs."""
+        kind: str = self._values.get("links", "udp4")
+        return kind
 
     def _link(self, known: list[str]) -> Callable[[dict[str, Any]], Link]:
         def link(table: dict[str, Any]) -> Link:
@@ -132,7 +144,7 @@ class _Reader:
             for name in (one, other):
                 if name not in known:
                     raise DescriptionError(f"there is no node of that name: there are {', '.join(known)}", word=name)
-            return Link(one, other, table.get("forth", both), table.get("back", both), table.get("type", "udp4"))
+            return Link(one, other, table.get("forth", both), table.get("back", both), table.get("type", self._type))
 
         return link
 

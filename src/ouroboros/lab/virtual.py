@@ -242,6 +242,7 @@ class VirtualGround(Ground):
     """See the module."""
 
     clock = "virtual"
+    links = ("udp4", "udp6")
     port = Udp4Config().port
 
     def __init__(self, seed: int, *, log: bool = False) -> None:
@@ -336,8 +337,8 @@ class VirtualGround(Ground):
         return await self._flow(self._program(node).accept(name))
 
     def addresses(self, number: int, link: Link) -> tuple[str, str]:
-        if link.type != "udp4":
-            raise LabError(f"link {link.name}: virtual time has links of type udp4 only, not {link.type}")
+        if link.type == "udp6":
+            return f"fd00::{number:x}:1", f"fd00::{number:x}:2"
         high, low = divmod(2 * number, 256)
         return f"10.{high >> 8}.{high & 255}.{low}", f"10.{high >> 8}.{high & 255}.{low + 1}"
 

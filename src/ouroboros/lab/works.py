@@ -14,7 +14,16 @@ from ouroboros.lab.errors import LabError
 from ouroboros.lab.ground import Ground
 from ouroboros.layers import impairment
 from ouroboros.qos import QoSSpec
-from ouroboros.settings import Udp4Config, Udp4Settings
+from ouroboros.settings import (
+    AnySettings,
+    EthConfig,
+    EthDixSettings,
+    EthLlcSettings,
+    Udp4Config,
+    Udp4Settings,
+    Udp6Config,
+    Udp6Settings,
+)
 from ouroboros.wire.control import (
     BindProcess,
     BootstrapIpcp,
@@ -66,7 +75,9 @@ class Wire:
         self.is_cut = False
 
     def words(self, side: int) -> str:
-        """What happens to packets that leave that end."""
+        """What happens to packets that leave that end, in the words of its layer."""
+        if self.link.is_ethernet:
+            return "none"
         parts = impairment.parse(self.impair[side])
         return msgspec.structs.replace(parts, partition=True).text if self.is_cut else parts.text
 
@@ -77,6 +88,8 @@ class Works:
     def __init__(self, ground: Ground, description: Description) -> None:
         self.ground = ground
         self.description = description
+        for link in description.links:
+            ground.check(link)
         self.places = {name: Place(name) for name in description.names}
         self.wires = [
             Wire(number, link, ground.addresses(number, link)) for number, link in enumerate(description.links)
@@ -104,17 +117,28 @@ class Works:
         place = self.places[name] = Place(name)
         for other in self._beside.get(name, ()):
             wire = self.wire(name, other)
-            side = wire.link.ends.index(name)
-            peers = [f"{each}@{wire.addresses[1 - side]}" for each in self._members_on(other)]
-            config = Udp4Config(wire.addresses[side], port=self.ground.port, peers=tuple(peers))
-            words = wire.words(side)
-            settings = Udp4Settings(udp4=config, impair=None if words == "none" else words)
+            settings = self._settings(wire, wire.link.ends.index(name), other)
             place.ipcps[wire.link.name] = await self._ipcp(name, wire.link.name, wire.link.type, settings)
         for layer in self.description.layers:
             if layer.type in WITHIN_NODES and name in layer.members.values():
                 place.ipcps[layer.name] = await self._ipcp(name, layer.name, layer.type, None)
 
-    async def _ipcp(self, node: str, layer: str, type: str, settings: Udp4Settings | None) -> int:
+    def _settings(self, wire: Wire, side: int, other: str) -> AnySettings:
+        """What the layer over a link is told at one end."""
+        here, there = wire.addresses[side], wire.addresses[1 - side]
+        words = wire.words(side)
+        impair = None if words == "none" else words
+        peers, port = tuple(f"{each}@{there}" for each in self._members_on(other)), self.ground.port
+        match wire.link.type:
+            case "udp4":
+                return Udp4Settings(udp4=Udp4Config(here, port=port, peers=peers), impair=impair)
+            case "udp6":
+                return Udp6Settings(udp6=Udp6Config(here, port=port, peers=peers), impair=impair)
+            case "eth-dix":
+                return EthDixSettings(eth=EthConfig(here))
+        return EthLlcSettings(eth=EthConfig(here))
+
+    async def _ipcp(self, node: str, layer: str, type: str, settings: AnySettings | None) -> int:
         ipcp: int = await self.ground.request(node, CreateIpcp(layer, type))
         await self.ground.request(node, BootstrapIpcp(ipcp, layer, settings))
         return ipcp
@@ -192,6 +216,9 @@ class Works:
 
     async def impair(self, wire: Wire) -> None:
         """Have both ends do what the wire says."""
+        if wire.link.is_ethernet:
+            await self.ground.plug(wire.number, wire.link, not wire.is_cut)
+            return
         for name in wire.link.ends:
             await self._impair_end(wire, self.places[name])
 
