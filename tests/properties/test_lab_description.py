@@ -9,7 +9,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ouroboros.lab import Description, DescriptionError, Event, Expectation, Program, describe
+from ouroboros.lab import Certificate, Description, DescriptionError, Event, Expectation, Program, describe
 from ouroboros.lab.description import LINKS, Layer, Link, Node
 from ouroboros.lab.grammar import Graph, parse, text_of
 from ouroboros.lab.scenario import read
@@ -78,6 +78,7 @@ def descriptions(draw: st.DrawFn) -> Description:
         layers.append(Layer("here", "local", members={names[0]: names[0]}))
     texts = st.text(st.characters(codec="utf-8"), max_size=8)
     served: st.SearchStrategy[list[str | None]] = st.sampled_from([[], [None], ["clock"]])
+    certified: st.SearchStrategy[list[str | None]] = st.sampled_from([[], [None], ["net1", "clock"]])
     times = st.floats(0, 1000, allow_subnormal=False)
     ends = [f"cut {one}-{other}" for one, other in (link.ends for link in wires)]
     return Description(
@@ -85,6 +86,7 @@ def descriptions(draw: st.DrawFn) -> Description:
         wires,
         tuple(layers),
         programs=tuple(Program(names[0], (draw(texts),), name) for name in draw(served)),
+        certificates=tuple(Certificate(names[0], "ann", to) for to in draw(certified)),
         events=tuple(Event(draw(times), do) for do in [*ends, f"kill {names[0]}", "wait 3"]),
         expectations=(Expectation(draw(times), f"no runs {names[0]}", draw(times)),),
         title=draw(texts),

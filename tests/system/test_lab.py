@@ -16,6 +16,7 @@ from support import logged_no_bug
 
 from ouroboros.errors import FlowDownException, NodeError
 from ouroboros.lab import (
+    Certificate,
     Description,
     DescriptionError,
     Event,
@@ -256,6 +257,20 @@ def test_a_description_brings_its_programs() -> None:
     program = Program("b", (sys.executable, "-c", ECHO), "echo")
     with Lab(Description(line.nodes, line.links, line.layers, programs=(program,))) as lab:
         assert lab.a.execute(sys.executable, "-c", ASK) == "hello\n"
+
+
+def test_a_service_has_the_certificate_of_the_description() -> None:
+    line = describe("a - b")
+    program, certificate = Program("b", (sys.executable, "-c", ECHO), "echo"), Certificate("b", "echo")
+    ask = (
+        "from ouroboros.dev import QoSSpec, flow_alloc\n"
+        "with flow_alloc('echo', QoSSpec(cypher_s=256), wait=True) as flow:\n"
+        "    print(flow.security.peer_name)\n"
+    )
+    with Lab(replace(line, programs=(program,), certificates=(certificate,))) as lab:
+        assert lab.a.execute(sys.executable, "-c", ask) == "echo\n"
+        key = lab.b.security / "server/echo/key.pem"
+        assert key.stat().st_mode & 0o777 == 0o600
 
 
 def test_coroutines_of_one_program_run_on_many_nodes() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ouroboros.errors import FlowDownException, NodeError
-from ouroboros.lab import DescriptionError, Here, Lab, LabError, describe
+from ouroboros.lab import Certificate, Description, DescriptionError, Here, Lab, LabError, describe
 from ouroboros.lab.virtual import VirtualGround
 from ouroboros.qos import QoSSpec
 from ouroboros.wire.control import CreateName
@@ -207,6 +208,26 @@ def test_a_type_of_link_that_a_clock_lacks_is_refused(links: str, clock: str, me
     with pytest.raises(LabError) as caught:
         Lab("a - b", clock=clock, links=links).start()
     assert str(caught.value) == message
+
+
+def certified(*certificates: Certificate) -> Description:
+    """A line whose layer takes ann, ben and bob only, with these certificates."""
+    line = describe("a - b - c")
+    layer = replace(line.layers[0], settings={"enroll": ("ann", "ben", "bob")})
+    return replace(line, layers=(layer,), certificates=certificates)
+
+
+def test_members_prove_by_certificates_who_they_are() -> None:
+    ann, ben, bob = (Certificate(*each, "net1") for each in (("a", "ann"), ("b", "ben"), ("c", "bob")))
+    with Lab(certified(ann, ben, bob), clock="virtual") as made:
+        assert made.a.ping("c").path == ("a", "b", "c")
+        made.c.restart()
+        made.converge()
+    with pytest.raises(LabError, match=r"the network is not ready within 5 s: .*that prove who they are"):
+        Lab(certified(ann, ben), clock="virtual", within=5).start()
+    mallory = Certificate("c", "mallory", "net1")
+    with pytest.raises(LabError, match=r"the network is not ready within 5 s: .*'mallory' is not one of those"):
+        Lab(certified(ann, ben, mallory), clock="virtual", within=5).start()
 
 
 def test_a_graph_of_several_pieces_has_a_layer_in_each() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ouroboros.lab import DescriptionError, Event, Expectation, Program
+from ouroboros.lab import Certificate, DescriptionError, Event, Expectation, Program
 from ouroboros.lab.commands import read_command, read_event, read_question
 from ouroboros.lab.description import Layer, Link, Node
 from ouroboros.lab.grammar import describe
@@ -52,6 +52,15 @@ node = "c"
 run = ["python", "clock.py"]
 serves = "clock"
 
+[[certificate]]
+node = "c"
+name = "clock"
+
+[[certificate]]
+node = "a"
+name = "ann"
+to = "campus"
+
 [[event]]
 at = 1
 do = "change b->c delay=1s"
@@ -78,6 +87,7 @@ def test_a_scenario_has_all_that_a_description_has() -> None:
     assert (top.over, top.members) == ("campus", {"a": "a", "c": "c"})
     assert (desk.type, desk.members) == ("local", {"a": "a"})
     assert found.programs == (Program("c", ("python", "clock.py"), "clock"),)
+    assert found.certificates == (Certificate("c", "clock"), Certificate("a", "ann", "campus"))
     assert found.events == (Event(1.0, "change b->c delay=1s"),)
     assert found.expectations == (Expectation(0.0, "no ping a c", 3.0),)
 

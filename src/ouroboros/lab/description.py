@@ -123,6 +123,10 @@ class Layer:
                 if member not in self.members:
                     raise DescriptionError(f"no member of layer {self.name}", word=member)
 
+    def ipcp(self, member: str) -> str:
+        """The name of the IPC process of a member."""
+        return f"{self.name}.{member}"
+
     def told(self) -> UnicastSettings:
         """The settings, as members are told. Raises `DescriptionError`."""
         keys = setting_keys(UnicastSettings)
@@ -157,6 +161,25 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate that a node has, of an authority that all nodes of the network trust. `name`: whose it is. `to`:
+    the service to whom it is shown, or a layer, to whose members it is; None: it is that of the service `name`."""
+
+    node: str
+    name: str
+    to: str | None = None
+
+    def __post_init__(self) -> None:
+        from ouroboros.oap.issuing import check_name as check_name_of_certificate
+
+        for name in (self.name, *([] if self.to is None else [self.to])):
+            try:
+                check_name_of_certificate(name)
+            except ValueError as error:
+                raise DescriptionError(str(error), word=name) from error
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """Something that is done, `at` seconds after the network is ready. `do`: a command, as of the prompt."""
 
@@ -183,6 +206,7 @@ class Description:
     links: tuple[Link, ...] = ()
     layers: tuple[Layer, ...] = ()
     programs: tuple[Program, ...] = ()
+    certificates: tuple[Certificate, ...] = ()
     events: tuple[Event, ...] = ()
     expectations: tuple[Expectation, ...] = ()
     title: str = ""
@@ -207,6 +231,7 @@ class Description:
         for node in (
             *(node for layer in self.layers for node in layer.members.values()),
             *(p.node for p in self.programs),
+            *(each.node for each in self.certificates),
         ):
             if node not in known:
                 raise DescriptionError("no node of that name", word=node)

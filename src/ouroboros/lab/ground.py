@@ -6,12 +6,13 @@ written once."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from ouroboros.lab.description import Link
 from ouroboros.lab.errors import LabError
+from ouroboros.layers.face import Random
 from ouroboros.qos import QoSSpec
 from ouroboros.wire.control import Request
 
@@ -42,6 +43,8 @@ class Ground(ABC):
     clock: str
     #: Types of links that it has.
     links: tuple[str, ...]
+    #: Of keys.
+    random: Random
 
     # --- time
 
@@ -73,6 +76,15 @@ class Ground(ABC):
     @abstractmethod
     async def add(self, name: str) -> None:
         """A node begins: for the first time, or anew after `kill`, with the memory that it had."""
+
+    @abstractmethod
+    def secure(self, node: str, files: Mapping[str, bytes]) -> None:
+        """Have these files in the security directory of a node that begins later."""
+
+    @property
+    @abstractmethod
+    def wall(self) -> int:
+        """Nanoseconds since 1970, as the nodes have it."""
 
     @abstractmethod
     async def kill(self, name: str) -> None:

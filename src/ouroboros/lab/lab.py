@@ -107,7 +107,8 @@ class Lab(Uncopied):
         try:
             await self._ground.within(self._within, ready())
         except TimeoutError:
-            raise LabError(f"the network is not ready within {self._within:g} s") from None
+            why = "".join(f": {each}" for each in list(self._works.refusals.values())[:1])
+            raise LabError(f"the network is not ready within {self._within:g} s{why}") from None
 
     def close(self) -> None:
         """End all nodes, and programs that the laboratory started. Nothing is left. Nothing happens the second time."""

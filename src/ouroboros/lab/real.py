@@ -13,7 +13,8 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,8 @@ class RealGround(Ground):
 
     def __init__(self, forks: Forks | None = None) -> None:
         self._forks = shared() if forks is None else forks
-        self._subnet = random.SystemRandom().randrange(16, 255)
+        self.random = random.SystemRandom()
+        self._subnet = self.random.randrange(16, 255)
         self._reserved, self._port = _free_port(self._subnet)
         # Short, for the path of a socket.
         self._directory = Path(tempfile.mkdtemp(prefix="ouroboros-lab-"))
@@ -139,6 +141,18 @@ class RealGround(Ground):
             self._pids[name] = await asyncio.wrap_future(starting)
         except NodeError as error:
             raise NodeError(f"node {name} did not start: {error}\n{self.log(name)}") from error
+
+    def secure(self, node: str, files: Mapping[str, bytes]) -> None:
+        for path, content in files.items():
+            file = self.security(node) / path
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # A key is for its owner alone from the start.
+            file.touch(mode=0o600)
+            file.write_bytes(content)
+
+    @property
+    def wall(self) -> int:
+        return time.time_ns()
 
     async def kill(self, name: str) -> None:
         self._forks.signal(self._key(name), signal.SIGKILL)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from ouroboros.lab import commands
 from ouroboros.lab.description import (
     WITHIN_NODES,
+    Certificate,
     Description,
     Event,
     Expectation,
@@ -82,6 +83,7 @@ _TABLES: dict[str, dict[str, _Key]] = {
         "settings": _Key(dict, "a table"),
     },
     "program": {"node": _TEXT._replace(needed=True), "run": _TEXTS._replace(needed=True), "serves": _TEXT},
+    "certificate": {"node": _TEXT._replace(needed=True), "name": _TEXT._replace(needed=True), "to": _TEXT},
     "event": {"at": _NUMBER, "do": _TEXT._replace(needed=True)},
     "expect": {"at": _NUMBER, "that": _TEXT._replace(needed=True), "within": _NUMBER},
 }
@@ -117,6 +119,7 @@ class _Reader:
         return replace(
             description,
             programs=tuple(self._tables("program", self._program(description))),
+            certificates=tuple(self._tables("certificate", self._certificate(description))),
             events=tuple(self._tables("event", self._event(description))),
             expectations=tuple(self._tables("expect", self._expectation(description))),
         )
@@ -168,6 +171,14 @@ class _Reader:
             return made
 
         return program
+
+    def _certificate(self, description: Description) -> Callable[[dict[str, Any]], Certificate]:
+        def certificate(table: dict[str, Any]) -> Certificate:
+            made = Certificate(**table)
+            replace(description, certificates=(made,))
+            return made
+
+        return certificate
 
     def _event(self, description: Description) -> Callable[[dict[str, Any]], Event]:
         def event(table: dict[str, Any]) -> Event:
@@ -306,6 +317,8 @@ def text_of(description: Description) -> str:
     for program in description.programs:
         serves = {} if program.serves is None else {"serves": program.serves}
         lines += _table("program", {"node": program.node, "run": list(program.run), **serves})
+    for certificate in description.certificates:
+        lines += _table("certificate", _changed(certificate, node=certificate.node))
     for event in description.events:
         lines += _table("event", {"at": event.at, "do": event.do})
     for each in description.expectations:
