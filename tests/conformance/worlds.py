@@ -19,7 +19,7 @@ import c_support
 from support import Shell, udp_settings, until
 from toy_nodes import ToyNode, over_two_ports, over_udp, within_a_node
 from udp_nodes import FAR, NEAR, free_port
-from unicast_nodes import over_hops
+from unicast_nodes import over_hops, over_ranks
 
 from ouroboros import irm
 from ouroboros.dev import MAX_PACKET, Flow, QoSSpec
@@ -201,6 +201,8 @@ _WORLDS = [
             ("encrypted over hops", _RAW, QoSSpec(cypher_s=256)),
         ]
     ),
+    # ... and over another unicast layer.
+    World("two ranks", over_ranks, _BOUNDED, sides=("allocating",), thorough=False, shares=True),
     # Layers over layers (`toy.py`): over flows with nothing between their ends, over UDP, three on top of each other.
     World("toy over local", within_a_node(1), _RAW, sides=("allocating",), node=ToyNode, thorough=False, shares=True),
     World("toy over udp", over_udp(1), _RAW, sides=("allocating",), node=ToyNode, thorough=False, shares=True),
