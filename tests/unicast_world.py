@@ -183,10 +183,10 @@ class Liar:
     def say(self, data: bytes, component: str = "Management") -> None:
         """To that component, by a new connection if the one before was ended."""
         try:
-            self.connections[component].offer(data)
+            self.connections[component].write(data)
         except FlowDownException:
             self.connections[component] = self.connect(component)
-            self.connections[component].offer(data)
+            self.connections[component].write(data)
 
 
 def packet(destination: int, eid: int, data: bytes, *, cube: int = 0, ttl: int = 60, ecn: int = 0) -> bytes:

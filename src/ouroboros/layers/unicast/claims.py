@@ -10,8 +10,8 @@ from ouroboros.layers.unicast.core import Core
 from ouroboros.layers.unicast.database import OURS, Database, Life, Pair
 from ouroboros.wire.unicast.lsu import MOST_NUMBER, LinkStateUpdate
 
-#: Somebody else speaks for our links: so many seconds later it is contradicted, however often it was said meanwhile. If it goes
-#: on, a member has our address.
+#: Somebody else speaks for our links: so many seconds later it is contradicted, however often it was said meanwhile. If it
+#: goes on, a member has our address.
 PAUSE = 1.0
 OF_ANOTHER = 3
 MOST = 256

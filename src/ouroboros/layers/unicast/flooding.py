@@ -5,8 +5,8 @@ acknowledges, and is told again until it does. One of the prototype gets single 
 refreshments (`unicast-control.md` 6.2, 11).
 
 What somebody else says of the links of a neighbour of ours is told to that neighbour alone, and believed only when it does
-not answer. It contradicts what it did not say; and what it did say, it tells us as everybody, until we acknowledge it. So its
-acknowledgement settles the matter: there is nothing that we have to learn from others.
+not answer. It contradicts what it did not say; and what it did say, it tells us as everybody, until we acknowledge it. So
+its acknowledgement settles the matter: there is nothing that we have to learn from others.
 """
 
 from __future__ import annotations

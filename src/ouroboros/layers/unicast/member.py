@@ -435,7 +435,7 @@ class UnicastIpcp(FlowIpcp):
         if isinstance(message, FlowReply):
             # It does not say where it comes from. Who knows the endpoint id was asked, or is on the way there.
             source = self._outgoing.asked(message.eid)
-        self._heard(message, data, source, now)
+        self._heard(message, data, source, now, via=fd)
 
     # --- time
 
