@@ -170,3 +170,25 @@ def test_a_layer_that_cannot_carry_it_is_an_error(over: str, why: str) -> None:
     with pytest.raises(OuroborosError, match=why if over == "net5" else "layer to enroll over"):
         both.b.manage(EnrollIpcp(id, "campus", over=(over,))).wait().value  # noqa: B018
     assert both.shown() == [("Data Transfer", "net4", "up"), ("Management", "net4", "up")]
+
+
+# --- over themselves
+
+
+def test_a_layer_does_not_carry_itself() -> None:
+    both = Both("net4")
+    for name in ("a", "z"):
+        both.a.offer(name, both.first)
+        both.a.manage(BindProcess(both.first, name)).value  # noqa: B018
+    both.network.run(SETTLED)
+    with pytest.raises(OuroborosError, match="no layer carries itself, so 'campus' was not asked"):
+        both.connect("campus", "a")
+    with pytest.raises(OuroborosError, match="no layer carries itself, so 'campus' was not asked"):
+        both.connect("", "z")
+    # One that is in no layer may ask over any, and finds out at the other end.
+    twin = both.b.manage(CreateIpcp("twin", "unicast")).value
+    assert isinstance(twin, int)
+    with pytest.raises(OuroborosError, match="'twin' cannot enroll with 'a'"):
+        both.b.manage(EnrollIpcp(twin, "a", over=("campus",))).wait().value  # noqa: B018
+    assert both.shown() == [("Data Transfer", "net4", "up"), ("Management", "net4", "up")]
+    assert len(both.member.link_state.members()) == 1
