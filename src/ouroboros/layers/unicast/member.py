@@ -293,11 +293,12 @@ class UnicastIpcp(FlowIpcp):
         self.connections.connect(wish.component, wish.name, self._timed(wish.component, qos), task, now, over=over)
 
     def _timed(self, component: str, qos: QoSSpec) -> QoSSpec:
-        """The quality of a flow for packets. What a person said counts; else its timeout is that of so many keepalives. Both
-        ends take that from the request, and send one after a quarter of it."""
+        """The quality of a flow for packets. What a person said counts; else its timeout is that of so many keepalives, and
+        as often as long as there are layers: one below has time to go another way before. Both ends take that from the
+        request, and send one after a quarter of it."""
         if component != DATA_TRANSFER or qos.timeout != DEFAULT_PEER_TIMEOUT:
             return qos
-        return msgspec.structs.replace(qos, timeout=round(MISSED * self.core.keepalive * 1000))
+        return msgspec.structs.replace(qos, timeout=round(MISSED * self.core.keepalive * self.core.rank * 1000))
 
     def keep_alive(self, seconds: float) -> None:
         self.core.keepalive = seconds
