@@ -53,8 +53,6 @@ GREETING_PATIENCE = 1.0
 ADDRESS_PATIENCE = 5.0
 #: Lower flows whose peer has not greeted yet. One more, and the oldest is let go: a greeting comes within a round trip.
 MOST_STRANGERS = 256
-#: New addresses a second, and at once: a stranger that says that he has ours can be anybody.
-MOVES = (0.1, 3.0)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -92,7 +90,8 @@ class Connections:
     def __init__(
         self, core: Core, components: Mapping[str, Component], *, collided: Callable[[float], None] | None = None
     ) -> None:
-        """`collided`: our address is that of another member, and it is for us to take another and to call `moved`."""
+        """`collided`: our address is that of another member, as that one says, and it is for us to take another and to call
+        `moved`."""
         self._core = core
         self._components = components
         self._collided = collided
@@ -100,7 +99,7 @@ class Connections:
         self._greetings: dict[int, _Greeting] = {}
         self._times = Agenda()
         self._links = Links(core, components, self._times)
-        self._warnings, self._may_move = Bucket(*WARNINGS), Bucket(*MOVES)
+        self._warnings = Bucket(*WARNINGS)
         self._last_number = 0
 
     # --- what people and the other parts ask
@@ -384,11 +383,14 @@ class Connections:
             return Objection(RAW_ONLY)
         if is_placed(said.component) and (why := self._core.may_connect(flow.peer)):
             return Objection(why, cep.STRANGE)
-        if said.ours is None or said.address == NOWHERE:
+        if said.address == NOWHERE:
             return None
+        # One of the prototype tells nothing of itself, so it may be there twice.
+        node = None if said.ours is None else said.ours.node
         neighbours = (each for each in self._links.told() if each.ours and each.up)
-        if any(each.address == said.address and each.node != said.ours.node for each in neighbours):
-            return Objection(f"its address {written_address(said.address)} is that of a neighbour", cep.TAKEN)
+        if any(each.address == said.address and each.node != node for each in neighbours):
+            why = f"its address {written_address(said.address)} is that of a neighbour"
+            return Objection(why, 0 if node is None else cep.TAKEN)
         return None
 
     def _refuse(self, greeting: _Greeting, found: Objection, now: float) -> None:
@@ -403,10 +405,7 @@ class Connections:
     def _moves(self, now: float) -> bool:
         """Our address is that of another member. Whether we have another one now."""
         before = self._core.address
-        self._core.warn(
-            f"address {written_address(before)} of IPC process {self._core.name!r} is that of another member"
-        )
-        if self._collided is not None and self._may_move.take(now):
+        if self._collided is not None:
             self._collided(now)
         return self._core.address != before
 

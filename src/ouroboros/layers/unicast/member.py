@@ -25,6 +25,7 @@ from ouroboros.errors import (
 )
 from ouroboros.layers.agenda import earliest
 from ouroboros.layers.base import State
+from ouroboros.layers.bucket import Bucket
 from ouroboros.layers.effects import (
     CloseMember,
     OpenTransfer,
@@ -55,6 +56,9 @@ from ouroboros.wire.control import ConnectionEntry, RouteEntry, UnicastDetails
 from ouroboros.wire.udp import FlowReply, FlowRequest
 from ouroboros.wire.unicast import protobuf
 from ouroboros.wire.unicast.enrollment import EID_SIZE, Configuration
+
+#: New addresses a second, and at once: another member can always say that it has ours.
+MOVES = (1 / 3600, 1.0)
 
 
 class _Timed(Protocol):
@@ -106,6 +110,7 @@ class UnicastIpcp(FlowIpcp):
         self._over: tuple[str, ...] = ()
         #: When it is to have another address.
         self._move_at: float | None = None
+        self._moves = Bucket(*MOVES)
         self._is_closed = False
         #: Names that are to be found for nobody's flow, by number.
         self._locating: dict[int, Task] = {}
@@ -335,10 +340,14 @@ class UnicastIpcp(FlowIpcp):
         self._move_at = now
 
     def _move(self, now: float) -> None:
-        """Begin again with another address: neighbours are connected anew, names are known to be there, and flows end, whose
-        peers send to the one before."""
+        """Begin again with another address, unless it is a new one: neighbours are connected anew, names are known to be
+        there, and flows end, whose peers send to the one before."""
         self._move_at = None
         core = self.core
+        if not self._moves.take(now):
+            core.counters["moves_refused"] += 1
+            return
+        core.warn(f"address {written_address(core.address)} of IPC process {core.name!r} is that of another member")
         core.address = self._address.renew(self.link_state.members())
         core.warn(f"{core.name!r} has the address {written_address(core.address)} in layer {core.layer!r} from now on")
         opened = self._transfer()
@@ -441,7 +450,7 @@ class UnicastIpcp(FlowIpcp):
         if isinstance(message, FlowReply):
             # It does not say where it comes from. Who knows the endpoint id was asked, or is on the way there.
             source = self._outgoing.asked(message.eid)
-        self._heard(message, data, source, now)
+        self._heard(message, data, source, now, via=fd)
 
     # --- time
 
