@@ -12,7 +12,7 @@ connections of one component, when both asked at the same time: each is as good 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -136,9 +136,9 @@ class Connections:
         """
         if component not in COMPONENTS:
             task.failed(self._failure(name, f"there is no component {component!r}; there are {', '.join(COMPONENTS)}"))
-        elif self._links.is_connected(component, name):
+        elif self._links.is_connected(component, name, over):
             task.done()
-        elif (asked := self._pending(component, name)) is not None:
+        elif (asked := next(iter(self._pending(component, name, {over})), None)) is not None:
             asked.tasks.append(task)
         elif component == DATA_TRANSFER and not is_raw(qos) and not self._links.is_ours(name):
             task.failed(self._failure(name, RAW_ONLY))
@@ -160,14 +160,14 @@ class Connections:
         """End the connections of a component with a neighbour, whoever asked for them. `name`: what was asked for, the name
         of the neighbour if it is ours, or its address as it is written. A neighbour of ours is told that it was meant."""
         found = [each for each in self._links if each.component == component and self._links.leads_to(name, each)]
-        asked = self._pending(component, name)
+        pending = self._pending(component, name)
         for each in found:
             self._links.say_leaving(each)
             each.left = True
             self._links.end(each, now)
-        if asked is not None:
+        for asked in pending:
             self._withdraw(asked, f"{self._core.name!r} was told to disconnect from it", now)
-        if found or asked is not None:
+        if found or pending:
             task.done()
         else:
             others = ", ".join(sorted({each.peer or each.name for each in self._links if each.component == component}))
@@ -352,7 +352,7 @@ class Connections:
         self._asked.remove(asked)
         if said.address != NOWHERE:
             self._links.learn(asked.name, said.address)
-        if said.ours is not None and self._links.is_old(asked.component, said.address, asked.since):
+        if said.ours is not None and self._links.is_old(asked.component, said.address, asked.since, asked.over):
             # Connected under another name. The other side can say the same only of flows that are older still, so that
             # never both let go.
             self._drop(fd, now)
@@ -431,6 +431,7 @@ class Connections:
             greeting=greeting.heard,
             request=b"" if ours is None else ours.request,
             proven=flow.peer,
+            layer=flow.layer,
         )
         self._links.add(connection, greeting.early, now)
 
@@ -442,8 +443,12 @@ class Connections:
 
     # --- finding
 
-    def _pending(self, component: str, name: str) -> _Asked | None:
-        return next((each for each in self._asked if each.component == component and each.name == name), None)
+    def _pending(
+        self, component: str, name: str, over: Collection[frozenset[str] | None] | None = None
+    ) -> list[_Asked]:
+        """What is asked for. `over`: and just over these layers."""
+        alike = (each for each in self._asked if each.component == component and each.name == name)
+        return [each for each in alike if over is None or each.over in over]
 
     # --- bounds
 
