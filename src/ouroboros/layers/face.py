@@ -107,6 +107,14 @@ class Size(msgspec.Struct, frozen=True):
     most: int
     whole: int
 
+    def less(self, other: Size) -> Size:
+        """The smaller of both, each number for itself."""
+        return Size(min(self.most, other.most), min(self.whole, other.whole))
+
+
+#: Of what carries nothing.
+NO_SIZE = Size(0, 0)
+
 
 class LowerFlow(msgspec.Struct, frozen=True, kw_only=True):
     """A flow of another layer, or of this node, that an IPC process holds an end of.

@@ -162,11 +162,13 @@ class FlowIpcp(Ipcp):
         else:
             self._heard(message, data, source, now)
 
-    def _heard(self, message: Message | FlowRetry, data: bytes, source: Where, now: float) -> None:
-        """A peer says something; `data` is how."""
+    def _heard(
+        self, message: Message | FlowRetry, data: bytes, source: Where, now: float, link: int | None = None
+    ) -> None:
+        """A peer says something; `data` is how. `link`: the lower flow by which it came, if the source is what it says."""
         match message:
             case FlowRequest():
-                self._incoming.requested(message, data, source, now)
+                self._incoming.requested(message, data, source, now, link)
             case FlowReply():
                 self._outgoing.replied(message, source, now)
             case FlowDealloc():
