@@ -29,6 +29,7 @@ from ouroboros.wire.udp import (
     FlowReply,
     FlowRequest,
     FlowRetry,
+    changed,
     outgoing_qos,
     without_crc,
 )
@@ -324,7 +325,7 @@ class Outgoing:
         has_crc = agreed is not None and agreed.has(extension.CRC)
         qos = allocation.qos if has_crc else without_crc(allocation.qos)
         timeout = qos.timeout if peer is None else _shortened(qos.timeout, reply.timeout)
-        qos = msgspec.structs.replace(qos, cypher_s=session.strength, timeout=timeout)
+        qos = changed(qos, cypher_s=session.strength, timeout=timeout)
         end = self._directory.end(
             ipcp=core.id,
             qos=qos,
