@@ -9,7 +9,7 @@ from unicast_world import Layer, line
 
 from ouroboros.errors import FlowException
 from ouroboros.layers.effects import SendPdu
-from ouroboros.layers.flows.incoming import WAITING_OF_LINK
+from ouroboros.layers.flows.incoming import WAITING_OF_FLOW
 from ouroboros.layers.unicast.core import ALLOCATOR
 from ouroboros.oap import ClientHandshake, Settings
 from ouroboros.qos import UINT32_MAX, QoSSpec
@@ -114,11 +114,11 @@ def test_a_notice_of_somebody_else_ends_nothing(watched: Watched) -> None:
 def test_a_neighbour_that_invents_senders_leaves_others_places_to_wait(watched: Watched) -> None:
     waiting = watched.member._incoming
     one, other = (each.fd for each in watched.member.connections.rows())
-    for number in range(WAITING_OF_LINK + 50):
+    for number in range(WAITING_OF_FLOW + 50):
         watched.hear(watched.request(eid=THEIR_EID + number, seed=number, sender=STRANGER + number // 200), fd=one)
-    assert len(waiting.waiting) == WAITING_OF_LINK
+    assert len(waiting.waiting) == WAITING_OF_FLOW
     watched.hear(watched.request(eid=THEIR_EID, seed=9999, sender=STRANGER - 1), fd=other)
-    assert len(waiting.waiting) == WAITING_OF_LINK + 1
+    assert len(waiting.waiting) == WAITING_OF_FLOW + 1
     # Answers give them back.
     watched.layer.network.run(60.0)
     assert not waiting.waiting

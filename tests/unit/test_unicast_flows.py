@@ -12,7 +12,7 @@ from ouroboros.errors import FlowException, OuroborosError, ProtocolError
 from ouroboros.layers.effects import SendPdu
 from ouroboros.layers.face import Host, Size, Task
 from ouroboros.layers.flows.core import PATIENCE
-from ouroboros.layers.flows.incoming import REQUESTS_OF_LINK, REQUESTS_OF_ONE, Incoming
+from ouroboros.layers.flows.incoming import REQUESTS_OF_FLOW, REQUESTS_OF_ONE, Incoming
 from ouroboros.layers.unicast.adjacencies import Adjacencies
 from ouroboros.layers.unicast.allocator import FlowsCore, Names, cube_of
 from ouroboros.layers.unicast.connections import Connection
@@ -174,13 +174,13 @@ def test_one_member_has_a_part_of_the_requests_that_are_looked_at(world: World) 
 
 
 def test_a_neighbour_that_invents_senders_leaves_a_part_of_the_requests_to_others(world: World) -> None:
-    incoming, (rate, burst) = Incoming(world.core), REQUESTS_OF_LINK
+    incoming, (rate, burst) = Incoming(world.core), REQUESTS_OF_FLOW
     request = FlowRequest(1 << 20, QOS_RAW, bytes(32), b"no handshake")
 
     def taken(count: int, fd: int, now: float) -> int:
         before = world.core.counters["messages_malformed"]
         for number in range(count):
-            incoming.requested(request, number.to_bytes(4), 0xA + number % 200, now, fd)
+            incoming.requested(request, number.to_bytes(4), 0xA + number % 200, now, via=fd)
         return world.core.counters["messages_malformed"] - before
 
     assert taken(5000, 7, 0.0) == burst

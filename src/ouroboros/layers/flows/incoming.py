@@ -31,18 +31,18 @@ from ouroboros.wire.udp import MANAGEMENT_LENGTH, FlowReply, FlowRequest, change
 REQUESTS = (2500.0, 3000.0)
 #: Of one host or member: as many as the door lets in. Flows below have no door.
 REQUESTS_OF_ONE = (1000.0, 1000.0)
-#: Of one lower flow to a neighbour, where messages say themselves who sent them: who invents senders leaves others some.
-REQUESTS_OF_LINK = (1500.0, 2000.0)
+#: By one lower flow, where nothing else tells who sent them: less than all that is shared with others.
+REQUESTS_OF_FLOW = (800.0, 800.0)
 #: Refusals that are sent, so many a second, and at once: to requesters that have proven their address, and to others, which
 #: also get answers again from these. A requester that got none asks again, and gets one later.
 REFUSALS_TO_PROVEN = (1000.0, 1000.0)
 REFUSALS = (100.0, 200.0)
 #: Lines of the log a second about requests that were refused, and at once.
 WARNINGS = (1.0, 5.0)
-#: Requests that wait for an acceptor: from all hosts, from one, and by one such lower flow.
+#: Requests that wait for an acceptor: from all hosts, from one, and by one lower flow.
 WAITING = 1024
 WAITING_OF_ONE = 256
-WAITING_OF_LINK = 768
+WAITING_OF_FLOW = 768
 #: For how long an answer is known, seconds, so that a repeated request gets the same; and how many are.
 ANSWER_TIME = 30.0
 ANSWERS = 4096
@@ -55,14 +55,14 @@ _Key = tuple[Where, bytes]
 @dataclass(slots=True, eq=False, kw_only=True)
 class Request(Arrival):
     """A request of a peer. `eid`: the peer's. `length`: bytes of it.
-    `bounded`: it asked for another timeout. `link`: by which lower flow it came, if its address is only what it says."""
+    `bounded`: it asked for another timeout. `via`: the lower flow that brought it, None in layers without."""
 
     number: int
     eid: int
     address: Where
     length: int
     bounded: bool
-    link: int | None
+    via: int | None
     #: None when it is answered: it knows secrets.
     received: Received | None
     extension: Extension | None
@@ -84,12 +84,13 @@ class Incoming:
         self._known: dict[_Key, Request] = {}
         #: When answered requests are forgotten.
         self._answered = Agenda()
-        self._places, self._of_links = Places(), Places()
+        self._places = Places()
+        self._of_flows = Places()
         #: Of those that have proven nothing: what waits, and flows without a packet yet, by our endpoint id.
         self._unproven = Places()
         self._unheard: dict[int, Hashable] = {}
         self._requests, self._of_one = Bucket(*REQUESTS), Buckets(*REQUESTS_OF_ONE)
-        self._of_link = Buckets(*REQUESTS_OF_LINK)
+        self._of_flow = Buckets(*REQUESTS_OF_FLOW)
         #: By whether the address is proven.
         self._refusals = {True: Bucket(*REFUSALS_TO_PROVEN), False: Bucket(*REFUSALS)}
         self._warnings = Lines(*WARNINGS, core.warn)
@@ -107,11 +108,13 @@ class Incoming:
 
     # --- requests
 
-    def requested(self, request: FlowRequest, data: bytes, address: Where, now: float, link: int | None = None) -> None:
-        """A request came in; `data` is the datagram. `link`: as in `Request`."""
+    def requested(
+        self, request: FlowRequest, data: bytes, address: Where, now: float, *, via: int | None = None
+    ) -> None:
+        """A request came in; `data` is the datagram. `via`: the lower flow that brought it."""
         counters = self._core.counters
         counters["requests_received"] += 1
-        if not self._is_heard(address, link, now):
+        if not self._has_turn(address, via, now):
             counters["messages_dropped"] += 1
             return
         key = (address, hashlib.blake2b(data, digest_size=16).digest())
@@ -131,11 +134,10 @@ class Incoming:
             # Our answer could not say how little we take.
             self._refuse(request.eid, address, Refusal.EIPCP, now, blob)
         elif blob is None or not self._is_repeated((address, blob.request), key, now):
-            self._take(request, blob, key, len(data), now, link)
+            self._take(request, blob, key, len(data), now, via)
 
-    def _is_heard(self, address: Where, link: int | None, now: float) -> bool:
-        """Whether there were not too many requests already."""
-        if link is not None and not self._of_link.take(link, now):
+    def _has_turn(self, address: Where, via: int | None, now: float) -> bool:
+        if via is not None and not self._of_flow.take(via, now):
             return False
         return self._of_one.take(self._core.directory.origin(address), now) and self._requests.take(now)
 
@@ -153,7 +155,7 @@ class Incoming:
         return True
 
     def _take(
-        self, request: FlowRequest, blob: Extension | None, key: _Key, length: int, now: float, link: int | None
+        self, request: FlowRequest, blob: Extension | None, key: _Key, length: int, now: float, via: int | None
     ) -> None:
         host, counters = self._core.host, self._core.counters
         address = key[0]
@@ -164,7 +166,7 @@ class Incoming:
             code = Refusal.ENAME if self._core.directory.guesses else Refusal.EIPCP
             self._refuse(request.eid, address, code, now, blob)
             return
-        if not self._has_room(address, link, proven):
+        if not self._has_room(address, proven, via):
             counters["messages_dropped"] += 1
             return
         try:
@@ -185,7 +187,7 @@ class Incoming:
             proven=proven,
             length=length,
             bounded=qos.timeout != request.qos.timeout,
-            link=link,
+            via=via,
             received=received,
             extension=blob,
         )
@@ -196,18 +198,18 @@ class Incoming:
         self._last = arrival.number
         self._requested[arrival.number] = arrival
         self._places.take(arrival.host)
-        self._of_links.take(arrival.link)
+        self._of_flows.take(arrival.via)
         if not arrival.proven:
             self._unproven.take(arrival.host)
         self._remember(arrival, key)
         if arrival.extension is not None:
             self._remember(arrival, (arrival.address, arrival.extension.request))
 
-    def _has_room(self, address: Where, link: int | None, proven: bool) -> bool:
+    def _has_room(self, address: Where, proven: bool, via: int | None) -> bool:
         host, shares = self._core.directory.origin(address), self._core.host.strangers
         if not self._places.has_room(host, WAITING, WAITING_OF_ONE):
             return False
-        if link is not None and not self._of_links.has_room(link, WAITING, WAITING_OF_LINK):
+        if via is not None and not self._of_flows.has_room(via, WAITING, WAITING_OF_FLOW):
             return False
         return proven or self._unproven.has_room(host, shares.unproven, shares.unproven_of_one)
 
@@ -309,7 +311,7 @@ class Incoming:
         """`over`: there will be no flow."""
         if arrival.reply is None:
             self._places.give_back(arrival.host)
-            self._of_links.give_back(arrival.link)
+            self._of_flows.give_back(arrival.via)
             if over and not arrival.proven:
                 self._unproven.give_back(arrival.host)
         arrival.reply, arrival.received = reply, None

@@ -163,12 +163,12 @@ class FlowIpcp(Ipcp):
             self._heard(message, data, source, now)
 
     def _heard(
-        self, message: Message | FlowRetry, data: bytes, source: Where, now: float, link: int | None = None
+        self, message: Message | FlowRetry, data: bytes, source: Where, now: float, *, via: int | None = None
     ) -> None:
-        """A peer says something; `data` is how. `link`: the lower flow by which it came, if the source is what it says."""
+        """A peer says something; `data` is how. `via`: the lower flow that brought it, if the layer has some."""
         match message:
             case FlowRequest():
-                self._incoming.requested(message, data, source, now, link)
+                self._incoming.requested(message, data, source, now, via=via)
             case FlowReply():
                 self._outgoing.replied(message, source, now)
             case FlowDealloc():
