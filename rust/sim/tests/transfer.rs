@@ -496,6 +496,37 @@ fn the_receiver_tells_the_sender_of_marks_as_by_the_prototype() {
 }
 
 #[test]
+fn what_arrives_at_a_socket_that_is_nearly_full_is_marked_where_the_layer_marks() {
+    for (settings, held, dropped, mark) in [
+        (caring(), 100, 0, 63),
+        (caring(), 75, 0, 31),
+        (caring(), 50, 0, 0),
+        (caring(), 0, 7, 32),
+        (plain(), 100, 7, 0),
+    ] {
+        let mut line = Layer::new(3, settings);
+        (1..3).for_each(|node| line.join(node - 1, node, RAW));
+        line.route();
+        let (now, last, port) = (line.net.now(), line.lower[&(2, 1)], line.ports[1]);
+        // What is passed on is read at the last node.
+        line.net.stack(2).hand(now, last, User::Control(u32::MAX));
+        let near = line.lower[&(0, 1)];
+        line.net.stack(1).note_backlog(port, held, 100, dropped);
+        let sent = Pci { ecn: 64, ..Pci::read(&header(name(2), MAX_TTL, 105)) };
+        line.inject(0, near, &sent.write());
+        line.run(SECOND / 10);
+        let passed = |line: &Layer| line.messages.last().map(|(_, _, packet)| packet[6]);
+        assert_eq!(passed(&line), Some(64 | mark), "{held} {dropped}");
+        assert_eq!(line.net.stack(1).snapshot(port).layer.overflowed, u64::from(dropped));
+        // As soon as it is empty there are no more.
+        line.net.stack(1).note_backlog(port, 0, 100, dropped);
+        line.inject(0, near, &sent.write());
+        line.run(SECOND / 10);
+        assert_eq!((passed(&line), line.net.stack(1).is_marked(port)), (Some(64), false));
+    }
+}
+
+#[test]
 fn a_word_of_congestion_slows_the_flow_that_it_names_and_no_other() {
     for (settings, slows) in [(caring(), true), (plain(), false)] {
         let mut line = Layer::new(2, settings);

@@ -272,6 +272,7 @@ impl<R: Ring> Flow<R> {
             session: setup.session,
             crc: setup.crc,
             mtu: setup.mtu,
+            longest: usize::MAX,
             lot: setup.lot,
             link: None,
             sent_at: now,

@@ -85,6 +85,8 @@ class Irm:
         self._uid = uid
         self._effects: list[Effect] = []
         self._posts = Posts()
+        #: Of IPC processes, when they were asked last.
+        self._deadlines: dict[int, float] = {}
         self.ipcps: dict[int, Ipcp] = {}
         self.registry = Registry(name_limit)
         self.shares = Shares(default_shares(flow_limit + 4096, flow_limit) if shares is None else shares, self.trusts)
@@ -203,7 +205,17 @@ class Irm:
         return any(ipcp.busy for ipcp in self.ipcps.values())
 
     def deadline(self) -> float | None:
-        return earliest(self.flows.deadline(), *[ipcp.deadline() for ipcp in self.ipcps.values()])
+        """When `timeout` has something to do. An IPC process is asked only after it was called: some have hundreds of parts
+        that wait for something, and this is looked at after each step of a flow."""
+        stirred, self._host.stirred = self._host.stirred, set()
+        for id in stirred:
+            ipcp = self.ipcps.get(id)
+            when = None if ipcp is None else ipcp.deadline()
+            if when is None:
+                self._deadlines.pop(id, None)
+            else:
+                self._deadlines[id] = when
+        return earliest(self.flows.deadline(), *self._deadlines.values())
 
     @_entry
     def timeout(self, now: float) -> None:

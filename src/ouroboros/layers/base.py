@@ -45,12 +45,18 @@ _CHANGES = (
     *("lower_up", "lower_failed", "lower_down", "lower_state"),
     *("opened", "failed", "resolved", "received", "message", "heard", "begun", "over", "counted", "timeout"),
 )
+#: Verbs after which only its deadline may be another one.
+_QUIET_CHANGES = ("abandoned", "keep_alive", "locate", "probe", "lower_resized")
 
 
 def _marking(verb: Callable[Concatenate[Ipcp, _P], _T]) -> Callable[Concatenate[Ipcp, _P], _T]:
+    is_shown = verb.__name__ not in _QUIET_CHANGES
+
     @functools.wraps(verb)
     def call(ipcp: Ipcp, /, *args: _P.args, **named: _P.kwargs) -> _T:
-        ipcp.host.touched.add(ipcp.id)
+        if is_shown:
+            ipcp.host.touched.add(ipcp.id)
+        ipcp.host.stirred.add(ipcp.id)
         return verb(ipcp, *args, **named)
 
     return call
@@ -438,8 +444,8 @@ class Ipcp:
 
 
 def _mark_changes(cls: type[Ipcp]) -> None:
-    """After its verbs, it is published anew."""
-    for name in _CHANGES:
+    """After its verbs, it is published anew, and asked when it wants to be called."""
+    for name in (*_CHANGES, *_QUIET_CHANGES):
         if name in cls.__dict__:
             setattr(cls, name, _marking(cls.__dict__[name]))
 

@@ -107,6 +107,14 @@ class Size(msgspec.Struct, frozen=True):
     most: int
     whole: int
 
+    def less(self, other: Size) -> Size:
+        """The smaller of both, each number for itself."""
+        return Size(min(self.most, other.most), min(self.whole, other.whole))
+
+
+#: Of what carries nothing.
+NO_SIZE = Size(0, 0)
+
 
 class LowerFlow(msgspec.Struct, frozen=True, kw_only=True):
     """A flow of another layer, or of this node, that an IPC process holds an end of.
@@ -325,7 +333,7 @@ class Task:
 class Host:
     """What an IPC process is given by its node. `wall`: nanoseconds since 1970. `memory`: what the node before was told to
     `Remember`. `strangers`: may be replaced at any time. `touched`: IPC processes, by id, of which something else may be
-    shown than before."""
+    shown than before. `stirred`: those whose `deadline` may be another one."""
 
     effects: list[Effect]
     random: Random
@@ -336,3 +344,4 @@ class Host:
     memory: Mapping[str, bytes] = field(default_factory=dict)
     strangers: Strangers = field(default_factory=Strangers)
     touched: set[int] = field(default_factory=set)
+    stirred: set[int] = field(default_factory=set)

@@ -28,6 +28,7 @@ from ouroboros.layers.effects import (
     PeerGone,
     RemoteEnd,
     Reserve,
+    ResizeWay,
     Resolve,
     Route,
     SendManagement,
@@ -77,6 +78,7 @@ class EngineRuntime:
             Reserve: self.reserve,
             Unreserve: self.unreserve,
             PeerGone: self.peer_gone,
+            ResizeWay: self.resize_way,
             EndFlow: self.flows.end_flow,
         }
 
@@ -118,6 +120,9 @@ class EngineRuntime:
     def unreserve(self, effect: Unreserve) -> None:
         if self._held.engine is not None and (member := self._held.members.get(effect.ipcp)) is not None:
             self._held.engine.unreserve(member, effect.eid)
+
+    def resize_way(self, effect: ResizeWay) -> None:
+        self.flows.resize_way(effect.ipcp, effect.destination, effect.size)
 
     def peer_gone(self, effect: PeerGone) -> None:
         if self._held.engine is not None and (member := self._held.members.get(effect.ipcp)) is not None:

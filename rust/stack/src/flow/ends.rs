@@ -28,6 +28,7 @@ impl<R: Ring> Flow<R> {
     /// See `Stack::resize`.
     pub(crate) fn resize(&mut self, packet: usize, mtu: usize) {
         self.outlet.mtu = mtu;
+        self.outlet.longest = packet;
         if let Protocol::Frcp(connection) = &mut self.protocol {
             connection.resize(packet);
         }

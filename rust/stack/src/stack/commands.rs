@@ -22,6 +22,8 @@ impl<R: Ring> Stack<R> {
             stage: Stage::new(segments),
             parked: VecDeque::new(),
             room,
+            dropped: 0,
+            mark: 0,
             drained_at: 0,
             door: None,
             foreign: false,
