@@ -232,7 +232,7 @@ class UnicastIpcp(FlowIpcp):
             address = written_address(each.address) if each.address else ""
             peer = _kind(ours=each.ours)
             yield ConnectionEntry(each.component, each.peer or each.name, address, peer, state, each.since)
-        for wish in self.upkeep.missing:
+        for wish in self._missing():
             yield ConnectionEntry(wish.component, wish.name, "", "", "missing", 0.0)
 
     def _route_entries(self) -> Iterator[RouteEntry]:
@@ -290,13 +290,18 @@ class UnicastIpcp(FlowIpcp):
 
     def disconnect(self, component: str, name: str, task: Task, now: float) -> None:
         self._check_operational()
-        was_missing = Wish(component, name) in self.upkeep.missing
+        was_missing = Wish(component, name) in self._missing()
         self.upkeep.drop(Wish(component, name))
         if was_missing:
             # It is not there, and is not asked for any more.
             task.done()
         else:
             self.connections.disconnect(component, name, task, now)
+
+    def _missing(self) -> list[Wish]:
+        """Connections that are wanted and not there, not even with a neighbour that is silent."""
+        there = {_wish(each) for each in self.connections.rows() if each.side == 0}
+        return [wish for wish in self.upkeep.missing if wish not in there]
 
     def _connected(self, connection: Connection) -> None:
         if connection.ours:
@@ -305,11 +310,15 @@ class UnicastIpcp(FlowIpcp):
     def _disconnected(self, connection: Connection, now: float) -> None:
         if connection.side != 0:
             return
-        wish = Wish(connection.component, connection.name)
         if connection.left:
-            self.upkeep.drop(wish)
+            self.upkeep.drop(_wish(connection))
         else:
-            self.upkeep.lost(wish, now)
+            self.upkeep.lost(_wish(connection), now)
+
+    def _told_state(self, connection: Connection, up: bool, now: float) -> None:
+        """A neighbour that is silent may be there by another layer below, or soon by the same one."""
+        if connection.side == 0 and not up:
+            self.upkeep.lost(_wish(connection), now)
 
     def _routes_changed(self, table: dict[int, tuple[int, ...]], spread: bool, now: float) -> None:
         self.host.effects.append(Route(self.id, table, spread))
@@ -441,6 +450,11 @@ class UnicastIpcp(FlowIpcp):
             part.timeout(now)
 
 
+def _wish(connection: Connection) -> Wish:
+    """What was asked for, from this side."""
+    return Wish(connection.component, connection.name)
+
+
 class _Watched:
     """A component, of whose connections the member hears as well."""
 
@@ -448,7 +462,6 @@ class _Watched:
         self._component = component
         self._member = member
         self.heard = component.heard
-        self.state = component.state
 
     def connected(self, connection: Connection, now: float) -> None:
         self._member._connected(connection)
@@ -458,6 +471,10 @@ class _Watched:
         if not self._member._is_closed:
             self._component.disconnected(connection, now)
             self._member._disconnected(connection, now)
+
+    def state(self, connection: Connection, up: bool, now: float) -> None:
+        self._component.state(connection, up, now)
+        self._member._told_state(connection, up, now)
 
 
 class _Ways:
