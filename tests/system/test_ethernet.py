@@ -10,8 +10,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import NodeProcess
+from support import Background, NodeProcess, until
+from unicast_nodes import at, reaches
 
+from ouroboros import irm
+from ouroboros.dev import Flow, flow_accept, flow_alloc
+from ouroboros.errors import FlowDownException, FlowPeerException
+from ouroboros.event import FEventQueue, FEventType, FlowSet
+from ouroboros.qos import QOS_DATA, QOS_RAW, QoSSpec
 from ouroboros.testing.link import NamespacePair
 
 _LACKS = NamespacePair.lacks()
@@ -37,7 +43,7 @@ class Station:
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=120, check=False)
 
     def irm(self, *words: str) -> str:
-        done = self.tool("irm", *words)
+        done = self.tool("irm", *" ".join(words).split())
         assert done.returncode == 0, (words, done.stderr, self.node.log())
         return done.stdout
 
@@ -92,3 +98,111 @@ def test_a_device_that_is_not_there_is_named(stations: tuple[Station, Station]) 
     done = near.tool("irm", "ipcp", "bootstrap", "type", "eth-dix", "name", "e", "layer", "segment", "dev", "veth9")
     assert done.returncode != 0
     assert "cannot use the device veth9 for a layer of type eth-dix: No such device; `ip link` shows" in done.stderr
+
+
+def connect(stations: tuple[Station, Station], qos: QoSSpec = QOS_RAW) -> tuple[Flow, Flow]:
+    """Both ends of a flow from the first station to the name "clock" at the second."""
+    near, far = stations
+    with at(far.node.directory):
+        accepting = Background.waiting_for_node(lambda: flow_accept(name="clock"))
+    with at(near.node.directory):
+        client = flow_alloc("clock", qos, 20)
+    return client, accepting.result()
+
+
+def talk(client: Flow, server: Flow) -> None:
+    for writer, reader in ((client, server), (server, client)):
+        writer.write(b"noon")
+        assert reader.read() == b"noon"
+
+
+def switch(segment: NamespacePair, host: int, device: str, state: str) -> None:
+    segment.run(host, "ip", "link", "set", "dev", device, state)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_device_that_is_off_is_told_to_flows_which_go_on_afterwards(
+    segment: NamespacePair, stations: tuple[Station, Station], kind: str
+) -> None:
+    near, far = stations
+    for station in stations:
+        station.bootstrap(kind)
+    far.irm("name", "register", "clock", "layer", "segment")
+    client, server = connect(stations)
+    queue = FEventQueue()
+    with client, server, FlowSet() as events:
+        talk(client, server)
+        events.add(client)
+        reading = Background(client.read)
+        reading.until_asleep("poll")
+        switch(segment, 0, "veth0", "down")
+        with pytest.raises(FlowDownException):
+            reading.result()
+        events.wait(queue)
+        assert queue.next()[1] == FEventType.FlowDown
+        said = near.tool("oping", "-n", "clock", "-c", "1").stderr
+        assert "the device veth0 is off; `ip link set dev veth0 up` turns it on" in said
+        switch(segment, 0, "veth0", "up")
+        events.wait(queue)
+        assert queue.next()[1] == FEventType.FlowUp
+        talk(client, server)
+
+
+def test_a_device_that_goes_away_ends_its_layer_which_says_why(
+    segment: NamespacePair, stations: tuple[Station, Station]
+) -> None:
+    near, far = stations
+    for station in stations:
+        station.bootstrap("eth-dix")
+    far.irm("name", "register", "clock", "layer", "segment")
+    client, server = connect(stations)
+    with client, server:
+        segment.run(0, "ip", "link", "delete", "dev", "veth0")
+        for end in (client, server):
+            # Both ends of the cable are gone.
+            with pytest.raises(FlowPeerException):
+                end.read()
+    with at(near.node.directory):
+        (ipcp,) = irm.list_ipcps()
+        assert (ipcp.state, ipcp.reason) == ("failed", "the device veth0 is gone")
+
+
+def second_cable(segment: NamespacePair) -> None:
+    """The IP network is on a cable of its own."""
+    ends = [f"netns {segment.command(host)[1].partition('=')[2]}" for host in (0, 1)]
+    subprocess.run(f"ip link add veth1 {ends[0]} type veth peer name veth1 {ends[1]}".split(), check=True)
+    for host, address in enumerate(segment.addresses):
+        segment.run(host, "ip", "address", "flush", "dev", "veth0")
+        segment.run(host, "ip", "address", "add", f"{address}/24", "dev", "veth1")
+        switch(segment, host, "veth1", "up")
+
+
+@pytest.mark.parametrize("cuts", [("veth0", "veth1"), ("veth1", "veth0")])
+def test_a_unicast_layer_over_ethernet_and_udp_outlives_a_cut_of_either(
+    segment: NamespacePair, stations: tuple[Station, Station], cuts: tuple[str, ...]
+) -> None:
+    """The flow goes on over the other one within a second, and nothing of it is lost."""
+    second_cable(segment)
+    for station, address in zip(stations, segment.addresses, strict=True):
+        station.bootstrap("eth-dix")
+        udp = "ipcp bootstrap type udp4 name u layer net ip"
+        station.irm(
+            *udp.split(), address, "peer", f"campus@{segment.addresses[1]}", "peer", f"b@{segment.addresses[1]}"
+        )
+    near, far = stations
+    far.irm("ipcp bootstrap type unicast name b layer campus autobind")
+    near.irm("ipcp create name a type unicast")
+    near.irm("ipcp keepalive name a every 0.1")
+    near.irm("ipcp enroll name a layer campus autobind")
+    far.irm("name", "register", "clock", "layer", "campus")
+    client, server = connect(stations, QOS_DATA)
+    with client, server:
+        talk(client, server)
+        for cut in cuts:
+            switch(segment, 0, cut, "down")
+            talk(client, server)
+            switch(segment, 0, cut, "up")
+            with at(near.node.directory):
+                until(lambda: reaches(1))
+    for station, name in (near, "a"), (far, "b"):
+        station.irm("ipcp", "destroy", "name", name)

@@ -50,6 +50,14 @@ class EthIpcp(PortIpcp):
         self._eth.opened(self.mtu)
         super().opened(now)
 
+    def device(self, trouble: str, now: float) -> None:
+        self._directory.trouble = trouble
+        if trouble:
+            self._directory.forget_all()
+            self._eth.warn(f"the layer {self.layer!r} carries nothing: {trouble}")
+        else:
+            self._eth.warn(f"the layer {self.layer!r} carries packets again")
+
     def details(self) -> PortDetails:
         return PortDetails(address="" if self._port is None else self._port.address)
 
