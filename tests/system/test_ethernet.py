@@ -206,3 +206,138 @@ def test_a_unicast_layer_over_ethernet_and_udp_outlives_a_cut_of_either(
                 until(lambda: reaches(1))
     for station, name in (near, "a"), (far, "b"):
         station.irm("ipcp", "destroy", "name", name)
+
+
+# --- without privilege
+
+#: Runs a command without any privilege, where /etc and /usr/local may be changed and nobody else sees it. First, root does
+#: what $2 says; $1 is an empty directory.
+_UNPRIVILEGED = """
+set -e
+for place in etc usr/local; do
+    mkdir -p $1/$place
+    mount --bind /$place $1/$place
+    mount -t tmpfs -o mode=0755 tmpfs /$place
+    ln -s $1/$place/* /$place/
+done
+rm -f /etc/ouroboros /usr/local/libexec
+sh -ec "$2"
+shift 2
+exec setpriv --securebits=+noroot --inh-caps=-all "$@"
+"""
+
+
+def unprivileged(place: Path, setup: str) -> list[str]:
+    """A command line that runs another one without privilege, after `setup`."""
+    place.mkdir()
+    return ["unshare", "--mount", "sh", "-c", _UNPRIVILEGED, "sh", str(place), setup]
+
+
+def installing(*kinds: str) -> str:
+    """Install the helper as `ouroboros setup` says, but for the group. Root allows those kinds."""
+    words = ["setup", "ethernet", "--group", "root", "veth0", kinds[0]]
+    said = subprocess.run(
+        [sys.executable, "-m", "ouroboros.tools.main", *words], capture_output=True, text=True, check=True
+    )
+    commands = [line for line in said.stdout.splitlines() if "usermod" not in line]
+    return "\n".join([*commands, *(f"echo veth0 {kind} >> /etc/ouroboros/ethernet" for kind in kinds[1:])])
+
+
+def test_a_node_without_privilege_uses_the_devices_that_root_allows(
+    segment: NamespacePair, make_node: Callable[..., NodeProcess], tmp_path: Path
+) -> None:
+    within = unprivileged(tmp_path / "places", installing("a001"))
+    near = Station(make_node(within=[*segment.command(0), *within], directory=tmp_path / "near"))
+    far = Station(make_node(within=segment.command(1), directory=tmp_path / "far"))
+    status = Path(f"/proc/{near.node.pid}/status").read_text()
+    assert "CapEff:\t0000000000000000" in status
+    words = "ipcp bootstrap type eth-dix name e layer segment dev veth0"
+    refused = near.tool("irm", *words.split())
+    assert "/etc/ouroboros/ethernet has no line that allows a000 on veth0" in refused.stderr
+    for station in near, far:
+        station.bootstrap("eth-dix", "ethertype", "a001")
+    far.irm("name register clock layer segment")
+    client, server = connect((near, far))
+    with client, server:
+        talk(client, server)
+
+
+@pytest.mark.parametrize(
+    ("setup", "why"),
+    [
+        (
+            "true",
+            "there is no /usr/local/libexec/ouroboros-rawsock, which has it in the place of the node: `ouroboros setup",
+        ),
+        ("setcap -r /usr/local/libexec/ouroboros-rawsock", "has lost it: `setcap cap_net_raw=ep /usr/local/libexec/"),
+        (
+            "chmod 0050 /usr/local/libexec/ouroboros-rawsock",
+            "only the group root may use /usr/local/libexec/ouroboros-raw",
+        ),
+        ("rm /etc/ouroboros/ethernet", "there is no /etc/ouroboros/ethernet, in which root allows devices"),
+        (
+            "chmod 0646 /etc/ouroboros/ethernet",
+            "/etc/ouroboros/ethernet has to be a file of root's that nobody else can",
+        ),
+    ],
+)
+def test_a_node_without_privilege_says_what_is_missing(tmp_path: Path, setup: str, why: str) -> None:
+    before = "true" if setup == "true" else installing("a000")
+    program = """
+from ouroboros.layers.effects import OpenPort
+from ouroboros.runtime.ports import open_port, why_not
+effect = OpenPort(1, "eth-dix", "lo", 0xa000)
+try:
+    open_port(effect, None)
+except OSError as error:
+    print(why_not(effect, error))
+"""
+    command = unprivileged(tmp_path / "places", f"{before}\n{setup}")
+    done = subprocess.run([*command, sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "cannot use the device lo for a layer of type eth-dix: " in done.stdout
+    assert why in done.stdout
+
+
+@pytest.mark.parametrize(("kind", "gets"), [("a000", "a00001"), ("llc", "00100606")])
+def test_a_socket_of_the_helper_gets_frames_of_its_kind_only(
+    segment: NamespacePair, tmp_path: Path, kind: str, gets: str
+) -> None:
+    """Wherever it is bound to, and nobody takes the filter away. IPv4, ARP and IPv6 are refused whatever the file says."""
+    setup = installing("a000", "llc", "0800", "0806", "86dd", "8100", "88a8", "05ff")
+    program = """
+import socket, sys
+from ouroboros.runtime import rawsock
+for kind in ("0800", "800", "0806", "86dd", "8100", "88a8", "05ff", "1a000", "LLC", ""):
+    try:
+        rawsock.open_socket("veth0", kind)
+    except OSError as error:
+        assert "neither llc nor an ethertype that can be given away" in str(error), error
+    else:
+        sys.exit(f"got one for {kind}")
+sock = rawsock.open_socket("veth0", sys.argv[1])
+for change in (lambda: sock.setsockopt(socket.SOL_SOCKET, 27, 0), lambda: sock.setsockopt(socket.SOL_SOCKET, 44, 0)):
+    try:
+        change()
+    except PermissionError:
+        pass
+    else:
+        sys.exit("the filter is not locked")
+sock.bind(("veth0", 3))
+print("bound", flush=True)
+sock.setblocking(True)
+print(sock.recv(100)[12:].hex())
+"""
+    sending = """
+import socket
+sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+sock.bind(("veth0", 0))
+for kind in ("0800", "86dd", "a001", "8100 0007 a000", "8100 0007 0010 06", "0010 aaaa", "0010 0606", "a000 01"):
+    sock.send(bytes(6 * [255]) + bytes(6) + bytes.fromhex(kind) + bytes(46))
+"""
+    command = [*segment.command(0), *unprivileged(tmp_path / "places", setup), sys.executable, "-c", program, kind]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as receiver:
+        assert receiver.stdout is not None
+        assert receiver.stdout.readline() == "bound\n"
+        segment.run(1, sys.executable, "-c", sending)
+        assert receiver.stdout.read().startswith(gets)
+    assert receiver.returncode == 0
