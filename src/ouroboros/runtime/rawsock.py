@@ -49,12 +49,12 @@ def open_socket(device: str, kind: str) -> socket.socket:
         try:
             done = subprocess.run(
                 [str(HELPER), device, kind],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
-                env=dict[str, str](),
+                env={},
                 timeout=_PATIENCE,
                 check=False,
             )
