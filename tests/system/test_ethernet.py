@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from unicast_nodes import at, reaches
 
 from ouroboros import irm
 from ouroboros.dev import Flow, flow_accept, flow_alloc
-from ouroboros.errors import FlowDownException, FlowPeerException
+from ouroboros.errors import FlowCryptException, FlowDownException, FlowPeerException
 from ouroboros.event import FEventQueue, FEventType, FlowSet
 from ouroboros.qos import QOS_DATA, QOS_RAW, QoSSpec
 from ouroboros.testing.link import NamespacePair
@@ -100,13 +101,13 @@ def test_a_device_that_is_not_there_is_named(stations: tuple[Station, Station]) 
     assert "cannot use the device veth9 for a layer of type eth-dix: No such device; `ip link` shows" in done.stderr
 
 
-def connect(stations: tuple[Station, Station], qos: QoSSpec = QOS_RAW) -> tuple[Flow, Flow]:
-    """Both ends of a flow from the first station to the name "clock" at the second."""
+def connect(stations: tuple[Station, Station], qos: QoSSpec = QOS_RAW, name: str = "clock") -> tuple[Flow, Flow]:
+    """Both ends of a flow from the first station to a name at the second."""
     near, far = stations
     with at(far.node.directory):
-        accepting = Background.waiting_for_node(lambda: flow_accept(name="clock"))
+        accepting = Background.waiting_for_node(lambda: flow_accept(name=name))
     with at(near.node.directory):
-        client = flow_alloc("clock", qos, 20)
+        client = flow_alloc(name, qos, 20)
     return client, accepting.result()
 
 
@@ -206,6 +207,175 @@ def test_a_unicast_layer_over_ethernet_and_udp_outlives_a_cut_of_either(
                 until(lambda: reaches(1))
     for station, name in (near, "a"), (far, "b"):
         station.irm("ipcp", "destroy", "name", name)
+
+
+# --- frames
+
+#: Sends frames, given as lists of lines, each so many times.
+_SEND = """
+import socket, sys
+sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+sock.bind(("veth0", 0))
+times, *frames = sys.stdin.read().split()
+for _ in range(int(times)):
+    for frame in frames:
+        sock.send(bytes.fromhex(frame))
+"""
+#: Behind the addresses, by type of layer. `%` stands for the sender's end of a flow, where a frame says it.
+_HOSTILE = {
+    "eth-dix": {
+        "nothing behind the ethertype": "a000",
+        "half an endpoint id": "a000 00",
+        "no length": "a000 0000",
+        "a length beyond the frame": "a000 0000 ffff 00",
+        "a message of nothing": "a000 0000 0000",
+        "a message cut short": "a000 0000 0026" + 38 * "00",
+        "a message of no kind": "a000 0000 0027" + 37 * "00" + "ee00",
+        "a message of all ones": "a000 0000 05d8" + 1496 * "ff",
+        "a request for an unknown name": "a000 0000 0047" + 71 * "00",
+        "an answer that nobody asked for": "a000 0000 0047" + 37 * "00" + "0300" + 32 * "ff",
+        "a flow reply to nobody": "a000 0000 0027" + 37 * "00" + "0100",
+        "an end of no flow": "a000 0000 0027" + 37 * "00" + "7100",
+    },
+    "eth-llc": {
+        "no length": "0000",
+        "a length of less than the header": "0002 80 80 03",
+        "a length beyond the frame": "05dc 80 80 03",
+        "an ethertype": "05ff 80 80 03",
+        "a frame of another protocol": "0026 42 42 03" + 35 * "00",
+        "SNAP": "0008 aa aa 03 000000 0800",
+        "no unnumbered information": "0003 80 80 ff",
+        "a SAP of nobody": "0008 00 c0 03 0102030405",
+        "from the SAP of nobody": "0008 c0 00 03 0102030405",
+        "data from the SAP of messages": "0008 c0 80 03 0102030405",
+        "a message of nothing": "0003 80 80 03",
+        "a message cut short": "0027 80 80 03" + 36 * "00",
+        "a message of no kind": "0028 80 80 03 0000 ee" + 34 * "00",
+        "a message of all ones": "05dc 80 80 03" + 1497 * "ff",
+        "an answer that nobody asked for": "0048 80 80 03 0000 03" + 34 * "00" + 32 * "ff",
+        "an end of no flow": "0028 80 80 03 0000 71" + 34 * "00",
+    },
+}
+
+
+def address_of(segment: NamespacePair, host: int) -> str:
+    return segment.run(host, "ip", "-br", "link", "show", "dev", "veth0").split()[2].replace(":", "")
+
+
+def send(segment: NamespacePair, times: int, frames: list[str]) -> None:
+    """Host 1 sends frames."""
+    command = segment.command(1, sys.executable, "-c", _SEND)
+    lines = "\n".join([str(times), *(frame.replace(" ", "") for frame in frames)])
+    subprocess.run(command, input=lines, text=True, check=True)
+
+
+def counters(station: Station) -> dict[str, int]:
+    with at(station.node.directory):
+        (ipcp,) = irm.list_ipcps()
+    return dict(ipcp.counters)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_hostile_frames_cost_nobody_anything(
+    segment: NamespacePair, stations: tuple[Station, Station], kind: str
+) -> None:
+    """From the peer, from nobody, from us, from a group; to us, and to all. Then data for each endpoint id that there is."""
+    near, far = stations
+    for station in stations:
+        station.bootstrap(kind)
+    far.irm("name register clock layer segment")
+    us, peer = address_of(segment, 0), address_of(segment, 1)
+    client, server = connect(stations)
+    with client, server:
+        talk(client, server)
+        ends = [
+            to + source
+            for to in (us, "ffffffffffff")
+            for source in (peer, "020000000666", us, "000000000000", "010000000666")
+        ]
+        send(segment, 20, [each + frame for each in ends for frame in _HOSTILE[kind].values()])
+        forged = us + "020000000666"
+        saps = [f"{sap:02x}" for sap in range(256)]
+        data = {
+            "eth-dix": [f"{forged} a000 {eid:04x} 0004 deadbeef" for eid in range(1, 1 << 16)],
+            "eth-llc": [f"{forged} 0007 {to} {source} 03 deadbeef" for to in saps for source in saps],
+        }
+        send(segment, 1, data[kind])
+        talk(client, server)
+        counted = counters(near)
+        assert counted["messages_malformed"] > 100
+        assert counted["messages_unknown"] > 0
+        assert counted["wrong_source"] > 0
+    another, there = connect(stations)
+    with another, there:
+        talk(another, there)
+
+
+def test_a_burst_waits_in_the_kernel_and_tagged_frames_are_those_of_another_segment(
+    segment: NamespacePair, stations: tuple[Station, Station]
+) -> None:
+    """The node stands still meanwhile: nothing but the queue of its socket can take the frames."""
+    near, _ = stations
+    near.bootstrap("eth-dix")
+    ends = address_of(segment, 0) + address_of(segment, 1)
+    before = counters(near)["unknown"]
+    os.kill(near.node.pid, signal.SIGSTOP)
+    try:
+        send(segment, 100, [ends + tag + "a000 0040 0004 deadbeef" for tag in ("8100 0007", "88a8 0007")])
+        # A tag for a priority is of no other segment.
+        send(segment, 500, [ends + tag + "a000 0040 0578" + 1400 * "00" for tag in ("", "8100 a000")])
+    finally:
+        os.kill(near.node.pid, signal.SIGCONT)
+    until(lambda: counters(near)["unknown"] >= before + 1000)
+    assert counters(near)["unknown"] == before + 1000
+
+
+def test_jumbo_frames_carry_long_packets_and_long_handshakes(
+    segment: NamespacePair, stations: tuple[Station, Station], runtime_dir: Path
+) -> None:
+    near, far = stations
+    folder = runtime_dir / "security/client/clock"
+    folder.mkdir(parents=True)
+    (folder / "enc.conf").write_text("kex=X448MLKEM1024")
+    for station in stations:
+        station.bootstrap("eth-dix")
+    far.irm("name register clock layer segment")
+    with (
+        at(near.node.directory),
+        pytest.raises(
+            FlowCryptException,
+            match=r"the request for a flow to 'clock' has \d+ bytes of certificate and keys; 1425 fit",
+        ),
+    ):
+        flow_alloc("clock")
+    for host, station in enumerate(stations):
+        station.irm("ipcp destroy name e")
+        segment.run(host, "ip", "link", "set", "dev", "veth0", "mtu", "9000")
+        station.bootstrap("eth-dix")
+    far.irm("name register clock layer segment")
+    # Encrypted, a packet has a number and a tag.
+    for longest in 8996 - 28, 8996:
+        client, server = connect(stations)
+        with client, server:
+            assert client.max_packet == longest
+            client.write(bytes(longest))
+            assert server.read() == bytes(longest)
+        (folder / "enc.conf").unlink(missing_ok=True)
+
+
+def test_layers_of_several_ethertypes_are_on_one_device(
+    segment: NamespacePair, stations: tuple[Station, Station]
+) -> None:
+    _, far = stations
+    for kind in "a000", "a001":
+        for station in stations:
+            station.irm(f"ipcp bootstrap type eth-dix name {kind} layer {kind} dev veth0 ethertype {kind}")
+        far.irm(f"name register {kind} layer {kind}")
+    for kind in "a000", "a001":
+        client, server = connect(stations, name=kind)
+        with client, server:
+            assert client.layer == kind
+            talk(client, server)
 
 
 # --- without privilege

@@ -42,19 +42,21 @@ impl Kind {
         if let Kind::Dix(number) = self { number } else { libc::ETH_P_802_2 as u16 }
     }
 
-    /// A program of the kernel's classic packet filter: (code, jump if true, jump if false, operand). All but the last two
-    /// go to the next instruction, or to the last one.
+    /// A program of the kernel's classic packet filter: (code, jump if true, jump if false, operand). Jumps lead to the end,
+    /// which gives nothing. Of a VLAN that the kernel has no device for, it takes off the tag: the frame is for another host.
     fn filter(self) -> Vec<libc::sock_filter> {
-        const TAGGED: u32 = 0xffff_f000 + 48;
+        const EXTRA: u32 = 0xffff_f000;
+        let (tagged, packet_type, other_host) = (EXTRA + 48, EXTRA + 4, 3);
         let one = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
         let (byte, half, equal, greater, give) = (0x30, 0x28, 0x15, 0x25, 0x06);
         let mut program = match self {
-            Kind::Dix(number) => vec![one(half, 0, 0, 12), one(equal, 0, 3, number.into())],
+            Kind::Dix(number) => vec![one(half, 0, 0, 12), one(equal, 0, 5, number.into())],
             Kind::Llc => {
-                vec![one(half, 0, 0, 12), one(greater, 5, 0, 1500), one(byte, 0, 0, 14), one(equal, 3, 0, SNAP)]
+                vec![one(half, 0, 0, 12), one(greater, 7, 0, 1500), one(byte, 0, 0, 14), one(equal, 5, 0, SNAP)]
             }
         };
-        program.extend([one(byte, 0, 0, TAGGED), one(equal, 0, 1, 0), one(give, 0, 0, 0x40000), one(give, 0, 0, 0)]);
+        program.extend([one(byte, 0, 0, tagged), one(equal, 0, 3, 0), one(byte, 0, 0, packet_type)]);
+        program.extend([one(equal, 1, 0, other_host), one(give, 0, 0, 0x40000), one(give, 0, 0, 0)]);
         program
     }
 }

@@ -40,8 +40,17 @@ _ETH_P_802_2 = 4
 _ARPHRD_ETHER, _ARPHRD_LOOPBACK = 1, 772
 _SIOCGIFMTU = 0x8921
 _SO_ATTACH_FILTER = 26
-#: A filter: load whether there is a tag; if there is none, take all of the frame, else nothing.
-_UNTAGGED = [(0x30, 0, 0, 0xFFFFF000 + 48), (0x15, 0, 1, 0), (0x06, 0, 0, 0x40000), (0x06, 0, 0, 0)]
+#: A filter. Load whether there is a tag, and for whom the frame is: the kernel takes off the tag of a VLAN that it has no
+#: device for, and says that the frame is for another host. If there is none, and it is not, take all of it, else nothing.
+_TAGGED, _PACKET_TYPE, _OTHER_HOST = 48, 4, 3
+_UNTAGGED = [
+    (0x30, 0, 0, 0xFFFFF000 + _TAGGED),
+    (0x15, 0, 3, 0),
+    (0x30, 0, 0, 0xFFFFF000 + _PACKET_TYPE),
+    (0x15, 1, 0, _OTHER_HOST),
+    (0x06, 0, 0, 0x40000),
+    (0x06, 0, 0, 0),
+]
 
 
 class Ports(Protocol):
