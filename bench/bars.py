@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.rows import C_SIZES, IDLE_FLOWS, LAYER_SIZES, LEVELS, LOSSES
+from bench.rows import C_SIZES, DIX_SIZES, IDLE_FLOWS, JUMBO, LAYER_SIZES, LEVELS, LOSSES
 
 #: A row and a column of the table.
 Cell = tuple[str, str]
@@ -144,6 +144,29 @@ def _network() -> list[Bar]:
     ]
 
 
+def _ethernet() -> list[Bar]:
+    return [
+        Bar(
+            "DIX round trip 64 B p50: time over the C prototype",
+            ("dix-rtt-p50", OURS),
+            ("dix-rtt-p50", "prototype"),
+            at_most=0.5,
+        ),
+        *(
+            Bar(f"DIX one way {size} B: over the C prototype", (row, OURS), (row, "prototype"), at_least=4)
+            for size in DIX_SIZES
+            for row in [f"dix-rate-{size}"]
+        ),
+        # Three times the bytes.
+        Bar(
+            f"DIX one way, frames of {JUMBO} B: packets over those of {DIX_SIZES[-1]} B",
+            ("dix-jumbo", OURS),
+            (f"dix-rate-{DIX_SIZES[-1]}", OURS),
+            at_least=3 * DIX_SIZES[-1] / JUMBO,
+        ),
+    ]
+
+
 def _layers() -> list[Bar]:
     return [
         *(Bar(f"a layer more, {size} B, ns a packet", (f"layer-{size}", OURS), at_most=90) for size in LAYER_SIZES),
@@ -261,6 +284,7 @@ BARS: list[Bar] = [
     Bar("awaited one way 64 B: over streams", ("aio-rate", OURS), ("aio-rate", "streams"), at_least=3),
     *_c_programs(),
     *_network(),
+    *_ethernet(),
     *_layers(),
     *_unicast(),
     *_encrypted(),

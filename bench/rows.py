@@ -89,6 +89,20 @@ LOSSES = (1, 5)
 IDLE_FLOWS = 100
 
 
+#: Bytes of packets over an Ethernet, and the MTU of one with jumbo frames.
+DIX_SIZES = (64, 1400)
+JUMBO = 9000
+
+
+def _ethernet() -> dict[str, Row]:
+    titles = {"rtt-p50": ("round trip 64 B, p50", "us"), "rtt-p99": ("round trip 64 B, p99", "us")}
+    for size in DIX_SIZES:
+        titles[f"rate-{size}"] = f"raw one way {SIZES[size]}, received", "/s"
+        titles[f"loss-{size}"] = f"raw one way {SIZES[size]}, lost", "%"
+    titles["jumbo"] = f"raw one way, frames of {JUMBO} B, received", "/s"
+    return {f"dix-{key}": Row("dix", *words, "Between two nodes, over Ethernet") for key, words in titles.items()}
+
+
 def _network() -> dict[str, Row]:
     lossy = f"reliable 1400 B, round trip {LINK_ROUND_TRIP_MS} ms"
     return {
@@ -224,6 +238,7 @@ ROWS: dict[str, Row] = {
     "aio-rate": Row("aio", "one way 64 B, awaited", "/s"),
     **_c_programs(),
     **_network(),
+    **_ethernet(),
     **_layers(),
     **_unicast(),
     **_encrypted(),

@@ -206,6 +206,7 @@ impl Driver {
                 Command::Reserve(member, eid, from) => self.stack.reserve(member, eid, from),
                 Command::Unreserve(member, eid) => self.stack.unreserve(member, eid),
                 Command::PeerGone(member, eid, died) => self.stack.peer_gone(member, eid, died),
+                Command::NoteDevice(member, on, carries) => self.stack.note_device(now, member, on, carries),
                 Command::End(flow) => self.stack.end(now, flow),
                 Command::Doom(flow) => self.stack.doom(flow),
                 Command::Drop(flow) => self.stack.drop_flow(flow),

@@ -301,6 +301,21 @@ class Irm:
         self._effects.append(Warn(ended if member.broke(reason, now) else member.trouble, error=True))
 
     @_entry
+    def device_changed(self, ipcp: int, trouble: str, now: float) -> None:
+        """The device of its port carries no frames from now on, and `trouble` says why; or ("") it does again."""
+        if (member := self._processes.operational(ipcp)) is not None:
+            member.device(trouble, now)
+
+    @_entry
+    def device_gone(self, ipcp: int, reason: str, now: float) -> None:
+        """It is gone for good, and the layer with it, which is shown as failed until somebody destroys it."""
+        member = self._processes.operational(ipcp)
+        self.flows.carrier_gone(ipcp)
+        if member is not None:
+            member.gave_up(reason, now)
+            self._effects.append(Warn(member.trouble))
+
+    @_entry
     def resolved(self, ipcp: int, token: int, addresses: list[str], now: float) -> None:
         """The answer to `Resolve`; no addresses when the name has none."""
         if (member := self._processes.operational(ipcp)) is not None:

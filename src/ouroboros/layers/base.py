@@ -43,7 +43,7 @@ _CHANGES = (
     *("bootstrap", "enroll", "connect", "disconnect", "destroy", "change_peers", "impair", "broke", "gave_up"),
     *("register", "unregister", "join", "leave", "allocate", "cancel", "accept", "confirm", "refuse", "give_back"),
     *("lower_up", "lower_failed", "lower_down", "lower_state"),
-    *("opened", "failed", "resolved", "received", "message", "heard", "begun", "over", "counted", "timeout"),
+    *("opened", "failed", "device", "resolved", "received", "message", "heard", "begun", "over", "counted", "timeout"),
 )
 #: Verbs after which only its deadline may be another one.
 _QUIET_CHANGES = ("abandoned", "keep_alive", "locate", "probe", "lower_resized")
@@ -373,6 +373,10 @@ class Ipcp:
     def failed(self, text: str, now: float) -> None:
         """The port of `OpenPort` could not be opened; `text` says why."""
         raise self._unsupported("be opened")
+
+    def device(self, trouble: str, now: float) -> None:
+        """The device of its port carries no frames from now on, and `trouble` says why; or ("") it does again. The engine
+        has been told."""
 
     def resolved(self, number: int, hosts: list[str], now: float) -> None:
         """The answer to `Resolve`; no hosts when the name has none."""

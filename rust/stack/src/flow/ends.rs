@@ -100,6 +100,22 @@ impl<R: Ring> Flow<R> {
         }
     }
 
+    /// See `Stack::note_device`.
+    pub(crate) fn note_device(&mut self, now: u64, on: bool, carries: bool, stack: &mut Stack<R>) {
+        self.cut = !carries;
+        if let User::Program(ring) = &self.user {
+            if self.shown.down == on {
+                self.shown.down = !on;
+                ring.show(self.shown);
+            }
+        } else if carries == self.silent {
+            // A peer that was silent before has its time once more.
+            self.heard_at = now;
+            self.silent = !carries;
+            self.tell_state(stack, carries);
+        }
+    }
+
     pub(super) fn tell_state(&self, stack: &mut Stack<R>, up: bool) {
         if let User::Transfer(member) = self.user {
             stack.change_ways(member, |transfer| transfer.note_state(self.id, up));

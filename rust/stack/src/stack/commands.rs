@@ -150,6 +150,15 @@ impl<R: Ring> Stack<R> {
         }
     }
 
+    /// The device below a port is on or off, and it carries frames or does not. Programs see the Down flag as long as it is
+    /// off; to all other users, peers are silent as long as it carries nothing.
+    pub fn note_device(&mut self, now: u64, port: MemberId, on: bool, carries: bool) {
+        for id in self.members.get(port).map(|member| member.flows.clone()).unwrap_or_default() {
+            self.using(id, |flow, stack| flow.note_device(now, on, carries, stack));
+            self.queue(id);
+        }
+    }
+
     /// The user of a flow, which is no program, lets go: its packets are still delivered.
     pub fn end(&mut self, now: u64, flow: FlowId) {
         self.using(flow, |flow, _| flow.end_by_user(now));

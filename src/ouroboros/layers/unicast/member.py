@@ -253,7 +253,7 @@ class UnicastIpcp(FlowIpcp):
             peer = _kind(ours=each.ours)
             name = each.peer or each.name
             yield ConnectionEntry(each.component, name, address, peer, state, each.since, each.layer)
-        for wish in self.upkeep.missing:
+        for wish in self._missing():
             yield ConnectionEntry(wish.component, wish.name, "", "", "missing", 0.0, wish.over)
 
     def _route_entries(self) -> Iterator[RouteEntry]:
@@ -314,12 +314,17 @@ class UnicastIpcp(FlowIpcp):
     def disconnect(self, component: str, name: str, task: Task, now: float) -> None:
         self._check_operational()
         alike = [wish for wish in self.upkeep.wishes if (wish.component, wish.name) == (component, name)]
-        was_missing = not set(alike).isdisjoint(self.upkeep.missing)
+        was_missing = not set(alike).isdisjoint(self._missing())
         for wish in alike:
             self.upkeep.drop(wish)
         # One that is not there is not asked for any more, which is what was wanted.
         answered = Then(lambda outcome: task.done()) if was_missing else task
         self.connections.disconnect(component, name, answered, now)
+
+    def _missing(self) -> list[Wish]:
+        """Connections that are wanted and not there, not even with a neighbour that is silent."""
+        there = {wish for each in self.connections.rows() if each.side == 0 for wish in _wishes(each)}
+        return [wish for wish in self.upkeep.missing if wish not in there]
 
     def _connected(self, connection: Connection) -> None:
         if connection.ours:
@@ -328,11 +333,16 @@ class UnicastIpcp(FlowIpcp):
     def _disconnected(self, connection: Connection, now: float) -> None:
         if connection.side != 0:
             return
-        for over in ("", connection.layer):
-            wish = Wish(connection.component, connection.name, over)
+        for wish in _wishes(connection):
             if connection.left:
                 self.upkeep.drop(wish)
             else:
+                self.upkeep.lost(wish, now)
+
+    def _told_state(self, connection: Connection, up: bool, now: float) -> None:
+        """A neighbour that is silent may be there by another layer below, or soon by the same one."""
+        if connection.side == 0 and not up:
+            for wish in _wishes(connection):
                 self.upkeep.lost(wish, now)
 
     def _routes_changed(self, table: dict[int, tuple[int, ...]], spread: bool, now: float) -> None:
@@ -479,6 +489,11 @@ class UnicastIpcp(FlowIpcp):
             part.timeout(now)
 
 
+def _wishes(connection: Connection) -> list[Wish]:
+    """What may have been asked for, from this side: by any layer, or by that one."""
+    return [Wish(connection.component, connection.name, over) for over in ("", connection.layer)]
+
+
 class _Watched:
     """A component, of whose connections the member hears as well."""
 
@@ -486,7 +501,6 @@ class _Watched:
         self._component = component
         self._member = member
         self.heard = component.heard
-        self.state = component.state
 
     def connected(self, connection: Connection, now: float) -> None:
         self._member._connected(connection)
@@ -496,6 +510,10 @@ class _Watched:
         if not self._member._is_closed:
             self._component.disconnected(connection, now)
             self._member._disconnected(connection, now)
+
+    def state(self, connection: Connection, up: bool, now: float) -> None:
+        self._component.state(connection, up, now)
+        self._member._told_state(connection, up, now)
 
 
 class _Ways:
