@@ -282,3 +282,44 @@ def test_a_member_of_the_prototype_on_the_way_is_silent_and_none_the_worse_for_i
     assert hops_of(client, "ping") == hops[-1:]
     # It goes on as before, and has been told nothing that it does not know (`PrototypeHost.check`, at the end).
     until(lambda: ping(client) == 5)
+
+
+# --- over each other
+
+TOP = "top"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize("kinds", ["opo", "pop", "oop", "poo"])
+def test_a_layer_over_a_layer(make_line: MakeLine, kinds: str) -> None:
+    """Both ends are members of a layer over that of all three: those of ours have one of the prototype below, or beside
+    them, and the other way round."""
+    line = make_line(kinds)
+    first, last = line[0], line[2]
+    try:
+        _be_in_top(first, "ta")
+        _be_in_top(last, "tc", "ta")
+        first.serve("oping", layer=TOP)
+        reaches(last)
+    finally:
+        for host, name in ((last, "tc"), (first, "ta")):
+            if isinstance(host, OurHost):
+                leave(host, name)
+
+
+def _be_in_top(host: OurHost | PrototypeHost, name: str, neighbour: str = "") -> None:
+    """A member of the upper layer, known in the lower one."""
+    words = "type", "unicast", "name", name, "layer", TOP
+    if isinstance(host, PrototypeHost):
+        if neighbour:
+            host.irm("name", "create", neighbour)
+            host.try_irm("ipcp", "enroll", *words[2:], "dst", neighbour, "autobind")
+            connect(host, name, neighbour)
+        else:
+            host.irm("ipcp", "bootstrap", *words, "autobind")
+        host.try_irm("name", "register", name, "layer", LAYER)
+    elif neighbour:
+        host.irm("ipcp", "enroll", *words[2:], "dst", neighbour, "autobind")
+    else:
+        host.irm("ipcp", "bootstrap", *words, "autobind")

@@ -299,3 +299,25 @@ def test_a_layer_over_another_waits_longer_until_a_neighbour_is_silent() -> None
     assert isinstance(flows, list)
     timeouts = {each.layer: each.qos.timeout for each in flows if each.qos.timeout != QOS_RAW.timeout}
     assert timeouts == {"net4": 30_000, "campus": 60_000}
+
+
+def carried(ranks: int) -> int:
+    """Bytes of a reliable flow in half a second, over 10 ms there and back, with 1 % of the packets lost."""
+    link = "a -(delay=5ms,loss=1%)- b"
+    with Lab("p@a - q@b" if ranks > 1 else link, over=[link] * (ranks > 1), clock="virtual", seed=6) as lab:
+        lab.b.offer("sink")
+        lab.wait(SETTLED)
+        near, far = lab.ground.node("a"), lab.ground.node("b")  # type: ignore[attr-defined]
+        accepting = far.program("sink").accept("sink")
+        source, sink = near.program("source").alloc("sink", RELIABLE).wait().flow, accepting.wait().flow
+        sink.sink()
+        source.source(1 << 40, 1400)
+        lab.wait(0.5)
+        return int(sink.tally()["bytes"])
+
+
+def test_a_reliable_flow_over_a_rank_more_has_most_of_the_rate() -> None:
+    over_one, over_two = carried(1), carried(2)
+    assert over_two >= 0.8 * over_one
+    # Neither begins with a window that is narrow for long: 64 packets in each round trip are half a million bytes a second.
+    assert over_one > 10_000_000
