@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ouroboros.control.irm import Irm
 from ouroboros.errors import FlowDownException, NodeError
 from ouroboros.lab import Certificate, Description, DescriptionError, Here, Lab, LabError, describe
 from ouroboros.lab.virtual import VirtualGround
+from ouroboros.layers.agenda import earliest
 from ouroboros.qos import QoSSpec
 from ouroboros.wire.control import CreateName
 
@@ -398,6 +400,11 @@ def test_the_api_of_flows_brings_no_laboratory() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def knows_its_deadline(irm: Irm) -> bool:
+    """What it remembers of its IPC processes, when nothing has happened to them, is so."""
+    return irm.deadline() == earliest(irm.flows.deadline(), *[ipcp.deadline() for ipcp in irm.ipcps.values()])
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.integers(2, 12), st.integers(2, 4), st.integers(0, 1000), st.data())
 def test_tables_say_what_the_graph_says_whatever_is_cut(
@@ -422,5 +429,6 @@ def test_tables_say_what_the_graph_says_whatever_is_cut(
             assert one.trace(other).path == path
         ground = made.ground
         assert isinstance(ground, VirtualGround)
+        assert all(knows_its_deadline(ground.node(node.name).irm) for node in made)
         assert ground.network.balance().missing == 0
         assert ground.network.counted()["stuck"] == 0

@@ -86,6 +86,8 @@ class Irm:
         self._effects: list[Effect] = []
         self._posts = Posts()
         self.ipcps: dict[int, Ipcp] = {}
+        #: When each has something to do, as of the last look.
+        self._deadlines: dict[int, float | None] = {}
         self.registry = Registry(name_limit)
         self.shares = Shares(default_shares(flow_limit + 4096, flow_limit) if shares is None else shares, self.trusts)
         self.security = Security(
@@ -203,14 +205,23 @@ class Irm:
         return any(ipcp.busy for ipcp in self.ipcps.values())
 
     def deadline(self) -> float | None:
-        return earliest(self.flows.deadline(), *[ipcp.deadline() for ipcp in self.ipcps.values()])
+        deadlines, stirred = self._deadlines, self._host.stirred
+        # A node has many, and something happens to one of them at a time.
+        for id in stirred:
+            if (ipcp := self.ipcps.get(id)) is None:
+                deadlines.pop(id, None)
+            else:
+                deadlines[id] = ipcp.deadline()
+        stirred.clear()
+        return earliest(self.flows.deadline(), *self._deadlines.values())
 
     @_entry
     def timeout(self, now: float) -> None:
         self.flows.timeout(now)
-        for ipcp in list(self.ipcps.values()):
-            if (deadline := ipcp.deadline()) is not None and deadline <= now:
-                ipcp.timeout(now)
+        self.deadline()
+        known = ((ipcp, self._deadlines.get(id)) for id, ipcp in self.ipcps.items())
+        for ipcp in [ipcp for ipcp, when in known if when is not None and when <= now]:
+            ipcp.timeout(now)
 
     @_entry
     def shut_down(self, now: float) -> None:

@@ -45,12 +45,17 @@ _CHANGES = (
     *("lower_up", "lower_failed", "lower_down", "lower_state"),
     *("opened", "failed", "resolved", "received", "message", "heard", "begun", "over", "counted", "timeout"),
 )
+#: Verbs after which it may have something to do at another time than before, and nothing else changes.
+_STIRS = ("abandoned", "keep_alive", "locate", "probe", "lower_resized")
 
 
-def _marking(verb: Callable[Concatenate[Ipcp, _P], _T]) -> Callable[Concatenate[Ipcp, _P], _T]:
+def _marking(verb: Callable[Concatenate[Ipcp, _P], _T], *, shows: bool) -> Callable[Concatenate[Ipcp, _P], _T]:
     @functools.wraps(verb)
     def call(ipcp: Ipcp, /, *args: _P.args, **named: _P.kwargs) -> _T:
-        ipcp.host.touched.add(ipcp.id)
+        host = ipcp.host
+        host.stirred.add(ipcp.id)
+        if shows:
+            host.touched.add(ipcp.id)
         return verb(ipcp, *args, **named)
 
     return call
@@ -390,7 +395,8 @@ class Ipcp:
     # --- time
 
     def deadline(self) -> float | None:
-        """When `timeout` wants to be called next."""
+        """When `timeout` wants to be called next. It is looked at after the verbs of this class, and after nothing
+        else."""
         return None
 
     def timeout(self, now: float) -> None:
@@ -429,10 +435,10 @@ class Ipcp:
 
 
 def _mark_changes(cls: type[Ipcp]) -> None:
-    """After its verbs, it is published anew."""
-    for name in _CHANGES:
+    """After its verbs, it is published anew, and asked for its deadline."""
+    for name in (*_CHANGES, *_STIRS):
         if name in cls.__dict__:
-            setattr(cls, name, _marking(cls.__dict__[name]))
+            setattr(cls, name, _marking(cls.__dict__[name], shows=name in _CHANGES))
 
 
 _mark_changes(Ipcp)

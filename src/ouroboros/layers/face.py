@@ -322,7 +322,7 @@ class Task:
 class Host:
     """What an IPC process is given by its node. `wall`: nanoseconds since 1970. `memory`: what the node before was told to
     `Remember`. `strangers`: may be replaced at any time. `touched`: IPC processes, by id, of which something else may be
-    shown than before."""
+    shown than before; `stirred`: those whose deadline may be another one."""
 
     effects: list[Effect]
     random: Random
@@ -333,3 +333,4 @@ class Host:
     memory: Mapping[str, bytes] = field(default_factory=dict)
     strangers: Strangers = field(default_factory=Strangers)
     touched: set[int] = field(default_factory=set)
+    stirred: set[int] = field(default_factory=set)
