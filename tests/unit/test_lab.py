@@ -33,6 +33,8 @@ def test_the_line_of_the_issue() -> None:
         assert ping.time is not None
         assert 0.004 <= ping.time < 0.005
         assert str(ping) == "a to c: 4 ms, 2 hops: a - b - c"
+        assert repr(ping) == f"<ping {ping}>"
+        assert {"a", "b", "c", "ping"} - set(dir(lab)) == {"ping"}
         lab.link("a", "b").cut()
         with pytest.raises(LabError, match="a has no flow to c: "):
             lab.a.ping(lab.c)
@@ -164,6 +166,7 @@ def test_members_on_the_way_answer_a_trace_in_each_rank() -> None:
             (("net1",), ("x", "y", "z", "w")),
             (("x-y", "y-z", "z-w"), ("x", "y", "z", "w")),
         )
+        assert repr(trace).startswith("<trace x to w, net2: x - z - w; net1: x - y - z - w; ")
         assert str(trace) == "net2: x - z - w\nnet1: x - y - z - w\nx-y y-z z-w: x - y - z - w"
         assert [(hop.path, hop.layer, hop.member) for hop in trace.hops if hop.rank == 2] == [
             ((1,), "net2", "net2.b"),
