@@ -189,6 +189,10 @@ def _unicast() -> list[Bar]:
         *(Bar(f"{text}, one way 1400 B: percent lost", (f"hop-{n}-loss", OURS), at_most=0) for n, text in hops.items()),
         Bar("set-up over one hop, a second", ("hop-setup", OURS), at_least=500),
         Bar("two hops, one way 1400 B: over one hop", ("hop-2-rate", OURS), ("hop-1-rate", OURS), at_least=0.6),
+        Bar("a rank more, one way 1400 B: over one", ("ranks-rate-2", OURS), ("ranks-rate-1", OURS), at_least=0.85),
+        Bar(
+            "a rank more, reliable, 1 % lost: over one", ("ranks-lossy-2", OURS), ("ranks-lossy-1", OURS), at_least=0.8
+        ),
         Bar("transit 1400 B in runs, ns a packet", ("transit-run", OURS), at_most=1500),
         Bar("transit 1400 B mixed, ns a packet", ("transit-mix", OURS), at_most=2500),
         Bar(

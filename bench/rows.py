@@ -134,6 +134,8 @@ def _layers() -> dict[str, Row]:
     }
 
 
+#: Unicast layers over each other.
+RANKS = (1, 2)
 #: Flows of which packets come in turn, each of another one than the packet before.
 MIXED_FLOWS = 16
 
@@ -141,6 +143,7 @@ MIXED_FLOWS = 16
 def _unicast() -> dict[str, Row]:
     section = "Unicast layers"
     over = {1: "one hop over UDP", 2: "two hops"}
+    lossy = f"round trip {LINK_ROUND_TRIP_MS} ms, {LOSSES[0]} % lost"
     return {
         **{
             f"hop-{hops}-{key}": Row(f"hop-{hops}", f"{text}: {what}", unit, section)
@@ -152,6 +155,14 @@ def _unicast() -> dict[str, Row]:
             )
         },
         "hop-setup": Row("hop-1", "one hop over UDP: set-up, a byte there and back, release", "/s", section),
+        **{
+            f"ranks-{key}-{ranks}": Row("ranks", f"{ranks} rank{'s' * (ranks > 1)}: {what}", unit, section)
+            for key, what, unit in (
+                ("rate", "one way 1400 B, received", "/s"),
+                ("lossy", f"reliable 1400 B, {lossy}, in virtual time", "Mbit/s"),
+            )
+            for ranks in RANKS
+        },
         "transit-run": Row("transit", "processor time of the engine in the middle, 1400 B, in runs", "ns", section),
         "transit-mix": Row("transit", f"the same, {MIXED_FLOWS} flows in turn", "ns", section),
         "transit-crypt": Row("transit", "the same in runs, encrypted from end to end", "ns", section),

@@ -41,6 +41,7 @@ MEASURES: dict[str, Callable[[Run], None]] = {
     "layers": layers.measure,
     "hop-1": unicast.one_hop,
     "hop-2": unicast.two_hops,
+    "ranks": unicast.ranks,
     "transit": unicast.transit,
     "enroll": unicast.enrollment,
     "four": unicast.four,

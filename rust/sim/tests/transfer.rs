@@ -337,6 +337,36 @@ fn a_flood_through_a_node_takes_nothing_from_another_flow() {
 }
 
 #[test]
+fn a_neighbour_that_floods_costs_others_at_most_a_tenth_of_their_rate() {
+    let got = |flooded: bool, settings| {
+        let mut star = Layer::new(4, settings);
+        [0, 2, 3].iter().for_each(|other| star.join(1, *other, RAW));
+        star.route();
+        let flows = star.flow(3, 2, RAW);
+        star.start(2, flows[1], Program::Sink);
+        star.start(3, flows[0], Program::Source { count: u64::MAX, length: 1000, interval: 50 * US, closes: false });
+        let (evil, port) = (star.lower[&(0, 1)], star.ports[1]);
+        for step in 0..500 {
+            star.net.allow(1, port, Some(1));
+            // Of as many flows as there are packets, in the highest cube; three times as much as leaves.
+            for number in 0..if flooded { 150 } else { 0 } {
+                let pci = Pci { destination: name(2), cube: 2, ttl: 60, ecn: 0, eid: (step << 20) + number + 64 };
+                star.inject(0, evil, &[&pci.write()[..], &[7; 1000]].concat());
+            }
+            star.run(MS);
+        }
+        let lost = star.transfer(1).queue_full;
+        (star.tally(2, flows[1]).read, lost)
+    };
+    for settings in [plain(), caring()] {
+        let (alone, beside) = (got(false, settings), got(true, settings));
+        assert!(alone.0 > 9000 && alone.1 == 0, "{alone:?}");
+        assert!(beside.0 * 10 >= alone.0 * 9, "{beside:?} of {alone:?}");
+        assert!(beside.1 > 10_000, "{beside:?}");
+    }
+}
+
+#[test]
 fn what_waits_for_a_neighbour_that_is_gone_takes_another_way() {
     let mut square = Layer::new(4, plain());
     for (one, other) in [(0, 1), (1, 2), (2, 3)] {

@@ -254,6 +254,14 @@ class Description:
         """Of the nodes, in their order."""
         return [node.name for node in self.nodes]
 
+    @property
+    def ranks(self) -> dict[str, int]:
+        """Of the layers: how many are below, the layer itself counted."""
+        found: dict[str, int] = {}
+        for layer in self.layers:
+            found[layer.name] = 1 if layer.over is None else 1 + found[layer.over]
+        return found
+
     def link(self, one: str, other: str) -> Link:
         """The link between two nodes. Raises `DescriptionError` when there is none."""
         for link in self.links:

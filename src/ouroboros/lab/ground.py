@@ -141,6 +141,10 @@ class Ground(ABC):
         """The command line that runs a program on a node, and its environment."""
         raise LabError(f"no programs run in {self.clock} time: run a coroutine (`Node.run`), or take clock='real'")
 
+    def directory(self, node: str) -> Path:
+        """The runtime directory of a node."""
+        raise LabError(f"nodes have no runtime directory in {self.clock} time: take clock='real'")
+
     def security(self, node: str) -> Path:
         """The security directory of a node."""
         raise LabError(f"nodes have no security directory in {self.clock} time: take clock='real'")

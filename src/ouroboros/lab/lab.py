@@ -376,6 +376,11 @@ class LabNode:
         return self.lab.ground.log(self.name)
 
     @property
+    def directory(self) -> Path:
+        """Its runtime directory, by which programs find it (`OUROBOROS_RUNTIME_DIR`). Real clocks only."""
+        return self.lab.ground.directory(self.name)
+
+    @property
     def security(self) -> Path:
         """Its security directory. Real clocks only."""
         return self.lab.ground.security(self.name)

@@ -127,7 +127,6 @@ class RealGround(Ground):
     # --- nodes
 
     def directory(self, node: str) -> Path:
-        """The runtime directory of a node."""
         return self._directory / node
 
     def security(self, node: str) -> Path:

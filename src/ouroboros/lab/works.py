@@ -100,7 +100,7 @@ class Works:
         self._beside = neighbours(wire.link.ends for wire in self.wires)
         #: Why what is asked for again and again was not done yet.
         self.refusals: dict[tuple[str, Request], str] = {}
-        self._qos = QoSSpec(timeout=max(1, round(description.silence * 1000)))
+        self._ranks = description.ranks
 
     def wire(self, one: str, other: str) -> Wire:
         """The link between two nodes. Raises `DescriptionError` when there is none."""
@@ -200,9 +200,12 @@ class Works:
 
     async def _connect(self, layer: Layer, one: str, other: str, components: Sequence[str]) -> None:
         node = layer.members[one]
+        # A layer has time to go another way before one over it finds its neighbours silent.
+        silence = self.description.silence * self._ranks[layer.name]
+        qos = QoSSpec(timeout=max(1, round(silence * 1000)))
         for component in components:
             ipcp = self.places[node].ipcps[layer.name]
-            await self._insist(node, ConnectIpcp(ipcp, component, layer.ipcp(other), self._qos))
+            await self._insist(node, ConnectIpcp(ipcp, component, layer.ipcp(other), qos))
 
     async def _insist(self, node: str, request: EnrollIpcp | ConnectIpcp) -> None:
         """Ask again as long as the other one is not known yet: what was registered is found a moment later."""

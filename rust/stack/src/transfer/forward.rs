@@ -184,7 +184,8 @@ impl<R: Ring> Stack<R> {
             transfer.counters.no_route += count;
             return;
         };
-        if transfer.by_flow.get(&from.into()) == Some(&hop.neighbour) {
+        let source = transfer.by_flow.get(&from.into()).copied();
+        if source == Some(hop.neighbour) {
             transfer.counters.returned += count;
             return;
         }
@@ -216,7 +217,8 @@ impl<R: Ring> Stack<R> {
         transfer.counters.forwarded += sent;
         if let Some(blocker) = blocker {
             for packet in packets {
-                let waiting = Waiting { since: now, packet: [&header, packet].concat() };
+                let (since, from) = (now, source.unwrap_or(usize::MAX));
+                let waiting = Waiting { since, from, packet: [&header, packet].concat() };
                 transfer.enqueue(hop.neighbour, waiting);
             }
             self.hold_transit(now, member, hop.neighbour, blocker);

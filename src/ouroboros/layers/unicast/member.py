@@ -25,6 +25,7 @@ from ouroboros.errors import (
 )
 from ouroboros.layers.agenda import earliest
 from ouroboros.layers.base import State
+from ouroboros.layers.bucket import Bucket
 from ouroboros.layers.effects import (
     CloseMember,
     OpenTransfer,
@@ -55,6 +56,9 @@ from ouroboros.wire.control import ConnectionEntry, RouteEntry, UnicastDetails
 from ouroboros.wire.udp import FlowReply, FlowRequest
 from ouroboros.wire.unicast import protobuf
 from ouroboros.wire.unicast.enrollment import EID_SIZE, Configuration
+
+#: New addresses a second, and at once: another member can always say that it has ours.
+MOVES = (1 / 3600, 1.0)
 
 
 class _Timed(Protocol):
@@ -102,8 +106,11 @@ class UnicastIpcp(FlowIpcp):
         self._enrolling: Task | None = None
         #: It is to be connected to the member that it enrolls with.
         self._connects = False
+        #: Over these layers, each of them; empty: over any.
+        self._over: tuple[str, ...] = ()
         #: When it is to have another address.
         self._move_at: float | None = None
+        self._moves = Bucket(*MOVES)
         self._is_closed = False
         #: Names that are to be found for nobody's flow, by number.
         self._locating: dict[int, Task] = {}
@@ -121,23 +128,32 @@ class UnicastIpcp(FlowIpcp):
         task.done(self.id)
 
     def enroll(
-        self, member: str, task: Task, now: float, *, connect: bool = False, timeout: float | None = None
+        self,
+        member: str,
+        task: Task,
+        now: float,
+        *,
+        connect: bool = False,
+        timeout: float | None = None,
+        over: tuple[str, ...] = (),
     ) -> None:
         self._check_new()
         self.state, self._enrolling, self.enrolled_with = State.OPENING, task, member
-        self._connects = connect
+        self._connects, self._over = connect, over
         # Lower flows have to lead to something in the engine.
         self._open()
         patience = ENROLL_PATIENCE if timeout is None else timeout
-        self.enrollment.enroll(member, Then(self._enrollment_over), now, patience=patience)
+        layers = frozenset(over) if over else None
+        self.enrollment.enroll(member, Then(self._enrollment_over), now, over=layers, patience=patience)
 
     def abandoned(self, task: Task, now: float) -> None:
         if task is self._enrolling:
             self.enrollment.cancel(now)
 
     def _prepare(self, member: str, now: float) -> None:
-        for component in (MANAGEMENT, DATA_TRANSFER) if self._connects else ():
-            self._connect_and_keep(Wish(component, member), QOS_RAW, Then(lambda outcome: None), now)
+        for over in (self._over or ("",)) if self._connects else ():
+            for component in (MANAGEMENT, DATA_TRANSFER):
+                self._connect_and_keep(Wish(component, member, over), QOS_RAW, Then(lambda outcome: None), now)
 
     def _check_new(self) -> None:
         if self._enrolling is not None:
@@ -231,9 +247,10 @@ class UnicastIpcp(FlowIpcp):
             state = "up" if each.up else "silent"
             address = written_address(each.address) if each.address else ""
             peer = _kind(ours=each.ours)
-            yield ConnectionEntry(each.component, each.peer or each.name, address, peer, state, each.since)
+            name = each.peer or each.name
+            yield ConnectionEntry(each.component, name, address, peer, state, each.since, each.layer)
         for wish in self.upkeep.missing:
-            yield ConnectionEntry(wish.component, wish.name, "", "", "missing", 0.0)
+            yield ConnectionEntry(wish.component, wish.name, "", "", "missing", 0.0, wish.over)
 
     def _route_entries(self) -> Iterator[RouteEntry]:
         table = self.link_state.table()
@@ -253,10 +270,10 @@ class UnicastIpcp(FlowIpcp):
 
     # --- connections
 
-    def connect(self, component: str, name: str, qos: QoSSpec, task: Task, now: float) -> None:
+    def connect(self, component: str, name: str, qos: QoSSpec, task: Task, now: float, *, over: str = "") -> None:
         self._check_operational()
         self.directory.expect(now)
-        self._connect_and_keep(Wish(component, name), qos, task, now)
+        self._connect_and_keep(Wish(component, name, over), qos, task, now)
 
     def _connect_and_keep(self, wish: Wish, qos: QoSSpec, task: Task, now: float) -> None:
         def answer(outcome: object) -> None:
@@ -269,17 +286,19 @@ class UnicastIpcp(FlowIpcp):
         self._connect(wish, qos, Then(answer), now)
 
     def connected(self) -> list[Connected]:
-        return [Connected(wish.component, wish.name, qos) for wish, qos in self.upkeep.wishes.items()]
+        return [Connected(wish.component, wish.name, qos, wish.over) for wish, qos in self.upkeep.wishes.items()]
 
     def _connect(self, wish: Wish, qos: QoSSpec, task: Task, now: float) -> None:
-        self.connections.connect(wish.component, wish.name, self._timed(wish.component, qos), task, now)
+        over = frozenset([wish.over]) if wish.over else None
+        self.connections.connect(wish.component, wish.name, self._timed(wish.component, qos), task, now, over=over)
 
     def _timed(self, component: str, qos: QoSSpec) -> QoSSpec:
-        """The quality of a flow for packets. What a person said counts; else its timeout is that of so many keepalives. Both
-        ends take that from the request, and send one after a quarter of it."""
+        """The quality of a flow for packets. What a person said counts; else its timeout is that of so many keepalives, and
+        as often as long as there are layers: one below has time to go another way before. Both ends take that from the
+        request, and send one after a quarter of it."""
         if component != DATA_TRANSFER or qos.timeout != DEFAULT_PEER_TIMEOUT:
             return qos
-        return msgspec.structs.replace(qos, timeout=round(MISSED * self.core.keepalive * 1000))
+        return msgspec.structs.replace(qos, timeout=round(MISSED * self.core.keepalive * self.core.rank * 1000))
 
     def keep_alive(self, seconds: float) -> None:
         self.core.keepalive = seconds
@@ -290,13 +309,13 @@ class UnicastIpcp(FlowIpcp):
 
     def disconnect(self, component: str, name: str, task: Task, now: float) -> None:
         self._check_operational()
-        was_missing = Wish(component, name) in self.upkeep.missing
-        self.upkeep.drop(Wish(component, name))
-        if was_missing:
-            # It is not there, and is not asked for any more.
-            task.done()
-        else:
-            self.connections.disconnect(component, name, task, now)
+        alike = [wish for wish in self.upkeep.wishes if (wish.component, wish.name) == (component, name)]
+        was_missing = not set(alike).isdisjoint(self.upkeep.missing)
+        for wish in alike:
+            self.upkeep.drop(wish)
+        # One that is not there is not asked for any more, which is what was wanted.
+        answered = Then(lambda outcome: task.done()) if was_missing else task
+        self.connections.disconnect(component, name, answered, now)
 
     def _connected(self, connection: Connection) -> None:
         if connection.ours:
@@ -305,11 +324,12 @@ class UnicastIpcp(FlowIpcp):
     def _disconnected(self, connection: Connection, now: float) -> None:
         if connection.side != 0:
             return
-        wish = Wish(connection.component, connection.name)
-        if connection.left:
-            self.upkeep.drop(wish)
-        else:
-            self.upkeep.lost(wish, now)
+        for over in ("", connection.layer):
+            wish = Wish(connection.component, connection.name, over)
+            if connection.left:
+                self.upkeep.drop(wish)
+            else:
+                self.upkeep.lost(wish, now)
 
     def _routes_changed(self, table: dict[int, tuple[int, ...]], spread: bool, now: float) -> None:
         self.host.effects.append(Route(self.id, table, spread))
@@ -320,10 +340,14 @@ class UnicastIpcp(FlowIpcp):
         self._move_at = now
 
     def _move(self, now: float) -> None:
-        """Begin again with another address: neighbours are connected anew, names are known to be there, and flows end, whose
-        peers send to the one before."""
+        """Begin again with another address, unless it is a new one: neighbours are connected anew, names are known to be
+        there, and flows end, whose peers send to the one before."""
         self._move_at = None
         core = self.core
+        if not self._moves.take(now):
+            core.counters["moves_refused"] += 1
+            return
+        core.warn(f"address {written_address(core.address)} of IPC process {core.name!r} is that of another member")
         core.address = self._address.renew(self.link_state.members())
         core.warn(f"{core.name!r} has the address {written_address(core.address)} in layer {core.layer!r} from now on")
         opened = self._transfer()
@@ -426,7 +450,7 @@ class UnicastIpcp(FlowIpcp):
         if isinstance(message, FlowReply):
             # It does not say where it comes from. Who knows the endpoint id was asked, or is on the way there.
             source = self._outgoing.asked(message.eid)
-        self._heard(message, data, source, now)
+        self._heard(message, data, source, now, via=fd)
 
     # --- time
 
