@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ouroboros.control.irm import Irm
 from ouroboros.errors import FlowDownException, NodeError
 from ouroboros.lab import Certificate, Description, DescriptionError, Here, Lab, LabError, describe
 from ouroboros.lab.virtual import VirtualGround
+from ouroboros.layers.agenda import earliest
 from ouroboros.qos import QoSSpec
 from ouroboros.wire.control import CreateName
 
@@ -31,6 +33,8 @@ def test_the_line_of_the_issue() -> None:
         assert ping.time is not None
         assert 0.004 <= ping.time < 0.005
         assert str(ping) == "a to c: 4 ms, 2 hops: a - b - c"
+        assert repr(ping) == f"<ping {ping}>"
+        assert {"a", "b", "c", "ping"} - set(dir(lab)) == {"ping"}
         lab.link("a", "b").cut()
         with pytest.raises(LabError, match="a has no flow to c: "):
             lab.a.ping(lab.c)
@@ -162,6 +166,7 @@ def test_members_on_the_way_answer_a_trace_in_each_rank() -> None:
             (("net1",), ("x", "y", "z", "w")),
             (("x-y", "y-z", "z-w"), ("x", "y", "z", "w")),
         )
+        assert repr(trace).startswith("<trace x to w, net2: x - z - w; net1: x - y - z - w; ")
         assert str(trace) == "net2: x - z - w\nnet1: x - y - z - w\nx-y y-z z-w: x - y - z - w"
         assert [(hop.path, hop.layer, hop.member) for hop in trace.hops if hop.rank == 2] == [
             ((1,), "net2", "net2.b"),
@@ -398,6 +403,11 @@ def test_the_api_of_flows_brings_no_laboratory() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def knows_its_deadline(irm: Irm) -> bool:
+    """What it remembers of its IPC processes, when nothing has happened to them, is so."""
+    return irm.deadline() == earliest(irm.flows.deadline(), *[ipcp.deadline() for ipcp in irm.ipcps.values()])
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.integers(2, 12), st.integers(2, 4), st.integers(0, 1000), st.data())
 def test_tables_say_what_the_graph_says_whatever_is_cut(
@@ -422,5 +432,6 @@ def test_tables_say_what_the_graph_says_whatever_is_cut(
             assert one.trace(other).path == path
         ground = made.ground
         assert isinstance(ground, VirtualGround)
+        assert all(knows_its_deadline(ground.node(node.name).irm) for node in made)
         assert ground.network.balance().missing == 0
         assert ground.network.counted()["stuck"] == 0

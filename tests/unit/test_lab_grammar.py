@@ -55,7 +55,20 @@ def test_a_random_graph_is_connected_and_the_same_for_a_seed() -> None:
     [
         ("", "a network has one node at least, such as: a - b - c"),
         ("a -", "'-': a node is missing after it"),
-        ("- a", "'-': a node stands here"),
+        ("- a", "'-': a node stands here, not -"),
+        ("1a - b", "'1': a node stands here, not 1; its name begins with a letter"),
+        ("ring", "'ring': say ring COUNT"),
+        ("a -> b", "'>': a link is -, such as: a - b"),
+        ("a \N{EN DASH} b", "'\N{EN DASH}': a link is -, such as: a - b"),
+        ("a = b", "'=': a link is -, such as: a - b"),
+        (
+            "a -loss=1%- b",
+            "'=1%-': what happens on a link stands between -( and )-, such as: a -(loss=1%)- b",
+        ),
+        (
+            "a - (b)",
+            "'(b)': what happens on a link stands between -( and )-, such as: a -(loss=1%)- b",
+        ),
         ("a - b c", "'c': between two nodes stands -"),
         ("a b", "'a': no shape: choose from line, ring, star, full, grid, tree, random, or put - between two nodes"),
         ("a - a", "'a - a': a link leads to another node"),

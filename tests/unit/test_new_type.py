@@ -152,6 +152,8 @@ def test_it_is_called_when_something_is_due_and_then_published_anew(world: World
     world.irm.take_touched()
     world.irm.timeout(1.0)
     string.due = 3.0
+    # A verb would have said so.
+    string.host.stirred.add(string.id)
     world.irm.timeout(2.5)
     assert (string.log, world.irm.take_touched(), world.irm.deadline()) == ([], set(), 3.0)
     world.irm.timeout(3.0)

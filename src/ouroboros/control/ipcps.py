@@ -175,6 +175,7 @@ class IpcProcesses:
         its part in the engine, and last of all the flows that it holds itself: what it has to say goes out by those."""
         ipcp, member = self.find(id), self._registry.members[id]
         del self._table[id]
+        self._host.stirred.add(id)
         end_flows = self._flows.closing(ipcp, member, now)
 
         def finish() -> None:

@@ -220,9 +220,10 @@ class Irm:
     @_entry
     def timeout(self, now: float) -> None:
         self.flows.timeout(now)
-        for ipcp in list(self.ipcps.values()):
-            if (deadline := ipcp.deadline()) is not None and deadline <= now:
-                ipcp.timeout(now)
+        self.deadline()
+        known = ((ipcp, self._deadlines.get(id)) for id, ipcp in self.ipcps.items())
+        for ipcp in [ipcp for ipcp, when in known if when is not None and when <= now]:
+            ipcp.timeout(now)
 
     @_entry
     def shut_down(self, now: float) -> None:

@@ -84,11 +84,7 @@ class _Reader:
             match = _TOKEN.match(text, at)
             if match is None:
                 word = text[at:].split()[0]
-                raise DescriptionError(
-                    "not understood here: say nodes, and links between them, such as: a - b - c",
-                    word=word,
-                    line=self._at(line),
-                )
+                raise DescriptionError(_instead_of(word), word=word, line=self._at(line))
             kind, found = str(match.lastgroup), match[0]
             if kind != "space":
                 yield _Token(kind, found, line)
@@ -140,8 +136,10 @@ class _Reader:
 
     def _place(self, tokens: list[_Token], after: str = "") -> tuple[str, list[_Token]]:
         if not tokens or tokens[0].kind != "name":
-            word = tokens[0].text if tokens else after
-            raise DescriptionError("a node is missing after it" if not tokens else "a node stands here", word=word)
+            if not tokens:
+                raise DescriptionError("a node is missing after it", word=after)
+            names = "; its name begins with a letter" if tokens[0].kind == "number" else ""
+            raise DescriptionError(f"a node stands here, not {tokens[0].text}{names}", word=tokens[0].text)
         name = check_name(tokens[0].text, "node")
         self._nodes[name] = None
         if len(tokens) < 2 or tokens[1].kind != "at":
@@ -158,6 +156,15 @@ class _Reader:
         if pair in self._links:
             raise DescriptionError("a link between the two is there already", word=f"{link.one} - {link.other}")
         self._links[pair] = link
+
+
+def _instead_of(word: str) -> str:
+    """What to say in the place of a word that is none."""
+    if word[0] == "(" or re.match(r"=\w", word):
+        return "what happens on a link stands between -( and )-, such as: a -(loss=1%)- b"
+    if word[0] in "<>=~\N{EN DASH}\N{EM DASH}\N{RIGHTWARDS ARROW}":
+        return "a link is -, such as: a - b"
+    return "not understood here: say nodes, and links between them, such as: a - b - c"
 
 
 def _wire(one: str, other: str, wire: str) -> Link:
@@ -209,6 +216,8 @@ def describe(text: str, over: str | Sequence[str] = (), *, links: str = "udp4") 
     first node of the layer below that has none yet. Layers are `net1`, the lowest, `net2` and so on."""
     texts = [text, *([over] if isinstance(over, str) else over)]
     *upper, lowest = [parse(each) for each in texts]
+    if len(lowest.nodes) == 1 and (shape := SHAPES.get(lowest.nodes[0])) is not None:
+        raise DescriptionError(f"say {lowest.nodes[0]} {shape[0]}", word=lowest.nodes[0])
     if lowest.places:
         raise DescriptionError("@ is for layers over others", word="@".join(lowest.places[0]))
     nodes = tuple(Node(name) for name in lowest.nodes)

@@ -157,6 +157,10 @@ class Lab(Uncopied):
         except LabError as error:
             raise AttributeError(str(error)) from None
 
+    def __dir__(self) -> list[str]:
+        """With the nodes, for completion."""
+        return [*super().__dir__(), *self.description.names]
+
     def __iter__(self) -> Iterator[LabNode]:
         return iter(self.nodes.values())
 

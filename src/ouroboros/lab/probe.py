@@ -25,7 +25,7 @@ _LENGTH = 64
 _PAUSE = 0.05
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Ping:
     """`times`: round trips of the packets, seconds, None for one that is lost. `path`: the nodes from the first to the
     last, as the members on the way answered, "?" for one that says nothing; empty if it changed meanwhile."""
@@ -51,6 +51,9 @@ class Ping:
     def __bool__(self) -> bool:
         return self.time is not None
 
+    def __repr__(self) -> str:
+        return f"<ping {self}>"
+
     def __str__(self) -> str:
         time = "no answer" if self.time is None else f"{self.time * 1000:.3g} ms"
         lost = f", {self.lost} of {len(self.times)} lost" if self.lost and self else ""
@@ -65,7 +68,7 @@ class Rank(NamedTuple):
     path: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trace:
     """Who answered on the way. `hops`: all of it, as of `ouroboros.ping.trace`. `ranks`: the same by height, from the
     layer of both nodes down to the links; "?" is a node that says nothing."""
@@ -79,6 +82,10 @@ class Trace:
     def path(self) -> tuple[str, ...]:
         """The nodes on the way in the highest layer."""
         return self.ranks[0].path
+
+    def __repr__(self) -> str:
+        ranks = str(self).replace("\n", "; ")
+        return f"<trace {self.source} to {self.target}, {ranks}>"
 
     def __str__(self) -> str:
         return "\n".join(f"{' '.join(rank.layers) or '?'}: {' - '.join(rank.path)}" for rank in self.ranks)
@@ -164,11 +171,10 @@ class Prober:
         """To the echo of the target. A name is known to others a moment after it was offered."""
         end = self._ground.now() + PATIENCE
         while True:
-            left = max(0.0, end - self._ground.now())
             try:
-                return await self._ground.alloc(source, _echo(target), qos, left)
+                return await self._ground.alloc(source, _echo(target), qos, end - self._ground.now())
             except FlowNameException as error:
-                if not left:
+                if self._ground.now() + _PAUSE >= end:
                     raise LabError(f"{source} has no flow to {target}: {error}") from error
             except OuroborosError as error:
                 raise LabError(f"{source} has no flow to {target}: {error}") from error

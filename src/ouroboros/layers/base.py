@@ -409,7 +409,8 @@ class Ipcp:
     # --- time
 
     def deadline(self) -> float | None:
-        """When `timeout` wants to be called next."""
+        """When `timeout` wants to be called next. It is looked at after the verbs of this class, and after nothing
+        else."""
         return None
 
     def timeout(self, now: float) -> None:

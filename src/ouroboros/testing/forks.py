@@ -26,7 +26,6 @@ from typing import Any, NamedTuple, NoReturn
 
 from ouroboros._owned import Uncopied
 from ouroboros.errors import NodeError
-from ouroboros.runtime.node import Node
 
 #: From linux/sched.h, the same on all machines.
 _CLONE_NEWNET = 0x40000000
@@ -70,6 +69,8 @@ def _enter(space: int) -> None:
 
 
 async def _serve(directory: Path, security: Path, alive: int, ready: Callable[[], None]) -> None:
+    from ouroboros.runtime.node import Node
+
     node = Node(directory, idle_time=math.inf, security=security)
     asyncio.get_running_loop().add_reader(alive, node.stop)
     await node.run(ready)
@@ -171,10 +172,13 @@ def _tell(descriptor: int, **what: object) -> None:
 
 
 def _warm_up() -> None:
-    """Import what a node imports when it needs it, once for all of them."""
+    """Import what a node needs, now or later, once for all of them. The program that starts this process does not need
+    it."""
     from google.protobuf import descriptor_pool, message, message_factory
 
-    del descriptor_pool, message, message_factory
+    import ouroboros.runtime.node
+
+    del descriptor_pool, message, message_factory, ouroboros
     gc.collect()
     gc.freeze()
 

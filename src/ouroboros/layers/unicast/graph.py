@@ -43,8 +43,8 @@ class Graph:
         #: What each vertex announces, and the links that both ends announce.
         self._announced: dict[int, dict[int, None]] = {}
         self._links: dict[int, dict[int, None]] = {}
-        #: Links that changed since the last computation, and whether they were there.
-        self._touched: dict[_Edge, bool] = {}
+        #: Links that are there now and were not at the last computation, or the other way round.
+        self._touched: set[_Edge] = set()
         self._distances: dict[int, int] = {root: 0}
         self._hops = _Hops(root, self._links, self._distances)
         self._table: Table = {}
@@ -75,12 +75,17 @@ class Graph:
     @property
     def changed(self) -> bool:
         """A computation would find something to do."""
-        return any(was != self.linked(*edge) for edge, was in self._touched.items())
+        return bool(self._touched)
 
     def _change(self, one: int, other: int, *, there: bool) -> None:
         if self.linked(one, other) == there:
             return
-        self._touched.setdefault((min(one, other), max(one, other)), not there)
+        edge = min(one, other), max(one, other)
+        if edge in self._touched:
+            # It is as it was.
+            self._touched.remove(edge)
+        else:
+            self._touched.add(edge)
         for end, far in ((one, other), (other, one)):
             links = self._links.setdefault(end, {})
             if there:
@@ -125,7 +130,7 @@ class Graph:
 
     def compute(self) -> bool:
         """Bring the paths up to date. Whether the table is another one now."""
-        edges = [edge for edge, was in self._touched.items() if was != self.linked(*edge)]
+        edges = sorted(self._touched)
         added = [edge for edge in edges if self.linked(*edge)]
         removed = [edge for edge in edges if not self.linked(*edge)]
         self._touched.clear()

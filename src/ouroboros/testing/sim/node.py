@@ -64,7 +64,7 @@ class Node:
         name: str,
         *,
         flow_limit: int,
-        security: Mapping[str, bytes] | None,
+        security: Mapping[str, bytes] | None = None,
     ) -> None:
         self.network = network
         self.name = name
