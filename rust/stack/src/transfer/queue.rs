@@ -422,33 +422,28 @@ mod tests {
     /// Thousands of flows and the highest cube give a neighbour no more than the others have.
     #[test]
     fn a_neighbour_has_its_share_however_many_flows_it_invents() {
+        let flood = |number| packet(2, number, number, 1000);
+        let thin = |number| Waiting { from: 1, ..packet(0, 7, number, 1000) };
         let mut queue = Queue::default();
-        let mut flood = (0..).map(|number| packet(2, number, number, 1000));
-        let mut thin = (0..).map(|number| Waiting { from: 1, ..packet(0, 7, number, 1000) });
-        (0..5000).for_each(|_| _ = queue.push(flood.next().unwrap()));
-        let (mut offered, mut left) = (0, Vec::new());
+        (0..5000).for_each(|number| _ = queue.push(flood(number)));
+        let (mut offered, mut got) = (0, 0);
         for turn in 0..20_000 {
-            (0..4).for_each(|_| _ = queue.push(flood.next().unwrap()));
+            (0..4).for_each(|number| _ = queue.push(flood(5000 + turn * 4 + number)));
             // A bit less than half of what leaves, so that it is empty now and then.
             if turn % 20 < 9 {
-                assert_eq!(queue.push(thin.next().unwrap()), 1);
+                assert_eq!(queue.push(thin(turn)), 1);
                 offered += 1;
             }
-            left.extend(queue.pop());
+            got += u64::from(queue.pop().is_some_and(|waiting| waiting.from == 1));
         }
-        let got = left.iter().filter(|waiting| waiting.from == 1).count();
         assert!(got + 40 >= offered, "{got} of {offered}");
         // And the other way round: what is empty now and then gains nothing by that.
-        let mut queue = Queue::default();
-        let mut left = Vec::new();
-        let mut flood = (0..).map(|number| packet(2, number, number, 1000));
-        let mut steady = (0..).map(|number| Waiting { from: 1, ..packet(0, 7, number, 1000) });
-        for _ in 0..20_000 {
-            _ = queue.push(steady.next().unwrap());
-            _ = queue.push(flood.next().unwrap());
-            left.extend(queue.pop());
+        let (mut queue, mut got) = (Queue::default(), 0);
+        for turn in 0..20_000 {
+            _ = queue.push(thin(turn));
+            _ = queue.push(flood(turn));
+            got += u64::from(queue.pop().is_some_and(|waiting| waiting.from == 1));
         }
-        let got = left.iter().filter(|waiting| waiting.from == 1).count();
         assert!((9_900..10_100).contains(&got), "{got}");
     }
 
