@@ -20,6 +20,7 @@ from ouroboros.errors import FlowCryptException, FlowDownException, FlowPeerExce
 from ouroboros.event import FEventQueue, FEventType, FlowSet
 from ouroboros.qos import QOS_DATA, QOS_RAW, QoSSpec
 from ouroboros.testing.link import NamespacePair
+from ouroboros.tools.irm import irm_main
 
 _LACKS = NamespacePair.lacks()
 pytestmark = pytest.mark.skipif(_LACKS is not None, reason=str(_LACKS))
@@ -43,10 +44,10 @@ class Station:
         command = [str(Path(sys.executable).with_name(tool)), *words]
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=120, check=False)
 
-    def irm(self, *words: str) -> str:
-        done = self.tool("irm", *" ".join(words).split())
-        assert done.returncode == 0, (words, done.stderr, self.node.log())
-        return done.stdout
+    def irm(self, *words: str) -> None:
+        """The command, in this process, which is quicker."""
+        with at(self.node.directory):
+            assert irm_main(" ".join(words).split()) == 0, (words, self.node.log())
 
     def bootstrap(self, kind: str, *options: str) -> None:
         self.irm("ipcp", "bootstrap", "type", kind, "name", "e", "layer", "segment", "dev", "veth0", *options)
@@ -178,9 +179,8 @@ def second_cable(segment: NamespacePair) -> None:
         switch(segment, host, "veth1", "up")
 
 
-@pytest.mark.parametrize("cuts", [("veth0", "veth1"), ("veth1", "veth0")])
 def test_a_unicast_layer_over_ethernet_and_udp_outlives_a_cut_of_either(
-    segment: NamespacePair, stations: tuple[Station, Station], cuts: tuple[str, ...]
+    segment: NamespacePair, stations: tuple[Station, Station]
 ) -> None:
     """The flow goes on over the other one within a second, and nothing of it is lost."""
     second_cable(segment)
@@ -199,7 +199,7 @@ def test_a_unicast_layer_over_ethernet_and_udp_outlives_a_cut_of_either(
     client, server = connect(stations, QOS_DATA)
     with client, server:
         talk(client, server)
-        for cut in cuts:
+        for cut in "veth0", "veth1":
             switch(segment, 0, cut, "down")
             talk(client, server)
             switch(segment, 0, cut, "up")
