@@ -18,11 +18,11 @@ from typing import Any
 from ouroboros.errors import FlowNameException, FlowTimeoutException
 from ouroboros.layers.effects import Effect, HandOver, Listen, SendMessage, TakeBack, Warn
 from ouroboros.layers.face import Host, How, LowerFlow, Posts, Size, Task
-from ouroboros.layers.unicast.addresses import Address
-from ouroboros.layers.unicast.connections import Connection, Connections
-from ouroboros.layers.unicast.core import Core
-from ouroboros.layers.unicast.enrollment import Enrollment
-from ouroboros.layers.unicast.greeting import DATA_TRANSFER, ENROLLMENT, MANAGEMENT
+from ouroboros.layers.members.addresses import Address
+from ouroboros.layers.members.connections import Connection, Connections
+from ouroboros.layers.members.core import Core
+from ouroboros.layers.members.enrollment import Enrollment
+from ouroboros.layers.members.greeting import DATA_TRANSFER, ENROLLMENT, MANAGEMENT
 from ouroboros.qos import QOS_RAW, QoSSpec
 from ouroboros.wire.unicast.enrollment import Configuration
 

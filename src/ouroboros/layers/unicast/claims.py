@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ouroboros.layers.unicast.core import Core
+from ouroboros.layers.members.core import Core
 from ouroboros.layers.unicast.database import OURS, Database, Life, Pair
 from ouroboros.wire.unicast.lsu import MOST_NUMBER, LinkStateUpdate
 

@@ -11,22 +11,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
-
-import msgspec
 
 from ouroboros.errors import (
     FlowDownException,
     FlowNameException,
-    IpcpBootstrapError,
-    IpcpEnrollError,
-    OuroborosError,
     ProtocolError,
 )
 from ouroboros.layers.agenda import earliest
 from ouroboros.layers.base import State
 from ouroboros.layers.effects import (
-    CloseMember,
     OpenTransfer,
     PeerGone,
     RemoteEnd,
@@ -35,42 +28,34 @@ from ouroboros.layers.effects import (
     Where,
     written_address,
 )
-from ouroboros.layers.face import Arrival, Connected, End, Host, How, Located, LowerFlow, Size, Step, Task
+from ouroboros.layers.face import Arrival, End, Host, Located, Step, Task
 from ouroboros.layers.flows.incoming import Request
 from ouroboros.layers.flows.ipcp import FlowIpcp
-from ouroboros.layers.unicast.addresses import Address
+from ouroboros.layers.members.connected import ConnectedIpcp, kind_of
+from ouroboros.layers.members.connections import Connection
+from ouroboros.layers.members.core import ALLOCATOR, PROBES, Core
+from ouroboros.layers.members.greeting import DATA_TRANSFER, MANAGEMENT
 from ouroboros.layers.unicast.adjacencies import Adjacencies
 from ouroboros.layers.unicast.allocator import FlowsCore, Names
-from ouroboros.layers.unicast.connections import Component, Connection, Connections
-from ouroboros.layers.unicast.core import ALLOCATOR, KEEPALIVE, MISSED, PROBES, Core, Then
 from ouroboros.layers.unicast.directory import Directory
-from ouroboros.layers.unicast.enrollment import ENROLL_PATIENCE, Enrollment
-from ouroboros.layers.unicast.greeting import DATA_TRANSFER, ENROLLMENT, MANAGEMENT
 from ouroboros.layers.unicast.link_state import LinkState
 from ouroboros.layers.unicast.probes import Probes
-from ouroboros.layers.unicast.upkeep import Upkeep, Wish
-from ouroboros.qos import DEFAULT_PEER_TIMEOUT, QOS_RAW, QoSSpec
+from ouroboros.qos import QoSSpec
 from ouroboros.settings import CongestionAvoidPolicy, TypeSettings, UnicastSettings
-from ouroboros.wire.control import ConnectionEntry, RouteEntry, UnicastDetails
+from ouroboros.wire.control import RouteEntry, UnicastDetails
 from ouroboros.wire.udp import FlowReply, FlowRequest
 from ouroboros.wire.unicast import protobuf
 from ouroboros.wire.unicast.enrollment import EID_SIZE, Configuration
 
 
-class _Timed(Protocol):
-    def deadline(self) -> float | None: ...
-
-    def timeout(self, now: float) -> None: ...
-
-
-class UnicastIpcp(FlowIpcp):
+class UnicastIpcp(ConnectedIpcp, FlowIpcp):
     """A member of a unicast layer."""
 
     type = "unicast"
     settings = UnicastSettings
     preference = 1
     several = True
-    accepts_flows = True
+    components = (MANAGEMENT, DATA_TRANSFER)
 
     #: From bootstrap or enrollment on.
     link_state: LinkState
@@ -89,22 +74,10 @@ class UnicastIpcp(FlowIpcp):
         super().__init__(id, name, host, self._places, self._flows_core)
         self.hash = self.core.settings.dir_hash_algo.word
         self._places.found = self._outgoing.found
-        self._address = Address(host, name)
-        self.core.node = self._address.node
-        self.enrollment = Enrollment(self.core, self._enrolled, prepare=self._prepare)
-        self._components: dict[str, Component] = {ENROLLMENT: self.enrollment}
-        self.connections = Connections(self.core, self._components, collided=self._move)
-        self.enrollment.connections = self.connections
-        self.upkeep = Upkeep(self._connect)
-        self._parts: list[_Timed] = [self.connections, self.enrollment, self.upkeep]
+        self._begin_connections(self.core)
         self._places.called = self._called
-        #: The enrollment that goes on.
-        self._enrolling: Task | None = None
-        #: It is to be connected to the member that it enrolls with.
-        self._connects = False
         #: When it is to have another address.
         self._move_at: float | None = None
-        self._is_closed = False
         #: Names that are to be found for nobody's flow, by number.
         self._locating: dict[int, Task] = {}
         self._last_located = 0
@@ -120,51 +93,14 @@ class UnicastIpcp(FlowIpcp):
         self.state = State.OPERATIONAL
         task.done(self.id)
 
-    def enroll(
-        self, member: str, task: Task, now: float, *, connect: bool = False, timeout: float | None = None
-    ) -> None:
-        self._check_new()
-        self.state, self._enrolling, self.enrolled_with = State.OPENING, task, member
-        self._connects = connect
-        # Lower flows have to lead to something in the engine.
-        self._open()
-        patience = ENROLL_PATIENCE if timeout is None else timeout
-        self.enrollment.enroll(member, Then(self._enrollment_over), now, patience=patience)
-
-    def abandoned(self, task: Task, now: float) -> None:
-        if task is self._enrolling:
-            self.enrollment.cancel(now)
-
-    def _prepare(self, member: str, now: float) -> None:
-        for component in (MANAGEMENT, DATA_TRANSFER) if self._connects else ():
-            self._connect_and_keep(Wish(component, member), QOS_RAW, Then(lambda outcome: None), now)
-
-    def _check_new(self) -> None:
-        if self._enrolling is not None:
-            raise IpcpBootstrapError(f"IPC process {self.name!r} is being enrolled: wait for the end of that")
-        super()._check_new()
-
-    def _enrolled(self, told: Configuration, now: float) -> None:
-        """A member has said what the layer is."""
-        task, self._enrolling = self._enrolling, None
-        assert task is not None
+    def _become(self, told: Configuration, now: float) -> None:
         assert isinstance(told.settings, UnicastSettings)
         self._address.choose(told.layer)
         self._begin(told.layer, told.settings)
         opened = self._transfer()
         self.host.effects.append(SetAddress(self.id, opened.address, opened.max_ttl, opened.ecn))
-        self.state = State.OPERATIONAL
         if self._connects:
             self.directory.expect(now)
-        self.connections.opened(now)
-        task.done(self.id)
-
-    def _enrollment_over(self, outcome: object) -> None:
-        if isinstance(outcome, OuroborosError) and self._enrolling is not None:
-            task, self._enrolling = self._enrolling, None
-            self.state, self.enrolled_with = State.BOOT, ""
-            self.host.effects.append(CloseMember(self.id))
-            task.failed(outcome)
 
     def _begin(self, layer: str, settings: UnicastSettings) -> None:
         """It is in a layer, and has an address there."""
@@ -180,7 +116,7 @@ class UnicastIpcp(FlowIpcp):
         self.probes = Probes(core, _Ways(self))
         self._parts += [self.link_state, self.directory, self.probes]
         for name, component in ((MANAGEMENT, self.link_state), (DATA_TRANSFER, self.adjacencies)):
-            self._components[name] = _Watched(component, self)
+            self._add_component(name, component)
 
     def _transfer(self) -> OpenTransfer:
         config = self.core.config
@@ -191,9 +127,6 @@ class UnicastIpcp(FlowIpcp):
         self.host.effects.append(self._transfer())
 
     def _close(self, now: float) -> None:
-        if self._enrolling is not None:
-            self._enrolling.failed(IpcpEnrollError(f"IPC process {self.name!r} was destroyed"))
-            self._enrolling = None
         if self._is_member:
             self.directory.close(now)
             for task in self._locating.values():
@@ -201,12 +134,7 @@ class UnicastIpcp(FlowIpcp):
             self._locating.clear()
             self.probes.close(now)
             self.link_state.close(now)
-            self._is_closed = True
-        self.connections.close(now)
-
-    @property
-    def _is_member(self) -> bool:
-        return bool(self.core.address)
+        self._close_connections(now)
 
     @property
     def rows(self) -> int:
@@ -226,22 +154,13 @@ class UnicastIpcp(FlowIpcp):
             enroll=self.core.config.enroll,
         )
 
-    def _connection_entries(self) -> Iterator[ConnectionEntry]:
-        for each in sorted(self.connections.rows(), key=lambda each: each.fd):
-            state = "up" if each.up else "silent"
-            address = written_address(each.address) if each.address else ""
-            peer = _kind(ours=each.ours)
-            yield ConnectionEntry(each.component, each.peer or each.name, address, peer, state, each.since)
-        for wish in self.upkeep.missing:
-            yield ConnectionEntry(wish.component, wish.name, "", "", "missing", 0.0)
-
     def _route_entries(self) -> Iterator[RouteEntry]:
         table = self.link_state.table()
         for address in sorted(table, key=lambda each: (self.link_state.distance(each) or 0, each)):
             ours = self.ours(address)
             hops, via = self.link_state.distance(address), tuple(map(written_address, filter(None, table[address])))
             if hops:
-                yield RouteEntry(written_address(address), hops, via, _kind(ours=ours))
+                yield RouteEntry(written_address(address), hops, via, kind_of(ours=ours))
 
     def _called(self, address: int) -> str:
         """What people call a member: a neighbour by its name, others by their address."""
@@ -256,60 +175,11 @@ class UnicastIpcp(FlowIpcp):
     def connect(self, component: str, name: str, qos: QoSSpec, task: Task, now: float) -> None:
         self._check_operational()
         self.directory.expect(now)
-        self._connect_and_keep(Wish(component, name), qos, task, now)
-
-    def _connect_and_keep(self, wish: Wish, qos: QoSSpec, task: Task, now: float) -> None:
-        def answer(outcome: object) -> None:
-            if isinstance(outcome, OuroborosError):
-                task.failed(outcome)
-            else:
-                self.upkeep.want(wish, qos)
-                task.done(outcome)
-
-        self._connect(wish, qos, Then(answer), now)
-
-    def connected(self) -> list[Connected]:
-        return [Connected(wish.component, wish.name, qos) for wish, qos in self.upkeep.wishes.items()]
-
-    def _connect(self, wish: Wish, qos: QoSSpec, task: Task, now: float) -> None:
-        self.connections.connect(wish.component, wish.name, self._timed(wish.component, qos), task, now)
-
-    def _timed(self, component: str, qos: QoSSpec) -> QoSSpec:
-        """The quality of a flow for packets. What a person said counts; else its timeout is that of so many keepalives. Both
-        ends take that from the request, and send one after a quarter of it."""
-        if component != DATA_TRANSFER or qos.timeout != DEFAULT_PEER_TIMEOUT:
-            return qos
-        return msgspec.structs.replace(qos, timeout=round(MISSED * self.core.keepalive * 1000))
-
-    def keep_alive(self, seconds: float) -> None:
-        self.core.keepalive = seconds
-
-    @property
-    def keepalive(self) -> float | None:
-        return None if self.core.keepalive == KEEPALIVE else self.core.keepalive
-
-    def disconnect(self, component: str, name: str, task: Task, now: float) -> None:
-        self._check_operational()
-        was_missing = Wish(component, name) in self.upkeep.missing
-        self.upkeep.drop(Wish(component, name))
-        if was_missing:
-            # It is not there, and is not asked for any more.
-            task.done()
-        else:
-            self.connections.disconnect(component, name, task, now)
+        super().connect(component, name, qos, task, now)
 
     def _connected(self, connection: Connection) -> None:
         if connection.ours:
             self._flows_core.ours.note(connection.address)
-
-    def _disconnected(self, connection: Connection, now: float) -> None:
-        if connection.side != 0:
-            return
-        wish = Wish(connection.component, connection.name)
-        if connection.left:
-            self.upkeep.drop(wish)
-        else:
-            self.upkeep.lost(wish, now)
 
     def _routes_changed(self, table: dict[int, tuple[int, ...]], spread: bool, now: float) -> None:
         self.host.effects.append(Route(self.id, table, spread))
@@ -335,22 +205,6 @@ class UnicastIpcp(FlowIpcp):
             if eid not in self._gone:
                 self._gone.add(eid)
                 self.host.effects.append(PeerGone(self.id, eid, died=True))
-
-    def lower_up(self, number: int | None, flow: LowerFlow, now: float) -> None:
-        self.core.rank = max(1, self.host.lower.rank(self.id))
-        self.connections.lower_up(number, flow, now)
-
-    def lower_failed(self, number: int, error: OuroborosError, now: float) -> None:
-        self.connections.lower_failed(number, error, now)
-
-    def lower_down(self, fd: int, how: How, now: float) -> None:
-        self.connections.lower_down(fd, how, now)
-
-    def lower_state(self, fd: int, up: bool, now: float) -> None:
-        self.connections.lower_state(fd, up, now)
-
-    def lower_resized(self, fd: int, size: Size, now: float) -> None:
-        self.connections.lower_resized(fd, size)
 
     # --- names
 
@@ -404,9 +258,6 @@ class UnicastIpcp(FlowIpcp):
 
     # --- what the engine tells
 
-    def message(self, fd: int, data: bytes, now: float) -> None:
-        self.connections.message(fd, data, now)
-
     def heard(self, eid: int, data: bytes, fd: int, now: float) -> None:
         if eid == PROBES:
             self.probes.heard(data, fd, now)
@@ -431,33 +282,12 @@ class UnicastIpcp(FlowIpcp):
     # --- time
 
     def deadline(self) -> float | None:
-        return earliest(super().deadline(), self._move_at, *[part.deadline() for part in self._parts])
+        return earliest(super().deadline(), self._move_at)
 
     def timeout(self, now: float) -> None:
         super().timeout(now)
         if self._move_at is not None and self._move_at <= now:
             self._move(now)
-        for part in self._parts:
-            part.timeout(now)
-
-
-class _Watched:
-    """A component, of whose connections the member hears as well."""
-
-    def __init__(self, component: Component, member: UnicastIpcp) -> None:
-        self._component = component
-        self._member = member
-        self.heard = component.heard
-        self.state = component.state
-
-    def connected(self, connection: Connection, now: float) -> None:
-        self._member._connected(connection)
-        self._component.connected(connection, now)
-
-    def disconnected(self, connection: Connection, now: float) -> None:
-        if not self._member._is_closed:
-            self._component.disconnected(connection, now)
-            self._member._disconnected(connection, now)
 
 
 class _Ways:
@@ -474,10 +304,6 @@ class _Ways:
         hops = (via,) if via else filter(None, self._member.link_state.table().get(target, ()))
         flows = map(self._member.adjacencies.flow_to, hops)
         return next((fd for fd in flows if fd is not None), None)
-
-
-def _kind(*, ours: bool) -> str:
-    return "node" if ours else "prototype"
 
 
 def _address(where: Where) -> int:
