@@ -131,8 +131,9 @@ def test_a_member_of_ours_that_was_disconnected_comes_back(world: World) -> None
     world.ours.irm("ipcp", "connect", "name", OURS, "dst", THEIRS)
 
     def is_heard() -> bool:
-        # Nothing is taken from a new connection before the prototype has finished with the greeting.
-        say(world.theirs, "again")
+        # Nothing is taken from a new connection before the prototype has finished with the greeting, and what it writes
+        # meanwhile may hang.
+        world.theirs.run("timeout", "4", "obc", "-n", LAYER, "-m", "again").finish()
         say(world.ours, "over")
         near.until("over")
         return any("again" in line for line in near.said)

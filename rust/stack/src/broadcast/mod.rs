@@ -226,25 +226,20 @@ impl Hub {
     /// What another member says of its neighbours, last.
     fn note_border(&mut self, now: u64, said: Relay) {
         self.borders.retain(|border| border.at + BORDER_LIFE > now);
-        let known = self.borders.iter().position(|border| border.said.origin == said.origin);
-        match known {
-            Some(at) if said.foreign == 0 => {
-                if self.borders.get(at).is_some_and(|border| border.said.number < said.number) {
-                    self.borders.swap_remove(at);
-                }
-            }
-            Some(at) => {
-                if let Some(border) = self.borders.get_mut(at).filter(|border| border.said.number < said.number) {
-                    *border = Border { said: Relay { kind: Kind::Border, ..said }, at: now };
-                }
-            }
-            None if said.foreign > 0 && self.borders.len() < BORDERS => {
-                self.borders.push(Border { said: Relay { kind: Kind::Border, ..said }, at: now });
+        let has_room = self.borders.len() < BORDERS;
+        let border = Border { said: Relay { kind: Kind::Border, ..said }, at: now };
+        match self.borders.iter_mut().find(|border| border.said.origin == said.origin) {
+            // What overtook this is newer.
+            Some(known) if known.said.number > said.number => {}
+            Some(known) => *known = border,
+            None if said.foreign > 0 && has_room => {
+                self.borders.push(border);
                 // It is to know of us before what it sent comes back to it by way of ours.
                 self.said_at = None;
             }
             None => {}
         }
+        self.borders.retain(|border| border.said.foreign > 0);
     }
 }
 
