@@ -285,8 +285,8 @@ class Member(Node):
         memory: dict[str, bytes] | None = None,
         broadcast: bool = False,
     ) -> None:
-        """`layer`: of which it is the first member. `clock`: how much its clock is ahead, seconds. `broadcast`: of a layer of
-        that type."""
+        """`layer`: of which it is the first member. `clock`: how much its clock is ahead, seconds. `broadcast`: its layer is
+        of that type."""
         self.world, self.name = world, name
         self.effects: list[Effect] = []
         self.posts = Posts()

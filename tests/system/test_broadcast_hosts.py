@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import subprocess
 import sys
@@ -61,7 +62,7 @@ class Hosts:
                     cli.autoboot("b0", IpcpType.BROADCAST, "hall")
         for number, node in enumerate(self.nodes):
             with node.use():
-                until(lambda number=number: len(states()) == (number > 0) + (number < count - 1))
+                until(functools.partial(has_neighbours, (number > 0) + (number < count - 1)))
         return self.nodes
 
     def join(self) -> list[Flow]:
@@ -93,6 +94,10 @@ def hosts() -> Iterator[Hosts]:
 def member() -> irm.IpcpInfo:
     (found,) = cli.list_ipcps(layer="hall")
     return found
+
+
+def has_neighbours(count: int) -> bool:
+    return len(states()) == count
 
 
 def states() -> list[str]:

@@ -150,7 +150,7 @@ def test_core_knows_of_what_type_it_is() -> None:
 class Hall(Layer):
     """The broadcast layer `campus`, as a unicast one of that world. Each node has a program that joined."""
 
-    type = "broadcast"
+    kind = "broadcast"
     components = (DATA_TRANSFER,)
 
     def join(self) -> list[Flow]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ouroboros.errors import FlowNameException, FlowPeerException, IpcpBootstrapError
-from ouroboros.layers.ethernet.directory import CACHE_TIME, QUERIES, LlcEnd
+from ouroboros.layers.ethernet.directory import CACHE_TIME, FIRST_PAUSE, QUERIES, LlcEnd
 from ouroboros.oap import Session
 from ouroboros.qos import QOS_RAW, QoSSpec
 from ouroboros.settings import DirectoryHashAlgo, EthConfig, EthDixSettings, EthLlcSettings
@@ -85,6 +85,24 @@ def test_a_name_is_asked_for_once_and_again_when_the_answer_is_old() -> None:
     network.run(CACHE_TIME)
     connect(near, far)
     assert near.counters(ipcp)["queries_sent"] == 2
+
+
+def test_a_segment_that_answered_for_a_name_is_asked_before_others() -> None:
+    network = Network(1)
+    near, far = network.add_node("near"), network.add_node("far")
+    # In the other layer, whose names have other hashes, nobody has it. It is older, so it is asked first.
+    other = EthDixSettings(eth=EthConfig("eth1"), dir_hash_algo=DirectoryHashAlgo.SHA3_512)
+    near.add_ipcp("eth-dix", "other", other)
+    for node in (near, far):
+        ipcp = node.add_ipcp("eth-dix", "segment", EthDixSettings(eth=EthConfig("eth0")))
+    far.offer("clock", ipcp)
+    took = []
+    for _ in range(2):
+        start = network.now
+        connect(near, far)
+        took.append(network.now - start)
+    assert took[0] > FIRST_PAUSE * (2**QUERIES - 1)
+    assert took[1] < FIRST_PAUSE
 
 
 def test_an_answer_that_nobody_asked_for_is_not_believed() -> None:

@@ -831,7 +831,7 @@ def test_a_destroyed_one_fails_what_it_has_not_answered(world: LowerWorld, monke
     toy = world.toy("m", "upper")
     tasks: list[Task] = []
     monkeypatch.setattr(toy, "enroll", lambda member, task, now, **how: tasks.append(task))
-    monkeypatch.setattr(toy, "connect", lambda component, name, qos, task, now: tasks.append(task))
+    monkeypatch.setattr(toy, "connect", lambda component, name, qos, task, now, **how: tasks.append(task))
     monkeypatch.setattr(toy, "disconnect", lambda component, name, task, now: tasks.append(task))
     enrolling = world.send(world.manager, EnrollIpcp(toy.id, "campus"))
     connecting = world.send(world.manager, ConnectIpcp(toy.id, "Management", "b", QoSSpec()))

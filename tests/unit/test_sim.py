@@ -350,3 +350,28 @@ def test_a_node_that_crashed_is_silent_and_begins_anew_at_its_address() -> None:
     client, server = connect(near, again)
     client.write(b"and now?")
     assert server.read() == b"and now?"
+
+
+def test_a_cut_is_between_two_nodes_for_as_long_as_it_lasts() -> None:
+    network, near, far = pair()
+    third = network.add_node("third")
+    third.over_udp(peers=[f"clock@{far.address}"])
+    client, server = connect(near, far, RELIABLE)
+    network.cut(far, near)
+    client.write(b"when?")
+    network.run(5)
+    assert server.poll() is None
+    connect(third, far)
+    network.mend(near, far)
+    network.mend(near, far)
+    assert server.read() == b"when?"
+    network.cut(near, far)
+    far.crash()
+    again = network.add_node("far")
+    again.offer("clock", again.over_udp())
+    network.run(5)
+    connect(third, again)
+    with pytest.raises(FlowTimeoutException):
+        near.program("watch").alloc("clock", timeout=5.0).wait().flow  # noqa: B018
+    network.mend(near, far)
+    connect(near, again)

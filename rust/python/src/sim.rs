@@ -278,6 +278,15 @@ impl SimulatedEngine {
         }
     }
 
+    /// Nothing gets from this node to another one any more, either way (True), or all does again.
+    fn sever(&self, other: &SimulatedEngine, on: bool) -> PyResult<()> {
+        if !Arc::ptr_eq(&self.network, &other.network) {
+            return Err(PyValueError::new_err("the two nodes are not of one network"));
+        }
+        self.network().sever(self.node, other.node, on);
+        Ok(())
+    }
+
     // --- as a process
 
     /// The node stands still (True), as at SIGSTOP, or goes on, as at SIGCONT.

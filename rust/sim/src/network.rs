@@ -81,6 +81,8 @@ pub struct Network {
     counted: Counted,
     /// Datagrams that found no room at a node that stood still.
     unread: u64,
+    /// Pairs of nodes between which nothing gets through, the lesser first.
+    severed: BTreeSet<(usize, usize)>,
 }
 
 /// Nodes. Their numbers are given in order, from 0.
@@ -207,9 +209,9 @@ impl Network {
     /// Counters of events. Links of closed ports count, too.
     pub fn counted(&self) -> Counted {
         let links = self.ports.iter().map(|port| &port.link.counters);
-        let (lost, duplicated) = links.fold((0, self.counted.duplicated), |(lost, duplicated), link| {
-            (lost + link.lost, duplicated + link.duplicated)
-        });
+        let begin = (self.counted.lost, self.counted.duplicated);
+        let (lost, duplicated) =
+            links.fold(begin, |(lost, duplicated), link| (lost + link.lost, duplicated + link.duplicated));
         Counted { lost, duplicated, ..self.counted }
     }
 
@@ -249,6 +251,16 @@ impl Network {
     pub fn impair(&mut self, node: usize, port: MemberId, settings: Settings, seed: u64) {
         if let Some(place) = self.place(node, port) {
             self.ports[place].link.impair(settings, seed);
+        }
+    }
+
+    /// Nothing gets from one node to the other any more, either way (`on`), or all does again. What is on its way is lost.
+    pub fn sever(&mut self, one: usize, other: usize, on: bool) {
+        let pair = (one.min(other), one.max(other));
+        if on {
+            self.severed.insert(pair);
+        } else {
+            self.severed.remove(&pair);
         }
     }
 
@@ -422,7 +434,7 @@ impl Network {
             return;
         }
         self.ports[place].due = None;
-        let from = self.ports[place].address;
+        let (from, sender) = (self.ports[place].address, self.ports[place].node);
         while let Some(flight) = self.ports[place].link.due(self.now) {
             let to = &self.ports[flight.to as usize];
             if !to.open {
@@ -430,6 +442,10 @@ impl Network {
                 continue;
             }
             let (node, member) = (to.node, to.member);
+            if self.severed.contains(&(sender.min(node), sender.max(node))) {
+                self.counted.lost += flight.count();
+                continue;
+            }
             match &mut self.nodes[node].still {
                 None => self.receive(node, member, from, &flight),
                 Some(still) => self.unread += still.keep(member, from, flight),

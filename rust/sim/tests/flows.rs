@@ -662,6 +662,26 @@ fn a_node_that_crashed_says_nothing_and_its_address_is_free() {
 }
 
 #[test]
+fn nothing_gets_from_a_node_to_one_that_it_is_severed_from() {
+    let mut way = Way::new(&[], RAW);
+    way.start(1, Program::Sink);
+    way.start(0, Program::Source { count: 100, length: 100, interval: MS, closes: false });
+    way.run(20 * MS);
+    way.net.sever(1, 0, true);
+    way.run(US);
+    let read = way.tally(1).read;
+    way.run(50 * MS);
+    assert!(read > 0 && way.tally(1).read == read);
+    way.net.sever(0, 1, false);
+    way.run(SECOND);
+    assert!(way.tally(1).read > read);
+    assert_eq!(way.net.counted().lost, 100 - way.tally(1).read);
+    let balance = way.net.balance();
+    let dropped: u64 = balance.dropped.values().sum();
+    assert_eq!(balance.sent + balance.duplicated, balance.received + balance.queued + dropped, "{balance:?}");
+}
+
+#[test]
 fn a_bad_link_delays_packets_of_layers_above_as_long_as_it_says() {
     for lower in [RAW, CREDIT, RELIABLE, ENCRYPTED] {
         let mut way = Way::new(&[lower], RAW);

@@ -167,6 +167,7 @@ class LowerFlows:
             question=question,
             ours=flow.ours,
             peer=peer,
+            layer=flow.layer,
         )
         self._ends[flow.id, side] = end
         member.below[end.carrier] += 1
@@ -284,6 +285,7 @@ class LowerFlows:
             ipcp=end.carrier,
             ours=end.ours,
             peer=end.peer,
+            layer=end.layer,
         )
         end.holder.ipcp.lower_up(number, flow, now)
 

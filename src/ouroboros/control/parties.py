@@ -102,8 +102,8 @@ class Stage(Enum):
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class LowerEnd:
-    """An end of a flow that an IPC process holds. `carrier`: the id of the IPC process below that carries it. `peer`: as of
-    `LowerFlow`."""
+    """An end of a flow that an IPC process holds. `carrier`: the id of the IPC process below that carries it. `peer`,
+    `layer`: as of `LowerFlow`."""
 
     fd: int
     holder: IpcProcess
@@ -117,6 +117,7 @@ class LowerEnd:
     #: The other end is at a node of ours.
     ours: bool
     peer: str = ""
+    layer: str = ""
     stage: Stage = Stage.OPENING
 
 

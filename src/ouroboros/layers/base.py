@@ -138,17 +138,26 @@ class Ipcp:
         task.done(self.id)
 
     def enroll(
-        self, member: str, task: Task, now: float, *, connect: bool = False, timeout: float | None = None
+        self,
+        member: str,
+        task: Task,
+        now: float,
+        *,
+        connect: bool = False,
+        timeout: float | None = None,
+        over: tuple[str, ...] = (),
     ) -> None:
         """Become a member of the layer of a member, which is asked by that name. `task` is answered by the id of the IPC
-        process. `connect`: then `connect` will be called with the same name. `timeout`: seconds, None for its own choice."""
+        process. `connect`: then `connect` will be called with the same name. `timeout`: seconds, None for its own choice.
+        `over`: layers by one of which it is asked, and over each of which it will be connected; empty: any."""
         raise UnsupportedError(f"IPC process {self.name!r} cannot enroll with {member!r}: enrollment is not built yet")
 
     def abandoned(self, task: Task, now: float) -> None:
         """Nobody waits for that task any more."""
 
-    def connect(self, component: str, name: str, qos: QoSSpec, task: Task, now: float) -> None:
-        """Connect a part of it to that of the neighbour which is asked by that name. `component`: `MGMT_COMP`, `DT_COMP`."""
+    def connect(self, component: str, name: str, qos: QoSSpec, task: Task, now: float, *, over: str = "") -> None:
+        """Connect a part of it to that of the neighbour which is asked by that name. `component`: `MGMT_COMP`, `DT_COMP`.
+        `over`: the layer below; "": any."""
         raise UnsupportedError(
             f"IPC process {self.name!r} cannot be connected to {name!r}: connections are not built yet"
         )

@@ -113,6 +113,7 @@ class LowerFlow(msgspec.Struct, frozen=True, kw_only=True):
 
     `fd`: the number of the end, given by the flow manager, ascending and never used again. `name`: what was asked for.
     `side`: 0 asked for, 1 accepted. `ipcp`: the IPC process that carries it; None when nothing is between the two ends.
+    `layer`: that in which the name was found; "" if it is in none.
     `ours`: the other end is at a node of ours, as far as their handshake tells.
     `peer`: who is at the other end, where that is proven: the name in its certificate, or the name of an IPC process of this
     node; "" where it is not.
@@ -126,6 +127,7 @@ class LowerFlow(msgspec.Struct, frozen=True, kw_only=True):
     ipcp: int | None
     ours: bool = False
     peer: str = ""
+    layer: str = ""
 
 
 class Step(NamedTuple):
@@ -285,11 +287,12 @@ class PostedUpper:
 
 
 class Connected(NamedTuple):
-    """A connection that an IPC process keeps with a neighbour, as it was asked for."""
+    """A connection that an IPC process keeps with a neighbour, as it was asked for. `over`: the layer below; "": any."""
 
     component: str
     name: str
     qos: QoSSpec
+    over: str = ""
 
 
 class Task:

@@ -59,8 +59,9 @@ class BroadcastIpcp(ConnectedIpcp):
         self.host.effects.append(OpenBroadcast(self.id))
 
     def _move(self, now: float) -> None:
-        self.core.address = self._address.renew()
-        self.connections.moved(now)
+        if self._may_move(now):
+            self.core.address = self._address.renew()
+            self.connections.moved(now)
 
     def broke(self, reason: str, now: float) -> bool:
         begins_again = super().broke(reason, now)
@@ -85,7 +86,7 @@ class BroadcastIpcp(ConnectedIpcp):
         """Ids of the member flows."""
         return frozenset(self._members)
 
-    def connect(self, component: str, name: str, qos: QoSSpec, task: Task, now: float) -> None:
+    def connect(self, component: str, name: str, qos: QoSSpec, task: Task, now: float, *, over: str = "") -> None:
         if not is_raw(qos):
             raise UnsupportedError(
                 f"IPC process {self.name!r} is of a broadcast layer, which promises nothing: connect it to {name!r} by a "
@@ -93,7 +94,7 @@ class BroadcastIpcp(ConnectedIpcp):
             )
         self._check_operational()
         self._meet()
-        super().connect(component, name, qos, task, now)
+        super().connect(component, name, qos, task, now, over=over)
 
     def lower_up(self, number: int | None, flow: LowerFlow, now: float) -> None:
         if self.state == State.OPERATIONAL:

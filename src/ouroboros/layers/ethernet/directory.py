@@ -88,6 +88,10 @@ class Directory:
         self._queries[self._numbers[digest]].tokens[token] = None
         return None
 
+    def answered(self, name: str) -> bool:
+        """A station said that it has the name, not long ago."""
+        return name in self._known
+
     def heard(self, digest: bytes, source: Where, now: float) -> bool:
         """A station says that it has a name. False: nobody asked, so it is not believed."""
         number = self._numbers.get(digest)

@@ -162,11 +162,13 @@ class FlowIpcp(Ipcp):
         else:
             self._heard(message, data, source, now)
 
-    def _heard(self, message: Message | FlowRetry, data: bytes, source: Where, now: float) -> None:
-        """A peer says something; `data` is how."""
+    def _heard(
+        self, message: Message | FlowRetry, data: bytes, source: Where, now: float, *, via: int | None = None
+    ) -> None:
+        """A peer says something; `data` is how. `via`: the lower flow that brought it, if the layer has some."""
         match message:
             case FlowRequest():
-                self._incoming.requested(message, data, source, now)
+                self._incoming.requested(message, data, source, now, via=via)
             case FlowReply():
                 self._outgoing.replied(message, source, now)
             case FlowDealloc():

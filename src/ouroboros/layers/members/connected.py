@@ -11,6 +11,7 @@ import msgspec
 from ouroboros.errors import IpcpBootstrapError, IpcpEnrollError, OuroborosError
 from ouroboros.layers.agenda import earliest
 from ouroboros.layers.base import Ipcp, State
+from ouroboros.layers.bucket import Bucket
 from ouroboros.layers.effects import CloseMember, written_address
 from ouroboros.layers.face import Connected, How, LowerFlow, Size, Task
 from ouroboros.layers.members.addresses import Address
@@ -22,6 +23,9 @@ from ouroboros.layers.members.upkeep import Upkeep, Wish
 from ouroboros.qos import DEFAULT_PEER_TIMEOUT, QOS_RAW, QoSSpec
 from ouroboros.wire.control import ConnectionEntry
 from ouroboros.wire.unicast.enrollment import Configuration
+
+#: New addresses a second, and at once: another member can always say that it has ours.
+MOVES = (1 / 3600, 1.0)
 
 
 class _Timed(Protocol):
@@ -53,7 +57,10 @@ class ConnectedIpcp(Ipcp):
         self._enrolling: Task | None = None
         #: It is to be connected to the member that it enrolls with.
         self._connects = False
+        #: Over these layers, each of them; empty: over any.
+        self._over: tuple[str, ...] = ()
         self._is_closed = False
+        self._moves = Bucket(*MOVES)
 
     # --- for the types
 
@@ -68,6 +75,12 @@ class ConnectedIpcp(Ipcp):
     def _move(self, now: float) -> None:
         """Another member has our address: take another one."""
         raise NotImplementedError
+
+    def _may_move(self, now: float) -> bool:
+        if self._moves.take(now):
+            return True
+        self.core.counters["moves_refused"] += 1
+        return False
 
     def _connected(self, connection: Connection) -> None:
         """There is a connection of a component that was added."""
@@ -90,23 +103,32 @@ class ConnectedIpcp(Ipcp):
     # --- enrollment
 
     def enroll(
-        self, member: str, task: Task, now: float, *, connect: bool = False, timeout: float | None = None
+        self,
+        member: str,
+        task: Task,
+        now: float,
+        *,
+        connect: bool = False,
+        timeout: float | None = None,
+        over: tuple[str, ...] = (),
     ) -> None:
         self._check_new()
         self.state, self._enrolling, self.enrolled_with = State.OPENING, task, member
-        self._connects = connect
+        self._connects, self._over = connect, over
         # Lower flows have to lead to something in the engine.
         self._open()
         patience = ENROLL_PATIENCE if timeout is None else timeout
-        self.enrollment.enroll(member, Then(self._enrollment_over), now, patience=patience)
+        layers = frozenset(over) if over else None
+        self.enrollment.enroll(member, Then(self._enrollment_over), now, over=layers, patience=patience)
 
     def abandoned(self, task: Task, now: float) -> None:
         if task is self._enrolling:
             self.enrollment.cancel(now)
 
     def _prepare(self, member: str, now: float) -> None:
-        for component in self.components if self._connects else ():
-            self._connect_and_keep(Wish(component, member), QOS_RAW, Then(lambda outcome: None), now)
+        for over in (self._over or ("",)) if self._connects else ():
+            for component in self.components:
+                self._connect_and_keep(Wish(component, member, over), QOS_RAW, Then(lambda outcome: None), now)
 
     def _check_new(self) -> None:
         if self._enrolling is not None:
@@ -130,9 +152,9 @@ class ConnectedIpcp(Ipcp):
 
     # --- connections
 
-    def connect(self, component: str, name: str, qos: QoSSpec, task: Task, now: float) -> None:
+    def connect(self, component: str, name: str, qos: QoSSpec, task: Task, now: float, *, over: str = "") -> None:
         self._check_operational()
-        self._connect_and_keep(Wish(component, name), qos, task, now)
+        self._connect_and_keep(Wish(component, name, over), qos, task, now)
 
     def _connect_and_keep(self, wish: Wish, qos: QoSSpec, task: Task, now: float) -> None:
         def answer(outcome: object) -> None:
@@ -145,10 +167,11 @@ class ConnectedIpcp(Ipcp):
         self._connect(wish, qos, Then(answer), now)
 
     def connected(self) -> list[Connected]:
-        return [Connected(wish.component, wish.name, qos) for wish, qos in self.upkeep.wishes.items()]
+        return [Connected(wish.component, wish.name, qos, wish.over) for wish, qos in self.upkeep.wishes.items()]
 
     def _connect(self, wish: Wish, qos: QoSSpec, task: Task, now: float) -> None:
-        self.connections.connect(wish.component, wish.name, self._timed(wish.component, qos), task, now)
+        over = frozenset([wish.over]) if wish.over else None
+        self.connections.connect(wish.component, wish.name, self._timed(wish.component, qos), task, now, over=over)
 
     def _timed(self, component: str, qos: QoSSpec) -> QoSSpec:
         """The quality of a flow for packets. What a person said counts; else its timeout is that of so many keepalives. Both
@@ -166,31 +189,33 @@ class ConnectedIpcp(Ipcp):
 
     def disconnect(self, component: str, name: str, task: Task, now: float) -> None:
         self._check_operational()
-        was_missing = Wish(component, name) in self.upkeep.missing
-        self.upkeep.drop(Wish(component, name))
-        if was_missing:
-            # It is not there, and is not asked for any more.
-            task.done()
-        else:
-            self.connections.disconnect(component, name, task, now)
+        alike = [wish for wish in self.upkeep.wishes if (wish.component, wish.name) == (component, name)]
+        was_missing = not set(alike).isdisjoint(self.upkeep.missing)
+        for wish in alike:
+            self.upkeep.drop(wish)
+        # One that is not there is not asked for any more, which is what was wanted.
+        answered = Then(lambda outcome: task.done()) if was_missing else task
+        self.connections.disconnect(component, name, answered, now)
 
     def _disconnected(self, connection: Connection, now: float) -> None:
         if connection.side != 0:
             return
-        wish = Wish(connection.component, connection.name)
-        if connection.left:
-            self.upkeep.drop(wish)
-        else:
-            self.upkeep.lost(wish, now)
+        for over in ("", connection.layer):
+            wish = Wish(connection.component, connection.name, over)
+            if connection.left:
+                self.upkeep.drop(wish)
+            else:
+                self.upkeep.lost(wish, now)
 
     def _connection_entries(self) -> Iterator[ConnectionEntry]:
         for each in sorted(self.connections.rows(), key=lambda each: each.fd):
             state = "up" if each.up else "silent"
             address = written_address(each.address) if each.address else ""
             peer = kind_of(ours=each.ours)
-            yield ConnectionEntry(each.component, each.peer or each.name, address, peer, state, each.since)
+            name = each.peer or each.name
+            yield ConnectionEntry(each.component, name, address, peer, state, each.since, each.layer)
         for wish in self.upkeep.missing:
-            yield ConnectionEntry(wish.component, wish.name, "", "", "missing", 0.0)
+            yield ConnectionEntry(wish.component, wish.name, "", "", "missing", 0.0, wish.over)
 
     # --- lower flows
 

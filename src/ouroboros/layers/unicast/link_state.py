@@ -38,6 +38,10 @@ MISSED = 3
 #: Routes are computed at once, then with pauses that double as long as changes go on, seconds.
 FIRST_PAUSE = 0.01
 LAST_PAUSE = 1.0
+#: Numbers of members of ours are from their clocks: the time in seconds, times 2^16, or what was heard of them and one more.
+#: They may be ahead of ours by a bit more than a year; when ours is before that time, it is not set.
+MOST_AHEAD = 1 << 25
+CLOCK_IS_SET = 1_577_836_800
 #: So often room is made in the database, by dropping what is worth less.
 ROOM_PAUSE = 1.0
 
@@ -106,7 +110,7 @@ class LinkState:
         address = connection.address
         neighbour = self._neighbours.get(address)
         if neighbour is None:
-            neighbour = Neighbour(self._core, address, self._database, self._draw_id, self._exists)
+            neighbour = Neighbour(self._core, address, self._database, self._draw_id, self._exists, self._unanswered)
             self._neighbours[address] = neighbour
         neighbour.add(connection, now)
         self._busy[address] = neighbour
@@ -255,6 +259,9 @@ class LinkState:
     # --- what others say
 
     def _take(self, update: LinkStateUpdate, neighbour: Neighbour, now: float) -> None:
+        if self._is_ahead(update):
+            self._core.counters["lsus_refused"] += 1
+            return
         if update.source == self._own.address:
             self._claims.heard(update, now)
             return
@@ -268,10 +275,35 @@ class LinkState:
                 neighbour.tell(pair)
                 self._busy[neighbour.address] = neighbour
             return
+        speaker = self._neighbours.get(update.source)
+        if speaker is not None and speaker is not neighbour and self._speaks(speaker):
+            # It says that itself, if it is true.
+            self._core.counters["lsus_of_neighbours"] += 1
+            if speaker.ours:
+                speaker.ask(update)
+                self._busy[speaker.address] = speaker
+            return
+        self._believe(update, neighbour, now)
+
+    def _believe(self, update: LinkStateUpdate, via: Neighbour | None, now: float) -> None:
+        """As far as there is room."""
+        pair = update.source, update.destination
+        known = self._database.get(pair)
+        if known is not None and not known.yields_to(update):
+            return
         if known is None and not self._has_room(pair, now):
             self._core.counters["lsus_refused"] += 1
             return
-        self._store(update, now, neighbour)
+        self._store(update, now, via)
+
+    def _is_ahead(self, update: LinkStateUpdate) -> bool:
+        """Whether no member of ours can have drawn that number. Its source could hardly say anything greater."""
+        clock = self._core.host.wall() // 10**9
+        return clock >= CLOCK_IS_SET and update.number >> 16 > clock + MOST_AHEAD
+
+    def _speaks(self, neighbour: Neighbour) -> bool:
+        """Whether a neighbour tells us its links itself."""
+        return neighbour.is_reached if neighbour.ours else self._silence.awaits(neighbour.address)
 
     def _store(self, update: LinkStateUpdate, now: float, via: Neighbour | None = None) -> None:
         """That counts from now on: in the database, in the graph, and for the neighbours."""
@@ -289,6 +321,10 @@ class LinkState:
                 self._busy[address] = neighbour
         if self._sweep_at is None:
             self._sweep_at = now + self._sweep_interval()
+
+    def _unanswered(self, update: LinkStateUpdate, now: float) -> None:
+        """A neighbour does not say whether it said that: it may be gone. So it is believed as of any other member."""
+        self._believe(update, None, now)
 
     def _has_room(self, pair: Pair, now: float) -> bool:
         if self._database.fits(pair):

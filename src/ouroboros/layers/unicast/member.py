@@ -172,10 +172,10 @@ class UnicastIpcp(ConnectedIpcp, FlowIpcp):
 
     # --- connections
 
-    def connect(self, component: str, name: str, qos: QoSSpec, task: Task, now: float) -> None:
+    def connect(self, component: str, name: str, qos: QoSSpec, task: Task, now: float, *, over: str = "") -> None:
         self._check_operational()
         self.directory.expect(now)
-        super().connect(component, name, qos, task, now)
+        super().connect(component, name, qos, task, now, over=over)
 
     def _connected(self, connection: Connection) -> None:
         if connection.ours:
@@ -190,10 +190,13 @@ class UnicastIpcp(ConnectedIpcp, FlowIpcp):
         self._move_at = now
 
     def _move(self, now: float) -> None:
-        """Begin again with another address: neighbours are connected anew, names are known to be there, and flows end, whose
-        peers send to the one before."""
+        """Begin again with another address, unless it is a new one: neighbours are connected anew, names are known to be
+        there, and flows end, whose peers send to the one before."""
         self._move_at = None
         core = self.core
+        if not self._may_move(now):
+            return
+        core.warn(f"address {written_address(core.address)} of IPC process {core.name!r} is that of another member")
         core.address = self._address.renew(self.link_state.members())
         core.warn(f"{core.name!r} has the address {written_address(core.address)} in layer {core.layer!r} from now on")
         opened = self._transfer()
@@ -277,7 +280,7 @@ class UnicastIpcp(ConnectedIpcp, FlowIpcp):
         if isinstance(message, FlowReply):
             # It does not say where it comes from. Who knows the endpoint id was asked, or is on the way there.
             source = self._outgoing.asked(message.eid)
-        self._heard(message, data, source, now)
+        self._heard(message, data, source, now, via=fd)
 
     # --- time
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ouroboros.dataplane import SimulatedEngine
@@ -73,6 +73,24 @@ class VirtualMachine:
 
     def shut_down(self) -> None:
         """Nothing is left outside."""
+
+
+class VirtualFiles:
+    """A security directory: files by their paths."""
+
+    root = ""
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        self._files = files
+
+    def exists(self, path: str) -> bool:
+        return any(each == path or each.startswith(f"{path}/") for each in self._files)
+
+    def read(self, path: str) -> bytes | None:
+        return self._files.get(path)
+
+    def files(self, path: str) -> dict[str, bytes]:
+        return {each: content for each, content in self._files.items() if each.rpartition("/")[0] == path}
 
 
 class NoChannel(Channel):

@@ -72,22 +72,47 @@ class Network:
         #: What nodes were told to remember, by their names.
         self.memories: dict[str, dict[str, bytes]] = {}
         self.log: list[str] | None = [] if log else None
+        #: Names of nodes between which nothing gets through.
+        self._cuts: dict[frozenset[str], None] = {}
         self._simulation = Simulation()
         self._calls: list[tuple[int, int, Callable[[], None]]] = []
         self._serial = itertools.count()
         #: News that nodes heard.
         self.heard = 0
 
-    def add_node(self, name: str = "", *, flow_limit: int = 10_239) -> Node:
+    def add_node(
+        self, name: str = "", *, flow_limit: int = 10_239, security: Mapping[str, bytes] | None = None
+    ) -> Node:
         """One node more, with an address of its own. One of the name of a node that crashed is that node, started anew: it
-        has its memory, and its address."""
+        has its memory, and its address. `security`: files of its security directory, by their paths in it."""
         number = len(self.nodes)
         name = name or f"n{number}"
-        before = next((node for node in self.nodes if node.crashed and node.name == name), None)
+        before = next((node for node in reversed(self.nodes) if node.crashed and node.name == name), None)
         address = str(IPv4Address("10.0.0.1") + number) if before is None else before.address
-        node = Node(self, self._simulation.add_node(), address, name, flow_limit=flow_limit)
+        node = Node(self, self._simulation.add_node(), address, name, flow_limit=flow_limit, security=security)
         self.nodes.append(node)
+        for pair in self._cuts:
+            self._sever(pair, on=True)
         return node
+
+    def cut(self, one: Node, other: Node) -> None:
+        """Nothing gets from one node to the other any more, either way, also when one of them is started anew. What is on
+        its way is lost."""
+        pair = frozenset((one.name, other.name))
+        self._cuts[pair] = None
+        self._sever(pair, on=True)
+
+    def mend(self, one: Node, other: Node) -> None:
+        """End the cut. No error when there is none."""
+        pair = frozenset((one.name, other.name))
+        if pair in self._cuts:
+            del self._cuts[pair]
+            self._sever(pair, on=False)
+
+    def _sever(self, names: frozenset[str], *, on: bool) -> None:
+        engines = [node.engine for node in self.nodes if node.name in names and not node.crashed]
+        for one, other in itertools.combinations(engines, 2):
+            one.sever(other, on)
 
     # --- time
 

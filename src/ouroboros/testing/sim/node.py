@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -32,7 +32,7 @@ from ouroboros.runtime.flows import Channel, FlowRuntime
 from ouroboros.runtime.held import News
 from ouroboros.settings import AnySettings, Udp4Config, Udp4Settings
 from ouroboros.testing.sim.capture import Capture
-from ouroboros.testing.sim.machine import NoChannel, VirtualMachine
+from ouroboros.testing.sim.machine import NoChannel, VirtualFiles, VirtualMachine
 from ouroboros.testing.sim.program import Asked, Program
 from ouroboros.wire.control import (
     Answer,
@@ -55,7 +55,16 @@ _OWNER = 1000
 class Node:
     """One of a `Network`, made by `Network.add_node`. `address`: of its layers over UDP. `warnings`: what it had to say."""
 
-    def __init__(self, network: Network, engine: SimulatedEngine, address: str, name: str, *, flow_limit: int) -> None:
+    def __init__(
+        self,
+        network: Network,
+        engine: SimulatedEngine,
+        address: str,
+        name: str,
+        *,
+        flow_limit: int,
+        security: Mapping[str, bytes] | None,
+    ) -> None:
         self.network = network
         self.name = name
         self.address = address
@@ -65,10 +74,12 @@ class Node:
             _OWNER,
             random=random.Random(f"{network.seed} {name}"),
             wall=lambda: network.wall,
+            directory=VirtualFiles(security or {}),
             types=network.types,
             flow_limit=flow_limit,
             memory=network.memories.setdefault(name, {}),
         )
+        self.irm.security.reload()
         self._runtime = EngineRuntime(self.irm, self._carry_out, VirtualMachine(network, engine, name))
         self._flows = FlowRuntime(self.irm, self, self._runtime, NoChannel)
         self._handlers: dict[type[Effect], Callable[[Any], None]] = {
