@@ -228,7 +228,7 @@ def ranks(stage: Stage, directory: Path) -> None:
     with Lab("a@n0 - c@n2", over=ring, silence=1) as lab:
         near, far = lab["n0"], lab["n2"]
         far.offer("sendfile")
-        before, pause = way(near, far), 0.0
+        before, pause = near.trace(far).ranks[1].path, 0.0
 
         def cut() -> None:
             nonlocal pause
@@ -242,7 +242,7 @@ def ranks(stage: Stage, directory: Path) -> None:
 
         homes = far.directory, near.directory
         with transfer(stage, directory, RANKS_FILE_SIZE, *homes, meanwhile=cut) as (rate, digest):
-            after = way(near, far)
+            after = near.trace(far).ranks[1].path
             (flow,) = flows_to(near, "sendfile")
     repaired, packets = flow.counters["frcp_retransmitted"], flow.counters["frcp_data_sent"]
     told("ranks     two of five nodes are neighbours in a layer, over another one that is a ring of all five")
@@ -250,14 +250,8 @@ def ranks(stage: Stage, directory: Path) -> None:
     told(
         f"          {rate}, sha256 {digest[:16]}… at both ends, {repaired} of {packets} packets were lost and sent again"
     )
-    if not repaired or (before, after) != (["n0", "n1", "n2"], ["n0", "n4", "n3", "n2"]):
+    if not repaired or (before, after) != (("n0", "n1", "n2"), ("n0", "n4", "n3", "n2")):
         raise DemoError("the file should have gone the other way round since the cut")
-
-
-def way(near: LabNode, far: LabNode) -> list[str]:
-    """The nodes on the way, as the members of the lower layer say that are asked on it."""
-    hops = [hop for hop in near.probe(far) if len(hop.within) == 1]
-    return [near.name, *(hop.member.removeprefix(f"{hop.layer}.") for hop in hops)]
 
 
 def flows_to(node: LabNode, name: str) -> list[FlowEntry]:

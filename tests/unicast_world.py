@@ -68,11 +68,14 @@ class Layer:
         log: bool = False,
         types: Mapping[str, type[Ipcp]] = TYPES,
         delay: float = 0.001,
+        qualities: Mapping[tuple[int, int], QoSSpec] | None = None,
     ) -> None:
+        """`qualities`: of the flows for packets of some edges; the others are raw."""
         self.network = Network(seed, types=types, log=log, delay=delay)
         self.keepalive = keepalive
         self.edges = [(min(pair), max(pair)) for pair in edges]
         self.settings = settings
+        self.qualities = dict(qualities or {})
         self.nodes: list[Node] = []
         self.ids: list[int] = []
         self.udp: list[int] = []
@@ -101,7 +104,7 @@ class Layer:
             node.manage(KeepAliveIpcp(id, self.keepalive)).value  # noqa: B018 - or its error
         self.bind(number)
         for each in neighbours:
-            self.connect(number, each)
+            self.connect(number, each, self.qualities.get((each, number), QOS_RAW))
         return number
 
     def know(self, one: int, other: int) -> None:

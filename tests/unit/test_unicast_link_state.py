@@ -17,7 +17,7 @@ from ouroboros.settings import LinkStatePolicy
 from ouroboros.wire.unicast import lsu
 from ouroboros.wire.unicast.lsu import MOST_NUMBER, LinkStateUpdate, Updates
 
-A, B, C, D = 0x5DE9D31B, 0x80ACF665, 0x07C0FBAC, 0x12345678
+A, B, C, D, E = 0x5DE9D31B, 0x80ACF665, 0x07C0FBAC, 0x12345678, 0x23456789
 CLOCK = EPOCH << 16
 
 
@@ -490,6 +490,24 @@ class TestOwnAddress:
         for address in (A, B, C):
             assert rows(world.members[address])[D, C].life is Life.WITHDRAWN
 
+    def test_a_link_that_the_prototype_told_on_gets_the_lengths_that_ours_know(self) -> None:
+        """The same announcement comes by a way of ours, and by one that loses what is not of the prototype."""
+        world = world_of(A, B, C)
+        link = world.connect(A, B)
+        world.connect(B, C)
+        world.run(10.0)
+        for most in (0, 1400, 0, 1300):
+            packet = Updates(7, (LinkStateUpdate(C, D, CLOCK, most=most, whole=most),)).encode()
+            flow, _ = link.ends[1].flows[link.fds[1]]
+            world.do(link.ends[1], lambda part, flow=flow, packet=packet: part.heard(flow, packet, world.now))  # type: ignore[misc]
+            world.run(1.0)
+        before = world.packets
+        world.run(60.0)
+        assert world.packets - before < 20
+        for address in (A, B, C):
+            (entry,) = (entry for pair, entry in world.members[address].link_state._database if pair == (D, C))
+            assert (entry.number, entry.most, entry.whole) == (CLOCK, 1400, 1400)
+
     def test_links_that_we_do_not_have_are_not_adopted(self) -> None:
         """`unicast-control.md` N19."""
         world = world_of(A, B, C, D)
@@ -725,3 +743,57 @@ def test_listing() -> None:
     assert link_state.distance(C) is None
     assert link_state.ours(A)
     assert not link_state.ours(C)
+
+
+class TestLengths:
+    def sized(self, world: World, one: int, other: int, size: Size) -> None:
+        for near, far in ((one, other), (other, one)):
+            world.do(
+                world.members[near],
+                lambda part, far=far: part.adjacency_resized(far, size, world.now),  # type: ignore[misc]
+            )
+
+    def test_the_least_of_a_way_is_that_of_all_its_links(self) -> None:
+        world = world_of(A, B, C, D)
+        for one, other in ((A, B), (B, C), (C, D)):
+            world.connect(one, other)
+        for one, other, most, whole in ((A, B, 9000, 1400), (B, C, 1300, 1300), (C, D, 8000, 1200)):
+            self.sized(world, one, other, Size(most, whole))
+        world.run(10.0)
+
+        def least(near: int, far: int) -> Size | None:
+            return world.members[near].link_state.least(far)
+
+        assert (least(A, B), least(A, C)) == (Size(9000, 1400), Size(1300, 1300))
+        assert least(A, D) == least(D, A) == Size(1300, 1200)
+        assert least(A, A) is None
+        self.sized(world, B, C, Size(7000, 1500))
+        world.run(10.0)
+        assert least(A, D) == least(D, A) == Size(7000, 1200)
+
+    @pytest.mark.parametrize("policy", list(LinkStatePolicy))
+    def test_all_shortest_ways_count_and_no_others(self, policy: LinkStatePolicy) -> None:
+        world = World(config=None, pol=policy)
+        for address in (A, B, C, D, E):
+            world.add(address)
+        edges = {(A, B): 1400, (B, D): 1350, (A, C): 1390, (C, D): 1290, (A, E): 900, (E, C): 900}
+        for (one, other), most in edges.items():
+            world.connect(one, other)
+            self.sized(world, one, other, Size(most, most))
+        world.run(10.0)
+        assert world.members[A].link_state.least(D) == Size(1290, 1290)
+        world.disconnect(C, D)
+        world.run(10.0)
+        assert world.members[A].link_state.least(D) == Size(1350, 1350)
+
+    def test_of_members_of_the_prototype_nothing_is_known_and_absurd_lengths_are_not_believed(self) -> None:
+        world = world_of(A, B, C, prototypes=(B,))
+        world.connect(A, B)
+        world.connect(B, C)
+        world.run(10.0)
+        assert world.members[A].link_state.least(C) is None
+        world = world_of(A, B)
+        world.connect(A, B)
+        self.sized(world, A, B, Size(100, 100))
+        world.run(10.0)
+        assert world.members[A].link_state.least(B) is None

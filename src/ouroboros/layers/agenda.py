@@ -41,7 +41,10 @@ class Agenda:
 
     def next(self) -> float | None:
         """The earliest time."""
-        heap, times = self._heap, self._times
+        heap = self._heap
+        if not heap:
+            return None
+        times = self._times
         while heap:
             when, key = heap[0]
             if times.get(key) == when:

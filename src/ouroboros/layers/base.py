@@ -43,14 +43,20 @@ _CHANGES = (
     *("bootstrap", "enroll", "connect", "disconnect", "destroy", "change_peers", "impair", "broke", "gave_up"),
     *("register", "unregister", "join", "leave", "allocate", "cancel", "accept", "confirm", "refuse", "give_back"),
     *("lower_up", "lower_failed", "lower_down", "lower_state"),
-    *("opened", "failed", "resolved", "received", "message", "heard", "begun", "over", "counted", "timeout"),
+    *("opened", "failed", "device", "resolved", "received", "message", "heard", "begun", "over", "counted", "timeout"),
 )
+#: Verbs after which only its deadline may be another one.
+_QUIET_CHANGES = ("abandoned", "keep_alive", "locate", "probe", "lower_resized")
 
 
 def _marking(verb: Callable[Concatenate[Ipcp, _P], _T]) -> Callable[Concatenate[Ipcp, _P], _T]:
+    is_shown = verb.__name__ not in _QUIET_CHANGES
+
     @functools.wraps(verb)
     def call(ipcp: Ipcp, /, *args: _P.args, **named: _P.kwargs) -> _T:
-        ipcp.host.touched.add(ipcp.id)
+        if is_shown:
+            ipcp.host.touched.add(ipcp.id)
+        ipcp.host.stirred.add(ipcp.id)
         return verb(ipcp, *args, **named)
 
     return call
@@ -368,6 +374,10 @@ class Ipcp:
         """The port of `OpenPort` could not be opened; `text` says why."""
         raise self._unsupported("be opened")
 
+    def device(self, trouble: str, now: float) -> None:
+        """The device of its port carries no frames from now on, and `trouble` says why; or ("") it does again. The engine
+        has been told."""
+
     def resolved(self, number: int, hosts: list[str], now: float) -> None:
         """The answer to `Resolve`; no hosts when the name has none."""
         raise self._unsupported("look names up")
@@ -438,8 +448,8 @@ class Ipcp:
 
 
 def _mark_changes(cls: type[Ipcp]) -> None:
-    """After its verbs, it is published anew."""
-    for name in _CHANGES:
+    """After its verbs, it is published anew, and asked when it wants to be called."""
+    for name in (*_CHANGES, *_QUIET_CHANGES):
         if name in cls.__dict__:
             setattr(cls, name, _marking(cls.__dict__[name]))
 

@@ -25,7 +25,7 @@ from ouroboros.qos import QoSSpec
 from ouroboros.wire import extension
 from ouroboros.wire.extension import Extension
 from ouroboros.wire.oap import decode as decode_oap
-from ouroboros.wire.udp import MANAGEMENT_LENGTH, FlowReply, FlowRequest, incoming_qos
+from ouroboros.wire.udp import MANAGEMENT_LENGTH, FlowReply, FlowRequest, changed, incoming_qos
 
 #: Requests a second that are looked at, and at once: as many as the door of a port lets in, of all kinds.
 REQUESTS = (2500.0, 3000.0)
@@ -216,7 +216,7 @@ class Incoming:
     def _bounded(self, qos: QoSSpec) -> QoSSpec:
         """A peer that goes without a word must not keep its flow for ever."""
         longest = self._core.host.strangers.timeout
-        return msgspec.structs.replace(qos, timeout=min(qos.timeout or longest, longest))
+        return changed(qos, timeout=min(qos.timeout or longest, longest))
 
     def _remember(self, arrival: Request, key: _Key) -> None:
         arrival.keys.append(key)
@@ -241,7 +241,7 @@ class Incoming:
             self._fail_handshake(arrival.name, arrival.address, error, now)
             self.refuse(arrival, error.code, now)
             return None
-        qos = msgspec.structs.replace(arrival.qos, cypher_s=session.strength)
+        qos = changed(arrival.qos, cypher_s=session.strength)
         if agreed is not None and agreed.has(extension.CRC) and qos.ordered:
             qos = msgspec.structs.replace(qos, ber=0)
         eid = core.draw_eid()

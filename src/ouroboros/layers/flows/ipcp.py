@@ -197,8 +197,8 @@ class FlowIpcp(Ipcp):
         self._gone.discard(eid)
 
     def deadline(self) -> float | None:
-        parts = (self._outgoing, self._incoming, self._notices, self._repeated)
-        return earliest(*[part.deadline() for part in parts])
+        ours = earliest(self._outgoing.deadline(), self._incoming.deadline())
+        return earliest(ours, self._notices.deadline(), self._repeated.deadline())
 
     def timeout(self, now: float) -> None:
         self._outgoing.timeout(now)

@@ -174,11 +174,12 @@ class ConnectedIpcp(Ipcp):
         self.connections.connect(wish.component, wish.name, self._timed(wish.component, qos), task, now, over=over)
 
     def _timed(self, component: str, qos: QoSSpec) -> QoSSpec:
-        """The quality of a flow for packets. What a person said counts; else its timeout is that of so many keepalives. Both
-        ends take that from the request, and send one after a quarter of it."""
+        """The quality of a flow for packets. What a person said counts; else its timeout is that of so many keepalives, and
+        as often as long as there are layers: one below has time to go another way before. Both ends take that from the
+        request, and send one after a quarter of it."""
         if component != DATA_TRANSFER or qos.timeout != DEFAULT_PEER_TIMEOUT:
             return qos
-        return msgspec.structs.replace(qos, timeout=round(MISSED * self.core.keepalive * 1000))
+        return msgspec.structs.replace(qos, timeout=round(MISSED * self.core.keepalive * self.core.rank * 1000))
 
     def keep_alive(self, seconds: float) -> None:
         self.core.keepalive = seconds
@@ -187,10 +188,15 @@ class ConnectedIpcp(Ipcp):
     def keepalive(self) -> float | None:
         return None if self.core.keepalive == KEEPALIVE else self.core.keepalive
 
+    def _missing(self) -> list[Wish]:
+        """Connections that are wanted and not there, not even with a neighbour that is silent."""
+        there = {wish for each in self.connections.rows() if each.side == 0 for wish in _wishes(each)}
+        return [wish for wish in self.upkeep.missing if wish not in there]
+
     def disconnect(self, component: str, name: str, task: Task, now: float) -> None:
         self._check_operational()
         alike = [wish for wish in self.upkeep.wishes if (wish.component, wish.name) == (component, name)]
-        was_missing = not set(alike).isdisjoint(self.upkeep.missing)
+        was_missing = not set(alike).isdisjoint(self._missing())
         for wish in alike:
             self.upkeep.drop(wish)
         # One that is not there is not asked for any more, which is what was wanted.
@@ -200,11 +206,16 @@ class ConnectedIpcp(Ipcp):
     def _disconnected(self, connection: Connection, now: float) -> None:
         if connection.side != 0:
             return
-        for over in ("", connection.layer):
-            wish = Wish(connection.component, connection.name, over)
+        for wish in _wishes(connection):
             if connection.left:
                 self.upkeep.drop(wish)
             else:
+                self.upkeep.lost(wish, now)
+
+    def _told_state(self, connection: Connection, up: bool, now: float) -> None:
+        """A neighbour that is silent may be there by another layer below, or soon by the same one."""
+        if connection.side == 0 and not up:
+            for wish in _wishes(connection):
                 self.upkeep.lost(wish, now)
 
     def _connection_entries(self) -> Iterator[ConnectionEntry]:
@@ -214,7 +225,7 @@ class ConnectedIpcp(Ipcp):
             peer = kind_of(ours=each.ours)
             name = each.peer or each.name
             yield ConnectionEntry(each.component, name, address, peer, state, each.since, each.layer)
-        for wish in self.upkeep.missing:
+        for wish in self._missing():
             yield ConnectionEntry(wish.component, wish.name, "", "", "missing", 0.0, wish.over)
 
     # --- lower flows
@@ -249,6 +260,11 @@ class ConnectedIpcp(Ipcp):
             part.timeout(now)
 
 
+def _wishes(connection: Connection) -> list[Wish]:
+    """What may have been asked for, from this side: by any layer, or by that one."""
+    return [Wish(connection.component, connection.name, over) for over in ("", connection.layer)]
+
+
 class _Watched:
     """A component, of whose connections the member hears as well."""
 
@@ -256,7 +272,6 @@ class _Watched:
         self._component = component
         self._member = member
         self.heard = component.heard
-        self.state = component.state
 
     def connected(self, connection: Connection, now: float) -> None:
         self._member._connected(connection)
@@ -266,6 +281,10 @@ class _Watched:
         if not self._member._is_closed:
             self._component.disconnected(connection, now)
             self._member._disconnected(connection, now)
+
+    def state(self, connection: Connection, up: bool, now: float) -> None:
+        self._component.state(connection, up, now)
+        self._member._told_state(connection, up, now)
 
 
 def kind_of(*, ours: bool) -> str:

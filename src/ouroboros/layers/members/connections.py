@@ -244,7 +244,7 @@ class Connections:
         self._links.state(fd, up, now)
 
     def lower_resized(self, fd: int, size: Size) -> None:
-        """Whoever wants to know the size of a connection looks when it matters."""
+        """Who wants to know the size of a connection looks at it after that."""
         if (connection := self._links.at(fd)) is not None:
             connection.size = size
         elif (greeting := self._greetings.get(fd)) is not None:

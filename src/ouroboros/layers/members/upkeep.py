@@ -79,8 +79,9 @@ class Upkeep:
             wish = self._lost.pop(number)
             if wish in self._pauses:
                 self._connect(wish, self._wishes[wish], Then(functools.partial(self._answered, wish)), now)
-                # Until it is there: if this does not come to an end, the next one finds out.
-                self._later(wish, now)
+                if wish in self._pauses:
+                    # Until it is there: if this does not come to an end, the next one finds out.
+                    self._later(wish, now)
 
     def _answered(self, wish: Wish, outcome: object) -> None:
         """An attempt is over. If it failed, that is nothing new."""

@@ -297,4 +297,5 @@ class Neighbour:
             return None
         source, destination = pair
         age = min(max(0, int(now - entry.stamp)), MOST_AGE)
-        return LinkStateUpdate(destination, source, entry.number, entry.life is Life.WITHDRAWN, age)
+        withdrawn = entry.life is Life.WITHDRAWN
+        return LinkStateUpdate(destination, source, entry.number, withdrawn, age, entry.most, entry.whole)

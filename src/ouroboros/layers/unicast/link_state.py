@@ -22,6 +22,7 @@ import msgspec
 
 from ouroboros.errors import ProtocolError
 from ouroboros.layers.agenda import earliest
+from ouroboros.layers.face import Size
 from ouroboros.layers.members.core import Core
 from ouroboros.layers.unicast.claims import Claims
 from ouroboros.layers.unicast.database import Database, Life, Pair
@@ -30,6 +31,7 @@ from ouroboros.layers.unicast.graph import Graph, Table
 from ouroboros.layers.unicast.own_links import REFRESHMENT, OwnLinks
 from ouroboros.layers.unicast.silence import STALL, Silence
 from ouroboros.settings import LinkStatePolicy
+from ouroboros.wire.extension import LEAST_PACKET
 from ouroboros.wire.unicast import lsu
 from ouroboros.wire.unicast.lsu import Acknowledgement, LinkStateUpdate, Updates
 
@@ -65,16 +67,22 @@ class LinkState:
         core: Core,
         changed: Callable[[Table, bool, float], None],
         collided: Callable[[float], None] = lambda now: None,
+        resized: Callable[[float], None] = lambda now: None,
     ) -> None:
         """`changed`: gets the whole table of next hops, whether they are equal to each other, and the time, whenever it is
-        another one. `collided`: another member has our address, or has spoken for it with a number that cannot be beaten."""
+        another one. `collided`: another member has our address, or has spoken for it with a number that cannot be beaten.
+        `resized`: what `least` answers may be something else now."""
         config = core.config.dt.routing.ls
         self._core = core
         self._changed = changed
+        self._resized = resized
         self._policy = LinkStatePolicy(config.pol)
         self._t_recalc, self._t_update, self._t_timeo = map(float, (config.t_recalc, config.t_update, config.t_timeo))
         self._database = Database()
         self._graph = Graph(core.address, self._policy)
+        #: What `least` has found out, and whether that is still so.
+        self._least: dict[int, Size | None] = {}
+        self._is_resized = False
         self._silence = Silence(self._t_update)
         self._claims = Claims(core, self._database, collided)
         self._own = OwnLinks(core, self._database, self._silence, self._claims, self._store)
@@ -102,6 +110,11 @@ class LinkState:
         """They cannot any more, by any flow. No error when they could not before."""
         if self._own.not_adjacent(address, now):
             self._settle(now)
+
+    def adjacency_resized(self, address: int, size: Size, now: float) -> None:
+        """Packets to that neighbour have other lengths from now on."""
+        self._own.resized(address, size, now)
+        self._settle(now)
 
     # --- the component: management flows
 
@@ -167,6 +180,20 @@ class LinkState:
     def distance(self, address: int) -> int | None:
         """Hops to that member, 0 for ourselves; None: no path leads there."""
         return self._graph.distance(address)
+
+    def least(self, address: int) -> Size | None:
+        """Of packets that cross all links of the shortest paths to that member, in both directions, as far as members of
+        ours have said it; None: none has."""
+        if address not in self._least:
+            found: Size | None = None
+            for edge in self._graph.paths(address):
+                for pair in (edge, edge[::-1]):
+                    entry = self._database.get(pair)
+                    if entry is not None and entry.life is Life.LIVE and entry.most >= LEAST_PACKET:
+                        size = Size(entry.most, entry.whole)
+                        found = size if found is None else size.less(found)
+            self._least[address] = found
+        return self._least[address]
 
     def ours(self, address: int) -> bool:
         """Whether that member is one of ours, as far as is known."""
@@ -268,7 +295,8 @@ class LinkState:
         pair = update.source, update.destination
         known = self._database.get(pair)
         if known is not None and not known.yields_to(update):
-            if update.number == known.number and update.withdrawn == (known.life is Life.WITHDRAWN):
+            same = update.number == known.number and update.withdrawn == (known.life is Life.WITHDRAWN)
+            if same and (update.most or not known.most):
                 neighbour.knows(pair)
             elif neighbour.ours:
                 # It is behind, or its source said two things with one number, which it can only correct when it hears of it.
@@ -308,6 +336,9 @@ class LinkState:
     def _store(self, update: LinkStateUpdate, now: float, via: Neighbour | None = None) -> None:
         """That counts from now on: in the database, in the graph, and for the neighbours."""
         pair = update.source, update.destination
+        known = self._database.get(pair)
+        if known is None or (known.most, known.whole) != (update.most, update.whole):
+            self._is_resized = True
         self._database.put(update, now)
         if update.withdrawn:
             self._graph.retract(*pair)
@@ -377,6 +408,10 @@ class LinkState:
         lost = self._own.take_lost()
         if compute_at is not None and (lost or compute_at <= now):
             self._route(now)
+        if self._is_resized:
+            self._is_resized = False
+            self._least.clear()
+            self._resized(now)
         for address, neighbour in list(self._busy.items()):
             neighbour.send(now)
             if neighbour.deadline() is None:
@@ -391,6 +426,7 @@ class LinkState:
         self._pause = FIRST_PAUSE if quiet else min(2 * self._pause, longest)
         self._computed = now
         self._core.counters["routes_computed"] += 1
+        self._is_resized = True
         if self._graph.compute() or always:
             self._changed(self._graph.table(), self._policy is LinkStatePolicy.ECMP, now)
 

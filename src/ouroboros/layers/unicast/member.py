@@ -23,12 +23,13 @@ from ouroboros.layers.effects import (
     OpenTransfer,
     PeerGone,
     RemoteEnd,
+    ResizeWay,
     Route,
     SetAddress,
     Where,
     written_address,
 )
-from ouroboros.layers.face import Arrival, End, Host, Located, Step, Task
+from ouroboros.layers.face import Arrival, End, Host, Located, Size, Step, Task
 from ouroboros.layers.flows.incoming import Request
 from ouroboros.layers.flows.ipcp import FlowIpcp
 from ouroboros.layers.members.connected import ConnectedIpcp, kind_of
@@ -68,8 +69,9 @@ class UnicastIpcp(ConnectedIpcp, FlowIpcp):
         self.adjacencies = Adjacencies(
             lambda address, now: self.link_state.adjacency_up(address, now),
             lambda address, now: self.link_state.adjacency_down(address, now),
+            lambda address, size, now: self.link_state.adjacency_resized(address, size, now),
         )
-        self._places = Names(self.core, lambda: self.adjacencies.size.most)
+        self._places = Names(self.core, lambda: self.adjacencies.size)
         self._flows_core = FlowsCore(self.core, self._places)
         super().__init__(id, name, host, self._places, self._flows_core)
         self.hash = self.core.settings.dir_hash_algo.word
@@ -78,6 +80,8 @@ class UnicastIpcp(ConnectedIpcp, FlowIpcp):
         self._places.called = self._called
         #: When it is to have another address.
         self._move_at: float | None = None
+        #: Of packets to members that flows lead to, as the engine was told last.
+        self._sizes: dict[int, Size | None] = {}
         #: Names that are to be found for nobody's flow, by number.
         self._locating: dict[int, Task] = {}
         self._last_located = 0
@@ -110,7 +114,7 @@ class UnicastIpcp(ConnectedIpcp, FlowIpcp):
         self.hash = settings.dir_hash_algo.word
         if settings.unicast.dt.eid_size != EID_SIZE:
             core.warn(f"layer {layer!r}: eid is {EID_SIZE}, as no member has other endpoint ids")
-        self.link_state = LinkState(core, self._routes_changed, self._collided)
+        self.link_state = LinkState(core, self._routes_changed, self._collided, self._ways_resized)
         self.directory = Directory(core)
         self._places.begin(self.directory, self.link_state)
         self.probes = Probes(core, _Ways(self))
@@ -185,6 +189,15 @@ class UnicastIpcp(ConnectedIpcp, FlowIpcp):
         self.host.effects.append(Route(self.id, table, spread))
         self.directory.members(self.link_state.members(), now)
 
+    def _ways_resized(self, now: float) -> None:
+        """Flows follow what their ways carry. With members of the prototype nobody knows it."""
+        ends = dict.fromkeys(_address(end.address) for end in self._ends.values() if end.extension is not None)
+        sizes = {address: self.link_state.least(address) for address in ends}
+        for address in {**self._sizes, **sizes}:
+            if self._sizes.get(address) != sizes.get(address):
+                self.host.effects.append(ResizeWay(self.id, address, sizes.get(address)))
+        self._sizes = sizes
+
     def _collided(self, now: float) -> None:
         """Routing found that another member has our address: soon we have another one. It is in the middle of something."""
         self._move_at = now
@@ -208,6 +221,10 @@ class UnicastIpcp(ConnectedIpcp, FlowIpcp):
             if eid not in self._gone:
                 self._gone.add(eid)
                 self.host.effects.append(PeerGone(self.id, eid, died=True))
+
+    def lower_resized(self, fd: int, size: Size, now: float) -> None:
+        super().lower_resized(fd, size, now)
+        self.adjacencies.measure(now)
 
     # --- names
 

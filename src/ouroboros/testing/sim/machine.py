@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ouroboros.dataplane import SimulatedEngine
 from ouroboros.layers.effects import Address, OpenPort, Resolve
 from ouroboros.layers.face import Random
+from ouroboros.runtime.devices import Device
 from ouroboros.runtime.flows import Channel
 from ouroboros.runtime.held import News, Program
 
@@ -29,6 +30,9 @@ class VirtualMachine:
     def __init__(self, network: Network, engine: SimulatedEngine, name: str) -> None:
         self.random: Random = random.Random(f"{network.seed} {name} machine")
         self.instance = 0
+        #: By the name of a device, the last that watches it, and its member in the engine.
+        self.devices: dict[str, tuple[Callable[[Device | None], None], int]] = {}
+        self._members: dict[str, int] = {}
         self._name = name
         self._network = network
         self._engine = engine
@@ -56,7 +60,15 @@ class VirtualMachine:
         if effect.family != "eth-dix":
             raise OSError(0, "networks in virtual time have DIX frames only")
         mac = random.Random(f"{self._name} {effect.address} {effect.port}").randbytes(5)
-        return self._engine.open_port(f"02:{mac.hex(':')}", 0, self._network.delay), MTU
+        member = self._engine.open_port(f"02:{mac.hex(':')}", 0, self._network.delay)
+        self._members[effect.address] = member
+        return member, MTU
+
+    def watch(self, who: object, device: str, told: Callable[[Device | None], None]) -> None:
+        self.devices[device] = told, self._members[device]
+
+    def unwatch(self, who: object) -> None:
+        """What is told of nobody is ignored."""
 
     def path_mtu(self, family: str, address: Address) -> int:
         return MTU

@@ -27,6 +27,7 @@ from ouroboros.layers.effects import (
     StartProgram,
     Warn,
 )
+from ouroboros.runtime.devices import Device
 from ouroboros.runtime.engine import EngineRuntime
 from ouroboros.runtime.flows import Channel, FlowRuntime
 from ouroboros.runtime.held import News
@@ -80,7 +81,8 @@ class Node:
             memory=network.memories.setdefault(name, {}),
         )
         self.irm.security.reload()
-        self._runtime = EngineRuntime(self.irm, self._carry_out, VirtualMachine(network, engine, name))
+        self._machine = VirtualMachine(network, engine, name)
+        self._runtime = EngineRuntime(self.irm, self._carry_out, self._machine)
         self._flows = FlowRuntime(self.irm, self, self._runtime, NoChannel)
         self._handlers: dict[type[Effect], Callable[[Any], None]] = {
             Reply: lambda effect: self._answer(effect.token, effect.message),
@@ -133,6 +135,14 @@ class Node:
             link = LinkSettings(**msgspec.structs.asdict(impairment.parse(text)))
         for member in self._runtime.ports():
             self.engine.link(member, link, self.network.delay)
+
+    def switch(self, device: str, state: Device | None) -> None:
+        """A device below a layer is so from now on; None: it is gone. Nothing leaves by one that does not carry."""
+        told, member = self._machine.devices[device]
+        if state is not None:
+            cut = impairment.parse("none" if state.carries else "partition")
+            self.engine.link(member, LinkSettings(**msgspec.structs.asdict(cut)), self.network.delay)
+        told(state)
 
     def counters(self, ipcp: int) -> dict[str, int]:
         """Counters of an IPC process, its part of the engine included."""
