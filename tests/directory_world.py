@@ -15,7 +15,7 @@ from timed_world import TimedWorld
 from ouroboros.errors import ProtocolError
 from ouroboros.layers.base import HASHES
 from ouroboros.layers.effects import Effect, SendPdu
-from ouroboros.layers.unicast.core import DIRECTORY, Core
+from ouroboros.layers.members.core import DIRECTORY, Core
 from ouroboros.layers.unicast.directory import Directory
 from ouroboros.settings import DhtConfig, UnicastConfig
 from ouroboros.wire.unicast import dht

@@ -18,11 +18,11 @@ from typing import Any
 from ouroboros.errors import FlowNameException, FlowTimeoutException
 from ouroboros.layers.effects import Effect, HandOver, Listen, SendMessage, TakeBack, Warn
 from ouroboros.layers.face import Host, How, LowerFlow, Posts, Size, Task
-from ouroboros.layers.unicast.addresses import Address
-from ouroboros.layers.unicast.connections import Connection, Connections
-from ouroboros.layers.unicast.core import Core
-from ouroboros.layers.unicast.enrollment import Enrollment
-from ouroboros.layers.unicast.greeting import DATA_TRANSFER, ENROLLMENT, MANAGEMENT
+from ouroboros.layers.members.addresses import Address
+from ouroboros.layers.members.connections import Component, Connection, Connections
+from ouroboros.layers.members.core import Core
+from ouroboros.layers.members.enrollment import Enrollment
+from ouroboros.layers.members.greeting import DATA_TRANSFER, ENROLLMENT, MANAGEMENT
 from ouroboros.qos import QOS_RAW, QoSSpec
 from ouroboros.wire.unicast.enrollment import Configuration
 
@@ -283,8 +283,10 @@ class Member(Node):
         seed: int | None = None,
         clock: float = 0.0,
         memory: dict[str, bytes] | None = None,
+        broadcast: bool = False,
     ) -> None:
-        """`layer`: of which it is the first member. `clock`: how much its clock is ahead, seconds."""
+        """`layer`: of which it is the first member. `clock`: how much its clock is ahead, seconds. `broadcast`: its layer is
+        of that type."""
         self.world, self.name = world, name
         self.effects: list[Effect] = []
         self.posts = Posts()
@@ -297,7 +299,7 @@ class Member(Node):
             lower=self,
             memory={} if memory is None else memory,
         )
-        self.core = Core(1, name, host)
+        self.core = Core(1, name, host, broadcast=broadcast)
         self.address = Address(host, name)
         self.core.node = self.address.node
         self.collisions = 0
@@ -309,11 +311,12 @@ class Member(Node):
         self.early_tasks: list[Outcome] = []
         self.management, self.transfer = Recorder(), Recorder()
         self.enrollment = Enrollment(self.core, self._enrolled, prepare=self._prepare)
-        self.connections = Connections(
-            self.core,
-            {ENROLLMENT: self.enrollment, MANAGEMENT: self.management, DATA_TRANSFER: self.transfer},
-            collided=self._collided,
-        )
+        self.components: dict[str, Component] = {
+            ENROLLMENT: self.enrollment,
+            MANAGEMENT: self.management,
+            DATA_TRANSFER: self.transfer,
+        }
+        self.connections = Connections(self.core, self.components, collided=self._collided)
         self.enrollment.connections = self.connections
         self.warnings: list[str] = []
         if layer:

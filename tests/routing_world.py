@@ -18,7 +18,7 @@ from timed_world import TimedWorld
 
 from ouroboros.layers.effects import Effect, SendMessage, Warn
 from ouroboros.layers.face import Size
-from ouroboros.layers.unicast.core import Core
+from ouroboros.layers.members.core import Core
 from ouroboros.layers.unicast.graph import MOST_HOPS, Table
 from ouroboros.layers.unicast.link_state import LinkState
 from ouroboros.settings import LinkStateConfig, LinkStatePolicy, UnicastConfig, UnicastSettings

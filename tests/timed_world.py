@@ -10,7 +10,7 @@ from random import Random
 from typing import Any, Generic, Protocol, TypeVar
 
 from ouroboros.layers.effects import Effect
-from ouroboros.layers.unicast.core import Core
+from ouroboros.layers.members.core import Core
 
 
 class TimedMember(Protocol):

@@ -17,7 +17,7 @@ from unicast_world import Layer, line
 
 from ouroboros.errors import ProtocolError
 from ouroboros.layers.effects import Member
-from ouroboros.layers.unicast.core import ALLOCATOR, DIRECTORY, PROBES
+from ouroboros.layers.members.core import ALLOCATOR, DIRECTORY, PROBES
 from ouroboros.qos import QoSSpec
 from ouroboros.testing.sim import Node
 from ouroboros.wire.udp import FlowDealloc, FlowDeallocAck, FlowReply, FlowRequest

@@ -55,6 +55,9 @@ class Layer:
     """The layer `campus`: member i is `m<i>` on node i, over a layer over UDP that all nodes are in. Each of the edges, of
     which the first to a member is where it enrolls, is asked for by the second of the two."""
 
+    kind = "unicast"
+    components: tuple[str, ...] = COMPONENTS
+
     def __init__(
         self,
         edges: Edges,
@@ -78,27 +81,31 @@ class Layer:
         self.udp: list[int] = []
         count = max(map(max, self.edges), default=0) + 1
         for each in range(count):
-            self.add([one for one, other in self.edges if other == each])
+            self.come([one for one, other in self.edges if other == each])
 
     def add(self, neighbours: list[int]) -> UnicastIpcp:
         """One member more, which enrolls with the first of these and connects to all."""
+        return self.member(self.come(neighbours))
+
+    def come(self, neighbours: list[int]) -> int:
+        """The same, of any type; returns its number."""
         number = len(self.nodes)
         node = self.network.add_node(f"n{number}")
         self.nodes.append(node)
         self.udp.append(node.over_udp(peers=[f"m{each}@{self.nodes[each].address}" for each in neighbours]))
         if neighbours:
-            id = node.manage(CreateIpcp(f"m{number}", "unicast")).value
+            id = node.manage(CreateIpcp(f"m{number}", self.kind)).value
             assert isinstance(id, int)
             assert node.manage(EnrollIpcp(id, f"m{neighbours[0]}")).wait().value == id
         else:
-            id = node.add_ipcp("unicast", "campus", self.settings, name=f"m{number}")
+            id = node.add_ipcp(self.kind, "campus", self.settings, name=f"m{number}")
         self.ids.append(id)
         if self.keepalive is not None:
             node.manage(KeepAliveIpcp(id, self.keepalive)).value  # noqa: B018 - or its error
         self.bind(number)
         for each in neighbours:
             self.connect(number, each, self.qualities.get((each, number), QOS_RAW))
-        return self.member(number)
+        return number
 
     def know(self, one: int, other: int) -> None:
         """A node knows where the member of another is."""
@@ -114,7 +121,7 @@ class Layer:
         node.manage(RegisterName(name, below)).value  # noqa: B018
 
     def connect(self, one: int, other: int, qos: QoSSpec = QOS_RAW) -> None:
-        for component in COMPONENTS:
+        for component in self.components:
             self.ask_to_connect(one, other, component, qos).wait().value  # noqa: B018 - or its error
 
     def ask_to_connect(self, one: int, other: int, component: str, qos: QoSSpec = QOS_RAW) -> Asked:

@@ -51,8 +51,9 @@ class IpcpInfo(msgspec.Struct, frozen=True):
     A layer that waits for its socket is "opening". One that fails by itself begins again, which `counters` has as
     "restored"; one that fails again and again is "failed", for the `reason` given, until it is destroyed.
 
-    `members`: flows joined to a broadcast layer. `lost`: packets that its members were too slow to take, or that an impaired
-    layer lost. `impair`: what the layer does to packets, "" for nothing, and how many it treated so. Of a layer over UDP:
+    `members`: flows of this node joined to a broadcast layer, whose `address` and `connections` are as of a unicast one.
+    `lost`: packets that its members were too slow to take, or that an impaired layer lost. `impair`: what the layer does to
+    packets, "" for nothing, and how many it treated so. Of a layer over UDP:
     `address`, its own, `peers`, where it looks for names, and `counters`, what it got and what it dropped (`docs/udp.md`);
     its names are hashed with MD5, so `dir_hash_algo` is None. Of a unicast layer: `address` of the member, its `connections`
     and `routes`, the names of this node that are `registered` there, how many of others it has `kept` for the layer,
@@ -171,8 +172,9 @@ def _connection_info(entry: messages.ConnectionEntry) -> ConnectionInfo:
 def _ipcp_info(entry: messages.IpcpEntry) -> IpcpInfo:
     state, _, reason = entry.state.partition(": ")
     details = {} if entry.details is None else msgspec.structs.asdict(entry.details)
-    if isinstance(entry.details, messages.UnicastDetails):
+    if isinstance(entry.details, messages.UnicastDetails | messages.BroadcastDetails):
         details["connections"] = tuple(_connection_info(each) for each in entry.details.connections)
+    if isinstance(entry.details, messages.UnicastDetails):
         details["routes"] = tuple(RouteInfo(**msgspec.structs.asdict(each)) for each in entry.details.routes)
     return IpcpInfo(
         pid=entry.id,

@@ -274,7 +274,7 @@ def enroll_ipcp(
     """
     with _present(name, ipcp_type):
         ipcp, layers = find_ipcp(name), tuple(over)
-        connect = connect and ipcp.type is IpcpType.UNICAST and backend.native() is None
+        connect = connect and backend.native() is None
         irm._enroll(ipcp.pid, dst, connect=connect, timeout=timeout, over=layers)
         ipcp = find_ipcp(name)
         learnt = ipcp.layer
@@ -479,12 +479,12 @@ def _present(name: str, ipcp_type: IpcpType | None) -> Iterator[None]:
 
 
 def _be_known(pid: int, name: str, layer: str) -> None:
-    """Bind a member to its own name and that of its layer. Members of unicast layers are found by them in other layers."""
+    """Bind a member to its own name and that of its layer, by which it is found in other layers."""
     ipcps = {ipcp.pid: ipcp for ipcp in irm.list_ipcps()}
     lower = [each.pid for each in ipcps.values() if each.layer not in ("", layer) and each.state == "operational"]
     for each in dict.fromkeys((name, layer)):
         irm.bind_process(pid, each)
-        if ipcps[pid].type is IpcpType.UNICAST and backend.native() is None:
+        if backend.native() is None:
             for below in lower:
                 if ipcps[below].type is not IpcpType.BROADCAST:
                     irm.reg_name(each, below)

@@ -233,8 +233,7 @@ def enroll_ipcp(
     two are connected; none: whichever leads there.
 
     Raises `IpcpEnrollError` when there is no IPC process with that pid, its type cannot enroll or it is in a layer already,
-    nobody is found by that name, or the member refuses; `IpcpConnectError` when it has enrolled and cannot connect;
-    `UnsupportedError` for broadcast layers, which take no members from elsewhere yet.
+    nobody is found by that name, or the member refuses; `IpcpConnectError` when it has enrolled and cannot connect.
 
     Example::
 
@@ -242,8 +241,11 @@ def enroll_ipcp(
     """
     layers = tuple(over)
     _enroll(pid, dst, connect=connect, timeout=timeout, over=layers)
-    for layer in (layers or ("",)) if connect and backend.native() is None else ():
-        for component in (MGMT_COMP, DT_COMP):
+    if not connect or backend.native() is not None:
+        return
+    is_broadcast = _find(pid, IpcpConnectError).type is IpcpType.BROADCAST
+    for layer in layers or ("",):
+        for component in (DT_COMP,) if is_broadcast else (MGMT_COMP, DT_COMP):
             _request(messages.ConnectIpcp(pid, component, dst, QoSSpec(), layer), IpcpConnectError)
 
 
@@ -272,13 +274,15 @@ def connect_ipcp(pid: int, component: str, dst: str, qos: QoSSpec | None = None,
     """Connect a part of an IPC process to that of a neighbour in its layer, and keep the two connected: a connection that is
     lost is made again. Succeeds at once when they are connected.
 
-    `component`: `MGMT_COMP`, by which they tell each other about routes, or `DT_COMP`, for packets; a member needs both.
-    `dst`: a name that the neighbour is bound to. `qos`: of the flow between them, None for raw; it has to be raw if the
-    neighbour is a member of the C prototype. `over`: the layer below that carries it, None for whichever leads there. Two
-    members can have several connections, over a layer each.
+    `component`: `MGMT_COMP`, by which they tell each other about routes, or `DT_COMP`, for packets. A member needs both; in
+    a broadcast layer there is only `DT_COMP`. `dst`: a name that the neighbour is bound to. `qos`: of the flow between them,
+    None for raw; it has to be raw in a broadcast layer, and if the neighbour is a member of the C prototype.
+    `over`: the layer below that carries it, None for whichever leads there. Two members can have several connections, over a
+    layer each.
 
     Raises `ValueError` for another component, `IpcpConnectError` when there is no IPC process with that pid, its type has no
-    neighbours, nobody is found by that name, or it is no member of the layer; `UnsupportedError` for broadcast layers.
+    neighbours, nobody is found by that name, or it is no member of the layer; `UnsupportedError` for a flow that is not raw
+    in a broadcast layer.
 
     Example::
 

@@ -12,7 +12,7 @@ from directory_world import BASE, Member, World, digest
 from hypothesis import given, settings
 
 from ouroboros.errors import ProtocolError
-from ouroboros.layers.unicast.core import DIRECTORY
+from ouroboros.layers.members.core import DIRECTORY
 from ouroboros.wire.unicast import dht
 from ouroboros.wire.unicast.dht import Contact, FindNode, FindValue, NodeFound, Store, ValueFound
 

@@ -11,10 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from members_world import Member, Outcome, Puppet, World
 
 from ouroboros.layers.face import How
-from ouroboros.layers.unicast.connections import GREETING_PATIENCE, PATIENCE
-from ouroboros.layers.unicast.enrollment import PATIENCE as ENROLLMENT_PATIENCE
-from ouroboros.layers.unicast.greeting import DATA_TRANSFER, ENROLLMENT, MANAGEMENT
-from ouroboros.layers.unicast.links import SILENT_PATIENCE
+from ouroboros.layers.members.connections import GREETING_PATIENCE, PATIENCE
+from ouroboros.layers.members.enrollment import PATIENCE as ENROLLMENT_PATIENCE
+from ouroboros.layers.members.greeting import DATA_TRANSFER, ENROLLMENT, MANAGEMENT
+from ouroboros.layers.members.links import SILENT_PATIENCE
 from ouroboros.qos import QOS_DATA, QOS_RAW
 from ouroboros.wire.unicast import cep
 from ouroboros.wire.unicast.cep import Cep, Ours

@@ -75,6 +75,9 @@ NOT_RUN = [
     ),
     ("capture.md", "layer campus:", "a line of a capture"),
     ("capture.md", "packet.comment", "has no end; tests/system/test_capture.py has what it does"),
+    ("broadcast.md", "name a layer hall", "two machines; tests/system/test_broadcast_hosts.py has what it does"),
+    ("broadcast.md", "peer hall@", "as before"),
+    ("broadcast.md", "connect name b dst c", "as before"),
     ("lab.md", "from mininet.net", "another program"),
     ("lab.md", "containerlab deploy", "another program"),
     ("lab.md", "ShimEthDIF", "another program"),
@@ -452,8 +455,10 @@ def test_client_of_the_errors_page_goes_on(reader: Reader) -> None:
     ("broadcast.md", 'flow_join("broadcast")'),
     ("broadcast.md", "irm ipcp list --json"),
     ("broadcast.md", "layer chat"),
+    ("broadcast.md", "[broadcast.b]"),
 )
 def test_broadcast(reader: Reader) -> None:
+    reader.run("irmd", "--check", str(reader.save("irmd.toml", block("broadcast.md", "[broadcast.b]"))))
     listener = reader.start_python(
         "from ouroboros.dev import flow_join\nwith flow_join('broadcast') as f:\n    print('in')\n"
         "    print(f.readline())\n    f.writeline('Hello, you')\n",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -179,19 +178,19 @@ def test_a_configuration_that_cannot_be_written_leaves_nothing_behind(world: Wor
     assert list(tmp_path.iterdir()) == [path]
 
 
-# --- what is to come: enrolling and connecting
+# --- enrolling and connecting
 
 
-def test_enrolling_and_connecting_say_that_they_are_not_built(world: World) -> None:
+def test_a_broadcast_layer_has_one_component_and_raw_flows(world: World) -> None:
     cli.autoboot("chat0", IpcpType.BROADCAST, "chat")
-    calls: list[Callable[[], None]] = [
-        lambda: cli.enroll_ipcp("chat0", "chat"),
-        lambda: cli.connect_ipcp("chat0", "chat1"),
-        lambda: cli.disconnect_ipcp("chat0", "chat1", "mgmt"),
-    ]
-    for call in calls:
-        with pytest.raises(UnsupportedError, match="not built yet"):
-            call()
+    with pytest.raises(irm.IpcpConnectError, match="no component 'Management'; there are Enrollment, Data Transfer"):
+        cli.connect_ipcp("chat0", "chat1", "mgmt")
+    with pytest.raises(irm.IpcpConnectError, match="has no Data Transfer connection with 'chat1'"):
+        cli.disconnect_ipcp("chat0", "chat1")
+    with pytest.raises(UnsupportedError, match="connect it to 'chat1' by a raw flow"):
+        cli.connect_ipcp("chat0", "chat1", qos=QOS_DATA)
+    with pytest.raises(irm.IpcpEnrollError, match="'chat0' is in layer 'chat' already"):
+        cli.enroll_ipcp("chat0", "chat")
 
 
 def test_types_without_neighbours_cannot_have_any(world: World) -> None:
@@ -213,7 +212,7 @@ def test_components_have_names(world: World) -> None:
 
 
 def test_an_enrollment_that_fails_leaves_no_process_behind(world: World) -> None:
-    with pytest.raises(UnsupportedError):
+    with pytest.raises(IpcpEnrollError, match="'chat0' cannot enroll with 'chat'"):
         cli.enroll_ipcp("chat0", "chat", ipcp_type=IpcpType.BROADCAST)
     assert cli.list_ipcps() == []
 
@@ -230,7 +229,7 @@ def enrolled(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def test_who_enrolls_is_bound_to_what_the_layer_turned_out_to_be_called(enrolled: World) -> None:
-    cli.enroll_ipcp("chat1", "chat0", autobind=True, ipcp_type=IpcpType.BROADCAST, layer="chat")
+    cli.enroll_ipcp("chat1", "chat0", autobind=True, ipcp_type=IpcpType.BROADCAST, layer="chat", connect=False)
     assert enrolled.irm.ipcps[cli.find_ipcp("chat1").pid].names == {"chat1", "chat"}
 
 

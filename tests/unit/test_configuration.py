@@ -127,8 +127,13 @@ def test_every_key_of_a_local_ipcp() -> None:
 
 
 def test_every_key_of_a_broadcast_ipcp() -> None:
-    text = '[broadcast.b0]\nbootstrap = "news"\nautobind = true'
-    assert parse(text).ipcps == (IpcpTable("broadcast", "b0", "news", BroadcastSettings(), autobind=True),)
+    text = '[broadcast.b0]\nbootstrap = "news"\nautobind = true\nconn = ["b1"]\nkeepalive = 2'
+    assert parse(text).ipcps == (
+        IpcpTable("broadcast", "b0", "news", BroadcastSettings(), autobind=True, neighbours=("b1",), keepalive=2.0),
+    )
+    assert parse('[broadcast.b1]\nenrol = "b0"').ipcps == (
+        IpcpTable("broadcast", "b1", "", BroadcastSettings(), enrol="b0", neighbours=("b0",)),
+    )
 
 
 def test_autobind_binds_a_name_that_is_also_the_layers_once() -> None:
@@ -290,8 +295,8 @@ ERRORS = {
     "[broadcast.a]\nautobind = 1": r"\[broadcast.a\] autobind: must be true or false, not 1",
     '[broadcast.a]\nreg = ["c"]': r"\[broadcast.a\] reg: a broadcast layer holds no names",
     '[broadcast.a]\nhash = "SHA3_256"': r"\[broadcast.a\] hash: unknown key; known are bootstrap, bind, autobind",
-    '[broadcast.a]\nenrol = "b"': r"\[broadcast.a\] enrol: not built yet",
-    '[broadcast.a]\nconn = ["b"]': r"\[broadcast.a\] conn: not built yet",
+    '[broadcast.a]\nconn = ["b"]': r"\[broadcast.a\] conn: only a member of a layer has neighbours; add enrol or bootstrap",
+    '[broadcast.a]\nenrol = "b"\nconn_qos = {b = "data"}': r"\[broadcast.a\] conn_qos: unknown key",
     "[share.names]": r"\[share.names\] unknown share: known are connections, processes, requests, flows, answers",
     "[share.flows]\nall = 1": r"\[share.flows\] all: unknown key; known are user, users",
     "[share.flows]\nuser = -1": r"\[share.flows\] user: must be a whole number from 0 on, not -1",
@@ -409,8 +414,8 @@ def test_the_example_makes_what_it_says() -> None:
     assert {name: (entry.policy, entry.programs, entry.layers) for name, entry in found.items()} == {
         "oping": ("round-robin", ["oping"], ["lab"]),
         "clock": ("spillover", ["clockd"], ["lab"]),
-        "news0": ("round-robin", [], []),
-        "news": ("round-robin", [], []),
+        "news0": ("round-robin", [], ["lab"]),
+        "news": ("round-robin", [], ["lab"]),
     }
     assert {name: (entry.type, entry.layer, entry.state) for name, entry in ipcps(world).items()} == {
         "lab0": ("local", "lab", "operational"),

@@ -11,7 +11,7 @@ from unicast_world import COMPONENTS, Layer, line, ring
 from ouroboros.errors import FlowNameException
 from ouroboros.layers.effects import SendPdu, written_address
 from ouroboros.layers.face import ALL_THE_WAY, Host, Posts, Seen, Step, Task
-from ouroboros.layers.unicast.core import PROBES, Core
+from ouroboros.layers.members.core import PROBES, Core
 from ouroboros.layers.unicast.probes import MOST_RELAYED, MOST_WAITING, OF_ALL, OF_SOURCE, Probes
 from ouroboros.wire.control import CreateIpcp, DestroyIpcp, EnrollIpcp, HopEntry, ProbeName
 from ouroboros.wire.unicast import probe as wire

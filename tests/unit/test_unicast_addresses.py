@@ -12,8 +12,8 @@ from hypothesis import example, given
 
 from ouroboros.layers.effects import Effect, Remember
 from ouroboros.layers.face import Host
-from ouroboros.layers.unicast.addresses import Address, draw
-from ouroboros.layers.unicast.greeting import LEAST_ADDRESS
+from ouroboros.layers.members.addresses import Address, draw
+from ouroboros.layers.members.greeting import LEAST_ADDRESS
 
 
 class Life:

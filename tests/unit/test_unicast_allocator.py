@@ -10,7 +10,7 @@ from unicast_world import Layer, line
 from ouroboros.errors import FlowException
 from ouroboros.layers.effects import SendPdu
 from ouroboros.layers.flows.incoming import WAITING_OF_FLOW
-from ouroboros.layers.unicast.core import ALLOCATOR
+from ouroboros.layers.members.core import ALLOCATOR
 from ouroboros.oap import ClientHandshake, Settings
 from ouroboros.qos import UINT32_MAX, QoSSpec
 from ouroboros.testing.sim import Asked

@@ -12,15 +12,15 @@ from members_world import Member, Puppet, World
 from ouroboros.errors import ProtocolError
 from ouroboros.layers.effects import written_address
 from ouroboros.layers.face import How
-from ouroboros.layers.unicast.connections import (
+from ouroboros.layers.members.connections import (
     ADDRESS_PATIENCE,
     ATTEMPTS,
     GREETING_PATIENCE,
     MOST_STRANGERS,
     PATIENCE,
 )
-from ouroboros.layers.unicast.greeting import DATA_TRANSFER, ENROLLMENT, MANAGEMENT
-from ouroboros.layers.unicast.links import MOST_ALIKE, SILENCE, SILENT_PATIENCE
+from ouroboros.layers.members.greeting import DATA_TRANSFER, ENROLLMENT, MANAGEMENT
+from ouroboros.layers.members.links import MOST_ALIKE, SILENCE, SILENT_PATIENCE
 from ouroboros.qos import QOS_DATA, QOS_RAW_NO_ERRORS, QoSSpec
 from ouroboros.wire.unicast import cep
 from ouroboros.wire.unicast.cep import Cep, Ours

@@ -6,8 +6,8 @@ import pytest
 from directory_world import BASE, Member, World, digest
 
 from ouroboros.layers.effects import SendPdu
+from ouroboros.layers.members.core import DIRECTORY
 from ouroboros.layers.unicast import lookups, values
-from ouroboros.layers.unicast.core import DIRECTORY
 from ouroboros.layers.unicast.directory import Entry
 from ouroboros.wire.unicast import dht
 from ouroboros.wire.unicast.dht import Contact, FindNode, FindValue, NodeFound, Store, ValueFound

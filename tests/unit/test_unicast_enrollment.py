@@ -9,9 +9,9 @@ import pytest
 from members_world import WALL, Member, Outcome, Puppet, World
 
 from ouroboros.layers.face import How
-from ouroboros.layers.unicast.enrollment import MOST_NEWCOMERS, PATIENCE
-from ouroboros.layers.unicast.greeting import DATA_TRANSFER, ENROLLMENT, MANAGEMENT
-from ouroboros.layers.unicast.links import SILENCE
+from ouroboros.layers.members.enrollment import MOST_NEWCOMERS, PATIENCE
+from ouroboros.layers.members.greeting import DATA_TRANSFER, ENROLLMENT, MANAGEMENT
+from ouroboros.layers.members.links import SILENCE
 from ouroboros.settings import (
     BroadcastSettings,
     DhtConfig,

@@ -9,7 +9,7 @@ from sim_world import RELIABLE
 from unicast_world import Edges, Layer, ring
 
 from ouroboros.layers.effects import Route
-from ouroboros.layers.unicast.core import KEEPALIVE, MISSED
+from ouroboros.layers.members.core import KEEPALIVE, MISSED
 from ouroboros.qos import QOS_RAW, QoSSpec
 from ouroboros.settings import DtConfig, LinkStateConfig, LinkStatePolicy, RoutingConfig, UnicastConfig, UnicastSettings
 from ouroboros.wire.control import DisconnectIpcp, KeepAliveIpcp

@@ -13,11 +13,11 @@ from ouroboros.layers.effects import SendPdu
 from ouroboros.layers.face import Host, Size, Task
 from ouroboros.layers.flows.core import PATIENCE
 from ouroboros.layers.flows.incoming import REQUESTS_OF_FLOW, REQUESTS_OF_ONE, Incoming
+from ouroboros.layers.members.connections import Connection
+from ouroboros.layers.members.core import ALLOCATOR, Core
+from ouroboros.layers.members.upkeep import FIRST_PAUSE, LONGEST_PAUSE, Upkeep, Wish
 from ouroboros.layers.unicast.adjacencies import Adjacencies
 from ouroboros.layers.unicast.allocator import FlowsCore, Names, cube_of
-from ouroboros.layers.unicast.connections import Connection
-from ouroboros.layers.unicast.core import ALLOCATOR, Core
-from ouroboros.layers.unicast.upkeep import FIRST_PAUSE, LONGEST_PAUSE, Upkeep, Wish
 from ouroboros.oap import Session
 from ouroboros.qos import NAMED_SPECS, QOS_RAW, QoSSpec
 from ouroboros.settings import DirectoryHashAlgo, UnicastSettings

@@ -12,7 +12,7 @@ from unicast_attack import messages, spoiled
 from unicast_world import Layer, Liar, line, packet
 
 from ouroboros.errors import OuroborosError
-from ouroboros.layers.unicast.core import ALLOCATOR, DIRECTORY, PROBES
+from ouroboros.layers.members.core import ALLOCATOR, DIRECTORY, PROBES
 from ouroboros.layers.unicast.database import MOST_OF_ONE
 from ouroboros.qos import QoSSpec
 from ouroboros.testing.sim import Asked, Flow

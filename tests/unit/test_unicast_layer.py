@@ -23,7 +23,7 @@ from ouroboros.errors import (
     IpcpEnrollError,
 )
 from ouroboros.layers.base import State
-from ouroboros.layers.unicast.core import KEEPALIVE
+from ouroboros.layers.members.core import KEEPALIVE
 from ouroboros.layers.unicast.member import UnicastIpcp
 from ouroboros.qos import QOS_DATA, QOS_RAW, QOS_VIDEO, QoSSpec
 from ouroboros.settings import DirectoryHashAlgo, DtConfig, UnicastConfig, UnicastSettings

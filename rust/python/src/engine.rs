@@ -106,12 +106,12 @@ pub fn note<'py, R>(py: Python<'py>, news: &mut News<'py>, event: Event<R>) -> P
     Ok(())
 }
 
-/// The kind of a member that has no port.
-pub fn kind(word: &str) -> PyResult<Kind> {
+/// The kind of a member that has no port. `seed`: of a broadcast member.
+pub fn kind(word: &str, seed: u64) -> PyResult<Kind> {
     match word {
         "transfer" => Ok(Kind::Transfer),
         "local" => Ok(Kind::Local),
-        "broadcast" => Ok(Kind::Broadcast),
+        "broadcast" => Ok(Kind::Broadcast(seed)),
         _ => Err(PyValueError::new_err(format!("no member is of kind {word:?}"))),
     }
 }
@@ -161,9 +161,10 @@ impl Engine {
     }
 
     /// A member whose flows are carried by lower flows ("transfer"), within the node ("local"), or each to all others
-    /// ("broadcast").
-    fn open_member(&self, kind: &str) -> PyResult<u64> {
-        let kind = self::kind(kind)?;
+    /// and to neighbours by lower flows ("broadcast"). `seed`: random, for that kind.
+    #[pyo3(signature = (kind, seed=0))]
+    fn open_member(&self, kind: &str, seed: u64) -> PyResult<u64> {
+        let kind = self::kind(kind, seed)?;
         Ok(self.lock().open_member(kind).into())
     }
 

@@ -143,8 +143,9 @@ impl SimulatedEngine {
         self.network().stack(self.node).guard(member.into(), &secret);
     }
 
-    fn open_member(&self, kind: &str) -> PyResult<u64> {
-        let (kind, mut network) = (self::kind(kind)?, self.network());
+    #[pyo3(signature = (kind, seed=0))]
+    fn open_member(&self, kind: &str, seed: u64) -> PyResult<u64> {
+        let (kind, mut network) = (self::kind(kind, seed)?, self.network());
         let member = network.name_member(self.node);
         network.stack(self.node).open_member(member, kind);
         Ok(member.into())

@@ -544,7 +544,7 @@ fn what_one_flow_of_a_broadcast_member_sends_the_others_get() {
     let mut net = Network::default();
     let node = net.add_node();
     let member = net.name_member(node);
-    net.stack(node).open_member(member, Kind::Broadcast);
+    net.stack(node).open_member(member, Kind::Broadcast(1));
     let flows: Vec<_> = (0..5).map(|_| net.name_flow(node)).collect();
     flows.iter().for_each(|id| assert!(net.add(node, setup(*id, member, 0, 0, RAW, (0, 0)))));
     net.start(node, flows[0], source(100, 50));

@@ -412,7 +412,7 @@ fn inner_world(flows: &[Within]) -> (Network, [MemberId; 2], Vec<FlowId>) {
     let node = net.add_node();
     let members = [net.name_member(node), net.name_member(node)];
     net.stack(node).open_member(members[0], Kind::Local);
-    net.stack(node).open_member(members[1], Kind::Broadcast);
+    net.stack(node).open_member(members[1], Kind::Broadcast(1));
     let mut all = Vec::new();
     for (number, flow) in flows.iter().enumerate() {
         let eids = (number as u64, 100 + number as u64);

@@ -7,7 +7,8 @@
 //!                       │                                                                 ├─ Unicast: the flow that leads to
 //!                       │                                                                 │           the next member
 //!                       │                                                                 ├─ Loop: the other end, in this stack
-//!                       └──── dispatch by endpoint id ◀── Member ◀── receive              └─ Broadcast: all others of the member
+//!                       └──── dispatch by endpoint id ◀── Member ◀── receive              └─ Broadcast: all others of the member,
+//!                                                                                            and its neighbours
 //! ```
 //!
 //! A layer over a layer is a call: a packet is written once, behind the headers of all levels, and read where it arrived.
@@ -17,6 +18,7 @@
 
 mod balance;
 mod board;
+mod broadcast;
 mod counters;
 mod credit;
 mod door;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::balance::Balance;
+use crate::broadcast::Hub;
 use crate::counters::{LayerCounters, MemberCounted};
 use crate::door::Door;
 use crate::id::{Eids, FlowId};
@@ -27,8 +28,8 @@ pub(crate) enum Carries {
     Unicast(Box<Transfer>),
     /// Within this stack, which has both ends.
     Local,
-    /// Within this stack: each flow gets the packets of all others.
-    Broadcast,
+    /// Each flow gets the packets of all others; they go to neighbours, by flows of layers below, and come from there.
+    Broadcast(Box<Hub>),
 }
 
 /// The way out of the node.
@@ -118,6 +119,7 @@ impl Member {
             LayerCounters { delivered, lost: self.counters.lost + lost, duplicated, reordered, ..self.counters };
         let transfer = match &self.carries {
             Carries::Unicast(transfer) => Some(transfer.counted()),
+            Carries::Broadcast(hub) => Some(hub.counted()),
             _ => None,
         };
         (layer, transfer)

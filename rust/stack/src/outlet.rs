@@ -216,7 +216,10 @@ impl Outlet {
                 }
                 stack.begin(Sink::Loop(other))
             }
-            Way::Broadcast => stack.begin(Sink::Members(self.member)),
+            Way::Broadcast => match stack.full_port(self.member) {
+                Some(port) => return Err(Blocker::Port(port)),
+                None => stack.begin(Sink::Members(self.member)),
+            },
             Way::Tap => return Err(Blocker::Down),
         };
         let start = if self.lower().is_some() { stack.written(&frame).len() } else { 0 };

@@ -69,8 +69,8 @@ pub enum Kind {
     Transfer,
     /// Within this stack, which has both ends of each flow.
     Local,
-    /// Within this stack: each flow gets the packets of all others.
-    Broadcast,
+    /// Each flow gets the packets of all others, and so do neighbours. The number is random.
+    Broadcast(u64),
 }
 
 /// News for the control side.
@@ -100,6 +100,10 @@ pub(crate) enum Source {
     Transit(MemberId, usize),
     /// Messages of such a member itself.
     Words(MemberId),
+    /// Packets of a broadcast member that wait for the neighbour at the other end of a lower flow.
+    Spread(MemberId, FlowId),
+    /// What such a member has to say of its neighbours.
+    Border(MemberId),
 }
 
 /// See the module.

@@ -8,4 +8,5 @@ pub mod crc;
 pub mod ether;
 pub mod management;
 pub mod pci;
+pub mod relay;
 pub mod update;

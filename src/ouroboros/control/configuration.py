@@ -62,6 +62,8 @@ Later = Callable[[str, Callable[[], Steps]], None]
 
 #: What members connect, in this order: routes go by the first, packets by the second.
 COMPONENTS = ("Management", "Data Transfer")
+#: Types whose members know others by name, in other layers, and what is connected between two.
+NETWORKED = {"unicast": COMPONENTS, "broadcast": COMPONENTS[1:]}
 
 
 class Entry(Protocol):
@@ -157,7 +159,7 @@ class IpcpTable(msgspec.Struct, frozen=True):
             yield from self._be_known()
         for name in self.neighbours:
             for over in self.over.get(name, ("",)):
-                for component in COMPONENTS:
+                for component in NETWORKED[self.type]:
                     word = self.qualities.get(name, "raw") if component == COMPONENTS[1] else "raw"
                     yield ConnectIpcp(mine.id, component, name, NAMED_SPECS[word], over)
 
@@ -167,7 +169,7 @@ class IpcpTable(msgspec.Struct, frozen=True):
         for name in dict.fromkeys((self.name, mine.layer)) if self.autobind else ():
             if name:
                 yield BindProcess(mine.id, name)
-            if name and self.type == "unicast":
+            if name:
                 for other in others:
                     yield RegisterName(name, other.id)
         for name in self.bind:
@@ -296,11 +298,10 @@ def _check_top(top: str, tables: object) -> None:
 
 
 class _Key(msgspec.Struct, frozen=True):
-    """A key of a table. `built` False: the prototype has it, and this version does not."""
+    """A key of a table."""
 
     type: Any
     what: str
-    built: bool = True
 
 
 _STRINGS = _Key(list[str], "an array of strings")
@@ -329,11 +330,7 @@ _MEMBERS = {
 }
 #: Keys beside the settings, by type.
 _OTHERS = {
-    "broadcast": _AUTOBIND
-    | {
-        key: msgspec.structs.replace(_MEMBERS[key], built=False)
-        for key in ("enrol", "conn", "connect", "conn_qos", "conn_over", "keepalive")
-    },
+    "broadcast": {key: each for key, each in _MEMBERS.items() if key != "conn_qos"},
     "unicast": _NAMES | _MEMBERS,
 }
 _SHARE_KEYS = dict.fromkeys(("user", "users"), _Key(int, "a whole number from 0 on"))
@@ -349,10 +346,8 @@ class _Table:
         self._keys = keys
         for key in values:
             if key not in keys:
-                known = ", ".join(name for name, each in keys.items() if each.built)
+                known = ", ".join(keys)
                 raise self.error(bare_key(key), f"unknown key; known are {known}")
-            if not keys[key].built:
-                raise self.error(key, "not built yet; leave it out")
 
     def error(self, key: str, text: object) -> ConfigurationError:
         return ConfigurationError(f"{self.title} {key}: {text}")
@@ -488,13 +483,13 @@ def _parse_ipcp(type: str, name: str, values: Mapping[str, object]) -> IpcpTable
     _check_once(table, given)
     settings = assembled(TYPES[type], {each.key: _setting(table, key, each) for key, each in given.items()})
     _check_settings(table, settings, complete=bool(layer))
-    enrol, neighbours = _parse_members(table) if type == "unicast" else ("", ())
+    enrol, neighbours = _parse_members(table) if type in NETWORKED else ("", ())
     qualities = _parse_qualities(table, neighbours) if type == "unicast" else {}
     register = table.names("reg") if type != "broadcast" else ()
     if register and not (layer or enrol):
         raise table.error("reg", f"names are registered in a layer; add bootstrap{' or enrol' * (type == 'unicast')}")
     autobind = "autobind" in others and table.get("autobind", False)
-    keepalive = _parse_keepalive(table) if type == "unicast" else None
+    keepalive = _parse_keepalive(table) if type in NETWORKED else None
     # The layer of one that enrolls is that of whom it enrolls with.
     bind = table.names("bind")
     layer = "" if enrol else layer

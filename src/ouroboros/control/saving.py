@@ -14,6 +14,7 @@ import msgspec
 from ouroboros._checks import Setting, WordEnum, described, told
 from ouroboros.control.configuration import (
     COMPONENTS,
+    NETWORKED,
     Configuration,
     IpcpTable,
     NameTable,
@@ -33,7 +34,7 @@ from ouroboros.wire.control import NameSecurity
 # --- what there is
 
 #: TOML keeps the tables of a type together. Those of types that are not here come first: others lie over them.
-_ORDER = {"broadcast": 1, "unicast": 2}
+_ORDER = {"unicast": 1, "broadcast": 2}
 
 
 def configuration_of(
@@ -83,8 +84,8 @@ def _registered(registry: Registry, member: Ipcp) -> list[str]:
 
 
 def _below(member: Ipcp, members: Sequence[Ipcp]) -> list[Ipcp]:
-    """The IPC processes by which a member of a unicast layer may be reached: that of the file when its turn comes."""
-    if member.type != "unicast":
+    """The IPC processes by which a member may be reached that others know by name: those of the file when its turn comes."""
+    if member.type not in NETWORKED:
         return []
     return [each for each in members if each.type != "broadcast" and each.layer not in ("", member.layer)]
 
@@ -93,7 +94,7 @@ def _is_autobound(member: Ipcp, members: Sequence[Ipcp], registered: Mapping[int
     """Whether `autobind` says what it is bound to, and where it is registered. One that begins a layer is made known where
     the node is by then."""
     names = {member.name, member.layer}
-    if member.type not in ("unicast", "broadcast") or not member.layer or not names <= set(member.names):
+    if member.type not in NETWORKED or not member.layer or not names <= set(member.names):
         return False
     below = _below(member, members)
     before = members[: members.index(member)]
@@ -145,7 +146,7 @@ def _neighbours(member: Ipcp, notes: list[str]) -> tuple[tuple[str, ...], dict[s
     qualities: dict[str, str] = {}
     for name, connections in wanted.items():
         there = {each.component: each.qos for each in connections}
-        missing = [component for component in COMPONENTS if component not in there]
+        missing = [component for component in NETWORKED[member.type] if component not in there]
         if missing:
             notes.append(f"{member.name!r} is connected to {name!r}, but not by {missing[0]}; a file connects both")
         word = _quality(there.get(COMPONENTS[1], QOS_RAW))

@@ -71,7 +71,7 @@ class EngineRuntime:
             Listen: self.listen,
             SendMessage: self.send_message,
             SendPdu: self.send_pdu,
-            OpenBroadcast: lambda effect: self._held.open_member(effect.ipcp, "broadcast"),
+            OpenBroadcast: self.open_broadcast,
             CloseMember: lambda effect: self._held.close_member(effect.ipcp),
             Impair: self.impair,
             Resolve: self.resolve,
@@ -150,7 +150,11 @@ class EngineRuntime:
         if self._held.engine is not None and (member := self._held.members.get(effect.ipcp)) is not None:
             self._held.engine.peer_gone(member, effect.eid, effect.died)
 
-    # --- unicast layers
+    # --- unicast and broadcast layers
+
+    def open_broadcast(self, effect: OpenBroadcast) -> None:
+        self._held.open_member(effect.ipcp, "broadcast", self._machine.random.getrandbits(64))
+        self._held.adjacent[effect.ipcp] = set()
 
     def open_transfer(self, effect: OpenTransfer) -> None:
         self._held.close_member(effect.ipcp)
@@ -160,11 +164,11 @@ class EngineRuntime:
         self._held.adjacent[effect.ipcp] = set()
 
     def set_address(self, effect: SetAddress) -> None:
-        if (member := self._held.unicast(effect.ipcp)) is not None:
+        if (member := self._held.over_flows(effect.ipcp)) is not None:
             self._held.running().change_unicast(member, effect.address, effect.max_ttl, effect.ecn)
 
     def hand_over(self, effect: HandOver) -> None:
-        member, number = self._held.unicast(effect.ipcp), self._held.lower.get(effect.fd)
+        member, number = self._held.over_flows(effect.ipcp), self._held.lower.get(effect.fd)
         if member is not None and number is not None:
             self._held.adjacent[effect.ipcp].add(number)
             most = self._held.flows[number].size.most
@@ -172,26 +176,26 @@ class EngineRuntime:
             self.flows.resize_above(self._held.flows[number])
 
     def take_back(self, effect: TakeBack) -> None:
-        member, number = self._held.unicast(effect.ipcp), self._held.lower.get(effect.fd)
+        member, number = self._held.over_flows(effect.ipcp), self._held.lower.get(effect.fd)
         if member is not None and number is not None:
             self._held.adjacent[effect.ipcp].discard(number)
             self._held.running().take_back(member, number)
             self.flows.resize_above(self._held.flows[number])
 
     def route(self, effect: Route) -> None:
-        if (member := self._held.unicast(effect.ipcp)) is not None:
+        if (member := self._held.over_flows(effect.ipcp)) is not None:
             self._held.running().route(member, effect.table, effect.spread)
 
     def listen(self, effect: Listen) -> None:
-        if self._held.unicast(effect.ipcp) is not None and (number := self._held.lower.get(effect.fd)) is not None:
+        if self._held.over_flows(effect.ipcp) is not None and (number := self._held.lower.get(effect.fd)) is not None:
             self._held.running().listen(number)
 
     def send_message(self, effect: SendMessage) -> None:
-        if self._held.unicast(effect.ipcp) is not None and (number := self._held.lower.get(effect.fd)) is not None:
+        if self._held.over_flows(effect.ipcp) is not None and (number := self._held.lower.get(effect.fd)) is not None:
             self._held.running().send_message(number, effect.data)
 
     def send_pdu(self, effect: SendPdu) -> None:
-        if (member := self._held.unicast(effect.ipcp)) is not None:
+        if (member := self._held.over_flows(effect.ipcp)) is not None:
             self._held.running().send_pdu(member, effect.destination, effect.eid, effect.ttl, effect.data)
 
     def _place(self, ipcp: int, where: Where) -> tuple[Engine | SimulatedEngine, int, Where] | None:

@@ -110,7 +110,7 @@ class Held:
         self.ports: dict[int | None, tuple[str, int]] = {}
         #: IPC processes whose members are of broadcast layers.
         self.broadcast: set[int | None] = set()
-        #: IPC processes whose members are of unicast layers, and the numbers of their flows to neighbours.
+        #: IPC processes whose members are of unicast or broadcast layers, and the numbers of their flows to neighbours.
         self.adjacent: dict[int | None, set[int]] = {}
         #: Flows by number, and the number of each end.
         self.flows: dict[int, Carried] = {}
@@ -144,11 +144,11 @@ class Held:
 
     # --- members
 
-    def open_member(self, ipcp: int | None, kind: str) -> None:
-        """Of a kind of the engine: "transfer", "local" or "broadcast"."""
+    def open_member(self, ipcp: int | None, kind: str, seed: int = 0) -> None:
+        """Of a kind of the engine: "transfer", "local" or "broadcast", which needs a random `seed`."""
         if ipcp in self.members:
             self.close_member(ipcp)
-        self.note_member(ipcp, self.running().open_member(kind))
+        self.note_member(ipcp, self.running().open_member(kind, seed))
         if kind == "broadcast":
             self.broadcast.add(ipcp)
 
@@ -172,8 +172,8 @@ class Held:
         self.broadcast.discard(ipcp)
         self.adjacent.pop(ipcp, None)
 
-    def unicast(self, ipcp: int) -> int | None:
-        """The member of an IPC process in a unicast layer; None: it has none any more."""
+    def over_flows(self, ipcp: int) -> int | None:
+        """The member of an IPC process in a unicast or broadcast layer; None: it has none any more."""
         return self.members.get(ipcp) if ipcp in self.adjacent else None
 
     # --- flows

@@ -334,13 +334,6 @@ class LocalDetails(msgspec.Struct, frozen=True, tag="local"):
     reordered: int = 0
 
 
-class BroadcastDetails(msgspec.Struct, frozen=True, tag="broadcast"):
-    """`lost`: packets, by member."""
-
-    members: int = 0
-    lost: int = 0
-
-
 class PortDetails(msgspec.Struct, frozen=True, tag="port"):
     """Of a layer over UDP or on an Ethernet segment. `impair`: what happens to packets, "" when nothing does."""
 
@@ -350,10 +343,10 @@ class PortDetails(msgspec.Struct, frozen=True, tag="port"):
 
 
 class ConnectionEntry(msgspec.Struct, frozen=True):
-    """A connection of a member of a unicast layer with a neighbour. `component`: as of `ConnectIpcp`, or "Enrollment".
-    `name`: of the neighbour, or what was asked for. `peer`: as of `FlowEntry`. `state`: "up", "silent" or "missing": it is
-    asked for again. `since`: when it came to be, seconds of the monotonic clock of its host; 0 for one that is missing.
-    `over`: the layer that carries it, or is to."""
+    """A connection of a member with a neighbour. `component`: as of `ConnectIpcp`, or "Enrollment". `name`: of the other,
+    or what was asked for. `peer`: as of `FlowEntry`. `state`: "up", "silent" or "missing": it is asked for again. `since`:
+    when it came to be, seconds of the monotonic clock of its host; 0 for one that is missing. `over`: the layer that carries
+    it, or is to."""
 
     component: str
     name: str
@@ -383,6 +376,16 @@ class UnicastDetails(msgspec.Struct, frozen=True, tag="unicast"):
     registered: tuple[str, ...] = ()
     kept: int = 0
     enroll: tuple[str, ...] = ()
+
+
+class BroadcastDetails(msgspec.Struct, frozen=True, tag="broadcast"):
+    """`members`: of this node. `lost`: packets, by member. `connections`: with members on other nodes. `address`: by which
+    those know it."""
+
+    members: int = 0
+    lost: int = 0
+    address: str = ""
+    connections: tuple[ConnectionEntry, ...] = ()
 
 
 Details = LocalDetails | BroadcastDetails | PortDetails | UnicastDetails

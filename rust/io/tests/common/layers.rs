@@ -199,7 +199,7 @@ pub struct Broadcast {
 impl Broadcast {
     pub fn start() -> std::io::Result<Self> {
         let engine = Engine::start()?;
-        let member = engine.open_member(Kind::Broadcast);
+        let member = engine.open_member(Kind::Broadcast(1));
         Ok(Broadcast { engine, member })
     }
 

@@ -27,6 +27,10 @@ impl<R: Ring> Stack<R> {
             self.receive_pdus(now, member, lower, run, depth);
             return true;
         }
+        if let (Carries::Broadcast(_), Where::Flow(lower)) = (&at.carries, from) {
+            self.receive_spread(now, member, lower, run);
+            return true;
+        }
         let mut rest = run;
         while let Some((eid, packets, others)) = rest.split::<EID>() {
             match u32::from_be_bytes(eid) {
@@ -132,31 +136,5 @@ impl<R: Ring> Stack<R> {
         flow.bring(packet);
         self.queue(to);
         true
-    }
-
-    /// A flow of a broadcast member sent the packet in `frame`: all others get it.
-    pub(crate) fn spread(&mut self, now: u64, member: MemberId) {
-        let Some(at) = self.members.get_mut(member) else { return };
-        let (flows, frame) = (std::mem::take(&mut at.flows), std::mem::take(&mut self.frame));
-        let (mut lost, mut got) = (0, 0);
-        for id in &flows {
-            // The sender itself is not there.
-            if let Some(mut flow) = self.flows.take(*id) {
-                let before = flow.overrun();
-                flow.receive(now, Run::of(&frame, 0), self, 0);
-                lost += flow.overrun() - before;
-                got += 1;
-                self.note_changed(&mut flow);
-                self.flows.put(*id, flow);
-            }
-        }
-        self.frame = frame;
-        if let Some(member) = self.members.get_mut(member) {
-            member.flows = flows;
-            member.shaken.lost += lost;
-            member.slow += lost;
-            member.copies += u64::max(got, 1) - 1;
-            member.unheard += u64::from(got == 0);
-        }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::{Carrier, Event, Kind, Stack, Where, has_eid, plain_where};
+use crate::broadcast::Hub;
 use crate::door::Door;
 use crate::flow::{Flow, How, Setup, User};
 use crate::id::{FlowId, MemberId};
@@ -51,7 +52,7 @@ impl<R: Ring> Stack<R> {
         let carries = match kind {
             Kind::Transfer => Carries::Transfer,
             Kind::Local => Carries::Local,
-            Kind::Broadcast => Carries::Broadcast,
+            Kind::Broadcast(seed) => Carries::Broadcast(Box::new(Hub::new(seed))),
         };
         self.members.insert(member, Member::new(carries));
     }
@@ -247,6 +248,7 @@ impl<R: Ring> Stack<R> {
             }
         }
         if let User::Transfer(member) = flow.user {
+            self.drop_neighbour(member, id);
             self.change_ways(member, |transfer| transfer.drop_lower(id));
         }
         self.timers.remove(id);

@@ -46,6 +46,8 @@ impl<R: Ring> Stack<R> {
             Some(Source::Flow(id)) => self.serve_flow(now, id),
             Some(Source::Transit(member, place)) => self.serve_transit(now, member, place),
             Some(Source::Words(member)) => self.serve_words(now, member),
+            Some(Source::Spread(member, lower)) => self.serve_spread(now, member, lower),
+            Some(Source::Border(member)) => self.say_border(now, member),
             None => {}
         }
     }
@@ -180,8 +182,9 @@ impl<R: Ring> Stack<R> {
         let id = match source {
             Source::Flow(id) => id,
             Source::Transit(member, place) => return self.wake_transit(member, place),
+            Source::Spread(member, lower) => return self.wake_spread(member, lower),
             // They wait for nothing.
-            Source::Words(_) => return,
+            Source::Words(_) | Source::Border(_) => return,
         };
         let Some(flow) = self.flows.get_mut(id) else { return };
         flow.listed = None;

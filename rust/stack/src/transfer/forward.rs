@@ -46,14 +46,19 @@ impl<R: Ring> Stack<R> {
         neighbour: u32,
         (most, ours): (usize, bool),
     ) {
-        if self.transfer(member).is_some()
-            && let Some(flow) = self.flow(lower)
-        {
-            flow.pacer = (!ours).then(Pacer::default);
-            self.taps.set_above(lower, member);
-            self.change_ways(member, |transfer| transfer.adopt(lower, neighbour, most));
-            self.hand(now, lower, User::Transfer(member));
+        if self.flow(lower).is_none() {
+            return;
         }
+        if self.transfer(member).is_some() {
+            self.change_ways(member, |transfer| transfer.adopt(lower, neighbour, most));
+        } else if !self.adopt_neighbour(now, member, lower, most, ours) {
+            return;
+        }
+        if let Some(flow) = self.flow(lower) {
+            flow.pacer = (!ours).then(Pacer::default);
+        }
+        self.taps.set_above(lower, member);
+        self.hand(now, lower, User::Transfer(member));
     }
 
     /// What is below a flow carries packets of other lengths from now on. `packet`: of FRCP, or of a
@@ -63,12 +68,14 @@ impl<R: Ring> Stack<R> {
         let Some(resized) = self.flow(flow) else { return };
         resized.resize(packet, mtu);
         if let User::Transfer(member) = resized.user {
+            self.resize_neighbour(member, flow, most);
             self.change_ways(member, |transfer| transfer.set_most(flow, most));
         }
     }
 
     /// Nothing is sent by a lower flow any more. What arrives there is still taken.
     pub fn take_back(&mut self, member: MemberId, lower: FlowId) {
+        self.drop_neighbour(member, lower);
         self.change_ways(member, |transfer| transfer.drop_lower(lower));
     }
 
@@ -229,7 +236,14 @@ impl<R: Ring> Stack<R> {
     }
 
     /// A packet by a lower flow.
-    fn send_by(&mut self, now: u64, lower: FlowId, manner: Manner, header: &[u8], data: &[u8]) -> Result<(), Blocker> {
+    pub(crate) fn send_by(
+        &mut self,
+        now: u64,
+        lower: FlowId,
+        manner: Manner,
+        header: &[u8],
+        data: &[u8],
+    ) -> Result<(), Blocker> {
         self.with(lower, |below, stack| {
             let frame = below.open_below(now, stack, manner)?;
             let bytes = stack.bytes(&frame);

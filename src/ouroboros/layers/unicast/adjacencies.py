@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 
 from ouroboros.layers.face import NO_SIZE, Size
-from ouroboros.layers.unicast.connections import Connection
+from ouroboros.layers.members.connections import Connection
 
 #: Bytes in front of each packet of the layer (`unicast-data.md` 2.1).
 HEADER_LENGTH = 15

@@ -24,7 +24,7 @@ from ouroboros.layers.effects import UnicastEnd, Where, written_address
 from ouroboros.layers.face import Size
 from ouroboros.layers.flows import core as flows
 from ouroboros.layers.flows.core import PATIENCE, Patience
-from ouroboros.layers.unicast.core import ALLOCATOR, Core
+from ouroboros.layers.members.core import ALLOCATOR, Core
 from ouroboros.qos import QoSSpec
 from ouroboros.wire.extension import LONGEST_PACKET, Extension
 from ouroboros.wire.udp import Message

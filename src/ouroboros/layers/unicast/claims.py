@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ouroboros.layers.agenda import earliest
-from ouroboros.layers.unicast.core import Core
+from ouroboros.layers.members.core import Core
 from ouroboros.layers.unicast.database import OURS, Database, Life, Pair
 from ouroboros.wire.unicast.lsu import MOST_NUMBER, LinkStateUpdate
 

@@ -23,7 +23,7 @@ import msgspec
 from ouroboros.errors import ProtocolError
 from ouroboros.layers.agenda import Agenda, earliest
 from ouroboros.layers.bucket import Bucket
-from ouroboros.layers.unicast.core import DIRECTORY, Core
+from ouroboros.layers.members.core import DIRECTORY, Core
 from ouroboros.layers.unicast.lookups import PATIENCE, Lookups
 from ouroboros.layers.unicast.places import Places
 from ouroboros.layers.unicast.publisher import Publisher

@@ -18,7 +18,7 @@ from typing import Protocol
 from ouroboros.layers.agenda import earliest
 from ouroboros.layers.bucket import Bucket
 from ouroboros.layers.face import Size
-from ouroboros.layers.unicast.core import Core
+from ouroboros.layers.members.core import Core
 from ouroboros.layers.unicast.database import Database, Life, Pair
 from ouroboros.wire.unicast.lsu import MOST_AGE, MOST_IDS, Acknowledgement, LinkStateUpdate, Updates, fitting
 

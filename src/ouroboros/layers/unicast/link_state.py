@@ -23,8 +23,8 @@ import msgspec
 from ouroboros.errors import ProtocolError
 from ouroboros.layers.agenda import earliest
 from ouroboros.layers.face import Size
+from ouroboros.layers.members.core import Core
 from ouroboros.layers.unicast.claims import Claims
-from ouroboros.layers.unicast.core import Core
 from ouroboros.layers.unicast.database import Database, Life, Pair
 from ouroboros.layers.unicast.flooding import Flow, Neighbour
 from ouroboros.layers.unicast.graph import Graph, Table

@@ -11,23 +11,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
-
-import msgspec
 
 from ouroboros.errors import (
     FlowDownException,
     FlowNameException,
-    IpcpBootstrapError,
-    IpcpEnrollError,
-    OuroborosError,
     ProtocolError,
 )
 from ouroboros.layers.agenda import earliest
 from ouroboros.layers.base import State
-from ouroboros.layers.bucket import Bucket
 from ouroboros.layers.effects import (
-    CloseMember,
     OpenTransfer,
     PeerGone,
     RemoteEnd,
@@ -37,45 +29,34 @@ from ouroboros.layers.effects import (
     Where,
     written_address,
 )
-from ouroboros.layers.face import Arrival, Connected, End, Host, How, Located, LowerFlow, Size, Step, Task
+from ouroboros.layers.face import Arrival, End, Host, Located, Size, Step, Task
 from ouroboros.layers.flows.incoming import Request
 from ouroboros.layers.flows.ipcp import FlowIpcp
-from ouroboros.layers.unicast.addresses import Address
+from ouroboros.layers.members.connected import ConnectedIpcp, kind_of
+from ouroboros.layers.members.connections import Connection
+from ouroboros.layers.members.core import ALLOCATOR, PROBES, Core
+from ouroboros.layers.members.greeting import DATA_TRANSFER, MANAGEMENT
 from ouroboros.layers.unicast.adjacencies import Adjacencies
 from ouroboros.layers.unicast.allocator import FlowsCore, Names
-from ouroboros.layers.unicast.connections import Component, Connection, Connections
-from ouroboros.layers.unicast.core import ALLOCATOR, KEEPALIVE, MISSED, PROBES, Core, Then
 from ouroboros.layers.unicast.directory import Directory
-from ouroboros.layers.unicast.enrollment import ENROLL_PATIENCE, Enrollment
-from ouroboros.layers.unicast.greeting import DATA_TRANSFER, ENROLLMENT, MANAGEMENT
 from ouroboros.layers.unicast.link_state import LinkState
 from ouroboros.layers.unicast.probes import Probes
-from ouroboros.layers.unicast.upkeep import Upkeep, Wish
-from ouroboros.qos import DEFAULT_PEER_TIMEOUT, QOS_RAW, QoSSpec
+from ouroboros.qos import QoSSpec
 from ouroboros.settings import CongestionAvoidPolicy, TypeSettings, UnicastSettings
-from ouroboros.wire.control import ConnectionEntry, RouteEntry, UnicastDetails
+from ouroboros.wire.control import RouteEntry, UnicastDetails
 from ouroboros.wire.udp import FlowReply, FlowRequest
 from ouroboros.wire.unicast import protobuf
 from ouroboros.wire.unicast.enrollment import EID_SIZE, Configuration
 
-#: New addresses a second, and at once: another member can always say that it has ours.
-MOVES = (1 / 3600, 1.0)
 
-
-class _Timed(Protocol):
-    def deadline(self) -> float | None: ...
-
-    def timeout(self, now: float) -> None: ...
-
-
-class UnicastIpcp(FlowIpcp):
+class UnicastIpcp(ConnectedIpcp, FlowIpcp):
     """A member of a unicast layer."""
 
     type = "unicast"
     settings = UnicastSettings
     preference = 1
     several = True
-    accepts_flows = True
+    components = (MANAGEMENT, DATA_TRANSFER)
 
     #: From bootstrap or enrollment on.
     link_state: LinkState
@@ -95,25 +76,10 @@ class UnicastIpcp(FlowIpcp):
         super().__init__(id, name, host, self._places, self._flows_core)
         self.hash = self.core.settings.dir_hash_algo.word
         self._places.found = self._outgoing.found
-        self._address = Address(host, name)
-        self.core.node = self._address.node
-        self.enrollment = Enrollment(self.core, self._enrolled, prepare=self._prepare)
-        self._components: dict[str, Component] = {ENROLLMENT: self.enrollment}
-        self.connections = Connections(self.core, self._components, collided=self._move)
-        self.enrollment.connections = self.connections
-        self.upkeep = Upkeep(self._connect)
-        self._parts: list[_Timed] = [self.connections, self.enrollment, self.upkeep]
+        self._begin_connections(self.core)
         self._places.called = self._called
-        #: The enrollment that goes on.
-        self._enrolling: Task | None = None
-        #: It is to be connected to the member that it enrolls with.
-        self._connects = False
-        #: Over these layers, each of them; empty: over any.
-        self._over: tuple[str, ...] = ()
         #: When it is to have another address.
         self._move_at: float | None = None
-        self._moves = Bucket(*MOVES)
-        self._is_closed = False
         #: Of packets to members that flows lead to, as the engine was told last.
         self._sizes: dict[int, Size | None] = {}
         #: Names that are to be found for nobody's flow, by number.
@@ -131,60 +97,14 @@ class UnicastIpcp(FlowIpcp):
         self.state = State.OPERATIONAL
         task.done(self.id)
 
-    def enroll(
-        self,
-        member: str,
-        task: Task,
-        now: float,
-        *,
-        connect: bool = False,
-        timeout: float | None = None,
-        over: tuple[str, ...] = (),
-    ) -> None:
-        self._check_new()
-        self.state, self._enrolling, self.enrolled_with = State.OPENING, task, member
-        self._connects, self._over = connect, over
-        # Lower flows have to lead to something in the engine.
-        self._open()
-        patience = ENROLL_PATIENCE if timeout is None else timeout
-        layers = frozenset(over) if over else None
-        self.enrollment.enroll(member, Then(self._enrollment_over), now, over=layers, patience=patience)
-
-    def abandoned(self, task: Task, now: float) -> None:
-        if task is self._enrolling:
-            self.enrollment.cancel(now)
-
-    def _prepare(self, member: str, now: float) -> None:
-        for over in (self._over or ("",)) if self._connects else ():
-            for component in (MANAGEMENT, DATA_TRANSFER):
-                self._connect_and_keep(Wish(component, member, over), QOS_RAW, Then(lambda outcome: None), now)
-
-    def _check_new(self) -> None:
-        if self._enrolling is not None:
-            raise IpcpBootstrapError(f"IPC process {self.name!r} is being enrolled: wait for the end of that")
-        super()._check_new()
-
-    def _enrolled(self, told: Configuration, now: float) -> None:
-        """A member has said what the layer is."""
-        task, self._enrolling = self._enrolling, None
-        assert task is not None
+    def _become(self, told: Configuration, now: float) -> None:
         assert isinstance(told.settings, UnicastSettings)
         self._address.choose(told.layer)
         self._begin(told.layer, told.settings)
         opened = self._transfer()
         self.host.effects.append(SetAddress(self.id, opened.address, opened.max_ttl, opened.ecn))
-        self.state = State.OPERATIONAL
         if self._connects:
             self.directory.expect(now)
-        self.connections.opened(now)
-        task.done(self.id)
-
-    def _enrollment_over(self, outcome: object) -> None:
-        if isinstance(outcome, OuroborosError) and self._enrolling is not None:
-            task, self._enrolling = self._enrolling, None
-            self.state, self.enrolled_with = State.BOOT, ""
-            self.host.effects.append(CloseMember(self.id))
-            task.failed(outcome)
 
     def _begin(self, layer: str, settings: UnicastSettings) -> None:
         """It is in a layer, and has an address there."""
@@ -200,7 +120,7 @@ class UnicastIpcp(FlowIpcp):
         self.probes = Probes(core, _Ways(self))
         self._parts += [self.link_state, self.directory, self.probes]
         for name, component in ((MANAGEMENT, self.link_state), (DATA_TRANSFER, self.adjacencies)):
-            self._components[name] = _Watched(component, self)
+            self._add_component(name, component)
 
     def _transfer(self) -> OpenTransfer:
         config = self.core.config
@@ -211,9 +131,6 @@ class UnicastIpcp(FlowIpcp):
         self.host.effects.append(self._transfer())
 
     def _close(self, now: float) -> None:
-        if self._enrolling is not None:
-            self._enrolling.failed(IpcpEnrollError(f"IPC process {self.name!r} was destroyed"))
-            self._enrolling = None
         if self._is_member:
             self.directory.close(now)
             for task in self._locating.values():
@@ -221,12 +138,7 @@ class UnicastIpcp(FlowIpcp):
             self._locating.clear()
             self.probes.close(now)
             self.link_state.close(now)
-            self._is_closed = True
-        self.connections.close(now)
-
-    @property
-    def _is_member(self) -> bool:
-        return bool(self.core.address)
+        self._close_connections(now)
 
     @property
     def rows(self) -> int:
@@ -246,23 +158,13 @@ class UnicastIpcp(FlowIpcp):
             enroll=self.core.config.enroll,
         )
 
-    def _connection_entries(self) -> Iterator[ConnectionEntry]:
-        for each in sorted(self.connections.rows(), key=lambda each: each.fd):
-            state = "up" if each.up else "silent"
-            address = written_address(each.address) if each.address else ""
-            peer = _kind(ours=each.ours)
-            name = each.peer or each.name
-            yield ConnectionEntry(each.component, name, address, peer, state, each.since, each.layer)
-        for wish in self._missing():
-            yield ConnectionEntry(wish.component, wish.name, "", "", "missing", 0.0, wish.over)
-
     def _route_entries(self) -> Iterator[RouteEntry]:
         table = self.link_state.table()
         for address in sorted(table, key=lambda each: (self.link_state.distance(each) or 0, each)):
             ours = self.ours(address)
             hops, via = self.link_state.distance(address), tuple(map(written_address, filter(None, table[address])))
             if hops:
-                yield RouteEntry(written_address(address), hops, via, _kind(ours=ours))
+                yield RouteEntry(written_address(address), hops, via, kind_of(ours=ours))
 
     def _called(self, address: int) -> str:
         """What people call a member: a neighbour by its name, others by their address."""
@@ -277,73 +179,11 @@ class UnicastIpcp(FlowIpcp):
     def connect(self, component: str, name: str, qos: QoSSpec, task: Task, now: float, *, over: str = "") -> None:
         self._check_operational()
         self.directory.expect(now)
-        self._connect_and_keep(Wish(component, name, over), qos, task, now)
-
-    def _connect_and_keep(self, wish: Wish, qos: QoSSpec, task: Task, now: float) -> None:
-        def answer(outcome: object) -> None:
-            if isinstance(outcome, OuroborosError):
-                task.failed(outcome)
-            else:
-                self.upkeep.want(wish, qos)
-                task.done(outcome)
-
-        self._connect(wish, qos, Then(answer), now)
-
-    def connected(self) -> list[Connected]:
-        return [Connected(wish.component, wish.name, qos, wish.over) for wish, qos in self.upkeep.wishes.items()]
-
-    def _connect(self, wish: Wish, qos: QoSSpec, task: Task, now: float) -> None:
-        over = frozenset([wish.over]) if wish.over else None
-        self.connections.connect(wish.component, wish.name, self._timed(wish.component, qos), task, now, over=over)
-
-    def _timed(self, component: str, qos: QoSSpec) -> QoSSpec:
-        """The quality of a flow for packets. What a person said counts; else its timeout is that of so many keepalives, and
-        as often as long as there are layers: one below has time to go another way before. Both ends take that from the
-        request, and send one after a quarter of it."""
-        if component != DATA_TRANSFER or qos.timeout != DEFAULT_PEER_TIMEOUT:
-            return qos
-        return msgspec.structs.replace(qos, timeout=round(MISSED * self.core.keepalive * self.core.rank * 1000))
-
-    def keep_alive(self, seconds: float) -> None:
-        self.core.keepalive = seconds
-
-    @property
-    def keepalive(self) -> float | None:
-        return None if self.core.keepalive == KEEPALIVE else self.core.keepalive
-
-    def disconnect(self, component: str, name: str, task: Task, now: float) -> None:
-        self._check_operational()
-        alike = [wish for wish in self.upkeep.wishes if (wish.component, wish.name) == (component, name)]
-        was_missing = not set(alike).isdisjoint(self._missing())
-        for wish in alike:
-            self.upkeep.drop(wish)
-        # One that is not there is not asked for any more, which is what was wanted.
-        answered = Then(lambda outcome: task.done()) if was_missing else task
-        self.connections.disconnect(component, name, answered, now)
-
-    def _missing(self) -> list[Wish]:
-        """Connections that are wanted and not there, not even with a neighbour that is silent."""
-        there = {wish for each in self.connections.rows() if each.side == 0 for wish in _wishes(each)}
-        return [wish for wish in self.upkeep.missing if wish not in there]
+        super().connect(component, name, qos, task, now, over=over)
 
     def _connected(self, connection: Connection) -> None:
         if connection.ours:
             self._flows_core.ours.note(connection.address)
-
-    def _disconnected(self, connection: Connection, now: float) -> None:
-        if connection.side != 0:
-            return
-        for wish in _wishes(connection):
-            if connection.left:
-                self.upkeep.drop(wish)
-            else:
-                self.upkeep.lost(wish, now)
-
-    def _told_state(self, connection: Connection, up: bool, now: float) -> None:
-        """A neighbour that is silent may be there by another layer below, or soon by the same one."""
-        if connection.side == 0 and not up:
-            for wish in _wishes(connection):
-                self.upkeep.lost(wish, now)
 
     def _routes_changed(self, table: dict[int, tuple[int, ...]], spread: bool, now: float) -> None:
         self.host.effects.append(Route(self.id, table, spread))
@@ -367,8 +207,7 @@ class UnicastIpcp(FlowIpcp):
         there, and flows end, whose peers send to the one before."""
         self._move_at = None
         core = self.core
-        if not self._moves.take(now):
-            core.counters["moves_refused"] += 1
+        if not self._may_move(now):
             return
         core.warn(f"address {written_address(core.address)} of IPC process {core.name!r} is that of another member")
         core.address = self._address.renew(self.link_state.members())
@@ -383,21 +222,8 @@ class UnicastIpcp(FlowIpcp):
                 self._gone.add(eid)
                 self.host.effects.append(PeerGone(self.id, eid, died=True))
 
-    def lower_up(self, number: int | None, flow: LowerFlow, now: float) -> None:
-        self.core.rank = max(1, self.host.lower.rank(self.id))
-        self.connections.lower_up(number, flow, now)
-
-    def lower_failed(self, number: int, error: OuroborosError, now: float) -> None:
-        self.connections.lower_failed(number, error, now)
-
-    def lower_down(self, fd: int, how: How, now: float) -> None:
-        self.connections.lower_down(fd, how, now)
-
-    def lower_state(self, fd: int, up: bool, now: float) -> None:
-        self.connections.lower_state(fd, up, now)
-
     def lower_resized(self, fd: int, size: Size, now: float) -> None:
-        self.connections.lower_resized(fd, size)
+        super().lower_resized(fd, size, now)
         self.adjacencies.measure(now)
 
     # --- names
@@ -452,9 +278,6 @@ class UnicastIpcp(FlowIpcp):
 
     # --- what the engine tells
 
-    def message(self, fd: int, data: bytes, now: float) -> None:
-        self.connections.message(fd, data, now)
-
     def heard(self, eid: int, data: bytes, fd: int, now: float) -> None:
         if eid == PROBES:
             self.probes.heard(data, fd, now)
@@ -479,41 +302,12 @@ class UnicastIpcp(FlowIpcp):
     # --- time
 
     def deadline(self) -> float | None:
-        return earliest(super().deadline(), self._move_at, *[part.deadline() for part in self._parts])
+        return earliest(super().deadline(), self._move_at)
 
     def timeout(self, now: float) -> None:
         super().timeout(now)
         if self._move_at is not None and self._move_at <= now:
             self._move(now)
-        for part in self._parts:
-            part.timeout(now)
-
-
-def _wishes(connection: Connection) -> list[Wish]:
-    """What may have been asked for, from this side: by any layer, or by that one."""
-    return [Wish(connection.component, connection.name, over) for over in ("", connection.layer)]
-
-
-class _Watched:
-    """A component, of whose connections the member hears as well."""
-
-    def __init__(self, component: Component, member: UnicastIpcp) -> None:
-        self._component = component
-        self._member = member
-        self.heard = component.heard
-
-    def connected(self, connection: Connection, now: float) -> None:
-        self._member._connected(connection)
-        self._component.connected(connection, now)
-
-    def disconnected(self, connection: Connection, now: float) -> None:
-        if not self._member._is_closed:
-            self._component.disconnected(connection, now)
-            self._member._disconnected(connection, now)
-
-    def state(self, connection: Connection, up: bool, now: float) -> None:
-        self._component.state(connection, up, now)
-        self._member._told_state(connection, up, now)
 
 
 class _Ways:
@@ -530,10 +324,6 @@ class _Ways:
         hops = (via,) if via else filter(None, self._member.link_state.table().get(target, ()))
         flows = map(self._member.adjacencies.flow_to, hops)
         return next((fd for fd in flows if fd is not None), None)
-
-
-def _kind(*, ours: bool) -> str:
-    return "node" if ours else "prototype"
 
 
 def _address(where: Where) -> int:

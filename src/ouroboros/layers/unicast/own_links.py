@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from ouroboros.layers.agenda import Agenda, earliest
 from ouroboros.layers.face import NO_SIZE, Size
+from ouroboros.layers.members.core import Core
 from ouroboros.layers.unicast.claims import Claims
-from ouroboros.layers.unicast.core import Core
 from ouroboros.layers.unicast.database import OURS, Database
 from ouroboros.layers.unicast.silence import Silence
 from ouroboros.wire.unicast.lsu import LEAST_ADDRESS, MOST_LENGTH, MOST_NUMBER, LinkStateUpdate

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterable, Iterator, Mapping
 
 from ouroboros.layers.base import HASHES
-from ouroboros.layers.unicast.core import Core
+from ouroboros.layers.members.core import Core
 from ouroboros.wire.unicast.dht import Contact
 
 #: What the place of a member is a digest of, with its address.

@@ -22,7 +22,7 @@ from ouroboros.layers.agenda import Agenda
 from ouroboros.layers.bucket import Bucket
 from ouroboros.layers.effects import written_address
 from ouroboros.layers.face import Seen, Step, Task, nobody
-from ouroboros.layers.unicast.core import PROBES, Core
+from ouroboros.layers.members.core import PROBES, Core
 from ouroboros.wire.control import HopEntry
 from ouroboros.wire.unicast import probe as wire
 from ouroboros.wire.unicast.probe import Answer, Probe

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from ouroboros.errors import ProtocolError
-from ouroboros.layers.unicast.core import NOWHERE, Core
+from ouroboros.layers.members.core import NOWHERE, Core
 from ouroboros.qos import QoSSpec
 from ouroboros.wire.unicast import cep
 from ouroboros.wire.unicast.cep import MOST_RANK, UNKNOWN, Cep, Ours
@@ -52,7 +52,17 @@ class Objection(msgspec.Struct, frozen=True):
     flag: int = 0
 
 
-COMPONENTS = tuple(_PROTOCOLS)
+#: In a broadcast layer there are no routes, and packets have no header. Addresses are of use to members of ours only.
+_BROADCAST_PROTOCOLS = {ENROLLMENT: _PROTOCOLS[ENROLLMENT], DATA_TRANSFER: _Protocol("", 0, 0)}
+
+
+def _protocols(core: Core) -> dict[str, _Protocol]:
+    return _BROADCAST_PROTOCOLS if core.broadcast else _PROTOCOLS
+
+
+def components(core: Core) -> tuple[str, ...]:
+    """What there is to connect."""
+    return tuple(_protocols(core))
 
 
 def is_placed(component: str) -> bool:
@@ -61,7 +71,7 @@ def is_placed(component: str) -> bool:
 
 def greet(core: Core, component: str, rank: int, flags: int = 0, request: bytes = b"") -> Cep:
     """Our greeting for a component. `request`: the id of a request to enroll, for members of ours."""
-    protocol = _PROTOCOLS[component]
+    protocol = _protocols(core)[component]
     address = core.address if protocol.placed else NOWHERE
     return Cep(component, protocol.name, protocol.version, protocol.syntax, address, _ours(core, rank, flags, request))
 
@@ -76,7 +86,8 @@ def _ours(core: Core, rank: int, flags: int, request: bytes = b"") -> Ours:
 
 
 def leaving(data: bytes) -> Cep | None:
-    """The message of a neighbour that leaves. It comes over management, among link states, which begin with 0."""
+    """The message of a neighbour that leaves. It comes over management, among link states, which begin with 0, or in a
+    broadcast layer among packets, as a word (docs/protocol/broadcast.md)."""
     if data[:1] != _FIRST:
         return None
     try:
@@ -114,6 +125,8 @@ def objection(core: Core, component: str, said: Cep, rank: int) -> Objection | N
 
 
 def _misplaced(core: Core, said: Cep) -> Objection | None:
+    if core.broadcast and said.ours is None:
+        return None
     if said.address < LEAST_ADDRESS:
         return Objection(f"it says that its address is {said.address}; members have addresses from {LEAST_ADDRESS} on")
     if said.address == core.address:

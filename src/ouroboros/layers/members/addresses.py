@@ -13,7 +13,7 @@ import msgspec
 
 from ouroboros.layers.effects import Remember
 from ouroboros.layers.face import Host, Random
-from ouroboros.layers.unicast.greeting import LEAST_ADDRESS
+from ouroboros.layers.members.greeting import LEAST_ADDRESS
 from ouroboros.wire.unicast.protobuf import MOST_ADDRESS
 
 

@@ -22,21 +22,21 @@ from ouroboros.layers.agenda import Agenda
 from ouroboros.layers.bucket import WARNINGS, Bucket
 from ouroboros.layers.effects import Listen, written_address
 from ouroboros.layers.face import How, LowerFlow, Size, Task
-from ouroboros.layers.unicast.core import NOWHERE, Core
-from ouroboros.layers.unicast.greeting import (
-    COMPONENTS,
+from ouroboros.layers.members.core import NOWHERE, Core
+from ouroboros.layers.members.greeting import (
     DATA_TRANSFER,
     RAW_ONLY,
     Objection,
+    components,
     greet,
     is_placed,
     is_raw,
     objection,
     refuse,
 )
-from ouroboros.layers.unicast.links import MOST_EARLY, Links
-from ouroboros.layers.unicast.links import Component as Component
-from ouroboros.layers.unicast.links import Connection as Connection
+from ouroboros.layers.members.links import MOST_EARLY, Links
+from ouroboros.layers.members.links import Component as Component
+from ouroboros.layers.members.links import Connection as Connection
 from ouroboros.qos import QoSSpec
 from ouroboros.wire.unicast import cep
 from ouroboros.wire.unicast.cep import Cep
@@ -134,8 +134,8 @@ class Connections:
 
         Before the member has an address, the flow is asked for, and the greeting waits for `opened`.
         """
-        if component not in COMPONENTS:
-            task.failed(self._failure(name, f"there is no component {component!r}; there are {', '.join(COMPONENTS)}"))
+        if component not in (known := components(self._core)):
+            task.failed(self._failure(name, f"there is no component {component!r}; there are {', '.join(known)}"))
         elif self._links.is_connected(component, name, over):
             task.done()
         elif (asked := next(iter(self._pending(component, name, {over})), None)) is not None:
@@ -256,6 +256,10 @@ class Connections:
             self._greeted(greeting, data, now)
         else:
             self._links.message(fd, data, now)
+
+    def word(self, fd: int, data: bytes, now: float) -> None:
+        """A message that came among the packets of a lower flow in a broadcast layer. Bytes of a stranger."""
+        self._links.word(fd, data, now)
 
     # --- time
 

@@ -9,8 +9,8 @@ from typing import Protocol
 from ouroboros.layers.agenda import Agenda
 from ouroboros.layers.effects import HandOver, Listen, TakeBack, written_address
 from ouroboros.layers.face import Size
-from ouroboros.layers.unicast.core import NOWHERE, Core
-from ouroboros.layers.unicast.greeting import DATA_TRANSFER, MANAGEMENT, greet, is_placed, leaving
+from ouroboros.layers.members.core import NOWHERE, Core
+from ouroboros.layers.members.greeting import DATA_TRANSFER, MANAGEMENT, greet, is_placed, leaving
 from ouroboros.wire.unicast import cep
 
 #: Nothing is sent to a member of the prototype for so long behind its greeting (`unicast-control.md` 10, N45).
@@ -19,6 +19,8 @@ SILENCE = 0.02
 SILENT_PATIENCE = 30.0
 #: Packets that overtook a greeting and are kept.
 MOST_EARLY = 32
+#: In front of a message among packets of a broadcast layer (docs/protocol/broadcast.md).
+WORD = b"\x04"
 #: Connections of one component with one member.
 MOST_ALIKE = 4
 
@@ -160,18 +162,29 @@ class Links:
             # The way repeats packets.
             return
         if connection.ours and connection.component == MANAGEMENT and (said := leaving(data)) is not None:
-            for each in self.alike(said.component, connection.address):
-                each.left = True
-                self.end(each, now)
+            self._leaves(connection, said.component, now)
         else:
             self._components[connection.component].heard(connection, data, now)
 
+    def word(self, fd: int, data: bytes, now: float) -> None:
+        """A message that a neighbour of ours sent among packets."""
+        connection = self._connections.get(fd)
+        if connection is not None and connection.ours and (said := leaving(data)) is not None:
+            self._leaves(connection, said.component, now)
+
+    def _leaves(self, connection: Connection, component: str, now: float) -> None:
+        for each in self.alike(component, connection.address):
+            each.left = True
+            self.end(each, now)
+
     def say_leaving(self, connection: Connection) -> None:
-        """Tell a neighbour of ours that a person wanted it. It is told over management: data transfer is the engine's."""
-        for each in self.alike(MANAGEMENT, connection.address):
+        """Tell a neighbour of ours that a person wanted it. It is told over management: data transfer is the engine's, which
+        has a word for it only in a broadcast layer."""
+        mark, carrier = (WORD, DATA_TRANSFER) if self._core.broadcast else (b"", MANAGEMENT)
+        for each in self.alike(carrier, connection.address):
             if each.ours and each.fd in self._connections:
                 message = greet(self._core, connection.component, self.rank, cep.LEAVING)
-                self._core.message(each.fd, message.encode())
+                self._core.message(each.fd, mark + message.encode())
                 return
 
     def end(self, connection: Connection, now: float, *, release: bool = True, tell: bool = True) -> None:

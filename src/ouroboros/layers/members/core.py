@@ -24,8 +24,10 @@ NOWHERE = 0
 class Core:
     """Identity and output of one member. `layer`, `settings` and `address` are there from bootstrap or enrollment on."""
 
-    def __init__(self, id: int, name: str, host: Host) -> None:
+    def __init__(self, id: int, name: str, host: Host, *, broadcast: bool = False) -> None:
+        """`broadcast`: of a broadcast layer, which agrees on nothing: then `settings` mean nothing."""
         self.id = id
+        self.broadcast = broadcast
         #: Of the IPC process.
         self.name = name
         self.host = host

@@ -29,12 +29,12 @@ from ouroboros.errors import FlowTimeoutException, IpcpEnrollError, OuroborosErr
 from ouroboros.layers.agenda import Agenda
 from ouroboros.layers.bucket import WARNINGS, Bucket
 from ouroboros.layers.face import LowerFlow, Task
-from ouroboros.layers.unicast.connections import Connection, Connections
-from ouroboros.layers.unicast.core import Core, Then
-from ouroboros.layers.unicast.greeting import ENROLLMENT
-from ouroboros.layers.unicast.links import SILENCE
+from ouroboros.layers.members.connections import Connection, Connections
+from ouroboros.layers.members.core import Core, Then
+from ouroboros.layers.members.greeting import ENROLLMENT
+from ouroboros.layers.members.links import SILENCE
 from ouroboros.qos import QOS_RAW
-from ouroboros.settings import ANYONE, UnicastSettings
+from ouroboros.settings import ANYONE, BroadcastSettings, UnicastSettings
 from ouroboros.wire.unicast import enrollment
 from ouroboros.wire.unicast.enrollment import ID_LENGTH, Ack, Configuration, Request, Response
 
@@ -176,7 +176,7 @@ class Enrollment:
             return
         objection = self._objection(response, enrolling)
         configuration = response.configuration
-        if objection or configuration is None or configuration.peer is None:
+        if objection or configuration is None:
             self._fail(objection, now)
             return
         if configuration.note:
@@ -192,9 +192,11 @@ class Enrollment:
         configuration = response.configuration
         if configuration is None:
             return f"it refused: {response.reason!r}" if response.reason else "it refused"
-        settings = configuration.settings
-        if not isinstance(settings, UnicastSettings):
-            return f"its layer {configuration.layer!r} is a broadcast layer: enroll an IPC process of that type"
+        settings, wanted = configuration.settings, BroadcastSettings if self._core.broadcast else UnicastSettings
+        if not isinstance(settings, wanted):
+            return f"its layer {configuration.layer!r} is a {settings.word()} layer: enroll an IPC process of that type"
+        if isinstance(settings, BroadcastSettings):
+            return ""
         apart = _apart(response.wall, enrolling.asked, self._core.host.wall())
         limit = settings.unicast.dir.dht.t_expire / 2
         if apart > limit:
@@ -244,6 +246,8 @@ class Enrollment:
 
     def _told(self, newcomer: Connection) -> Configuration:
         """What the layer is. A member of the prototype is told only what it knows of."""
+        if self._core.broadcast:
+            return Configuration(self._core.layer, BroadcastSettings(), None)
         settings = self._core.settings
         if not newcomer.ours:
             unicast = msgspec.structs.replace(settings.unicast, enroll=(ANYONE,))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ouroboros.errors import OuroborosError
 from ouroboros.layers.agenda import Agenda
 from ouroboros.layers.face import Task
-from ouroboros.layers.unicast.core import Then
+from ouroboros.layers.members.core import Then
 from ouroboros.qos import QoSSpec
 
 #: Seconds until a lost connection is asked for, and until it is asked for again; the pauses double, up to the second number.

@@ -1,0 +1,1 @@
+"""What types have in common whose members find one another in layers below: enrollment, connections, and their upkeep."""
