@@ -26,8 +26,8 @@ _LOOKUP = 0.005
 class VirtualMachine:
     """A `Machine` of `runtime.held`."""
 
-    def __init__(self, network: Network, engine: SimulatedEngine, name: str) -> None:
-        self.random: Random = random.Random(f"{network.seed} {name} machine")
+    def __init__(self, network: Network, engine: SimulatedEngine, name: str, life: int) -> None:
+        self.random: Random = random.Random(f"{network.seed} {name} {life} machine")
         self.instance = 0
         self._name = name
         self._network = network

@@ -61,15 +61,17 @@ class Node:
         self.address = address
         self.warnings: list[str] = []
         self.engine = engine
+        # No life is like the one before.
+        life = sum(node.name == name for node in network.nodes)
         self.irm = Irm(
             _OWNER,
-            random=random.Random(f"{network.seed} {name}"),
+            random=random.Random(f"{network.seed} {name} {life}"),
             wall=lambda: network.wall,
             types=network.types,
             flow_limit=flow_limit,
             memory=network.memories.setdefault(name, {}),
         )
-        self._runtime = EngineRuntime(self.irm, self._carry_out, VirtualMachine(network, engine, name))
+        self._runtime = EngineRuntime(self.irm, self._carry_out, VirtualMachine(network, engine, name, life))
         self._flows = FlowRuntime(self.irm, self, self._runtime, NoChannel)
         self._handlers: dict[type[Effect], Callable[[Any], None]] = {
             Reply: lambda effect: self._answer(effect.token, effect.message),
