@@ -10,6 +10,7 @@ from unicast_world import Edges, Layer, ring
 
 from ouroboros.layers.effects import Route
 from ouroboros.layers.unicast.core import KEEPALIVE, MISSED
+from ouroboros.layers.unicast.upkeep import FIRST_PAUSE
 from ouroboros.qos import QOS_RAW, QoSSpec
 from ouroboros.settings import DtConfig, LinkStateConfig, LinkStatePolicy, RoutingConfig, UnicastConfig, UnicastSettings
 from ouroboros.wire.control import DisconnectIpcp, KeepAliveIpcp
@@ -156,6 +157,22 @@ def test_who_connects_says_how_often_and_a_person_has_the_last_word() -> None:
         layer.connect_ipcp(node, id, "Data Transfer", "m0", qos).wait().value  # noqa: B018
         (found,) = layer.member(1).connections.of("Data Transfer")
         assert held[found.fd].qos.timeout == timeout
+
+
+def test_a_neighbour_that_is_started_anew_is_connected_again_as_soon_as_its_silence_is_noticed() -> None:
+    """It was asked for the connections, so its neighbour has to, and does not wait until management is silent for minutes."""
+    layer = Layer([(0, 1)], keepalive=OFTEN)
+    layer.converge()
+    address = layer.member(0).core.address
+    layer.nodes[0].crash()
+    layer.nodes[0] = layer.network.add_node("n0")
+    layer.udp[0] = layer.nodes[0].over_udp()
+    layer.ids[0] = layer.nodes[0].add_ipcp("unicast", "campus", name="m0")
+    layer.bind(0)
+    layer.converge(SILENCE + FIRST_PAUSE + 1.0)
+    assert layer.member(0).core.address == address
+    for number in (0, 1):
+        assert [each.up for each in layer.member(number).connections.rows()] == [True, True]
 
 
 def test_an_adjacency_that_is_silent_is_back_with_the_next_packet() -> None:

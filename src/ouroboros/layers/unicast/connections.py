@@ -99,7 +99,7 @@ class Connections:
         self._asked: list[_Asked] = []
         self._greetings: dict[int, _Greeting] = {}
         self._times = Agenda()
-        self._links = Links(core, components, self._times)
+        self._links = Links(core, components, self._times, self._moves)
         self._warnings, self._may_move = Bucket(*WARNINGS), Bucket(*MOVES)
         self._last_number = 0
 
@@ -350,6 +350,12 @@ class Connections:
             else:
                 self._fail(asked, self._failure(asked.name, found.why))
             return
+        if (twin := self._twin_of_neighbour(said)) is not None:
+            # It has greeted, and does not know yet.
+            self._core.message(fd, refuse(self._core, self.rank, twin.flag).encode())
+            self._drop(fd, now)
+            self._fail(asked, self._failure(asked.name, twin.why))
+            return
         self._asked.remove(asked)
         if said.address != NOWHERE:
             self._links.learn(asked.name, said.address)
@@ -384,6 +390,10 @@ class Connections:
             return Objection(RAW_ONLY)
         if is_placed(said.component) and (why := self._core.may_connect(flow.peer)):
             return Objection(why, cep.STRANGE)
+        return self._twin_of_neighbour(said)
+
+    def _twin_of_neighbour(self, said: Cep) -> Objection | None:
+        """What is to be said to one that has the address of another neighbour."""
         if said.ours is None or said.address == NOWHERE:
             return None
         neighbours = (each for each in self._links.told() if each.ours and each.up)

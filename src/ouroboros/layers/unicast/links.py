@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +10,7 @@ from ouroboros.layers.agenda import Agenda
 from ouroboros.layers.effects import HandOver, Listen, TakeBack, written_address
 from ouroboros.layers.face import Size
 from ouroboros.layers.unicast.core import NOWHERE, Core
-from ouroboros.layers.unicast.greeting import DATA_TRANSFER, MANAGEMENT, greet, is_placed, leaving
+from ouroboros.layers.unicast.greeting import DATA_TRANSFER, MANAGEMENT, greet, is_placed, parting
 from ouroboros.wire.unicast import cep
 
 #: Nothing is sent to a member of the prototype for so long behind its greeting (`unicast-control.md` 10, N45).
@@ -29,7 +29,8 @@ class Connection:
 
     `name`: under which we asked for it, or were. `side`: 0 asked for, 1 accepted. `address`: of the neighbour, 0 for those
     that enroll. `ours`: the neighbour is a node of ours; then `peer` is the name of its IPC process, `node` its number and
-    `rank` its place among layers over layers. `up`: the neighbour is not silent. `left`: a person ended it, here or there.
+    `rank` its place among layers over layers. `silent`: the neighbour is, on this flow. `up`: it is not, as far as all flows
+    with it tell. `left`: a person ended it, here or there.
     `greeting`: what the neighbour said first. `request`: the id of the request to enroll that was in it. `proven`: who is
     proven to be at the other end, as of `LowerFlow.peer`.
     """
@@ -45,6 +46,7 @@ class Connection:
     since: float
     peer: str = ""
     node: int = 0
+    silent: bool = False
     up: bool = True
     left: bool = False
     greeting: bytes = b""
@@ -77,12 +79,16 @@ class Component(Protocol):
 
 
 class Links:
-    """The connections of a member, by lower flow. `times`: is shared with flows on which nobody has greeted yet."""
+    """The connections of a member, by lower flow. `times`: is shared with flows on which nobody has greeted yet. `taken`: is
+    told that a neighbour knows another member with our address."""
 
-    def __init__(self, core: Core, components: Mapping[str, Component], times: Agenda) -> None:
+    def __init__(
+        self, core: Core, components: Mapping[str, Component], times: Agenda, taken: Callable[[float], object]
+    ) -> None:
         self._core = core
         self._components = components
         self._times = times
+        self._taken = taken
         #: Those of the prototype that are to be left in silence, with what they sent.
         self._settling: dict[int, tuple[Connection, list[bytes]]] = {}
         self._connections: dict[int, Connection] = {}
@@ -131,11 +137,21 @@ class Links:
             self._settling[fd][1].append(data)
 
     def state(self, fd: int, up: bool, now: float) -> None:
-        """The neighbour at the end of a lower flow is silent, or back."""
-        if (connection := self.at(fd)) is not None:
-            connection.up = up
-            if fd in self._connections:
-                self._told_state(connection, now)
+        """The neighbour at the end of a lower flow is silent, or back. Keepalives are those of data transfer: when they stop,
+        management flows, which are silent most of the time, are as good as the neighbour."""
+        connection = self.at(fd)
+        if connection is None:
+            return
+        connection.silent = not up
+        transfer = self.alike(DATA_TRANSFER, connection.address)
+        is_gone = bool(transfer) and all(each.silent for each in transfer)
+        alike = self.alike(MANAGEMENT, connection.address) if connection.component == DATA_TRANSFER else []
+        for each in (connection, *alike):
+            heard = not each.silent and not (is_gone and each.component == MANAGEMENT)
+            if each.up != heard:
+                each.up = heard
+                if each.fd in self._connections:
+                    self._told_state(each, now)
 
     def timeout(self, fd: int, now: float) -> bool:
         """The time that was set for a lower flow has come. False: it is none of these."""
@@ -158,12 +174,15 @@ class Links:
         if data == connection.greeting:
             # The way repeats packets.
             return
-        if connection.ours and connection.component == MANAGEMENT and (said := leaving(data)) is not None:
+        said = parting(data) if connection.ours and connection.component == MANAGEMENT else None
+        if said is None:
+            self._components[connection.component].heard(connection, data, now)
+        elif said.ours is not None and said.ours.flags & cep.TAKEN:
+            self._taken(now)
+        else:
             for each in self.alike(said.component, connection.address):
                 each.left = True
                 self.end(each, now)
-        else:
-            self._components[connection.component].heard(connection, data, now)
 
     def say_leaving(self, connection: Connection) -> None:
         """Tell a neighbour of ours that a person wanted it. It is told over management: data transfer is the engine's."""

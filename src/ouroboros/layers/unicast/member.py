@@ -175,7 +175,7 @@ class UnicastIpcp(FlowIpcp):
         if settings.unicast.dt.eid_size != EID_SIZE:
             core.warn(f"layer {layer!r}: eid is {EID_SIZE}, as no member has other endpoint ids")
         self.link_state = LinkState(core, self._routes_changed, self._collided)
-        self.directory = Directory(core)
+        self.directory = Directory(core, returns=self._address.is_kept)
         self._places.begin(self.directory, self.link_state)
         self.probes = Probes(core, _Ways(self))
         self._parts += [self.link_state, self.directory, self.probes]
@@ -301,6 +301,14 @@ class UnicastIpcp(FlowIpcp):
     def _connected(self, connection: Connection) -> None:
         if connection.ours:
             self._flows_core.ours.note(connection.address)
+
+    def _heard_of(self, connection: Connection, up: bool, now: float) -> None:
+        """A neighbour is silent, and asked for anew, as it may be in another life by now; or it is back."""
+        wish = Wish(connection.component, connection.name)
+        if connection.side == 0 and up:
+            self.upkeep.found(wish)
+        elif connection.side == 0:
+            self.upkeep.lost(wish, now)
 
     def _disconnected(self, connection: Connection, now: float) -> None:
         if connection.side != 0:
@@ -448,11 +456,14 @@ class _Watched:
         self._component = component
         self._member = member
         self.heard = component.heard
-        self.state = component.state
 
     def connected(self, connection: Connection, now: float) -> None:
         self._member._connected(connection)
         self._component.connected(connection, now)
+
+    def state(self, connection: Connection, up: bool, now: float) -> None:
+        self._component.state(connection, up, now)
+        self._member._heard_of(connection, up, now)
 
     def disconnected(self, connection: Connection, now: float) -> None:
         if not self._member._is_closed:

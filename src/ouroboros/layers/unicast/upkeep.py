@@ -50,15 +50,19 @@ class Upkeep:
     def want(self, wish: Wish, qos: QoSSpec) -> None:
         """It is there, and is to stay."""
         self._wishes[wish] = qos
-        self._pauses.pop(wish, None)
+        self.found(wish)
 
     def drop(self, wish: Wish) -> bool:
         """It is not wanted any more. Whether it was."""
         self._pauses.pop(wish, None)
         return self._wishes.pop(wish, None) is not None
 
+    def found(self, wish: Wish) -> None:
+        """It is there after all."""
+        self._pauses.pop(wish, None)
+
     def lost(self, wish: Wish, now: float) -> None:
-        """It ended. No matter if it was not wanted."""
+        """It ended, or nothing comes by it. No matter if it was not wanted."""
         if wish in self._wishes and wish not in self._pauses:
             self._pauses[wish] = FIRST_PAUSE
             self._later(wish, now)
@@ -78,10 +82,11 @@ class Upkeep:
             wish = self._lost.pop(number)
             if wish in self._pauses:
                 self._connect(wish, self._wishes[wish], Then(functools.partial(self._answered, wish)), now)
-                # Until it is there: if this does not come to an end, the next one finds out.
-                self._later(wish, now)
+                if wish in self._pauses:
+                    # If this does not come to an end, the next one finds out.
+                    self._later(wish, now)
 
     def _answered(self, wish: Wish, outcome: object) -> None:
         """An attempt is over. If it failed, that is nothing new."""
         if not isinstance(outcome, OuroborosError):
-            self._pauses.pop(wish, None)
+            self.found(wish)
