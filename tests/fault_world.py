@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations
 from typing import NamedTuple
 
@@ -69,7 +69,8 @@ BAD = ["loss=5%,delay=3ms,jitter=2ms", "loss=20%,duplicate=5%,reorder=10%,jitter
 PATIENT = msgspec.structs.replace(QOS_RAW, timeout=0)
 
 Edge = tuple[int, int]
-Steps = Generator[Request, object, None]
+#: Time, what, and arguments of a fault.
+_Told = tuple[float, str, tuple[int | str, ...]]
 
 
 class Fault(NamedTuple):
@@ -124,17 +125,17 @@ class Plan:
 
     # --- troubles
 
-    def crash(self, at: float, until: float) -> Iterator[tuple]:
+    def crash(self, at: float, until: float) -> Iterator[_Told]:
         one = self.one()
         yield at, "crash", (one,)
         yield until, "start", (one,)
 
-    def leave(self, at: float, until: float) -> Iterator[tuple]:
+    def leave(self, at: float, until: float) -> Iterator[_Told]:
         one = self.one()
         yield at, "leave", (one,)
         yield until, "start", (one,)
 
-    def interrupted(self, at: float, until: float) -> Iterator[tuple]:
+    def interrupted(self, at: float, until: float) -> Iterator[_Told]:
         """A member starts, and is interrupted at some step of its enrollment."""
         one = self._chance.randrange(1, self.count)
         other = next(a + b - one for a, b in self.edges if one in (a, b))
@@ -154,53 +155,53 @@ class Plan:
             case "cancel":
                 yield step, "cancel", (one,)
 
-    def newcomer(self, at: float, until: float) -> Iterator[tuple]:
+    def newcomer(self, at: float, until: float) -> Iterator[_Told]:
         yield at, "start", (self.count - 1,)
 
-    def cut(self, at: float, until: float) -> Iterator[tuple]:
+    def cut(self, at: float, until: float) -> Iterator[_Told]:
         edge = self.edge()
         yield at, "cut", edge
         yield until, "mend", edge
 
-    def flap(self, at: float, until: float) -> Iterator[tuple]:
+    def flap(self, at: float, until: float) -> Iterator[_Told]:
         edge = self.edge()
         for turn in range(self._chance.randint(2, 4)):
             yield at + 4.0 * turn, "cut", edge
             yield at + 4.0 * turn + 2.0, "mend", edge
 
-    def partition(self, at: float, until: float) -> Iterator[tuple]:
+    def partition(self, at: float, until: float) -> Iterator[_Told]:
         part = self._chance.sample(range(self.count), self.count // 2)
         for edge in self.edges:
             if (edge[0] in part) != (edge[1] in part):
                 yield at, "cut", edge
                 yield until, "mend", edge
 
-    def pause(self, at: float, until: float) -> Iterator[tuple]:
+    def pause(self, at: float, until: float) -> Iterator[_Told]:
         one = self.one()
         yield at, "pause", (one,)
         yield until, "resume", (one,)
 
-    def impair(self, at: float, until: float) -> Iterator[tuple]:
+    def impair(self, at: float, until: float) -> Iterator[_Told]:
         one = self.one()
         yield at, "impair", (one, self._chance.choice(BAD))
         yield until, "impair", (one, "")
 
-    def twins(self, at: float, until: float) -> Iterator[tuple]:
+    def twins(self, at: float, until: float) -> Iterator[_Told]:
         """A member that was elsewhere for a while has picked the address of another."""
         one, other = self._chance.sample(range(self.count), 2)
         yield at, "crash", (one,)
         yield at, "pick", (one, other)
         yield until, "start", (one,)
 
-    def move(self, at: float, until: float) -> Iterator[tuple]:
+    def move(self, at: float, until: float) -> Iterator[_Told]:
         yield at, "move", (self.one(),)
 
-    def rename(self, at: float, until: float) -> Iterator[tuple]:
+    def rename(self, at: float, until: float) -> Iterator[_Told]:
         one = self.one()
         yield at, "unregister", (one,)
         yield until, "register", (one,)
 
-    def disconnect(self, at: float, until: float) -> Iterator[tuple]:
+    def disconnect(self, at: float, until: float) -> Iterator[_Told]:
         edge = self.edge()
         yield at, "disconnect", edge
         yield until, "connect", edge
@@ -362,10 +363,9 @@ class World:
 
     def start(self, number: int) -> None:
         """As `irmd` with a configuration file: what cannot be done yet is tried again."""
-        if number in self.nodes and not self.nodes[number].crashed:
-            if number in self.ids or number in self.paused:
-                return
-        else:
+        if number in self.ids or number in self.paused:
+            return
+        if number not in self.nodes or self.nodes[number].crashed:
             node = self.nodes[number] = self.network.add_node(f"n{number}")
             node.address = self.where[number]
             self._watch_routes(node)
@@ -373,7 +373,9 @@ class World:
                 self._sever(*pair, cut=True)
             self._open(number)
         node = self.nodes[number]
-        id = self.ids[number] = node.manage(CreateIpcp(f"m{number}", "unicast")).value  # type: ignore[assignment]
+        id = node.manage(CreateIpcp(f"m{number}", "unicast")).value
+        assert isinstance(id, int)
+        self.ids[number] = id
         node.manage(KeepAliveIpcp(id, self.plan.keepalive)).value  # noqa: B018 - or its error
         if number == 0:
             node.manage(BootstrapIpcp(id, "campus", UnicastSettings(unicast=self.plan.config))).value  # noqa: B018
@@ -385,29 +387,30 @@ class World:
         peers = [f"m{each}@{self.where[each]}" for each in self.neighbours(number)]
         self.udp[number] = self.nodes[number].over_udp(peers=peers)
 
-    def _enroll(self, number: int, turn: int) -> None:
+    def _still(self, number: int) -> Callable[[], bool]:
+        """Whether a member is what it is now, later."""
         node, id = self.nodes[number], self.ids.get(number)
-        if not self.runs(number) or id is None or id not in node.irm.ipcps:
-            return
+        return lambda: self.nodes[number] is node and not node.crashed and self.ids.get(number) == id is not None
+
+    def _enroll(self, number: int, turn: int) -> None:
+        """Enroll with one neighbour after the other, until one is there."""
+        node, still = self.nodes[number], self._still(number)
         neighbours = self.neighbours(number)
-        connect = (neighbours[turn % len(neighbours)], number) in self.plan.edges
-        asked = self.enrolling[number] = node.manage(EnrollIpcp(id, f"m{neighbours[turn % len(neighbours)]}", connect))
+        other = neighbours[turn % len(neighbours)]
+        asked = node.manage(EnrollIpcp(self.ids[number], f"m{other}", (other, number) in self.plan.edges))
+        self.enrolling[number] = asked
 
         def answered() -> None:
-            if self.nodes[number] is not node or node.crashed or self.ids.get(number) != id:
-                return
             if isinstance(asked.answer, Failed):
-                self.network.later(2.0, lambda: self._enroll_again(node, number, id, turn + 1))
-            else:
+                self.network.later(2.0, again)
+            elif still():
                 self._begin(number)
 
-        asked.answered = answered
-        if asked.answer is not None:
-            answered()
+        def again() -> None:
+            if still():
+                self._enroll(number, turn + 1)
 
-    def _enroll_again(self, node: Node, number: int, id: int, turn: int) -> None:
-        if self.nodes[number] is node and self.ids.get(number) == id:
-            self._enroll(number, turn)
+        _when_answered(asked, answered)
 
     def _begin(self, number: int) -> None:
         """It is a member."""
@@ -421,25 +424,20 @@ class World:
             self.register(number)
 
     def _pursue(self, number: int, request: Request) -> None:
-        node, id = self.nodes[number], self.ids.get(number)
-        if id is None or node.crashed:
-            return
-        asked = node.manage(request)
+        """Ask, and ask again until it is done, or is not wanted any more."""
+        still = self._still(number)
+        asked = self.nodes[number].manage(request)
 
         def answered() -> None:
-            is_same = self.nodes[number] is node and self.ids.get(number) == id and not node.crashed
-            if isinstance(asked.answer, Failed) and is_same:
-                self.network.later(2.0, lambda: is_wanted() and self._pursue(number, request))
+            if isinstance(asked.answer, Failed):
+                self.network.later(2.0, again)
 
-        def is_wanted() -> bool:
-            if self.nodes[number] is not node or self.ids.get(number) != id:
-                return False
-            edge = isinstance(request, ConnectIpcp) and (int(request.name[1:]), number)
-            return edge not in self.left
+        def again() -> None:
+            left = isinstance(request, ConnectIpcp) and (int(request.name[1:]), number) in self.left
+            if still() and not left:
+                self._pursue(number, request)
 
-        asked.answered = answered
-        if asked.answer is not None:
-            answered()
+        _when_answered(asked, answered)
 
     def _watch_routes(self, node: Node) -> None:
         route = node._handlers[Route]
@@ -463,10 +461,10 @@ class World:
 
     def cancel(self, number: int) -> None:
         if self.runs(number) and number in self.enrolling:
-            asked, node, id = self.enrolling[number], self.nodes[number], self.ids[number]
+            asked, still = self.enrolling[number], self._still(number)
             if asked.answer is None:
                 asked.cancel()
-                self.network.later(1.0, lambda: self._enroll_again(node, number, id, 1))
+                self.network.later(1.0, lambda: self._enroll(number, 1) if still() else None)
 
     def cut(self, one: int, other: int) -> None:
         self.cuts.add((min(one, other), max(one, other)))
@@ -497,14 +495,12 @@ class World:
 
     def pick(self, number: int, other: int) -> None:
         """In what it remembers it has the address of another."""
-        keys = f"unicast/m{number}/address", f"unicast/m{other}/address"
-        kept = [
-            self.network.memories.get(f"n{each}", {}).get(key) for each, key in zip((number, other), keys, strict=True)
-        ]
-        if kept[0] is None or kept[1] is None or number not in self.nodes or not self.nodes[number].crashed:
+        keys = {each: f"unicast/m{each}/address" for each in (number, other)}
+        kept = [self.network.memories.get(f"n{each}", {}).get(key) for each, key in keys.items()]
+        if kept[0] is None or kept[1] is None or not self.nodes[number].crashed:
             return
-        (_, _, _, node), (version, layer, address, _) = map(msgspec.msgpack.decode, kept)
-        self.network.memories[f"n{number}"][keys[0]] = msgspec.msgpack.encode([version, layer, address, node])
+        own, picked = msgspec.msgpack.decode(kept[0]), msgspec.msgpack.decode(kept[1])
+        self.network.memories[f"n{number}"][keys[number]] = msgspec.msgpack.encode([*picked[:3], own[3]])
         self.drawn += 2
 
     def move(self, number: int) -> None:
@@ -567,16 +563,13 @@ class World:
 
     def settle(self) -> None:
         begin = self.network.now
-        assert self.network.run_until(self.is_settled, SETTLING), self.unsettled()
+        assert self.network.run_until(lambda: not self.unsettled(), SETTLING), self.unsettled()
         self.settled.append(self.network.now - begin)
         self.network.run(SPREAD)
         self.loops.look()
         self.check_bounds()
         self.check_names()
         self.watch()
-
-    def is_settled(self) -> bool:
-        return not self.unsettled()
 
     def unsettled(self) -> str:
         """A node that is no member, or one that does not know the members of its piece, and no others."""
@@ -611,11 +604,11 @@ class World:
             assert len(flows) <= len(rows) + 8 * len(self.neighbours(number)) + 8, (number, len(flows), len(rows))
 
     def check_names(self) -> None:
-        """Each name resolves at another member of the same piece, and packets go both ways."""
+        """Names resolve at other members of the same piece, and packets go both ways. At the end all do."""
         for piece in self.pieces():
             for number in piece if len(piece) > 1 else ():
                 near = self.chance.choice([each for each in piece if each != number])
-                if number in self.named:
+                if number in self.named and self.chance.random() < 0.7:
                     self.exchange(near, number)
 
     def exchange(self, near: int, far: int) -> None:
@@ -681,6 +674,12 @@ class World:
         addresses = [member.core.address for _, member in self.members()]
         for piece in self.pieces():
             assert len({self.member(each).core.address for each in piece}) == len(piece), addresses
+
+
+def _when_answered(asked: Asked, call: Callable[[], None]) -> None:
+    asked.answered = call
+    if asked.answer is not None:
+        call()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Layers of a few members, for ten minutes of all that can happen to them. Between bursts of faults it is quiet for as long as
-a layer may take. Then every pair of members between which links lead exchanges packets, every name resolves, flows whose ends
-are still there go on, reliable ones without a loss, and nothing has grown. At no time do packets go in circles for longer than
-routing takes."""
+"""Layers of a few members, for ten minutes of all that can happen to them. Between bursts of faults it is quiet, for as long
+as a layer may take. Then every pair of members between which links lead exchanges packets, every name resolves, flows whose
+ends are still there go on, reliable ones without a loss, and nothing has grown. At no time do packets go in circles for
+longer than routing takes."""
 
 from __future__ import annotations
 

@@ -496,6 +496,22 @@ def test_one_that_is_asked_and_has_the_address_of_a_neighbour_is_told_and_takes_
     assert {each.address for each in a.management.connections.values()} == {b.core.address, c.core.address}
 
 
+def test_a_name_leads_to_a_member_and_not_to_whoever_has_its_address_now() -> None:
+    world, a, b = two_members()
+    c = Member(world, "c", layer="net")
+    a.connect(MANAGEMENT, "b")
+    world.run(1)
+    for each in a.connections.rows():
+        a.connections.release(each, world.now)
+    c.core.address, b.core.address = b.core.address, c.core.address
+    c.connect(MANAGEMENT, "a")
+    world.run(1)
+    outcome = a.connect(MANAGEMENT, "b")
+    world.run(1)
+    assert outcome.done
+    assert [each.peer for each in a.connections.rows()] == ["c", "b"]
+
+
 @pytest.mark.parametrize("ends", [False, True])
 def test_management_is_as_silent_as_data_transfer_until_that_is_back(ends: bool) -> None:
     world, a, _ = two_members()

@@ -160,7 +160,7 @@ def test_who_connects_says_how_often_and_a_person_has_the_last_word() -> None:
 
 
 def test_a_neighbour_that_is_started_anew_is_connected_again_as_soon_as_its_silence_is_noticed() -> None:
-    """It was asked for the connections, so its neighbour has to, and does not wait until management is silent for minutes."""
+    """It was asked for the connections. So its neighbour has to ask, and does not wait until management is silent, too."""
     layer = Layer([(0, 1)], keepalive=OFTEN)
     layer.converge()
     address = layer.member(0).core.address

@@ -19,7 +19,7 @@ from ouroboros.control.probing import Probing
 from ouroboros.control.security import NoSecurityFiles, Security, SecurityFiles
 from ouroboros.control.shares import Kind, Share, Shares, default_shares
 from ouroboros.errors import FlowPermissionException, OuroborosError
-from ouroboros.layers.agenda import earliest
+from ouroboros.layers.agenda import earliest, soonest
 from ouroboros.layers.base import Ipcp, State
 from ouroboros.layers.effects import Effect, Reply, Warn, Where
 from ouroboros.layers.face import Host, How, PostedUpper, Posts, Random, Size
@@ -203,7 +203,7 @@ class Irm:
         return any(ipcp.busy for ipcp in self.ipcps.values())
 
     def deadline(self) -> float | None:
-        return earliest(self.flows.deadline(), *[ipcp.deadline() for ipcp in self.ipcps.values()])
+        return earliest(self.flows.deadline(), soonest(self.ipcps.values()))
 
     @_entry
     def timeout(self, now: float) -> None:

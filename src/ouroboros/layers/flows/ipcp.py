@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ouroboros.errors import FlowDownException, IpcpBootstrapError, OuroborosError, ProtocolError
-from ouroboros.layers.agenda import earliest
+from ouroboros.layers.agenda import soonest
 from ouroboros.layers.base import Ipcp, State
 from ouroboros.layers.bucket import Bucket
 from ouroboros.layers.effects import OpenPort, PeerGone, RemoteEnd, Unreserve, Where
@@ -195,8 +195,7 @@ class FlowIpcp(Ipcp):
         self._gone.discard(eid)
 
     def deadline(self) -> float | None:
-        parts = (self._outgoing, self._incoming, self._notices, self._repeated)
-        return earliest(*[part.deadline() for part in parts])
+        return soonest((self._outgoing, self._incoming, self._notices, self._repeated))
 
     def timeout(self, now: float) -> None:
         self._outgoing.timeout(now)

@@ -72,6 +72,8 @@ class Claims:
 
     def deadline(self) -> float | None:
         """When claims are answered: not at once, as we may be about to have the link, and another may answer as well."""
+        if not self._claims:
+            return None
         return min((each.answer_at for each in self._claims.values() if not each.answered), default=None)
 
     def to_answer(self, now: float) -> list[int]:

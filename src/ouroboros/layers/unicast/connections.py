@@ -358,7 +358,7 @@ class Connections:
             return
         self._asked.remove(asked)
         if said.address != NOWHERE:
-            self._links.learn(asked.name, said.address)
+            self._links.learn(asked.name, said.address, 0 if said.ours is None else said.ours.node)
         if said.ours is not None and self._links.is_old(asked.component, said.address, asked.since):
             # Connected under another name. The other side can say the same only of flows that are older still, so that
             # never both let go.

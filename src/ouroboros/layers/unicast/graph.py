@@ -75,7 +75,7 @@ class Graph:
     @property
     def changed(self) -> bool:
         """A computation would find something to do."""
-        return any(was != self.linked(*edge) for edge, was in self._touched.items())
+        return bool(self._touched) and any(was != self.linked(*edge) for edge, was in self._touched.items())
 
     def _change(self, one: int, other: int, *, there: bool) -> None:
         if self.linked(one, other) == there:

@@ -21,7 +21,7 @@ from collections.abc import Callable
 import msgspec
 
 from ouroboros.errors import ProtocolError
-from ouroboros.layers.agenda import earliest
+from ouroboros.layers.agenda import earliest, soonest
 from ouroboros.layers.unicast.claims import Claims
 from ouroboros.layers.unicast.core import Core
 from ouroboros.layers.unicast.database import Database, Life, Pair
@@ -213,7 +213,7 @@ class LinkState:
             self._silence.deadline(),
             self._own.deadline(),
             self._compute_at(),
-            *[neighbour.deadline() for neighbour in self._busy.values()],
+            soonest(self._busy.values()),
         )
 
     def timeout(self, now: float) -> None:

@@ -92,8 +92,8 @@ class Links:
         #: Those of the prototype that are to be left in silence, with what they sent.
         self._settling: dict[int, tuple[Connection, list[bytes]]] = {}
         self._connections: dict[int, Connection] = {}
-        #: Addresses of members by the names that led to them.
-        self._known: dict[str, int] = {}
+        #: Addresses of members, with their numbers, by the names that led to them. An address may be that of another by now.
+        self._known: dict[str, tuple[int, int]] = {}
 
     @property
     def rank(self) -> int:
@@ -137,8 +137,8 @@ class Links:
             self._settling[fd][1].append(data)
 
     def state(self, fd: int, up: bool, now: float) -> None:
-        """The neighbour at the end of a lower flow is silent, or back. Keepalives are those of data transfer: when they stop,
-        management flows, which are silent most of the time, are as good as the neighbour."""
+        """The neighbour at the end of a lower flow is silent, or back. Keepalives are those of data transfer: when they
+        stop, management is not waited for, where nothing is said most of the time."""
         connection = self.at(fd)
         if connection is None:
             return
@@ -237,9 +237,9 @@ class Links:
             return []
         return [each for each in self if each.component == component and each.address == address]
 
-    def learn(self, name: str, address: int) -> None:
-        """A name led to the member with that address."""
-        self._known[name] = address
+    def learn(self, name: str, address: int, node: int) -> None:
+        """A name led to the member with that address. `node`: as of `Connection`."""
+        self._known[name] = address, node
 
     def is_old(self, component: str, address: int, since: float) -> bool:
         """Whether two were connected before that time."""
@@ -248,7 +248,7 @@ class Links:
     def leads_to(self, name: str, connection: Connection) -> bool:
         """Whether the neighbour is called that, or was found by that name."""
         return connection.is_with(name) or (
-            connection.address != NOWHERE and self._known.get(name) == connection.address
+            connection.address != NOWHERE and self._known.get(name) == (connection.address, connection.node)
         )
 
     def is_connected(self, component: str, name: str) -> bool:

@@ -23,7 +23,7 @@ from ouroboros.errors import (
     OuroborosError,
     ProtocolError,
 )
-from ouroboros.layers.agenda import earliest
+from ouroboros.layers.agenda import earliest, soonest
 from ouroboros.layers.base import State
 from ouroboros.layers.effects import (
     CloseMember,
@@ -439,7 +439,7 @@ class UnicastIpcp(FlowIpcp):
     # --- time
 
     def deadline(self) -> float | None:
-        return earliest(super().deadline(), self._move_at, *[part.deadline() for part in self._parts])
+        return earliest(super().deadline(), self._move_at, soonest(self._parts))
 
     def timeout(self, now: float) -> None:
         super().timeout(now)

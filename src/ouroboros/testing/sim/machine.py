@@ -26,7 +26,7 @@ _LOOKUP = 0.005
 class VirtualMachine:
     """A `Machine` of `runtime.held`."""
 
-    def __init__(self, network: Network, engine: SimulatedEngine, name: str, life: int) -> None:
+    def __init__(self, network: Network, engine: SimulatedEngine, name: str, life: int = 0) -> None:
         self.random: Random = random.Random(f"{network.seed} {name} {life} machine")
         self.instance = 0
         self._name = name

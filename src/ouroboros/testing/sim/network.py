@@ -94,8 +94,8 @@ class Network:
         return node
 
     def cut(self, one: Node, other: Node) -> None:
-        """Nothing gets from one node to the other any more, either way, also when one of them is started anew. What is on its
-        way is lost."""
+        """Nothing gets from one node to the other any more, either way, also when one of them is started anew. What is on
+        its way is lost."""
         pair = frozenset((one.name, other.name))
         self._cuts[pair] = None
         self._sever(pair, on=True)
