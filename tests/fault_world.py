@@ -338,7 +338,11 @@ class World:
         return ipcp
 
     def runs(self, number: int) -> bool:
-        return number in self.ids and not self.nodes[number].crashed and number not in self.paused
+        return self.is_there(number) and number not in self.paused
+
+    def is_there(self, number: int) -> bool:
+        """Also when it stands still: what it is asked for waits."""
+        return number in self.ids and not self.nodes[number].crashed
 
     def is_fine(self, number: int) -> bool:
         """Nothing is bad about its links, but that some may be cut."""
@@ -523,22 +527,22 @@ class World:
 
     def unregister(self, number: int) -> None:
         self.named.discard(number)
-        if self.runs(number):
+        if self.is_there(number):
             self.nodes[number].manage(UnregisterName(f"name{number}", self.ids[number]))
 
     def register(self, number: int) -> None:
         self.named.add(number)
-        if self.runs(number):
+        if self.is_there(number):
             self._pursue(number, RegisterName(f"name{number}", self.ids[number]))
 
     def disconnect(self, one: int, other: int) -> None:
         self.left.add((one, other))
-        for component in COMPONENTS if self.runs(other) else ():
+        for component in COMPONENTS if self.is_there(other) else ():
             self.nodes[other].manage(DisconnectIpcp(self.ids[other], component, f"m{one}"))
 
     def connect(self, one: int, other: int) -> None:
         self.left.discard((one, other))
-        for component in COMPONENTS if self.runs(other) else ():
+        for component in COMPONENTS if self.is_there(other) else ():
             self._pursue(other, ConnectIpcp(self.ids[other], component, f"m{one}", QOS_RAW))
 
     # --- what has to be so

@@ -196,8 +196,9 @@ class Connections:
 
     def close(self, now: float) -> None:
         """Let go of all flows. It can begin again."""
-        for asked in list(self._asked):
-            self._withdraw(asked, "it is over", now)
+        while self._asked:
+            # Whoever hears of one may give up the others.
+            self._withdraw(self._asked[0], "it is over", now)
         for fd in list(self._greetings):
             self._drop(fd, now)
         self._links.end_all(list(self._links), now)
