@@ -612,7 +612,7 @@ class World:
         for piece in self.pieces():
             for number in piece if len(piece) > 1 else ():
                 near = self.chance.choice([each for each in piece if each != number])
-                if number in self.named and self.chance.random() < 0.7:
+                if number in self.named and self.chance.random() < 0.4:
                     self.exchange(near, number)
 
     def exchange(self, near: int, far: int) -> None:

@@ -10,7 +10,7 @@ from unicast_world import Edges, Layer, ring
 
 from ouroboros.layers.effects import Route
 from ouroboros.layers.unicast.core import KEEPALIVE, MISSED
-from ouroboros.layers.unicast.upkeep import FIRST_PAUSE
+from ouroboros.layers.unicast.upkeep import FIRST_PAUSE, SILENT_PAUSE
 from ouroboros.qos import QOS_RAW, QoSSpec
 from ouroboros.settings import DtConfig, LinkStateConfig, LinkStatePolicy, RoutingConfig, UnicastConfig, UnicastSettings
 from ouroboros.wire.control import (
@@ -217,7 +217,7 @@ def test_a_neighbour_that_is_started_anew_is_connected_again_as_soon_as_its_sile
     layer.udp[0] = layer.nodes[0].over_udp()
     layer.ids[0] = layer.nodes[0].add_ipcp("unicast", "campus", name="m0")
     layer.bind(0)
-    layer.converge(SILENCE + FIRST_PAUSE + 1.0)
+    layer.converge(SILENCE + SILENT_PAUSE + 1.0)
     assert layer.member(0).core.address == address
     for number in (0, 1):
         assert [each.up for each in layer.member(number).connections.rows()] == [True, True]

@@ -48,7 +48,7 @@ from ouroboros.layers.unicast.enrollment import ENROLL_PATIENCE, Enrollment
 from ouroboros.layers.unicast.greeting import DATA_TRANSFER, ENROLLMENT, MANAGEMENT
 from ouroboros.layers.unicast.link_state import LinkState
 from ouroboros.layers.unicast.probes import Probes
-from ouroboros.layers.unicast.upkeep import Upkeep, Wish
+from ouroboros.layers.unicast.upkeep import SILENT_PAUSE, Upkeep, Wish
 from ouroboros.qos import DEFAULT_PEER_TIMEOUT, QOS_RAW, QoSSpec
 from ouroboros.settings import CongestionAvoidPolicy, TypeSettings, UnicastSettings
 from ouroboros.wire.control import ConnectionEntry, RouteEntry, UnicastDetails
@@ -308,7 +308,7 @@ class UnicastIpcp(FlowIpcp):
         if connection.side == 0 and up:
             self.upkeep.found(wish)
         elif connection.side == 0:
-            self.upkeep.lost(wish, now)
+            self.upkeep.lost(wish, now, SILENT_PAUSE)
 
     def _disconnected(self, connection: Connection, now: float) -> None:
         if connection.side != 0:

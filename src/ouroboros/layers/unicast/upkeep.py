@@ -14,6 +14,8 @@ from ouroboros.qos import QoSSpec
 
 #: Seconds until a lost connection is asked for, and until it is asked for again; the pauses double, up to the second number.
 FIRST_PAUSE = 0.5
+#: The same for one that is there, but silent: a host that is busy is back by then.
+SILENT_PAUSE = 3.0
 LONGEST_PAUSE = 30.0
 
 
@@ -61,10 +63,10 @@ class Upkeep:
         """It is there after all."""
         self._pauses.pop(wish, None)
 
-    def lost(self, wish: Wish, now: float) -> None:
-        """It ended, or nothing comes by it. No matter if it was not wanted."""
+    def lost(self, wish: Wish, now: float, pause: float = FIRST_PAUSE) -> None:
+        """It ended, or nothing comes by it; it is asked for after a pause. No matter if it was not wanted."""
         if wish in self._wishes and wish not in self._pauses:
-            self._pauses[wish] = FIRST_PAUSE
+            self._pauses[wish] = pause
             self._later(wish, now)
 
     def _later(self, wish: Wish, now: float) -> None:
