@@ -20,6 +20,8 @@ BARERING := $(wildcard bench/barering/src/*.rs bench/barering/Cargo.* bench/bare
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Images of containers set it. Each of thousands of programs would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test test-rust test-python test-oldest quick check lint types docs bench build wheel format lock proto clean
 

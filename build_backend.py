@@ -28,6 +28,7 @@ import maturin
 
 ROOT = Path(__file__).parent
 LIBRARIES = ROOT / "src/ouroboros/cdev/lib"
+HELPER = "ouroboros-rawsock"
 
 #: The oldest GNU C library that a wheel for others runs with: that of Debian 10, RHEL 8, Ubuntu 20.04 and later.
 GLIBC = (2, 28)
@@ -116,15 +117,18 @@ def _fail(what: str, remedy: str) -> NoReturn:
 
 
 def build_c_libraries(command: str = "cargo build", place: str = "target/release") -> None:
-    """The two of them, in the place from which a wheel takes them. `place`: where the command leaves them."""
-    options = "--release --locked --target-dir target -p ouroboros-capi-dev -p ouroboros-capi-irm"
+    """The two of them, and the helper for packet sockets, in the place from which a wheel takes them. `place`: where the
+    command leaves them."""
+    packages = "-p ouroboros-capi-dev -p ouroboros-capi-irm -p ouroboros-rawsock"
+    options = f"--release --locked --target-dir target {packages}"
     subprocess.run([*command.split(), *options.split()], cwd=ROOT, check=True)
     LIBRARIES.mkdir(exist_ok=True)
-    for name in ("dev", "irm"):
+    built = {f"libouroboros_{name}.so": f"libouroboros-{name}.so" for name in ("dev", "irm")} | {HELPER: HELPER}
+    for made, name in built.items():
         # Not over the old one: programs that run may have it mapped.
-        target = LIBRARIES / f"libouroboros-{name}.so"
+        target = LIBRARIES / name
         target.unlink(missing_ok=True)
-        shutil.copy(ROOT / place / f"libouroboros_{name}.so", target)
+        shutil.copy(ROOT / place / made, target)
 
 
 def build_portable_wheel(directory: Path) -> None:
@@ -155,7 +159,7 @@ def problems(wheel: Path) -> list[str]:
     found = [] if tag and (int(tag[1]), int(tag[2])) <= GLIBC else ["its tag promises no such system"]
     with zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
-            if not name.endswith(".so"):
+            if not name.endswith((".so", HELPER)):
                 continue
             # The versions of the symbols that a library needs, and the libraries, are words in it.
             content = archive.read(name)
@@ -163,7 +167,7 @@ def problems(wheel: Path) -> list[str]:
             newest = max(((int(major), int(minor)) for major, minor in versions), default=(0, 0))
             if newest > GLIBC:
                 found.append(f"{name} needs {newest[0]}.{newest[1]}")
-            if b"\0libgcc_s.so.1\0" not in content:
+            if name.endswith(".so") and b"\0libgcc_s.so.1\0" not in content:
                 found.append(f"{name} does without the unwinder of the system")
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.rows import C_SIZES, IDLE_FLOWS, LAYER_SIZES, LEVELS, LOSSES
+from bench.rows import C_SIZES, DIX_SIZES, IDLE_FLOWS, JUMBO, LAYER_SIZES, LEVELS, LOSSES
 
 #: A row and a column of the table.
 Cell = tuple[str, str]
@@ -144,6 +144,29 @@ def _network() -> list[Bar]:
     ]
 
 
+def _ethernet() -> list[Bar]:
+    return [
+        Bar(
+            "DIX round trip 64 B p50: time over the C prototype",
+            ("dix-rtt-p50", OURS),
+            ("dix-rtt-p50", "prototype"),
+            at_most=0.5,
+        ),
+        *(
+            Bar(f"DIX one way {size} B: over the C prototype", (row, OURS), (row, "prototype"), at_least=4)
+            for size in DIX_SIZES
+            for row in [f"dix-rate-{size}"]
+        ),
+        # Three times the bytes.
+        Bar(
+            f"DIX one way, frames of {JUMBO} B: packets over those of {DIX_SIZES[-1]} B",
+            ("dix-jumbo", OURS),
+            (f"dix-rate-{DIX_SIZES[-1]}", OURS),
+            at_least=3 * DIX_SIZES[-1] / JUMBO,
+        ),
+    ]
+
+
 def _layers() -> list[Bar]:
     return [
         *(Bar(f"a layer more, {size} B, ns a packet", (f"layer-{size}", OURS), at_most=90) for size in LAYER_SIZES),
@@ -189,6 +212,10 @@ def _unicast() -> list[Bar]:
         *(Bar(f"{text}, one way 1400 B: percent lost", (f"hop-{n}-loss", OURS), at_most=0) for n, text in hops.items()),
         Bar("set-up over one hop, a second", ("hop-setup", OURS), at_least=500),
         Bar("two hops, one way 1400 B: over one hop", ("hop-2-rate", OURS), ("hop-1-rate", OURS), at_least=0.6),
+        Bar("a rank more, one way 1400 B: over one", ("ranks-rate-2", OURS), ("ranks-rate-1", OURS), at_least=0.85),
+        Bar(
+            "a rank more, reliable, 1 % lost: over one", ("ranks-lossy-2", OURS), ("ranks-lossy-1", OURS), at_least=0.8
+        ),
         Bar("transit 1400 B in runs, ns a packet", ("transit-run", OURS), at_most=1500),
         Bar("transit 1400 B mixed, ns a packet", ("transit-mix", OURS), at_most=2500),
         Bar(
@@ -257,6 +284,7 @@ BARS: list[Bar] = [
     Bar("awaited one way 64 B: over streams", ("aio-rate", OURS), ("aio-rate", "streams"), at_least=3),
     *_c_programs(),
     *_network(),
+    *_ethernet(),
     *_layers(),
     *_unicast(),
     *_encrypted(),

@@ -225,13 +225,15 @@ class Host:
     address: str
     #: What is put before a command line so that it runs there.
     prefix: Sequence[str] = ()
+    #: The device over which they talk, if that is not IP.
+    device: str = ""
 
 
 @contextmanager
 def open_network_pair(
     peer: str, hosts: tuple[Host, Host], needs_nodes: bool, env: Mapping[str, str] | None = None
 ) -> Iterator[Pair]:
-    """Start a program on each host, the server on the first, with a node and a UDP layer each if `needs_nodes`.
+    """Start a program on each host, the server on the first, with a node and a layer each if `needs_nodes`.
 
     Nothing is pinned to a core: there are more threads than in a pair on one machine, and the kernel places them best.
     """
@@ -248,8 +250,13 @@ def open_network_pair(
 
 
 def _join_layer(nodes: Sequence[Node], hosts: Sequence[Host]) -> None:
-    """Make one UDP layer of both nodes, in which the first offers the name of the server."""
+    """Make one layer of both nodes, over UDP or an Ethernet, in which the first offers the name of the server."""
     server, client = nodes
+    if hosts[0].device:
+        for node, host in zip(nodes, hosts, strict=True):
+            node.irm(f"ipcp bootstrap type eth-dix name eth layer net dev {host.device}")
+        server.irm(f"name register {UDP_NAME} layer net")
+        return
     layer = "ipcp bootstrap type udp4 name udp layer net ip"
     server.irm(f"{layer} {hosts[0].address}")
     server.irm(f"name register {UDP_NAME} layer net")

@@ -89,8 +89,9 @@ class Line:
 
 
 @contextmanager
-def our_line(hops: int, peer: str = "ours-udp") -> Iterator[Line]:
-    """`peer`: how the two programs talk."""
+def our_line(hops: int, peer: str = "ours-udp", ranks: int = 1) -> Iterator[Line]:
+    """`peer`: how the two programs talk. `ranks`: unicast layers over each other; in those above the lowest, the first node
+    and the last are neighbours."""
     with ExitStack() as stack:
         places = stack.enter_context(hosts(hops + 1))
         nodes = [stack.enter_context(Node(host.prefix)) for host in places]
@@ -100,8 +101,13 @@ def our_line(hops: int, peer: str = "ours-udp") -> Iterator[Line]:
                 node.irm(f"ipcp enroll name m{number} layer {_LAYER} dst m{number - 1} autobind")
             else:
                 node.irm(f"ipcp bootstrap type unicast name m0 layer {_LAYER} autobind")
-        nodes[0].irm(f"name register {UDP_NAME} layer {_LAYER}")
         _wait_until(lambda: _routes(nodes[-1]) == hops, "the last member has no way to the first")
+        highest = _LAYER
+        for rank in range(2, ranks + 1):
+            highest = f"{_LAYER}{rank}"
+            nodes[0].irm(f"ipcp bootstrap type unicast name r{rank} layer {highest} autobind")
+            nodes[-1].irm(f"ipcp enroll name r{rank} layer {highest} autobind")
+        nodes[0].irm(f"name register {UDP_NAME} layer {highest}")
         time.sleep(_SETTLED)
         server, client = (
             stack.enter_context(Program(None, node.env, host.prefix))

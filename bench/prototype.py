@@ -211,6 +211,22 @@ class Prototype(Tools):
         return server, client
 
 
+class PrototypeDix(Tools):
+    """On two hosts that run it, over an Ethernet."""
+
+    def _open(self, stack: ExitStack) -> tuple[_Host, _Host]:
+        pair = stack.enter_context(NamespacePair(None))
+        hosts = [stack.enter_context(PrototypeHost(self._prefix, pair.command(side))) for side in (0, 1)]
+        for host in hosts:
+            host.run("irm", "ipcp", "bootstrap", "type", "eth-dix", "name", "eth", "layer", "net", "dev", "veth0")
+        for name in NAMES:
+            hosts[0].run("irm", "bind", "program", name, "name", name)
+            hosts[0].run("irm", "name", "register", name, "layer", "net")
+            # A name that is only created takes its settings of encryption from nowhere.
+            hosts[1].run("irm", "bind", "program", "true", "name", name)
+        return hosts[0], hosts[1]
+
+
 class PrototypeLocal(Tools):
     """On one host that runs the prototype, with a local layer."""
 

@@ -89,6 +89,20 @@ LOSSES = (1, 5)
 IDLE_FLOWS = 100
 
 
+#: Bytes of packets over an Ethernet, and the MTU of one with jumbo frames.
+DIX_SIZES = (64, 1400)
+JUMBO = 9000
+
+
+def _ethernet() -> dict[str, Row]:
+    titles = {"rtt-p50": ("round trip 64 B, p50", "us"), "rtt-p99": ("round trip 64 B, p99", "us")}
+    for size in DIX_SIZES:
+        titles[f"rate-{size}"] = f"raw one way {SIZES[size]}, received", "/s"
+        titles[f"loss-{size}"] = f"raw one way {SIZES[size]}, lost", "%"
+    titles["jumbo"] = f"raw one way, frames of {JUMBO} B, received", "/s"
+    return {f"dix-{key}": Row("dix", *words, "Between two nodes, over Ethernet") for key, words in titles.items()}
+
+
 def _network() -> dict[str, Row]:
     lossy = f"reliable 1400 B, round trip {LINK_ROUND_TRIP_MS} ms"
     return {
@@ -134,6 +148,8 @@ def _layers() -> dict[str, Row]:
     }
 
 
+#: Unicast layers over each other.
+RANKS = (1, 2)
 #: Flows of which packets come in turn, each of another one than the packet before.
 MIXED_FLOWS = 16
 
@@ -141,6 +157,7 @@ MIXED_FLOWS = 16
 def _unicast() -> dict[str, Row]:
     section = "Unicast layers"
     over = {1: "one hop over UDP", 2: "two hops"}
+    lossy = f"round trip {LINK_ROUND_TRIP_MS} ms, {LOSSES[0]} % lost"
     return {
         **{
             f"hop-{hops}-{key}": Row(f"hop-{hops}", f"{text}: {what}", unit, section)
@@ -152,6 +169,14 @@ def _unicast() -> dict[str, Row]:
             )
         },
         "hop-setup": Row("hop-1", "one hop over UDP: set-up, a byte there and back, release", "/s", section),
+        **{
+            f"ranks-{key}-{ranks}": Row("ranks", f"{ranks} rank{'s' * (ranks > 1)}: {what}", unit, section)
+            for key, what, unit in (
+                ("rate", "one way 1400 B, received", "/s"),
+                ("lossy", f"reliable 1400 B, {lossy}, in virtual time", "Mbit/s"),
+            )
+            for ranks in RANKS
+        },
         "transit-run": Row("transit", "processor time of the engine in the middle, 1400 B, in runs", "ns", section),
         "transit-mix": Row("transit", f"the same, {MIXED_FLOWS} flows in turn", "ns", section),
         "transit-crypt": Row("transit", "the same in runs, encrypted from end to end", "ns", section),
@@ -213,6 +238,7 @@ ROWS: dict[str, Row] = {
     "aio-rate": Row("aio", "one way 64 B, awaited", "/s"),
     **_c_programs(),
     **_network(),
+    **_ethernet(),
     **_layers(),
     **_unicast(),
     **_encrypted(),

@@ -16,20 +16,24 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ouroboros import irm
+from ouroboros.lab import Lab, LabError, LabNode
+from ouroboros.wire.control import FlowEntry
 
 EXAMPLES = Path(__file__).resolve().parent
 VARIABLE = "OUROBOROS_RUNTIME_DIR"  # says which node is meant
-PATIENCE = 60.0  # seconds for the whole demo
+PATIENCE = 120.0  # seconds for the whole demo
 FILE_SIZE = 16 << 20  # bytes
 NETWORK_FILE_SIZE = 32 << 20
 UNICAST_FILE_SIZE = 24 << 20
+RANKS_FILE_SIZE = 16 << 20
 BAD_LINK = "loss=5%,reorder=2%"  # in each direction
+SLOW_LINK = "rate=100M"  # so that a file is on its way for two seconds
 
 
 class DemoError(Exception):
@@ -218,6 +222,42 @@ def unicast(stage: Stage, directory: Path) -> None:
         raise DemoError(f"the file should have crossed three hops, not {hops}")
 
 
+def ranks(stage: Stage, directory: Path) -> None:
+    """Five nodes in a ring, two of which are neighbours in a layer over it, and a link that is cut under a file."""
+    ring = ", ".join(f"n{number} -({SLOW_LINK})- n{(number + 1) % 5}" for number in range(5))
+    with Lab("a@n0 - c@n2", over=ring, silence=1) as lab:
+        near, far = lab["n0"], lab["n2"]
+        far.offer("sendfile")
+        before, pause = near.trace(far).ranks[1].path, 0.0
+
+        def cut() -> None:
+            nonlocal pause
+            while not (there := flows_to(near, "sendfile")) or there[0].counters["frcp_data_sent"] < 100:
+                time.sleep(0.01)
+            lab.link("n0", "n1").cut()
+            started = time.monotonic()
+            while near.routes("net1")["n2"].hops == len(before) - 1:
+                time.sleep(0.01)
+            pause = time.monotonic() - started
+
+        homes = far.directory, near.directory
+        with transfer(stage, directory, RANKS_FILE_SIZE, *homes, meanwhile=cut) as (rate, digest):
+            after = near.trace(far).ranks[1].path
+            (flow,) = flows_to(near, "sendfile")
+    repaired, packets = flow.counters["frcp_retransmitted"], flow.counters["frcp_data_sent"]
+    told("ranks     two of five nodes are neighbours in a layer, over another one that is a ring of all five")
+    told(f"          {' - '.join(before)} until n0 - n1 was cut, {' - '.join(after)} {pause:.1f} s later")
+    told(
+        f"          {rate}, sha256 {digest[:16]}… at both ends, {repaired} of {packets} packets were lost and sent again"
+    )
+    if not repaired or (before, after) != (("n0", "n1", "n2"), ("n0", "n4", "n3", "n2")):
+        raise DemoError("the file should have gone the other way round since the cut")
+
+
+def flows_to(node: LabNode, name: str) -> list[FlowEntry]:
+    return [flow for flow in node.flows() if flow.name == name]
+
+
 def member(ipcps: list[dict[str, Any]]) -> dict[str, Any]:
     """The entry of the unicast layer."""
     (found,) = (ipcp for ipcp in ipcps if ipcp["type"] == "unicast")
@@ -233,11 +273,16 @@ def free_port() -> int:
 
 @contextmanager
 def transfer(
-    stage: Stage, directory: Path, size: int, receiver_node: Path | None = None, sender_node: Path | None = None
+    stage: Stage,
+    directory: Path,
+    size: int,
+    receiver_node: Path | None = None,
+    sender_node: Path | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[str, str]]:
-    """Send a file. The block is given what the receiver says of the rate, and the digest; the flow is still there."""
-    inbox = directory / f"inbox-{size}"
-    inbox.mkdir()
+    """Send a file, and do something `meanwhile`. The block is given what the receiver says of the rate, and the digest; the
+    flow is still there."""
+    inbox = Path(tempfile.mkdtemp(prefix="inbox-", dir=directory))
     source = directory / "numbers.bin"
     content = random.Random(23).randbytes(size)
     source.write_bytes(content)
@@ -247,6 +292,7 @@ def transfer(
     with node_in(sender_node):
         sender = stage.start("sendfile", "--keep", str(source))
     expect(sender, "Waiting for the receiver")
+    meanwhile()
     expect(sender, f"sent {size} bytes")
     digest = hashlib.sha256(content).hexdigest()
     expect(sender, f"sha256 {digest}: both ends agree")
@@ -328,7 +374,8 @@ def main() -> None:
             sendfile(stage, directory)
             network(stage, directory)
             unicast(stage, directory)
-    except (DemoError, irm.IrmError, OSError) as error:
+            ranks(stage, directory)
+    except (DemoError, LabError, irm.IrmError, OSError) as error:
         sys.exit(f"demo failed{f' (given up after {PATIENCE:g} s)' if stage.gave_up else ''}: {error}")
     told(f"done      all as expected, {time.monotonic() - started:.1f} s")
 

@@ -24,14 +24,22 @@ from support import (
     users_of,
 )
 from udp_nodes import Nodes, join
+from warm import NODE, PROGRAM, Warm
 
 from ouroboros import dev
 from ouroboros.runtime import client
-from ouroboros.testing.node import Node
+from ouroboros.testing.node import Node, ProcessNode
 
 # A busy machine is no fault of an example.
 hypothesis.settings.register_profile("project", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("project")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Many tests look for garbage when they are over: not among all that pytest knows of ten thousand of them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -40,6 +48,34 @@ def _interruptible() -> None:
     not a handler that does nothing."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, lambda _number, _frame: None)
+
+
+@pytest.fixture(scope="session")
+def warm_programs() -> Iterator[Warm]:
+    """Forks programs of tests."""
+    warm = Warm(PROGRAM)
+    yield warm
+    warm.close()
+
+
+@pytest.fixture(scope="session")
+def warm_nodes() -> Iterator[Warm]:
+    """Forks nodes of tests."""
+    warm = Warm(NODE)
+    yield warm
+    warm.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _private_nodes(request: pytest.FixtureRequest, _interruptible: None) -> Iterator[None]:
+    """Fork the nodes of the plugin, if a test has one. This is before any test counts processes and descriptors."""
+    fixtures = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
+    if not fixtures & {"ouroboros_node", "make_node", "make_pair"}:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ProcessNode, "_popen", request.getfixturevalue("warm_nodes").popen)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -88,16 +124,16 @@ def nodes(ouroboros_inproc_node: Callable[[], Node]) -> Nodes:
 
 
 @pytest.fixture
-def programs(runtime_dir: Path, tmp_path: Path) -> Iterator[Programs]:
+def programs(warm_programs: Warm, runtime_dir: Path, tmp_path: Path) -> Iterator[Programs]:
     """Starts programs; ends them at the end."""
-    started = Programs(tmp_path)
+    started = Programs(tmp_path, warm_programs)
     yield started
     started.end()
 
 
 @pytest.fixture
 def make_node(
-    runtime_dir: Path, tmp_path: Path, programs: Programs, monkeypatch: pytest.MonkeyPatch
+    warm_nodes: Warm, runtime_dir: Path, tmp_path: Path, programs: Programs, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., NodeProcess]]:
     """Makes the explicit node of a test; `limit` is its limit of descriptors, `within` a command that runs it, `directory`
     that of another node than the programs of the test use.
@@ -112,7 +148,7 @@ def make_node(
         *options: str, limit: int | None = None, within: Sequence[str] = (), directory: Path | None = None
     ) -> NodeProcess:
         place, log = (runtime_dir, "irmd.log") if directory is None else (directory, f"{directory.name}.log")
-        nodes.append(NodeProcess(place, tmp_path / log, *options, limit=limit, within=within))
+        nodes.append(NodeProcess(place, tmp_path / log, *options, limit=limit, within=within, warm=warm_nodes))
         return nodes[-1]
 
     yield make

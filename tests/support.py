@@ -26,6 +26,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any, Generic, NoReturn, TypeVar
 
+from warm import Warm
+
 from ouroboros import errors
 from ouroboros.runtime import client
 from ouroboros.runtime.embedded import READY
@@ -162,15 +164,20 @@ def ended(pid: int) -> None:
 
 
 class Program:
-    """A Python program in a process of its own."""
+    """A Python program in a process of its own. `warm`: what forks it; else it is a fresh one."""
 
-    def __init__(self, path: Path, arguments: list[str], environment: dict[str, str], limit: int | None) -> None:
+    def __init__(
+        self, path: Path, arguments: list[str], environment: dict[str, str], limit: int | None, warm: Warm | None = None
+    ) -> None:
         self._stderr = path.with_suffix(".err")
         command = [sys.executable, str(path), *arguments]
         if limit is not None:
             command = limited(command, limit)
+        popen: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen
+        if warm is not None and limit is None:
+            popen = warm.popen
         with self._stderr.open("wb") as stderr:
-            self.process = subprocess.Popen(
+            self.process = popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -282,19 +289,20 @@ def _exception(name: str, text: str) -> BaseException:
 
 
 class Programs:
-    """Starts programs and ends them all."""
+    """Starts programs and ends them all. `warm`: what forks shells."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, warm: Warm | None = None) -> None:
         self._directory = directory
+        self._warm = warm
         self._running: list[Program] = []
 
     def start(self, source: str, *arguments: str, name: str = "program", **environment: str) -> Program:
         """Run Python source as a script of that name; it has `say`, `hear` and all of `ouroboros.dev`."""
-        return self._keep(Program(self._write(name, source), list(arguments), environment, None))
+        return self._keep(Program(self._write(name, source), list(arguments), environment, None, None))
 
     def shell(self, name: str = "shell", limit: int | None = None, **environment: str) -> Shell:
         """Run a program that does what it is told. `limit`: its limit of descriptors."""
-        return self._keep(Shell(self._write(name, SHELL), [], environment, limit))
+        return self._keep(Shell(self._write(name, SHELL), [], environment, limit, self._warm))
 
     def script(self, name: str, source: str) -> Path:
         """Only write an executable script."""
@@ -321,16 +329,24 @@ class Programs:
 
 
 class NodeProcess:
-    """An `irmd` process. Starts when it is made. `within`: a command that runs it, as in another network."""
+    """An `irmd` process. Starts when it is made. `within`: a command that runs it, as in another network. `warm`: what
+    forks it, if it has no such command and no limit."""
 
     def __init__(
-        self, directory: Path, log: Path, *options: str, limit: int | None = None, within: Sequence[str] = ()
+        self,
+        directory: Path,
+        log: Path,
+        *options: str,
+        limit: int | None = None,
+        within: Sequence[str] = (),
+        warm: Warm | None = None,
     ) -> None:
         self.directory = directory
         self._log = log
         self._options = options
         self._limit = limit
         self._within = within
+        self._warm = warm
         #: Its engine may keep a flow whose program is gone: the other end may be none of ours, and say nothing.
         self.lingers = False
         self.start()
@@ -348,6 +364,7 @@ class NodeProcess:
                 limit=self._limit,
                 keep=child_end,
                 within=self._within,
+                warm=self._warm,
             )
         os.close(child_end)
         self.pid = self.process.pid
@@ -375,10 +392,12 @@ def spawn_irmd(
     limit: int | None = None,
     keep: int | None = None,
     within: Sequence[str] = (),
+    warm: Warm | None = None,
 ) -> subprocess.Popen[bytes]:
     """Run an `irmd`, with a limit of descriptors; it inherits the descriptor `keep`. `within`: a command that runs it."""
     command = [sys.executable, "-m", "ouroboros.tools.irmd", *options]
-    return subprocess.Popen(
+    popen = subprocess.Popen if warm is None or within or limit is not None else warm.popen
+    return popen(
         [*within, *(command if limit is None else limited(command, limit))],
         stdin=subprocess.DEVNULL,
         stdout=log,

@@ -89,7 +89,7 @@ class ToyIpcp(FlowIpcp):
     def _open(self) -> None:
         self.host.effects.append(OpenMember(self.id))
 
-    def connect(self, component: str, name: str, qos: QoSSpec, task: Task, now: float) -> None:
+    def connect(self, component: str, name: str, qos: QoSSpec, task: Task, now: float, *, over: str = "") -> None:
         self._check_operational()
         if name in self._names():
             task.failed(IpcpConnectError(f"{self.name!r} is connected to {name!r} already, or about to be"))

@@ -50,22 +50,44 @@ def at(directory: Path) -> Iterator[None]:
             os.environ["OUROBOROS_RUNTIME_DIR"] = before
 
 
-def over_hops(hops: int) -> Callable[[str, bool, Callable[[], Node]], dict[str, str]]:
+#: As of `World.offer` in `conformance/worlds.py`.
+Offer = Callable[[str, bool, Callable[[], Node]], dict[str, str]]
+
+
+def over_hops(hops: int) -> Offer:
     """For a world: between its two nodes there are so many hops."""
 
     def offer(name: str, allocating: bool, another: Callable[[], Node]) -> dict[str, str]:
-        port = free_port()
-        others = [another() for _ in range(hops)]
-        for number, node in enumerate(others):
-            with node.use():
-                join(number, port)
-        join(hops, port)
-        for node in others:
-            with node.use():
-                until(lambda: reaches(hops))
-        until(lambda: reaches(hops))
-        with others[0].use():
-            cli.reg_name(name, layer="campus", pol_lb=irm.LoadBalancePolicy.SPILL)
-        return {"OUROBOROS_RUNTIME_DIR": str(others[0].directory)}
+        return _registered(name, "campus", _row(hops, another))
 
     return offer
+
+
+def over_ranks(name: str, allocating: bool, another: Callable[[], Node]) -> dict[str, str]:
+    """For a world: its two nodes are neighbours in a layer over one in which there are two hops between them."""
+    far = _row(2, another)
+    with far.use():
+        cli.autoboot("top0", IpcpType.UNICAST, "top")
+    cli.enroll_ipcp("top2", "top", autobind=True, ipcp_type=IpcpType.UNICAST)
+    return _registered(name, "top", far)
+
+
+def _row(hops: int, another: Callable[[], Node]) -> Node:
+    """Nodes in a row, this one the last; the first."""
+    port = free_port()
+    others = [another() for _ in range(hops)]
+    for number, node in enumerate(others):
+        with node.use():
+            join(number, port)
+    join(hops, port)
+    for node in others:
+        with node.use():
+            until(lambda: reaches(hops))
+    until(lambda: reaches(hops))
+    return others[0]
+
+
+def _registered(name: str, layer: str, far: Node) -> dict[str, str]:
+    with far.use():
+        cli.reg_name(name, layer=layer, pol_lb=irm.LoadBalancePolicy.SPILL)
+    return {"OUROBOROS_RUNTIME_DIR": str(far.directory)}

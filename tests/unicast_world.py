@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
+import msgspec
 from sim_world import TYPES
 
+from ouroboros.errors import FlowDownException
 from ouroboros.layers.base import Ipcp
 from ouroboros.layers.unicast.member import UnicastIpcp
 from ouroboros.qos import QOS_RAW, QoSSpec
@@ -21,6 +24,8 @@ from ouroboros.wire.control import (
     KeepAliveIpcp,
     RegisterName,
 )
+from ouroboros.wire.unicast import cep
+from ouroboros.wire.unicast.cep import Cep, Ours
 
 COMPONENTS = ("Management", "Data Transfer")
 Edges = Iterable[tuple[int, int]]
@@ -60,11 +65,14 @@ class Layer:
         log: bool = False,
         types: Mapping[str, type[Ipcp]] = TYPES,
         delay: float = 0.001,
+        qualities: Mapping[tuple[int, int], QoSSpec] | None = None,
     ) -> None:
+        """`qualities`: of the flows for packets of some edges; the others are raw."""
         self.network = Network(seed, types=types, log=log, delay=delay)
         self.keepalive = keepalive
         self.edges = [(min(pair), max(pair)) for pair in edges]
         self.settings = settings
+        self.qualities = dict(qualities or {})
         self.nodes: list[Node] = []
         self.ids: list[int] = []
         self.udp: list[int] = []
@@ -89,7 +97,7 @@ class Layer:
             node.manage(KeepAliveIpcp(id, self.keepalive)).value  # noqa: B018 - or its error
         self.bind(number)
         for each in neighbours:
-            self.connect(number, each)
+            self.connect(number, each, self.qualities.get((each, number), QOS_RAW))
         return self.member(number)
 
     def know(self, one: int, other: int) -> None:
@@ -137,3 +145,53 @@ class Layer:
             lambda: all(len(self.member(each).link_state.members()) == count - 1 for each in range(count)), seconds
         )
         assert done, [len(self.member(each).link_state.members()) for each in range(count)]
+
+
+class Liar:
+    """A node with a member of its own making: a program with flows to one member of a layer, by which it says what it likes.
+    `address`: what it says that its own is."""
+
+    def __init__(self, layer: Layer, number: int, address: int = 0x66666666, *, ours: bool = True) -> None:
+        self.layer = layer
+        self.address = address
+        self.ours = ours
+        self.target = f"m{number}"
+        node = layer.network.add_node(f"liar{len(layer.network.nodes)}")
+        node.over_udp(peers=[f"{self.target}@{layer.nodes[number].address}"])
+        self.program = node.program("liar")
+        self.connections: dict[str, Flow] = {}
+
+    def flow(self) -> Flow:
+        """One on which nobody has greeted."""
+        return self.program.alloc(self.target, QOS_RAW).wait().flow
+
+    def greeting(self, component: str, **changes: object) -> Cep:
+        name, syntax = {"Enrollment": ("OEP", 0), "Management": ("LSP", 0), "Data Transfer": ("dtp", 2)}[component]
+        address = 0 if component == "Enrollment" else self.address
+        said = Cep(component, name, 1, syntax, address, Ours(0, 1, 0xE71, "liar") if self.ours else None)
+        return msgspec.structs.replace(said, **changes)
+
+    def connect(self, component: str) -> Flow:
+        """A connection of that component."""
+        flow = self.flow()
+        flow.write(self.greeting(component).encode())
+        assert cep.decode(flow.read()).component == component
+        return flow
+
+    def join(self) -> None:
+        """Be a neighbour, for management and for packets."""
+        self.connections = {each: self.connect(each) for each in COMPONENTS}
+        self.layer.network.run(0.5)
+
+    def say(self, data: bytes, component: str = "Management") -> None:
+        """To that component, by a new connection if the one before was ended."""
+        try:
+            self.connections[component].write(data)
+        except FlowDownException:
+            self.connections[component] = self.connect(component)
+            self.connections[component].write(data)
+
+
+def packet(destination: int, eid: int, data: bytes, *, cube: int = 0, ttl: int = 60, ecn: int = 0) -> bytes:
+    """As members pass it on (`unicast-data.md` 2.1)."""
+    return struct.pack("<IBBBQ", destination, cube, ttl, ecn, eid) + data

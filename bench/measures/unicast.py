@@ -13,11 +13,13 @@ from bench import line
 from bench.harness import BenchError, Node
 from bench.line import Line, PrototypeLine, our_line, prototype_member
 from bench.proc import rss_kib, voluntary_switches
-from bench.rows import MIXED_FLOWS
+from bench.rows import LINK_ROUND_TRIP_MS, LOSSES, MIXED_FLOWS, RANKS
 from bench.run import Run, Sample
 from bench.sampling import Length, one_way_with_losses, round_trips, set_ups
 from ouroboros import irm
 from ouroboros.irm import IpcpConfig, IpcpType, Udp4Config
+from ouroboros.lab import Lab
+from ouroboros.qos import QOS_DATA
 
 _SIZE = 1400
 _SMALL = 64
@@ -61,6 +63,42 @@ def _hops(run: Run, hops: int) -> None:
         yield f"{measure}-loss", lost
 
     run.interleave(measure, run.known("prototype", "ours"), sample)
+
+
+def ranks(run: Run) -> None:
+    """One rank and two, of which the second has the same two members: one way, and reliable flows over a bad link in virtual
+    time."""
+
+    def sample(_: str) -> Iterator[Sample]:
+        for number in RANKS:
+            if not line.lacks():
+                with our_line(1, ranks=number) as ours:
+                    ours.pair.connect()
+                    rate, _lost = one_way_with_losses(ours.pair, _SIZE, Length(run.seconds, _RATE_TRIAL))
+                yield f"ranks-rate-{number}", rate
+            yield f"ranks-lossy-{number}", _reliable(number, 1.0 if run.quick else 10.0)
+
+    if reason := line.lacks():
+        run.results.skip("ranks", "rates", reason)
+    run.interleave("ranks", ["ours"], sample)
+
+
+def _reliable(ranks: int, seconds: float) -> float:
+    """Mbit/s of a reliable flow that is always busy."""
+    link = f"a -(delay={LINK_ROUND_TRIP_MS / 2:g}ms,loss={LOSSES[0]}%)- b"
+    with Lab("p@a - q@b" if ranks > 1 else link, over=[link] * (ranks > 1), clock="virtual") as lab:
+        near, far = lab.ground.network.nodes  # type: ignore[attr-defined]
+        lab["b"].offer("sink")
+        lab.wait(_SETTLE)
+        accepting = far.program().accept("sink")
+        source, sink = near.program().alloc("sink", QOS_DATA).wait().flow, accepting.wait().flow
+        sink.sink()
+        source.source(1 << 40, _SIZE)
+        lab.wait(1.0)
+        before: int = sink.tally()["bytes"]
+        lab.wait(seconds)
+        after: int = sink.tally()["bytes"]
+        return (after - before) * 8 / seconds / 1e6
 
 
 def transit(run: Run) -> None:

@@ -22,7 +22,7 @@ class ConnectionInfo(msgspec.Struct, frozen=True):
 
     `component`: `MGMT_COMP` or `DT_COMP`, or "Enrollment" while somebody enrolls. `name`: of the neighbour's IPC process, or
     what was asked for. `peer`: as of `FlowInfo`. `state`: "up", "silent", or "missing": it was lost, and is asked for
-    again. `age`: seconds since it began.
+    again. `age`: seconds since it began. `over`: the layer that carries it, or is to; "" if it need not be a certain one.
     """
 
     component: str
@@ -31,6 +31,7 @@ class ConnectionInfo(msgspec.Struct, frozen=True):
     peer: str
     state: str
     age: float
+    over: str = ""
 
 
 class RouteInfo(msgspec.Struct, frozen=True):

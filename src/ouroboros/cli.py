@@ -256,12 +256,14 @@ def enroll_ipcp(
     layer: str | None = None,
     connect: bool = True,
     timeout: float | None = None,
+    over: Iterable[str] = (),
 ) -> None:
     """Make an IPC process a member of a layer that exists, and connect it to the member that it enrolled with.
 
     `dst`: name of a member, or of the layer. `autobind`: as for `bootstrap_ipcp`. `ipcp_type`: create an IPC process of
     that type when there is none of that name. `layer`: what the layer should turn out to be called. `connect`: False to stay
-    without a neighbour, for `connect_ipcp`. `timeout`: seconds until the enrollment fails, None for 6.
+    without a neighbour, for `connect_ipcp`. `timeout`: seconds until the enrollment fails, None for 6. `over`: layers below,
+    by one of which it enrolls, and each of which carries a connection; none: whichever leads there.
 
     Raises `NoMatchError` when there is no IPC process of that name and no `ipcp_type`, `IpcpEnrollError` when the layer is
     another, and what `ouroboros.irm.enroll_ipcp` raises.
@@ -271,9 +273,9 @@ def enroll_ipcp(
         enroll_ipcp("campus.b", "campus", autobind=True)
     """
     with _present(name, ipcp_type):
-        ipcp = find_ipcp(name)
+        ipcp, layers = find_ipcp(name), tuple(over)
         connect = connect and ipcp.type is IpcpType.UNICAST and backend.native() is None
-        irm._enroll(ipcp.pid, dst, connect=connect, timeout=timeout)
+        irm._enroll(ipcp.pid, dst, connect=connect, timeout=timeout, over=layers)
         ipcp = find_ipcp(name)
         learnt = ipcp.layer
         if layer not in (None, learnt):
@@ -284,14 +286,15 @@ def enroll_ipcp(
             _be_known(ipcp.pid, name, learnt)
     if connect:
         # One that has enrolled stays a member if this fails.
-        connect_ipcp(name, dst)
+        connect_ipcp(name, dst, over=layers)
 
 
-def connect_ipcp(name: str, dst: str, comp: str = "*", qos: QoSSpec | None = None) -> None:
+def connect_ipcp(name: str, dst: str, comp: str = "*", qos: QoSSpec | None = None, *, over: Iterable[str] = ()) -> None:
     """Connect an IPC process to a neighbour in its layer, for good: a connection that is lost is made again.
 
     `dst`: name of the neighbour. `comp`: what is connected, "mgmt" (management), "dt" (data transfer) or "*" for what the
-    type has: both for unicast, "dt" for broadcast. `qos`: of the data transfer flow, None for raw.
+    type has: both for unicast, "dt" for broadcast. `qos`: of the data transfer flow, None for raw. `over`: layers below,
+    each of which carries a connection; none: whichever leads there.
 
     Raises `ValueError` for another component, `NoMatchError` when there is no IPC process of that name, and what
     `ouroboros.irm.connect_ipcp` raises.
@@ -301,8 +304,9 @@ def connect_ipcp(name: str, dst: str, comp: str = "*", qos: QoSSpec | None = Non
         connect_ipcp("campus.a", "campus.b", qos=QOS_DATA)
     """
     ipcp = find_ipcp(name)
-    for word in _components(comp, ipcp.type):
-        irm.connect_ipcp(ipcp.pid, _COMPONENTS[word], dst, qos if word == "dt" else None)
+    for layer in tuple(over) or (None,):
+        for word in _components(comp, ipcp.type):
+            irm.connect_ipcp(ipcp.pid, _COMPONENTS[word], dst, qos if word == "dt" else None, over=layer)
 
 
 def disconnect_ipcp(name: str, dst: str, comp: str = "*") -> None:

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import IntEnum
@@ -221,13 +221,16 @@ def keep_alive_ipcp(pid: int, seconds: float) -> None:
     _request(messages.KeepAliveIpcp(_ipcp_pid(pid), every), IpcpConnectError)
 
 
-def enroll_ipcp(pid: int, dst: str, *, connect: bool = True, timeout: float | None = None) -> None:
+def enroll_ipcp(
+    pid: int, dst: str, *, connect: bool = True, timeout: float | None = None, over: Iterable[str] = ()
+) -> None:
     """Make an IPC process a member of a layer that exists, by way of a member of it.
 
     `dst`: a name that a member is bound to, by custom that of the layer, registered in a layer that both are in. `connect`:
     connect to that member, too; a member without a neighbour reaches nobody. Over the C prototype, `connect_ipcp` does that.
     `timeout`: seconds until it fails, None for 6; the C prototype has one of its own. One that fails, or is interrupted,
-    leaves the IPC process as it was.
+    leaves the IPC process as it was. `over`: layers below, by one of which the member is asked, and over each of which the
+    two are connected; none: whichever leads there.
 
     Raises `IpcpEnrollError` when there is no IPC process with that pid, its type cannot enroll or it is in a layer already,
     nobody is found by that name, or the member refuses; `IpcpConnectError` when it has enrolled and cannot connect;
@@ -237,31 +240,42 @@ def enroll_ipcp(pid: int, dst: str, *, connect: bool = True, timeout: float | No
 
         enroll_ipcp(pid, "campus")
     """
-    _enroll(pid, dst, connect=connect, timeout=timeout)
-    for component in (MGMT_COMP, DT_COMP) if connect and backend.native() is None else ():
-        _request(messages.ConnectIpcp(pid, component, dst, QoSSpec()), IpcpConnectError)
+    layers = tuple(over)
+    _enroll(pid, dst, connect=connect, timeout=timeout, over=layers)
+    for layer in (layers or ("",)) if connect and backend.native() is None else ():
+        for component in (MGMT_COMP, DT_COMP):
+            _request(messages.ConnectIpcp(pid, component, dst, QoSSpec(), layer), IpcpConnectError)
 
 
-def _enroll(pid: int, dst: str, *, connect: bool, timeout: float | None) -> None:
+def _enroll(pid: int, dst: str, *, connect: bool, timeout: float | None, over: tuple[str, ...]) -> None:
     """`enroll_ipcp`, but for connecting. `connect`: that will follow, and its flows are asked for meanwhile."""
     dst = _name(dst, IpcpEnrollError, "name to enroll with")
     seconds = time_limit(timeout)
     if seconds == 0:
         raise ValueError(f"timeout: an enrollment takes some seconds, not {timeout}")
     _check_networked(pid, "enroll", IpcpEnrollError)
+    for layer in over:
+        _name(layer, IpcpEnrollError, "layer to enroll over")
     if (stack := backend.native()) is not None:
+        _check_any_layer(over)
         stack.management.enroll_ipcp(pid, dst)
     else:
-        _request(messages.EnrollIpcp(pid, dst, connect, seconds), IpcpEnrollError)
+        _request(messages.EnrollIpcp(pid, dst, connect, seconds, over), IpcpEnrollError)
 
 
-def connect_ipcp(pid: int, component: str, dst: str, qos: QoSSpec | None = None) -> None:
+def _check_any_layer(over: Collection[str]) -> None:
+    if over:
+        raise UnsupportedError("over: the C Ouroboros chooses itself which layer carries a connection")
+
+
+def connect_ipcp(pid: int, component: str, dst: str, qos: QoSSpec | None = None, *, over: str | None = None) -> None:
     """Connect a part of an IPC process to that of a neighbour in its layer, and keep the two connected: a connection that is
     lost is made again. Succeeds at once when they are connected.
 
     `component`: `MGMT_COMP`, by which they tell each other about routes, or `DT_COMP`, for packets; a member needs both.
     `dst`: a name that the neighbour is bound to. `qos`: of the flow between them, None for raw; it has to be raw if the
-    neighbour is a member of the C prototype.
+    neighbour is a member of the C prototype. `over`: the layer below that carries it, None for whichever leads there. Two
+    members can have several connections, over a layer each.
 
     Raises `ValueError` for another component, `IpcpConnectError` when there is no IPC process with that pid, its type has no
     neighbours, nobody is found by that name, or it is no member of the layer; `UnsupportedError` for broadcast layers.
@@ -271,11 +285,13 @@ def connect_ipcp(pid: int, component: str, dst: str, qos: QoSSpec | None = None)
         connect_ipcp(pid, DT_COMP, "campus.b", QOS_RAW)
     """
     _check_component(pid, component)
+    layer = "" if over is None else _name(over, IpcpConnectError, "layer to connect over")
     if (stack := backend.native()) is not None:
+        _check_any_layer(layer)
         stack.management.connect_ipcp(pid, component, dst, qos)
         return
     dst = _name(dst, IpcpConnectError, "name of the neighbour")
-    _request(messages.ConnectIpcp(pid, component, dst, check_qos(qos)), IpcpConnectError)
+    _request(messages.ConnectIpcp(pid, component, dst, check_qos(qos), layer), IpcpConnectError)
 
 
 def disconnect_ipcp(pid: int, component: str, dst: str) -> None:

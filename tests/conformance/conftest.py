@@ -27,10 +27,12 @@ from support import (
     logged_no_bug,
     mapped_flows,
 )
+from warm import Warm
 
 from ouroboros import dev
 from ouroboros.dataplane import Endpoint
 from ouroboros.dev import Flow, QoSSpec
+from ouroboros.qos import QOS_DATA
 from ouroboros.runtime import client
 from ouroboros.testing.node import ProcessNode
 from ouroboros.wire.control import DestroyName
@@ -156,11 +158,12 @@ def _way(item: pytest.Item) -> tuple[World, str] | None:
 
 @pytest.fixture(params=_WAYS)
 def make_pair(
-    request: pytest.FixtureRequest, houses: Houses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, houses: Houses, warm_programs: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Pair]]:
     """Connects a program by a flow of a world, which the test's end either allocates or accepts."""
     world: World
     world, side = request.param
+    lossless = request.node.get_closest_marker("lossless") is not None and "lossless" in world.lacks
     needed = [each for mark in request.node.iter_markers("needs") for each in mark.args]
     assert set(needed) <= set(PROPERTIES)
     # Before anything is started.
@@ -174,7 +177,7 @@ def make_pair(
         house.near.select(monkeypatch)
         # The way to it is that of the world.
         monkeypatch.setenv("OUROBOROS_BACKEND", environment["OUROBOROS_BACKEND"])
-    programs = Programs(tmp_path)
+    programs = Programs(tmp_path, warm_programs)
     flows: list[Flow] = []
     client.client.forget()
     before = lasting_descriptors(), mapped_flows(), children()
@@ -182,7 +185,7 @@ def make_pair(
     def make(qos: QoSSpec | None = None) -> Pair:
         if (lack := world.lack(needed, qos)) is not None:
             pytest.skip(lack)
-        qos = qos or world.qos
+        qos = qos or (QOS_DATA if lossless else world.qos)
         qos = msgspec.structs.replace(qos, cypher_s=max(qos.cypher_s, world.qos.cypher_s))
         far = programs.shell("far", None, **house.environment)
         near = Flow()

@@ -105,6 +105,7 @@ def test_a_flow_that_left_tells_nothing_and_the_others_go_on(
 
 
 @pytest.mark.needs("back-pressure")
+@pytest.mark.lossless
 def test_thousands_of_packets_are_told_of_and_none_is_lost(
     near: Flow, far: Shell, fs: FlowSet, fq: FEventQueue
 ) -> None:

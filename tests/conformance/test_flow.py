@@ -95,6 +95,7 @@ class TestPackets:
         assert near.read() == pattern(size, 1)
 
     @pytest.mark.needs("back-pressure")
+    @pytest.mark.lossless
     def test_boundaries_and_order_are_kept(self, near: Flow, far: Shell) -> None:
         far.do(HELPERS)
         packets = [pattern(1 + (seed * 7919) % 3000, seed) for seed in range(3000)]
@@ -386,6 +387,7 @@ class TestBuffers:
 
 class TestBatches:
     @pytest.mark.needs("back-pressure")
+    @pytest.mark.lossless
     def test_a_batch_is_written_and_read_in_order(self, near: Flow, far: Shell) -> None:
         far.do(HELPERS)
         packets = [pattern(1 + seed, seed) for seed in range(500)]
@@ -393,6 +395,7 @@ class TestBatches:
         arrived(far, 500)
         assert far.do("whole = f.read_many(1000); digest(whole)") == digest(packets)
 
+    @pytest.mark.lossless
     def test_read_many_takes_at_most_what_is_there_and_what_is_asked_for(self, near: Flow, far: Shell) -> None:
         far.do("for number in range(100): f.write(b'%d' % number)")
         arrived(near, 100)
@@ -1216,6 +1219,7 @@ class TestThreads:
             assert reader.result() == b"wake up"
 
     @pytest.mark.needs("back-pressure")
+    @pytest.mark.lossless
     def test_both_ends_read_and_write_at_the_same_time(self, near: Flow, far: Shell) -> None:
         far.do(HELPERS)
         count = 20_000
@@ -1235,6 +1239,7 @@ class TestThreads:
         writer.result()
         assert far.answer() == digest(packets)
 
+    @pytest.mark.lossless
     def test_readers_of_several_threads_share_the_packets(self, near: Flow, far: Shell) -> None:
         count = 5000
         shares: list[list[bytes]] = [[], [], []]
@@ -1258,6 +1263,7 @@ class TestThreads:
             assert [int(packet) for packet in share] == sorted(int(packet) for packet in share)
 
     @pytest.mark.needs("back-pressure")
+    @pytest.mark.lossless
     def test_writers_of_several_threads_lose_and_mix_nothing(self, near: Flow, far: Shell) -> None:
         far.begin("counts = [f.read() for _ in range(6000)]; sorted(counts) == sorted(set(counts)) and len(counts)")
         start = threading.Barrier(3)
@@ -1384,6 +1390,7 @@ class TestEpoll:
                 near.read()
             far.answer()
 
+    @pytest.mark.lossless
     def test_an_edge_triggered_poller_that_reads_all_misses_nothing(self, near: Flow, far: Shell) -> None:
         near.set_flags(NON_BLOCKING)
         count, seen = 20_000, 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -243,3 +244,82 @@ def test_a_ring_is_whole_again_where_a_member_of_ours_is_at_an_end_of_the_link_t
     reaches(ours)
     ours.irm("ipcp", "disconnect", "name", "na", "dst", "nc")
     reaches(ours)
+
+
+def hops_of(host: OurHost, command: str) -> list[tuple[int, str, str]]:
+    """What `ouroboros ping` or `trace` tells of the members of the layer on the way to the server: hop, state, name."""
+    said = "\n".join(host.run("ouroboros", command, "oping", "--json").finish())
+    if not said:
+        # No way leads there yet.
+        return []
+    found = json.loads(said)["hops"]
+    return [(each["path"][-1], each["state"], each["member"]) for each in found if each["layer"] == LAYER]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize(
+    ("kinds", "server", "hops"),
+    [
+        ("opo", 0, [(1, "silent", ""), (2, "answered", "na")]),
+        ("poo", 0, [(1, "answered", "nb"), (2, "silent", "")]),
+    ],
+)
+def test_a_member_of_the_prototype_on_the_way_is_silent_and_none_the_worse_for_it(
+    make_line: MakeLine, kinds: str, server: int, hops: list[tuple[int, str, str]]
+) -> None:
+    line = make_line(kinds)
+    client = line[2 - server]
+    assert isinstance(client, OurHost)
+    serve(line[server])
+    reaches(client)
+    # What is between them is known when all announcements have come.
+    until(lambda: hops_of(client, "trace") == hops)
+    shown = client.run("ouroboros", "trace", "oping").finish()
+    assert ["*" in row.split() for row in shown if LAYER in row] == [state == "silent" for _, state, _ in hops]
+    for _ in range(3):
+        assert hops_of(client, "trace") == hops
+    assert hops_of(client, "ping") == hops[-1:]
+    # It goes on as before, and has been told nothing that it does not know (`PrototypeHost.check`, at the end).
+    until(lambda: ping(client) == 5)
+
+
+# --- over each other
+
+TOP = "top"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize("kinds", ["opo", "pop", "oop", "poo"])
+def test_a_layer_over_a_layer(make_line: MakeLine, kinds: str) -> None:
+    """Both ends are members of a layer over that of all three: those of ours have one of the prototype below, or beside
+    them, and the other way round."""
+    line = make_line(kinds)
+    first, last = line[0], line[2]
+    try:
+        _be_in_top(first, "ta")
+        _be_in_top(last, "tc", "ta")
+        first.serve("oping", layer=TOP)
+        reaches(last)
+    finally:
+        for host, name in ((last, "tc"), (first, "ta")):
+            if isinstance(host, OurHost):
+                leave(host, name)
+
+
+def _be_in_top(host: OurHost | PrototypeHost, name: str, neighbour: str = "") -> None:
+    """A member of the upper layer, known in the lower one."""
+    words = "type", "unicast", "name", name, "layer", TOP
+    if isinstance(host, PrototypeHost):
+        if neighbour:
+            host.irm("name", "create", neighbour)
+            host.try_irm("ipcp", "enroll", *words[2:], "dst", neighbour, "autobind")
+            connect(host, name, neighbour)
+        else:
+            host.irm("ipcp", "bootstrap", *words, "autobind")
+        host.try_irm("name", "register", name, "layer", LAYER)
+    elif neighbour:
+        host.irm("ipcp", "enroll", *words[2:], "dst", neighbour, "autobind")
+    else:
+        host.irm("ipcp", "bootstrap", *words, "autobind")

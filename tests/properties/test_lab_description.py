@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ouroboros.lab import Description, DescriptionError, Event, Expectation, Program, describe
-from ouroboros.lab.description import Layer, Link, Node
+from ouroboros.lab import Certificate, Description, DescriptionError, Event, Expectation, Program, describe
+from ouroboros.lab.description import LINKS, Layer, Link, Node
 from ouroboros.lab.grammar import Graph, parse, text_of
 from ouroboros.lab.scenario import read
 from ouroboros.lab.scenario import text_of as scenario_text
@@ -51,6 +52,13 @@ def links(draw: st.DrawFn, names: list[str]) -> tuple[Link, ...]:
     return tuple(Link(*(pair if draw(st.booleans()) else pair[::-1]), draw(WORDS), draw(WORDS)) for pair in chosen)
 
 
+def typed(draw: st.DrawFn, link: Link) -> Link:
+    """Of any type; nothing but a cut happens to an Ethernet."""
+    kind = draw(st.sampled_from(LINKS))
+    good = {"forth": "none", "back": "none"} if kind.startswith("eth-") else {}
+    return replace(link, type=kind, **good)
+
+
 @st.composite
 def graphs(draw: st.DrawFn) -> Graph:
     names = draw(NAMES)
@@ -61,7 +69,7 @@ def graphs(draw: st.DrawFn) -> Graph:
 @st.composite
 def descriptions(draw: st.DrawFn) -> Description:
     names = draw(NAMES)
-    wires = draw(links(names))
+    wires = tuple(typed(draw, link) for link in draw(links(names)))
     layers = [Layer("net1", members={name: name for name in names}, adjacencies=tuple(link.ends for link in wires))]
     if draw(st.booleans()):
         members = {f"m_{name}": name for name in names}
@@ -70,6 +78,7 @@ def descriptions(draw: st.DrawFn) -> Description:
         layers.append(Layer("here", "local", members={names[0]: names[0]}))
     texts = st.text(st.characters(codec="utf-8"), max_size=8)
     served: st.SearchStrategy[list[str | None]] = st.sampled_from([[], [None], ["clock"]])
+    certified: st.SearchStrategy[list[str | None]] = st.sampled_from([[], [None], ["net1", "clock"]])
     times = st.floats(0, 1000, allow_subnormal=False)
     ends = [f"cut {one}-{other}" for one, other in (link.ends for link in wires)]
     return Description(
@@ -77,6 +86,7 @@ def descriptions(draw: st.DrawFn) -> Description:
         wires,
         tuple(layers),
         programs=tuple(Program(names[0], (draw(texts),), name) for name in draw(served)),
+        certificates=tuple(Certificate(names[0], "ann", to) for to in draw(certified)),
         events=tuple(Event(draw(times), do) for do in [*ends, f"kill {names[0]}", "wait 3"]),
         expectations=(Expectation(draw(times), f"no runs {names[0]}", draw(times)),),
         title=draw(texts),

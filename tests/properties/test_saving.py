@@ -154,6 +154,7 @@ def members(draw: st.DrawFn, name: str, layer: str) -> IpcpTable:
         tuple(draw(st.lists(WORDS, max_size=2, unique=True))),
         {each: word for each, word in qualities.items() if word != "raw"},
         draw(st.none() | st.floats(0.05, 3600)),
+        {each: tuple(draw(st.lists(WORDS, min_size=1, max_size=2, unique=True))) for each in neighbours[:1]},
     )
 
 
@@ -259,8 +260,8 @@ REQUESTS = st.one_of(
     st.builds(RegisterName, NAMES, IPCPS),
     st.builds(EnrollIpcp, IPCPS, NAMES),
     st.builds(KeepAliveIpcp, IPCPS, st.sampled_from([0.25, 10.0])),
-    st.builds(ConnectIpcp, IPCPS, st.just("Management"), NAMES, st.just(QOS_RAW)),
-    st.builds(ConnectIpcp, IPCPS, st.just("Data Transfer"), NAMES, QUALITIES),
+    st.builds(ConnectIpcp, IPCPS, st.just("Management"), NAMES, st.just(QOS_RAW), st.just("") | NAMES),
+    st.builds(ConnectIpcp, IPCPS, st.just("Data Transfer"), NAMES, QUALITIES, st.just("") | NAMES),
     st.builds(DisconnectIpcp, IPCPS, st.just("Data Transfer"), NAMES),
 )
 

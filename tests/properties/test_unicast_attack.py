@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 from oap_attack import altered
-from unicast_attack import attack, deliver, recorded, seeds, small_layer
+from unicast_attack import Message, attack, deliver, messages, recorded, seeds, small_layer, spoiled
 
 FUZZ = Path(__file__).parents[2] / "fuzz"
 RUNS = 20_000
@@ -25,8 +25,19 @@ pytestmark = pytest.mark.slow
 
 def test_each_decoder_takes_what_members_say_to_each_other() -> None:
     # Else the tests below would never get past the first check.
-    assert {seed[0] for seed in seeds()} == set(range(8))
+    assert {seed[0] for seed in seeds()} == set(range(9))
     assert {eid for eid, _ in recorded()} == {-1, 0, 1}
+
+
+@pytest.mark.parametrize("message", messages(), ids=lambda each: each.name)
+def test_a_message_with_any_field_wrong_is_read_or_refused_by_every_decoder(message: Message) -> None:
+    for data in spoiled(message):
+        for decoder in range(9):
+            try:
+                attack(bytes([decoder]) + data)
+            except Exception as error:
+                error.add_note(f"decoder {decoder}, the input was {data.hex()}")
+                raise
 
 
 @pytest.mark.parametrize("series", range(4))

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from cryptography import x509
 from support import Background, spawn_irmd, until
 from udp_nodes import FAR, NEAR, free_port
+from warm import Warm
 
 from ouroboros import cli, irm
 from ouroboros.dev import Flow, flow_accept, flow_alloc
@@ -41,6 +42,7 @@ class Host:
 
     directory: Path
     address: str
+    warm: Warm
     process: Popen[bytes] | None = None
     config: list[str] = field(default_factory=list)
 
@@ -71,7 +73,14 @@ class Host:
         ready, child_end = os.pipe()
         with self.use(), self.log.open("ab") as log:
             self.process = spawn_irmd(
-                self.directory, log, "--config", str(config), "--ready-fd", str(child_end), keep=child_end
+                self.directory,
+                log,
+                "--config",
+                str(config),
+                "--ready-fd",
+                str(child_end),
+                keep=child_end,
+                warm=self.warm,
             )
         os.close(child_end)
         with os.fdopen(ready, "rb") as pipe:
@@ -79,6 +88,10 @@ class Host:
         if not up:
             self.process.wait()
         return up
+
+    def until_logged(self, words: str) -> None:
+        """Until the node has written so: it may do after the other was answered."""
+        until(lambda: words in self.log.read_text())
 
     def reload(self) -> None:
         assert self.process is not None
@@ -102,10 +115,10 @@ class Host:
 
 
 @pytest.fixture
-def hosts(runtime_dir: Path) -> Iterator[tuple[Host, Host]]:
+def hosts(warm_nodes: Warm, runtime_dir: Path) -> Iterator[tuple[Host, Host]]:
     """A client's host and the one where `clock` is, not started yet."""
     port = free_port()
-    both = Host(runtime_dir / "near", NEAR), Host(runtime_dir / "far", FAR)
+    both = Host(runtime_dir / "near", NEAR, warm_nodes), Host(runtime_dir / "far", FAR, warm_nodes)
     for host, peers, register in zip(both, (f'"clock@{FAR}"', ""), ("", '"clock"'), strict=True):
         host.directory.mkdir(mode=0o700)
         host.config = [
@@ -169,7 +182,7 @@ def test_a_key_that_others_can_read_is_not_used_and_the_owner_hears_what_to_do(c
     keys[0].chmod(0o644)
     with pytest.raises(FlowAuthException, match="-1009 EAUTH"):
         near.alloc()
-    assert f"`chmod 600 {keys[0]}`" in far.log.read_text()
+    far.until_logged(f"`chmod 600 {keys[0]}`")
     keys[0].chmod(0o600)
     keys[1].chmod(0o640)
     with pytest.raises(FlowAuthException, match=rf"client/clock/key\.pem .*: `chmod 600 {keys[1]}`"):
@@ -187,7 +200,7 @@ def test_who_is_not_on_the_list_is_refused_and_files_count_at_once(certified: tu
     accepting = far.accept()
     with pytest.raises(FlowAuthException, match="-1009 EAUTH"):
         near.alloc()
-    assert "the client is 'alice'; allowed are 'bob'" in far.log.read_text()
+    far.until_logged("the client is 'alice'; allowed are 'bob'")
     far.write("server/clock/policy.conf", "allow=bob\nallow=alice\n")
     with near.alloc() as flow, accepting.result() as accepted:
         assert flow.security is not None
@@ -284,7 +297,7 @@ def test_a_layer_that_demands_certificates_admits_nobody_without(hosts: tuple[Ho
         ):
             cli.enroll_ipcp("b", "campus", ipcp_type=cli.IpcpType.UNICAST)
         assert cli.list_ipcps("b") == []
-    assert "enrollment in layer 'campus': b may not enroll: layer 'campus' takes only members" in far.log.read_text()
+    far.until_logged("enrollment in layer 'campus': b may not enroll: layer 'campus' takes only members")
     (near.security / "aside").rename(near.security / "client")
     with near.use(), pytest.raises(IpcpEnrollError, match="'bob' is not one of those who may be members"):
         cli.enroll_ipcp("b", "campus", ipcp_type=cli.IpcpType.UNICAST)

@@ -678,6 +678,43 @@ UNICAST = [
 ]
 
 
+OVER = {"a": "irm name register campus layer net6", "b": "dst campus over net6"}
+
+
+@shows(*(("unicast.md", piece) for piece in OVER.values()))
+def test_a_layer_over_several_layers(tmp_path: Path, runtime_dir: Path) -> None:
+    network = f"127.{os.getpid() % 250 + 1}.{os.getpid() // 250 % 250 + 1}."
+    hosts = {name: Reader(tmp_path / name, runtime_dir / name) for name in OVER}
+    udp = f"irmd --background\nirm ipcp bootstrap type udp4 name net0 layer net ip {network}"
+    begin = {
+        "a": f"{udp}1\nirm ipcp bootstrap type unicast name a layer campus autobind\n",
+        "b": f"{udp}2 peer campus@{network}1\nirm ipcp enroll name b layer campus autobind\n",
+    }
+    try:
+        for name, host in hosts.items():
+            host.folder.mkdir()
+            host.sh(begin[name])
+        for name, host in hosts.items():
+            # There is one address of IPv6 on a loopback interface.
+            text = block("unicast.md", OVER[name]).replace("udp6", "udp4").replace("2001:db8::", f"{network}6")
+            shown = host.sh(text)
+        assert re.findall(r"Data Transfer \|.*\| +(net6?) \| +up \|", shown) == ["net", "net6"]
+    finally:
+        for host in hosts.values():
+            with contextlib.suppress(AssertionError):
+                host.sh(END)
+            host.end()
+
+
+@shows(("unicast.md", "layer square routing ecmp"))
+def test_a_layer_within_a_machine(reader: Reader) -> None:
+    reader.run("irmd", "--background")
+    shown = reader.sh(f"{block('unicast.md', 'layer square routing ecmp')}\n{END}")
+    hops = re.findall(r"layer (\w+) \((\w+), rank (\d)\)  (n\d)", shown)
+    assert [each[:3] for each in hops] == [("square", "unicast", "1"), ("here", "local", "0")] * 2
+    assert hops[2][3] == "n4"
+
+
 @shows(("unicast.md", "enroll alice"))
 def test_who_may_enroll(reader: Reader) -> None:
     reader.environment["OUROBOROS_SECURITY_DIR"] = str(reader.folder / "security")

@@ -31,6 +31,7 @@ from toy_nodes import ToyNode, over_udp
 from udp_nodes import free_port, join
 from unicast_nodes import join as join_campus
 from unicast_nodes import reaches
+from warm import Warm
 
 from ouroboros import aio, cli
 from ouroboros.dev import Flow, flow_alloc, flow_join
@@ -243,8 +244,8 @@ class Waiter:
 
 
 @pytest.fixture
-def programs(tmp_path: Path) -> Iterator[Programs]:
-    started = Programs(tmp_path)
+def programs(warm_programs: Warm, tmp_path: Path) -> Iterator[Programs]:
+    started = Programs(tmp_path, warm_programs)
     yield started
     started.end()
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,9 @@ from support import logged_no_bug
 
 from ouroboros.errors import FlowDownException, NodeError
 from ouroboros.lab import (
+    Certificate,
     Description,
+    DescriptionError,
     Event,
     Expectation,
     Here,
@@ -36,8 +40,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 SCENARIOS = sorted((Path(__file__).parents[2] / "examples" / "lab").glob("*.toml"))
 
-#: Where the kernel lets us. The others differ in nothing there.
-IN_NAMESPACES = [] if lacks() else ["line", "detour", "hub"]
+#: All of them, where the kernel lets us have namespaces.
+CLOCKS = ("virtual", "real") if lacks() else ("virtual", "real", "namespaces")
 
 ECHO = """
 from ouroboros.dev import flow_accept
@@ -89,9 +93,7 @@ def test_the_line_of_the_issue_on_processes() -> None:
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda path: path.stem)
 def test_a_scenario_has_one_verdict_on_all_clocks(scenario: Path) -> None:
     verdicts = {}
-    for clock in ("virtual", "real", "namespaces"):
-        if clock == "namespaces" and scenario.stem not in IN_NAMESPACES:
-            continue
+    for clock in CLOCKS:
         with Lab(scenario, clock=clock, seed=7) as lab:
             verdicts[clock] = play(lab)
             for node in lab:
@@ -129,10 +131,80 @@ def test_each_node_has_a_network_stack_of_its_own_in_namespaces() -> None:
         assert devices_of(lab.b) == devices
 
 
-def test_a_machine_without_namespaces_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(namespaces, "lacks", lambda: "there is no command ip")
-    with pytest.raises(UnavailableError, match="no network namespaces: there is no command ip"):
-        Lab("a - b", clock="namespaces").start()
+def test_links_are_of_any_type_in_namespaces() -> None:
+    if reason := lacks():
+        pytest.skip(reason)
+    ring = describe("a - b - c - d - a", links="udp6")
+    types = dict(zip(("a-b", "b-c", "c-d", "d-a"), ("udp6", "eth-dix", "eth-llc", "udp4"), strict=True))
+    links = tuple(replace(link, type=types[link.name]) for link in ring.links)
+    with Lab(replace(ring, links=links, silence=1.0), clock="namespaces") as lab:
+        assert {ipcp.name: ipcp.type for node in lab for ipcp in node.ipcps() if ipcp.name in types} == types
+        for link in lab.links:
+            one, other = link.ends
+            assert lab[one].ping(other).path == link.ends
+        lab.link("b", "c").cut()
+        lab.converge()
+        assert lab.b.ping("c").path == ("b", "a", "d", "c")
+        lab.link("c", "d").cut()
+        # The plug of a node that was killed can be put in as well.
+        lab.c.kill()
+        lab.link("d", "c").heal()
+        lab.c.restart()
+        lab.converge()
+        assert lab.c.ping("b").path == ("c", "d", "a", "b")
+        with pytest.raises(DescriptionError, match="'delay=5ms': a link of type eth-dix can be cut, and nothing else"):
+            lab.link("b", "c").change("delay=5ms")
+
+
+def test_a_machine_without_namespaces_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sh = shutil.which("sh")
+    assert sh is not None
+    with monkeypatch.context() as patched:
+        patched.setenv("PATH", str(tmp_path))
+        with pytest.raises(UnavailableError, match="no network namespaces: there is no command ip, unshare, nsenter;"):
+            Lab("a - b", clock="namespaces").start()
+    for tool in ("ip", "nsenter"):
+        (tmp_path / tool).symlink_to(sh)
+    (tmp_path / "unshare").write_text(f"#!{sh}\necho unshare failed: No space left on device >&2\nexit 1\n")
+    (tmp_path / "unshare").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "does not let this user have them: unshare failed: No space left on device; " in str(lacks())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("user/max_user_namespaces", "0", "; as root, `sysctl user.max_user_namespaces=10000` lets users have them"),
+        (
+            "user/max_user_namespaces",
+            "5",
+            "; be root, or have CAP_SYS_ADMIN; in a container, its runtime has to let it",
+        ),
+        (
+            "kernel/apparmor_restrict_unprivileged_userns",
+            "1",
+            "; as root, `sysctl kernel.apparmor_restrict_unprivileged_userns=0` lets users have them",
+        ),
+    ],
+)
+def test_the_setting_that_keeps_users_from_namespaces_is_named(
+    name: str, value: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).write_text(f"{value}\n")
+    assert namespaces.hint(tmp_path) == said
+
+
+def test_namespaces_need_no_root_where_users_can_have_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(namespaces, "_WAYS", namespaces._WAYS[1:])
+    if reason := lacks():
+        pytest.skip(reason)
+    with Lab("a - b", clock="namespaces") as lab:
+        assert lab.a.ping("b").path == ("a", "b")
+        assert set(devices_of(lab.a)) == {"lo", "veth0"}
+        users = {os.readlink(f"/proc/{ground_of(lab).pid(node.name)}/ns/user") for node in lab}
+        assert len(users) == 1
+        assert users != {os.readlink("/proc/self/ns/user")}
 
 
 def test_there_are_ten_scenarios() -> None:
@@ -185,6 +257,20 @@ def test_a_description_brings_its_programs() -> None:
     program = Program("b", (sys.executable, "-c", ECHO), "echo")
     with Lab(Description(line.nodes, line.links, line.layers, programs=(program,))) as lab:
         assert lab.a.execute(sys.executable, "-c", ASK) == "hello\n"
+
+
+def test_a_service_has_the_certificate_of_the_description() -> None:
+    line = describe("a - b")
+    program, certificate = Program("b", (sys.executable, "-c", ECHO), "echo"), Certificate("b", "echo")
+    ask = (
+        "from ouroboros.dev import QoSSpec, flow_alloc\n"
+        "with flow_alloc('echo', QoSSpec(cypher_s=256), wait=True) as flow:\n"
+        "    print(flow.security.peer_name)\n"
+    )
+    with Lab(replace(line, programs=(program,), certificates=(certificate,))) as lab:
+        assert lab.a.execute(sys.executable, "-c", ask) == "echo\n"
+        key = lab.b.security / "server/echo/key.pem"
+        assert key.stat().st_mode & 0o777 == 0o600
 
 
 def test_coroutines_of_one_program_run_on_many_nodes() -> None:

@@ -22,9 +22,10 @@ def test_a_network_is_asked_line_by_line() -> None:
     lines = [
         "ping a c",
         "",
+        "trace a c",
         "cut a-b",
         "graph",
-        "trace a c",
+        "path a c",
         "routes b",
         "heal a-b",
         "run a echo $OUROBOROS_BACKEND",
@@ -37,6 +38,7 @@ def test_a_network_is_asked_line_by_line() -> None:
     assert said[0].endswith("2 hops: a - b - c")
     assert "a - b (cut)" in said
     assert "a - b - c" in said
+    assert "net1: a - b - c" in said
     assert "c  1 hop via c" in said
     assert said[-1] == "node"
     assert (done.returncode, done.stderr) == (0, "")
@@ -76,6 +78,10 @@ def test_a_scenario_is_played_and_its_verdict_is_the_status(tmp_path: Path) -> N
             ["run", "x.toml", "--over", "a"],
             "ouroboros lab: --over goes with a network in a line; a scenario has its own\n",
         ),
+        (
+            ["show", "x.toml", "--links", "udp6"],
+            "ouroboros lab: --links goes with a network in a line; a scenario says it by the key links\n",
+        ),
     ],
 )
 def test_a_description_that_is_wrong_runs_nothing(words: list[str], message: str) -> None:
@@ -89,3 +95,4 @@ def test_a_network_is_shown_without_being_run() -> None:
     assert text == "x - y\ny - x\nnet2, unicast over net1: a@x b@y\nnet1, unicast: x y\n"
     assert lab("show", "ring 3", "--svg").stdout.startswith("<svg ")
     assert '[[link]]\nbetween = "n0 - n1"' in lab("show", "ring 3", "--toml").stdout
+    assert lab("show", "ring 3", "--toml", "--links", "udp6").stdout.count('type = "udp6"') == 3

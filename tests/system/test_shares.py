@@ -382,6 +382,8 @@ def test_a_line_of_the_log_is_one_line_however_long_the_message(shared: NodeProc
     kind = "new\\nline" * 300
     other.do(f"body = b'\\x92\\xda' + struct.pack('>H', {len(kind) - 300}) + b'new\\nline' * 300 + b'\\x01'")
     other.do("sock = connect(); sock.sendall(struct.pack('>I', len(body)) + body); answer(sock)")
+    # It is written after the answer.
+    until(lambda: "closed" in shared.log())
     (line,) = [line for line in shared.log().splitlines() if "closed" in line]
     assert len(line) < 1200
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from support import Background, Programs, forever, until
 from udp_nodes import FAR, NEAR, Nodes
+from warm import Warm
 
 from ouroboros import irm
 from ouroboros.dev import MAX_PACKET, Flow, FlowProperties, flow_alloc
@@ -30,8 +31,8 @@ ORDERED = QoSSpec(in_order=1)
 
 # Programs of the tests run on the nodes of this process, so they need no runtime directory of their own.
 @pytest.fixture
-def programs(tmp_path: Path) -> Iterator[Programs]:
-    started = Programs(tmp_path)
+def programs(warm_programs: Warm, tmp_path: Path) -> Iterator[Programs]:
+    started = Programs(tmp_path, warm_programs)
     yield started
     started.end()
 

@@ -9,19 +9,24 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 from support import Background, NodeProcess, logged_no_bug, until
 from udp_nodes import free_port
+from unicast_attack import messages, spoiled
 from unicast_nodes import at, join, member, reaches
+from unicast_world import packet
 
 from ouroboros import aio, cli, irm
 from ouroboros.dev import Flow, flow_accept, flow_alloc
-from ouroboros.errors import FlowNameException, IpcpEnrollError
-from ouroboros.irm import IpcpType
+from ouroboros.errors import FlowDownException, FlowNameException, IpcpEnrollError
+from ouroboros.irm import IpcpConfig, IpcpType, Udp4Config
 from ouroboros.qos import QOS_DATA, QOS_RAW, QoSSpec
 from ouroboros.testing.node import Node, ProcessNode, ThreadNode
+from ouroboros.wire.unicast import cep
+from ouroboros.wire.unicast.cep import Cep, Ours
 
 pytestmark = pytest.mark.slow
 
@@ -281,3 +286,58 @@ def test_an_engine_that_fails_takes_flows_along_and_the_layer_begins_again() -> 
         for node in nodes:
             node.stop()
             node.clean_up()
+
+
+def resident(node: ProcessNode) -> int:
+    """KiB of memory of its process."""
+    status = Path(f"/proc/{node.pid}/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")))
+
+
+def greeted(liar: Node, component: str) -> Flow:
+    """A flow of a program to m0, which takes it for a member at an address of its own."""
+    protocol, syntax = ("LSP", 0) if component == "Management" else ("dtp", 2)
+    with liar.use():
+        flow = flow_alloc("m0", QOS_RAW, 20.0)
+    flow.write(Cep(component, protocol, 1, syntax, 0x66666666, Ours(0, 1, 0xE71, "liar")).encode())
+    assert cep.decode(flow.read()).component == component
+    return flow
+
+
+def test_a_member_that_floods_with_garbage_ends_no_node_and_fills_none(hosts: Hosts) -> None:
+    nodes = hosts.row(2)
+    with nodes[0].use():
+        cli.reg_name("clock", layer="campus")
+    client, server = flow(nodes[1], nodes[0], "clock", QOS_DATA)
+    liar = hosts.add()
+    chance = Random(1)
+    made = [(each.eid, data) for each in messages(0x66666666, 0x66666667) for data in spoiled(each)]
+    chance.shuffle(made)
+    with nodes[0].use():
+        target = int.from_bytes(bytes.fromhex(member().address.replace(".", "")), "little")
+    with liar.use():
+        conf = IpcpConfig(IpcpType.UDP4, udp4=Udp4Config("127.0.0.3", port=hosts.port, peers=("m0@127.0.0.1",)))
+        cli.autoboot("net0", IpcpType.UDP4, "net", conf)
+    flows = {each: greeted(liar, each) for each in ("Management", "Data Transfer")}
+    before, logged = [resident(node) for node in nodes], [len(node.log().splitlines()) for node in nodes]
+    for number, (eid, message) in enumerate(made * 2):
+        said = message[:1200] if eid < 0 else packet(target, eid, message[:1200])
+        component = "Management" if eid < 0 else "Data Transfer"
+        try:
+            flows[component].write(said)
+        except FlowDownException:
+            # Some messages say that it leaves.
+            flows[component].dealloc()
+            flows[component] = greeted(liar, component)
+        if number % 1000 == 0:
+            client.write(b"still here?")
+            assert server.read() == b"still here?"
+    for each in flows.values():
+        each.dealloc()
+    talk(client, server)
+    talk(*flow(nodes[1], nodes[0], "clock"))
+    for node, size, lines in zip(nodes, before, logged, strict=True):
+        assert resident(node) < size + 32_768
+        assert len(node.log().splitlines()) < lines + 60
+    with nodes[0].use():
+        assert member().counters["lsus_malformed"] > 100

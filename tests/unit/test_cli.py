@@ -222,7 +222,7 @@ def test_an_enrollment_that_fails_leaves_no_process_behind(world: World) -> None
 def enrolled(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """Enrollment as it will be: by way of `dst` one gets into layer chat."""
 
-    def enroll(pid: int, dst: str, *, connect: bool, timeout: float | None) -> None:
+    def enroll(pid: int, dst: str, *, connect: bool, timeout: float | None, over: tuple[str, ...]) -> None:
         world.manage(BootstrapIpcp(pid, "chat"))
 
     monkeypatch.setattr(irm, "_enroll", enroll)
@@ -253,14 +253,24 @@ def test_the_parts_that_a_type_has_are_connected_management_first(
     monkeypatch: pytest.MonkeyPatch, ipcp_type: IpcpType, comp: str, connected: list[tuple[str, QoSSpec | None]]
 ) -> None:
     made: list[tuple[str, QoSSpec | None]] = []
+    layers: list[str | None] = []
     undone: list[str] = []
     monkeypatch.setattr(irm, "list_ipcps", lambda: [irm.IpcpInfo(1, ipcp_type, "a", "lab", "operational")])
-    monkeypatch.setattr(irm, "connect_ipcp", lambda pid, part, dst, qos: made.append((part, qos)))
+
+    def connect(pid: int, part: str, dst: str, qos: QoSSpec | None, *, over: str | None) -> None:
+        made.append((part, qos))
+        layers.append(over)
+
+    monkeypatch.setattr(irm, "connect_ipcp", connect)
     monkeypatch.setattr(irm, "disconnect_ipcp", lambda pid, part, dst: undone.append(part))
     cli.connect_ipcp("a", "b", comp, QOS_DATA)
     cli.disconnect_ipcp("a", "b", comp)
     assert made == connected
+    assert layers == [None] * len(connected)
     assert undone == [part for part, _ in reversed(connected)]
+    layers.clear()
+    cli.connect_ipcp("a", "b", comp, over=iter(["net4", "net6"]))
+    assert layers == [layer for layer in ("net4", "net6") for _ in connected]
 
 
 # --- names and bindings

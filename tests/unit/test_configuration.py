@@ -42,7 +42,9 @@ from ouroboros.settings import (
 from ouroboros.wire.control import (
     BindProcess,
     BindProgram,
+    ConnectIpcp,
     CreateName,
+    EnrollIpcp,
     IpcpEntry,
     KeepAliveIpcp,
     ListIpcps,
@@ -324,6 +326,12 @@ def test_an_error_names_the_table_and_the_key(text: str) -> None:
         ('enrol = "a"\nconn_qos = { b = "data" }', r"conn_qos: 'b' is no neighbour that it is to connect to"),
         ('enrol = "a"\nconn_qos = { a = "fast" }', r"conn_qos: 'a' must have one of raw, .*, not \"fast\""),
         ('enrol = "a"\nconn_qos = "data"', r"conn_qos: must be a table of neighbours, each with one of raw"),
+        ('enrol = "a"\nconn_over = { b = ["n"] }', r"conn_over: 'b' is no neighbour that it is to connect to"),
+        (
+            'enrol = "a"\nconn_over = { a = "n" }',
+            r"conn_over: must be a table of neighbours, each with an array of layers",
+        ),
+        ('enrol = "a"\nconn_over = { a = [""] }', r"conn_over: the layer to connect over is empty"),
         ('bind = ["a", "a"]', r"bind: 'a' is there twice"),
         ("keepalive = 0", r"keepalive: 0.0 seconds; 0.05 to 3600 are allowed"),
         ("keepalive = nan", r"keepalive: nan seconds; 0.05 to 3600 are allowed"),
@@ -355,6 +363,24 @@ def test_neighbours_of_the_file_and_the_qos_to_each() -> None:
     text = '[unicast.u]\nenrol = "a"\nconn = ["b", "c"]\nconn_qos = { b = "data", c = "raw" }\nbind = ["x"]'
     (table,) = parse(text).ipcps
     assert (table.neighbours, table.qualities, table.bind) == (("b", "c"), {"b": "data"}, ("x",))
+
+
+def test_layers_of_the_file_over_each_of_which_there_is_a_connection() -> None:
+    text = '[unicast.u]\nenrol = "a"\nconn = ["a", "b", "c"]\nconn_over = { a = ["n", "m", "n"], b = [], c = ["k"] }'
+    (table,) = parse(text).ipcps
+    assert table.over == {"a": ("n", "m"), "c": ("k",)}
+    found = [IpcpEntry(1, "u", "unicast", "operational", "", "")]
+    asked, steps = [], table._be_member()
+    with contextlib.suppress(StopIteration):
+        request = next(steps)
+        while True:
+            asked.append(request)
+            request = steps.send(found if isinstance(request, ListIpcps) else None)
+    assert [each.over for each in asked if isinstance(each, EnrollIpcp)] == [("n", "m")]
+    over = [
+        (each.name, each.over) for each in asked if isinstance(each, ConnectIpcp) and each.component == "Management"
+    ]
+    assert over == [("a", "n"), ("a", "m"), ("b", ""), ("c", "k")]
 
 
 def test_arguments_with_blanks_are_arrays() -> None:

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import pytest
+from unicast_world import COMPONENTS
 
-from ouroboros.errors import FlowNameException, FlowPeerException, IpcpBootstrapError
-from ouroboros.layers.ethernet.directory import CACHE_TIME, QUERIES, LlcEnd
+from ouroboros.errors import FlowDownException, FlowNameException, FlowPeerException, IpcpBootstrapError
+from ouroboros.layers.ethernet.directory import CACHE_TIME, FIRST_PAUSE, QUERIES, LlcEnd
 from ouroboros.oap import Session
 from ouroboros.qos import QOS_RAW, QoSSpec
+from ouroboros.runtime.devices import Device
 from ouroboros.settings import DirectoryHashAlgo, EthConfig, EthDixSettings, EthLlcSettings
 from ouroboros.testing.sim import Flow, Network, Node
-from ouroboros.wire.control import DestroyIpcp, Granted, UnregisterName
+from ouroboros.wire.control import (
+    BindProcess,
+    ConnectIpcp,
+    CreateIpcp,
+    DestroyIpcp,
+    EnrollIpcp,
+    Granted,
+    RegisterName,
+    Request,
+    UnregisterName,
+)
 from ouroboros.wire.ethernet import DIX, NameQuery, NameReply
 
 QUALITIES = [QOS_RAW, QoSSpec(loss=0, in_order=1), QoSSpec(loss=0, in_order=1, cypher_s=256)]
@@ -85,6 +97,24 @@ def test_a_name_is_asked_for_once_and_again_when_the_answer_is_old() -> None:
     network.run(CACHE_TIME)
     connect(near, far)
     assert near.counters(ipcp)["queries_sent"] == 2
+
+
+def test_a_segment_that_answered_for_a_name_is_asked_before_others() -> None:
+    network = Network(1)
+    near, far = network.add_node("near"), network.add_node("far")
+    # In the other layer, whose names have other hashes, nobody has it. It is older, so it is asked first.
+    other = EthDixSettings(eth=EthConfig("eth1"), dir_hash_algo=DirectoryHashAlgo.SHA3_512)
+    near.add_ipcp("eth-dix", "other", other)
+    for node in (near, far):
+        ipcp = node.add_ipcp("eth-dix", "segment", EthDixSettings(eth=EthConfig("eth0")))
+    far.offer("clock", ipcp)
+    took = []
+    for _ in range(2):
+        start = network.now
+        connect(near, far)
+        took.append(network.now - start)
+    assert took[0] > FIRST_PAUSE * (2**QUERIES - 1)
+    assert took[1] < FIRST_PAUSE
 
 
 def test_an_answer_that_nobody_asked_for_is_not_believed() -> None:
@@ -174,3 +204,85 @@ def test_frames_of_llc_carry_the_saps_of_both_ends() -> None:
         ipcp=1, qos=QOS_RAW, session=Session(), eid=9, peer_eid=3, address=("02:00:00:00:00:01", 1), extension=None
     )
     assert end.place == (("02:00:00:00:00:01", 3), 9 << 8 | 3)
+
+
+OFF, UNPLUGGED, CARRYING = (
+    Device(on=False, carries=False),
+    Device(on=True, carries=False),
+    Device(on=True, carries=True),
+)
+
+
+def test_programs_see_a_device_that_is_off_and_not_one_without_a_carrier() -> None:
+    network, near, far = pair()
+    client, server = connect(near, far)
+    for state, raises in (UNPLUGGED, False), (OFF, True), (UNPLUGGED, False), (OFF, True), (CARRYING, False):
+        near.switch("eth0", state)
+        if raises:
+            with pytest.raises(FlowDownException):
+                client.read()
+    server.echo()
+    client.source(5, 100)
+    network.run(1)
+    assert client.tally()["read"] == 5
+
+
+@pytest.mark.parametrize(("state", "why"), [(OFF, "is off; `ip link set dev eth0 up`"), (UNPLUGGED, "has no carrier")])
+def test_nobody_is_asked_while_the_device_carries_nothing_and_all_are_asked_anew_after_that(
+    state: Device, why: str
+) -> None:
+    network, near, far = pair()
+    (id,) = near.irm.ipcps
+    connect(near, far)
+    near.switch("eth0", state)
+    asked, began = near.counters(id)["queries_sent"], network.now
+    with pytest.raises(FlowNameException, match=f"the device eth0 {why}"):
+        _ = near.program("watch").alloc("clock").wait().flow
+    assert (near.counters(id)["queries_sent"], network.now) == (asked, began)
+    near.switch("eth0", CARRYING)
+    connect(near, far)
+    assert near.counters(id)["queries_sent"] == asked + 1
+
+
+def test_a_layer_whose_device_is_gone_has_failed_and_says_why() -> None:
+    network, near, far = pair()
+    client, _ = connect(near, far)
+    near.switch("eth0", None)
+    network.run(1)
+    with pytest.raises(FlowPeerException):
+        client.read()
+    (ipcp,) = near.irm.ipcps.values()
+    assert (ipcp.state, ipcp.reason) == ("failed", "the device eth0 is gone")
+    assert "the device eth0 is gone" in near.warnings[-1]
+    with pytest.raises(FlowDownException, match="the device eth0 is gone"):
+        _ = near.program("watch").alloc("clock").wait().flow
+    near.switch("eth0", CARRYING)
+    assert ipcp.state == "failed"
+
+
+@pytest.mark.parametrize("state", [OFF, UNPLUGGED])
+def test_a_member_above_goes_on_at_once_over_another_layer(state: Device) -> None:
+    """By the silence of its neighbour it would find out half a minute later."""
+    network = Network(1)
+    (near, _), (far, there) = (station(network, name) for name in ("near", "far"))
+    ways = [there, far.over_udp()]
+    over_udp = near.over_udp(peers=[f"b@{far.address}"])
+    b = far.add_ipcp("unicast", "campus", name="b")
+    binding: list[Request] = [BindProcess(b, "b"), *(RegisterName("b", ipcp) for ipcp in ways)]
+    for request in binding:
+        far.manage(request).value  # noqa: B018 - or its error
+    a = near.manage(CreateIpcp("a", "unicast")).value
+    assert isinstance(a, int)
+    wanted: list[Request] = [EnrollIpcp(a, "b"), *(ConnectIpcp(a, each, "b", QOS_RAW) for each in COMPONENTS)]
+    for request in wanted:
+        near.manage(request).wait().value  # noqa: B018 - or its error
+    far.offer("clock", b)
+    client, server = connect(near, far, QUALITIES[1])
+    server.echo()
+    client.source(1000, 100, interval=0.002)
+    network.run(0.2)
+    for node in (near, far):
+        node.switch("eth0", state)
+    network.run(3)
+    assert client.tally()["read"] == 1000
+    assert near.counters(over_udp)["sent"] > 500

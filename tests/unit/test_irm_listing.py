@@ -144,7 +144,7 @@ MEMBER = IpcpInfo(
     "operational",
     address="8b.8c.d4.1f",
     connections=(
-        ConnectionInfo("Management", "u2", "c2.02.f4.8d", "node", "up", 12.4),
+        ConnectionInfo("Management", "u2", "c2.02.f4.8d", "node", "up", 12.4, "net4"),
         ConnectionInfo("Data Transfer", "u3", "", "", "missing", 0.0),
     ),
     routes=(
@@ -161,12 +161,12 @@ def test_a_member_of_a_unicast_layer_with_its_neighbours_and_routes() -> None:
     assert layer_text(MEMBER).splitlines() == [
         "u1 is member 8b.8c.d4.1f of unicast layer campus (operational)",
         "Connections:",
-        "+----------------------+-------------+---------------+-----------+---------+----------+",
-        "|            neighbour |     address |     component |      node |   state |      age |",
-        "+----------------------+-------------+---------------+-----------+---------+----------+",
-        "|                   u2 | c2.02.f4.8d |    Management |      node |      up |     12 s |",
-        "|                   u3 |             | Data Transfer |           | missing |      0 s |",
-        "+----------------------+-------------+---------------+-----------+---------+----------+",
+        "+----------------------+-------------+---------------+-----------+-----------+---------+----------+",
+        "|            neighbour |     address |     component |      node |      over |   state |      age |",
+        "+----------------------+-------------+---------------+-----------+-----------+---------+----------+",
+        "|                   u2 | c2.02.f4.8d |    Management |      node |      net4 |      up |     12 s |",
+        "|                   u3 |             | Data Transfer |           |           | missing |      0 s |",
+        "+----------------------+-------------+---------------+-----------+-----------+---------+----------+",
         "Members that can be reached:",
         "+-------------+-----------+------+-------------+",
         "|      member |      node | hops |   by way of |",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ouroboros.errors import FlowDownException, NodeError
-from ouroboros.lab import DescriptionError, Here, Lab, LabError, describe
+from ouroboros.lab import Certificate, Description, DescriptionError, Here, Lab, LabError, describe
 from ouroboros.lab.virtual import VirtualGround
 from ouroboros.qos import QoSSpec
 from ouroboros.wire.control import CreateName
@@ -80,15 +81,15 @@ def test_a_cut_link_keeps_what_else_happens_on_it() -> None:
 
 def test_routes_go_around_what_is_cut_or_killed() -> None:
     with lab("ring 5") as made:
-        assert made.n0.trace("n2") == ("n0", "n1", "n2")
+        assert made.n0.path("n2") == ("n0", "n1", "n2")
         made.link("n0", "n1").cut()
         made.converge()
-        assert made.n0.trace("n2") == ("n0", "n4", "n3", "n2")
+        assert made.n0.path("n2") == ("n0", "n4", "n3", "n2")
         made.n4.kill()
         made.converge()
         assert not made.n4.runs
         with pytest.raises(LabError, match="the tables know no way from n0 to n2"):
-            made.n0.trace("n2")
+            made.n0.path("n2")
         made.n4.restart()
         made.converge()
         assert made.n0.ping("n2").path == ("n0", "n4", "n3", "n2")
@@ -142,7 +143,7 @@ def test_a_network_that_does_not_converge_in_time_says_what_is_missing() -> None
 def test_layers_lie_over_layers() -> None:
     with lab("a@x - b@z", over="x - y - z") as made:
         assert made.x.ping("z").path == ("x", "z")
-        assert made.x.trace("y") == ("x", "y")
+        assert made.x.path("y") == ("x", "y")
         assert set(made.x.routes("net1")) == {"y", "z"}
         assert set(made.x.routes()) == {"z"}
         before = made.y.member("net1").counters.get("forwarded", 0)
@@ -153,17 +154,80 @@ def test_layers_lie_over_layers() -> None:
         assert made.x.routes() == {}
 
 
-def test_members_on_the_way_answer_a_probe() -> None:
-    with lab("a@x - b@z", over="x - y - z") as made:
-        hops = made.x.probe("z")
-        assert [(hop.layer, hop.hop, hop.member) for hop in hops if not hop.within][-1] == ("net2", 1, "net2.b")
-        below = [hop.member for hop in hops if hop.layer == "net1"]
-        assert below[-2:] == ["net1.y", "net1.z"]
-        assert hops[0].state == "answered"
+def test_members_on_the_way_answer_a_trace_in_each_rank() -> None:
+    with lab("a@x - b@z - c@w", over="x - y - z - w") as made:
+        trace = made.x.trace("w")
+        assert trace.ranks == (
+            (("net2",), ("x", "z", "w")),
+            (("net1",), ("x", "y", "z", "w")),
+            (("x-y", "y-z", "z-w"), ("x", "y", "z", "w")),
+        )
+        assert str(trace) == "net2: x - z - w\nnet1: x - y - z - w\nx-y y-z z-w: x - y - z - w"
+        assert [(hop.path, hop.layer, hop.member) for hop in trace.hops if hop.rank == 2] == [
+            ((1,), "net2", "net2.b"),
+            ((2,), "net2", "net2.c"),
+        ]
+        assert trace.hops[0].round_trip is not None
+        # Two hops there, of a millisecond each, and back.
+        assert 0.004 <= trace.hops[0].round_trip < 0.005
         made.link("x", "y").cut()
         made.converge()
-        with pytest.raises(LabError, match="no layer leads from x to z"):
-            made.x.probe("z")
+        with pytest.raises(LabError, match="no layer leads from x to w"):
+            made.x.trace("w")
+
+
+def test_a_node_that_stands_still_is_a_question_mark_on_the_way() -> None:
+    with lab("a - b - c", silence=60.0) as made:
+        made.a.ping("c")
+        made.b.pause()
+        trace = made.a.trace("c")
+        assert (trace.path, str(trace)) == (("a", "?"), "net1: a - ?\na-b: a - ?")
+        assert [hop.state for hop in trace.hops] == ["silent", "unasked"]
+        with pytest.raises(LabError, match="a has no flow to c: "):
+            made.a.ping("c")
+
+
+def test_links_over_ipv6_are_like_others() -> None:
+    with lab("a - b - c", links="udp6") as made:
+        assert made.a.ping("c").path == ("a", "b", "c")
+        assert {ipcp.type for ipcp in made.b.ipcps()} == {"udp6", "unicast"}
+
+
+@pytest.mark.parametrize(
+    ("links", "clock", "message"),
+    [
+        (
+            "eth-dix",
+            "virtual",
+            "link a-b: virtual time has links of type udp4, udp6, not eth-dix: take clock='namespaces'",
+        ),
+        ("udp6", "real", "link a-b: real time has links of type udp4, not udp6: take clock='namespaces'"),
+    ],
+)
+def test_a_type_of_link_that_a_clock_lacks_is_refused(links: str, clock: str, message: str) -> None:
+    with pytest.raises(LabError) as caught:
+        Lab("a - b", clock=clock, links=links).start()
+    assert str(caught.value) == message
+
+
+def certified(*certificates: Certificate) -> Description:
+    """A line whose layer takes ann, ben and bob only, with these certificates."""
+    line = describe("a - b - c")
+    layer = replace(line.layers[0], settings={"enroll": ("ann", "ben", "bob")})
+    return replace(line, layers=(layer,), certificates=certificates)
+
+
+def test_members_prove_by_certificates_who_they_are() -> None:
+    ann, ben, bob = (Certificate(*each, "net1") for each in (("a", "ann"), ("b", "ben"), ("c", "bob")))
+    with Lab(certified(ann, ben, bob), clock="virtual") as made:
+        assert made.a.ping("c").path == ("a", "b", "c")
+        made.c.restart()
+        made.converge()
+    with pytest.raises(LabError, match=r"the network is not ready within 5 s: .*that prove who they are"):
+        Lab(certified(ann, ben), clock="virtual", within=5).start()
+    mallory = Certificate("c", "mallory", "net1")
+    with pytest.raises(LabError, match=r"the network is not ready within 5 s: .*'mallory' is not one of those"):
+        Lab(certified(ann, ben, mallory), clock="virtual", within=5).start()
 
 
 def test_a_graph_of_several_pieces_has_a_layer_in_each() -> None:
@@ -171,7 +235,7 @@ def test_a_graph_of_several_pieces_has_a_layer_in_each() -> None:
         assert made.a.ping("b")
         assert made.c.ping("d")
         with pytest.raises(LabError, match="the tables know no way from a to d"):
-            made.a.trace("d")
+            made.a.path("d")
 
 
 def test_coroutines_run_on_nodes() -> None:
@@ -310,6 +374,9 @@ def test_what_is_not_there_is_named() -> None:
     [
         ("a - b", {"clock": "wall"}, "there is no clock 'wall': choose from real, namespaces, virtual"),
         (describe("a - b"), {"over": "x - y"}, "`over` goes with a network in a line"),
+        (describe("a - b"), {"links": "udp6"}, "`links` goes with a network in a line"),
+        ("a - b", {"links": "wire"}, "'wire': no type of link: choose from udp4, udp6, eth-dix, eth-llc"),
+        ("a -(loss=1%)- b", {"links": "eth-llc"}, "'loss=1%': a link of type eth-llc can be cut, and nothing else"),
         ("a - b", {"silence": 0.0}, "from 0.1 to 3600 seconds"),
     ],
 )
@@ -345,13 +412,14 @@ def test_tables_say_what_the_graph_says_whatever_is_cut(
         one, other = data.draw(st.sampled_from([(a, b) for a in made for b in made if a is not b]))
         known = other.name in one.routes()
         try:
-            path = one.trace(other)
+            path = one.path(other)
         except LabError:
             assert not known
         else:
             assert known
             assert all(not made.link(*pair).is_cut for pair in pairwise(path))
             assert one.ping(other).path == path
+            assert one.trace(other).path == path
         ground = made.ground
         assert isinstance(ground, VirtualGround)
         assert ground.network.balance().missing == 0

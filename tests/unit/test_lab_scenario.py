@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ouroboros.lab import DescriptionError, Event, Expectation, Program
+from ouroboros.lab import Certificate, DescriptionError, Event, Expectation, Program
 from ouroboros.lab.commands import read_command, read_event, read_question
 from ouroboros.lab.description import Layer, Link, Node
 from ouroboros.lab.grammar import describe
@@ -16,6 +16,7 @@ FULL = """
 title = "all that there is"
 network = "a - b"
 silence = 0.5
+links = "udp6"
 
 [[node]]
 name = "c"
@@ -26,6 +27,7 @@ forth = "loss=1%"
 
 [[link]]
 between = "b - a"
+type = "udp4"
 impair = "delay=5ms"
 
 [[layer]]
@@ -50,6 +52,15 @@ node = "c"
 run = ["python", "clock.py"]
 serves = "clock"
 
+[[certificate]]
+node = "c"
+name = "clock"
+
+[[certificate]]
+node = "a"
+name = "ann"
+to = "campus"
+
 [[event]]
 at = 1
 do = "change b->c delay=1s"
@@ -64,7 +75,7 @@ def test_a_scenario_has_all_that_a_description_has() -> None:
     found = read(FULL)
     assert (found.title, found.silence) == ("all that there is", 0.5)
     assert found.nodes == (Node("a"), Node("b"), Node("c"))
-    assert found.links == (Link("b", "a", "delay=5ms", "delay=5ms"), Link("b", "c", "loss=1%"))
+    assert found.links == (Link("b", "a", "delay=5ms", "delay=5ms"), Link("b", "c", "loss=1%", type="udp6"))
     campus, top, desk = found.layers
     assert campus == Layer(
         "campus",
@@ -76,6 +87,7 @@ def test_a_scenario_has_all_that_a_description_has() -> None:
     assert (top.over, top.members) == ("campus", {"a": "a", "c": "c"})
     assert (desk.type, desk.members) == ("local", {"a": "a"})
     assert found.programs == (Program("c", ("python", "clock.py"), "clock"),)
+    assert found.certificates == (Certificate("c", "clock"), Certificate("a", "ann", "campus"))
     assert found.events == (Event(1.0, "change b->c delay=1s"),)
     assert found.expectations == (Expectation(0.0, "no ping a c", 3.0),)
 
@@ -89,7 +101,10 @@ def test_without_layers_of_its_own_a_scenario_has_those_of_its_lines() -> None:
     [
         ("network = ", "line 1: Invalid value"),
         ("", "a network has one node at least, such as: a - b - c"),
-        ("netwrk = 'a'", "line 1: 'netwrk': no key of a scenario: there are title, network, over, silence, [[node]], "),
+        (
+            "netwrk = 'a'",
+            "line 1: 'netwrk': no key of a scenario: there are title, network, over, links, silence, [[node]], ",
+        ),
         ("network = 3", "line 1: 'network': is a text, not 3"),
         ("title = 't'\nnetwork = 'a - a'", "line 2: 'a - a': a link leads to another node"),
         ("network = '''\na - b\nb - c -\n'''", "line 3: '-': a node is missing after it"),
@@ -172,7 +187,7 @@ def test_questions_are_shown_as_they_are_written(line: str) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("", "no command: there are ping, trace, probe, graph, routes, "),
+        ("", "no command: there are ping, path, trace, graph, routes, "),
         ("ping a", "'a': say ping A B [COUNT]"),
         ("ping a b many", "'many': a number of packets from 1 to 10000"),
         ("cut a", "'a': say cut A-B"),

@@ -525,7 +525,9 @@ def test_an_ipc_process_finds_others_by_a_name_that_it_is_bound_to_itself(world:
     assert len(other.holds) == 2
     world.manage(UnbindProcess(other.id, "upper"))
     world.ask(one, 2, "upper")
-    assert "nobody else offers 'upper' on this node" in failure(one, 2, FlowNameException)
+    text = failure(one, 2, FlowNameException)
+    assert "nobody else offers 'upper' on this node" in text
+    assert text.endswith("; no layer carries itself, so 'upper' was not asked")
 
 
 # --- through a layer
@@ -608,9 +610,7 @@ def test_what_asks_can_choose_the_layers(world: LowerWorld) -> None:
         world.ask(toy, 1, "x", over=frozenset({layers}))
         world.engine()
         if layers == "upper":
-            assert "nobody in layer 'upper' offers 'x': it is not registered there" in failure(
-                toy, 1, FlowNameException
-            )
+            assert "no flow to 'x' over layer 'upper': no layer carries itself" in failure(toy, 1, FlowNameException)
     (flow,) = toy.holds.values()
     assert flow.ipcp == near.id
 
@@ -650,6 +650,28 @@ def test_a_layer_is_not_put_over_itself(world: LowerWorld) -> None:
     assert beside.asked == {}
     world.advance(2.0)
     failure(near, 1, FlowTimeoutException)
+
+
+def test_a_layer_does_not_carry_itself_by_another_member_either(world: LowerWorld) -> None:
+    near, far = world.toy("near", "lower"), world.toy("far", "lower")
+    one, other = world.toy("one", "upper"), world.toy("other", "upper")
+    world.register("x", far.id)
+    world.accept(world.server("x"))
+    world.connect(one, 0, "x")
+    assert one.holds[1].ipcp == near.id
+    # Neither their own layer nor, for one that is below, the one above.
+    for number, (toy, layers) in enumerate(
+        [(one, "upper"), (other, "upper"), (near, "upper"), (far, "upper")], start=1
+    ):
+        world.ask(toy, number, "y", over=frozenset({layers}))
+        assert "no layer carries itself, so 'upper' was not asked" in failure(toy, number, FlowNameException)
+    assert (one.asked, other.asked) == ({}, {})
+    # Nor does it take what comes over itself.
+    world.register("one", other.id)
+    world.manage(BindProcess(one.id, "one"))
+    asked = world.alloc(world.program("client"), "one")
+    world.engine()
+    assert "which is in the same layer or lies over it: no layer carries itself" in world.failed(asked).text
 
 
 def test_two_questions_that_cross_make_no_cycle(world: LowerWorld) -> None:
@@ -831,7 +853,7 @@ def test_a_destroyed_one_fails_what_it_has_not_answered(world: LowerWorld, monke
     toy = world.toy("m", "upper")
     tasks: list[Task] = []
     monkeypatch.setattr(toy, "enroll", lambda member, task, now, **how: tasks.append(task))
-    monkeypatch.setattr(toy, "connect", lambda component, name, qos, task, now: tasks.append(task))
+    monkeypatch.setattr(toy, "connect", lambda component, name, qos, task, now, **how: tasks.append(task))
     monkeypatch.setattr(toy, "disconnect", lambda component, name, task, now: tasks.append(task))
     enrolling = world.send(world.manager, EnrollIpcp(toy.id, "campus"))
     connecting = world.send(world.manager, ConnectIpcp(toy.id, "Management", "b", QoSSpec()))

@@ -78,6 +78,15 @@ def test_a_peer_gets_no_longer_packets_than_it_receives_whole() -> None:
     assert sizes_of("udp4", 9000, RAW, ours(0, 9000), max_message=RING).packet == 8976
 
 
+@pytest.mark.parametrize(("whole", "datagram"), [(0, 1472), (2000, 1472), (1000, 1004)])
+def test_fragments_cross_the_whole_way_in_one_piece_as_far_as_the_peer_knows_it(whole: int, datagram: int) -> None:
+    peer = Extension(extension.FRAGMENTS, 8976, 4096, bytes(16), whole)
+    sizes = sizes_of("udp4", 1500, RELIABLE, peer, max_message=RING)
+    assert sizes == (datagram, datagram - EID_LENGTH - CRC_LENGTH, RING)
+    # Without them, messages may be longer, and are cut below.
+    assert sizes_of("udp4", 1500, RAW, peer, max_message=RING) == (datagram, 8976, 8976)
+
+
 def test_fragments_fit_the_path_and_messages_the_ring() -> None:
     sizes = sizes_of("udp4", 1500, RELIABLE, ours(extension.FRAGMENTS), max_message=RING)
     assert sizes == (1472, 1472 - EID_LENGTH - CRC_LENGTH, RING)

@@ -9,6 +9,7 @@ from unicast_world import Layer, line
 
 from ouroboros.errors import FlowException
 from ouroboros.layers.effects import SendPdu
+from ouroboros.layers.flows.incoming import WAITING_OF_FLOW
 from ouroboros.layers.unicast.core import ALLOCATOR
 from ouroboros.oap import ClientHandshake, Settings
 from ouroboros.qos import UINT32_MAX, QoSSpec
@@ -44,14 +45,14 @@ class Watched:
     def accept(self) -> Asked:
         return self.layer.nodes[0].program("server").accept("clock")
 
-    def request(self, *, eid: int = THEIR_EID, seed: int = 1) -> bytes:
+    def request(self, *, eid: int = THEIR_EID, seed: int = 1, sender: int = STRANGER) -> bytes:
         """As the prototype makes it: nothing in the `data` of its handshake."""
         shake = ClientHandshake("clock", Settings(), random=random.Random(seed), wall=self.layer.network.wall, data=b"")
-        return flow.encode(FlowRequest(eid, RAW, self.member.digest("clock"), shake.request), STRANGER)
+        return flow.encode(FlowRequest(eid, RAW, self.member.digest("clock"), shake.request), sender)
 
-    def hear(self, data: bytes) -> None:
+    def hear(self, data: bytes, fd: int = 0) -> None:
         node = self.layer.nodes[0]
-        node.irm.heard(self.member.id, ALLOCATOR, data, 0, self.layer.network.now)
+        node.irm.heard(self.member.id, ALLOCATOR, data, fd, self.layer.network.now)
         node._carry_out()
 
 
@@ -108,6 +109,21 @@ def test_a_notice_of_somebody_else_ends_nothing(watched: Watched) -> None:
     client.write(b"still here")
     assert server.read() == b"still here"
     assert watched.member.entry().counters["messages_wrong_source"] == 2
+
+
+def test_a_neighbour_that_invents_senders_leaves_others_places_to_wait(watched: Watched) -> None:
+    waiting = watched.member._incoming
+    one, other = (each.fd for each in watched.member.connections.rows())
+    for number in range(WAITING_OF_FLOW + 50):
+        watched.hear(watched.request(eid=THEIR_EID + number, seed=number, sender=STRANGER + number // 200), fd=one)
+    assert len(waiting.waiting) == WAITING_OF_FLOW
+    watched.hear(watched.request(eid=THEIR_EID, seed=9999, sender=STRANGER - 1), fd=other)
+    assert len(waiting.waiting) == WAITING_OF_FLOW + 1
+    # Answers give them back.
+    watched.layer.network.run(60.0)
+    assert not waiting.waiting
+    watched.hear(watched.request(eid=THEIR_EID + 5000, seed=5000), fd=one)
+    assert len(waiting.waiting) == 1
 
 
 @pytest.mark.parametrize("code", [*range(8), 0x71, 0x72, 255])

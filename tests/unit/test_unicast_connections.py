@@ -17,7 +17,6 @@ from ouroboros.layers.unicast.connections import (
     ATTEMPTS,
     GREETING_PATIENCE,
     MOST_STRANGERS,
-    MOVES,
     PATIENCE,
 )
 from ouroboros.layers.unicast.greeting import DATA_TRANSFER, ENROLLMENT, MANAGEMENT
@@ -555,14 +554,22 @@ def test_one_of_two_data_connections_is_enough_for_management() -> None:
     assert not management.up
 
 
-def test_a_stranger_that_always_has_our_address_does_not_move_us_for_ever() -> None:
-    world, a, _ = two_members()
+@pytest.mark.parametrize("component", [MANAGEMENT, DATA_TRANSFER])
+@pytest.mark.parametrize("ours", [None, Ours(0, 1, 0xBAD, "b")], ids=["prototype", "node"])
+def test_nobody_else_has_the_address_of_a_neighbour_of_ours(component: str, ours: Ours | None) -> None:
+    """Packets for that neighbour would go there."""
+    world, a, b = two_members()
+    for each in (MANAGEMENT, DATA_TRANSFER):
+        a.connect(each, "b")
+    world.run(1)
+    before = [each.fd for each in a.connections.rows()]
     c = Puppet(world, "c")
-    for _ in range(50):
-        said = msgspec.structs.replace(GREETINGS[MANAGEMENT], address=a.core.address)
+    said = msgspec.structs.replace(GREETINGS[component], address=b.core.address, ours=ours)
+    for _ in range(2 * MOST_ALIKE):
         world.send(c.flow_to("a"), said.encode())
         world.run(0.1)
-    assert a.collisions == MOVES[1]
+    assert [each.fd for each in a.connections.rows()] == before
+    assert a.core.counters["greetings_refused"] == 2 * MOST_ALIKE
 
 
 def test_a_collision_that_nobody_heeds_is_an_error() -> None:

@@ -12,7 +12,7 @@ from ouroboros.errors import FlowException, OuroborosError, ProtocolError
 from ouroboros.layers.effects import SendPdu
 from ouroboros.layers.face import Host, Size, Task
 from ouroboros.layers.flows.core import PATIENCE
-from ouroboros.layers.flows.incoming import REQUESTS_OF_ONE, Incoming
+from ouroboros.layers.flows.incoming import REQUESTS_OF_FLOW, REQUESTS_OF_ONE, Incoming
 from ouroboros.layers.unicast.adjacencies import Adjacencies
 from ouroboros.layers.unicast.allocator import FlowsCore, Names, cube_of
 from ouroboros.layers.unicast.connections import Connection
@@ -55,6 +55,9 @@ class Routes(dict[int, int]):
     def ours(self, address: int) -> bool:
         return address == 0xC
 
+    def least(self, address: int) -> Size | None:
+        return {0xC: Size(1200, 900), 0xD: Size(9000, 1500)}.get(address)
+
     def members(self) -> dict[int, bool]:
         return {address: self.ours(address) for address in self if address != OWN}
 
@@ -67,7 +70,7 @@ class World:
         self.member = Core(1, "m0", host)
         self.member.layer, self.member.address = "campus", OWN
         self.lookup, self.routes = Lookup(), Routes()
-        self.names = Names(self.member, lambda: size)
+        self.names = Names(self.member, lambda: Size(size, size))
         self.names.begin(self.lookup, self.routes)
         self.core = FlowsCore(self.member, self.names)
         self.names.found = lambda token, addresses, now: self.answers.append(addresses)
@@ -168,6 +171,21 @@ def test_one_member_has_a_part_of_the_requests_that_are_looked_at(world: World) 
     assert taken(5000, 0xA, 0.0) == burst
     assert taken(100, 0xB, 0.0) == 100
     assert taken(5000, 0xA, 0.5) == rate * 0.5
+
+
+def test_a_neighbour_that_invents_senders_leaves_a_part_of_the_requests_to_others(world: World) -> None:
+    incoming, (rate, burst) = Incoming(world.core), REQUESTS_OF_FLOW
+    request = FlowRequest(1 << 20, QOS_RAW, bytes(32), b"no handshake")
+
+    def taken(count: int, fd: int, now: float) -> int:
+        before = world.core.counters["messages_malformed"]
+        for number in range(count):
+            incoming.requested(request, number.to_bytes(4), 0xA + number % 200, now, via=fd)
+        return world.core.counters["messages_malformed"] - before
+
+    assert taken(5000, 7, 0.0) == burst
+    assert taken(100, 8, 0.0) == 100
+    assert taken(5000, 7, 0.5) == rate * 0.5
 
 
 def test_of_very_many_members_the_last_are_known(world: World) -> None:
@@ -308,7 +326,9 @@ def connection(fd: int, address: int, size: int = 1400) -> Connection:
 def test_a_neighbour_is_up_as_long_as_one_of_its_connections_is() -> None:
     told: list[tuple[str, int]] = []
     adjacencies = Adjacencies(
-        lambda address, now: told.append(("up", address)), lambda address, now: told.append(("down", address))
+        lambda address, now: told.append(("up", address)),
+        lambda address, now: told.append(("down", address)),
+        lambda address, size, now: None,
     )
     one, other, third = connection(1, 0xA), connection(2, 0xA), connection(3, 0xB)
     for each in (one, other, third):
@@ -326,10 +346,27 @@ def test_a_neighbour_is_up_as_long_as_one_of_its_connections_is() -> None:
 
 
 def test_packets_are_as_long_as_all_connections_carry() -> None:
-    adjacencies = Adjacencies(lambda address, now: None, lambda address, now: None)
+    told: list[tuple[int | str, Size | int]] = []
+    adjacencies = Adjacencies(
+        lambda address, now: told.append(("up", address)),
+        lambda address, now: None,
+        lambda address, size, now: told.append((address, size)),
+    )
     assert adjacencies.size == Size(0, 0)
-    for each in (connection(1, 0xA, 9000), connection(2, 0xB, 1400)):
+    wide, narrow = connection(1, 0xA, 9000), connection(2, 0xB, 1400)
+    for each in (wide, narrow):
         adjacencies.connected(each, 0.0)
     assert adjacencies.size == Size(1400 - 15, 1300 - 15)
-    adjacencies.disconnected(connection(2, 0xB), 0.0)
-    assert adjacencies.size == Size(9000 - 15, 8900 - 15)
+    # A neighbour is up when its size has been told.
+    assert told == [(0xA, Size(8985, 8885)), ("up", 0xA), (0xB, Size(1385, 1285)), ("up", 0xB)]
+    adjacencies.connected(connection(3, 0xA, 2000), 0.0)
+    adjacencies.disconnected(narrow, 0.0)
+    assert adjacencies.size == Size(2000 - 15, 1900 - 15)
+    wide.size = Size(1000, 500)
+    adjacencies.measure(0.0)
+    assert told[4:] == [(0xA, Size(1985, 1885)), (0xA, Size(985, 485))]
+
+
+def test_a_blob_tells_what_the_own_ways_and_all_links_of_the_path_carry(world: World) -> None:
+    said = [world.core.extension(bytes(16), address, crc=False) for address in (0xB, 0xC, 0xD)]
+    assert [(each.max_packet, each.whole) for each in said] == [(1400, 1400), (1200, 900), (1400, 1400)]

@@ -254,7 +254,7 @@ def test_a_member_keeps_its_address_over_a_restart() -> None:
     layer = Layer(line(2))
     address = layer.member(1).core.address
     node = layer.nodes[1]
-    again = type(node)(layer.network, node.engine, node.address, node.name, flow_limit=100)
+    again = type(node)(layer.network, node.engine, node.address, node.name, flow_limit=100, security=None)
     member = again.manage(CreateIpcp("m1", "unicast")).value
     assert isinstance(member, int)
     again.manage(BootstrapIpcp(member, "campus")).wait()

@@ -10,13 +10,14 @@ from routing_world import EPOCH, Flow, Link, Member, World, lay, oracle, shape
 from ouroboros.layers.face import Size
 from ouroboros.layers.unicast.claims import LAST_NUMBER
 from ouroboros.layers.unicast.database import MOST_OF_ONE, OURS, Life
-from ouroboros.layers.unicast.link_state import Row
+from ouroboros.layers.unicast.flooding import MOST_ASKED
+from ouroboros.layers.unicast.link_state import MOST_AHEAD, Row
 from ouroboros.layers.unicast.own_links import REFRESHMENT
 from ouroboros.settings import LinkStatePolicy
 from ouroboros.wire.unicast import lsu
 from ouroboros.wire.unicast.lsu import MOST_NUMBER, LinkStateUpdate, Updates
 
-A, B, C, D = 0x5DE9D31B, 0x80ACF665, 0x07C0FBAC, 0x12345678
+A, B, C, D, E = 0x5DE9D31B, 0x80ACF665, 0x07C0FBAC, 0x12345678, 0x23456789
 CLOCK = EPOCH << 16
 
 
@@ -433,9 +434,12 @@ class TestOwnAddress:
         assert world.members[A].collisions == 0
 
     def test_a_number_that_cannot_be_beaten_for_long_takes_the_address(self) -> None:
-        """Refreshed a few times, the link would be out of numbers, and forgotten by all others."""
+        """Refreshed a few times, the link would be out of numbers, and forgotten by all others. As long as no clock is set:
+        else nobody believes such a number."""
         for number, given_up in ((LAST_NUMBER, 0), (LAST_NUMBER + 1, 1), (MOST_NUMBER, 1)):
             world = world_of(A, B, C)
+            for member in world.members.values():
+                object.__setattr__(member.core.host, "wall", lambda world=world: int(world.now * 10**9))
             link = world.connect(A, B)
             world.connect(A, C)
             world.run(1.0)
@@ -485,6 +489,24 @@ class TestOwnAddress:
         assert world.packets - before < 20
         for address in (A, B, C):
             assert rows(world.members[address])[D, C].life is Life.WITHDRAWN
+
+    def test_a_link_that_the_prototype_told_on_gets_the_lengths_that_ours_know(self) -> None:
+        """The same announcement comes by a way of ours, and by one that loses what is not of the prototype."""
+        world = world_of(A, B, C)
+        link = world.connect(A, B)
+        world.connect(B, C)
+        world.run(10.0)
+        for most in (0, 1400, 0, 1300):
+            packet = Updates(7, (LinkStateUpdate(C, D, CLOCK, most=most, whole=most),)).encode()
+            flow, _ = link.ends[1].flows[link.fds[1]]
+            world.do(link.ends[1], lambda part, flow=flow, packet=packet: part.heard(flow, packet, world.now))  # type: ignore[misc]
+            world.run(1.0)
+        before = world.packets
+        world.run(60.0)
+        assert world.packets - before < 20
+        for address in (A, B, C):
+            (entry,) = (entry for pair, entry in world.members[address].link_state._database if pair == (D, C))
+            assert (entry.number, entry.most, entry.whole) == (CLOCK, 1400, 1400)
 
     def test_links_that_we_do_not_have_are_not_adopted(self) -> None:
         """`unicast-control.md` N19."""
@@ -597,14 +619,113 @@ class TestHostileNeighbours:
         world.run(1.0)
         assert member.core.counters["routes_computed"] == computed
 
-    def test_greatest_number_cannot_be_beaten_and_does_no_harm(self) -> None:
-        world = world_of(A, B)
+    @pytest.mark.parametrize("number", [CLOCK + (MOST_AHEAD << 16) + (2 << 16), 1 << 63, lsu.MOST_NUMBER])
+    @pytest.mark.parametrize("source", [A, B, C, D])
+    def test_a_number_that_is_years_ahead_is_refused(self, source: int, number: int) -> None:
+        """Its source could hardly say anything greater."""
+        world = world_of(A, B, C)
         link = world.connect(A, B)
+        world.connect(A, C)
         world.run(1.0)
-        hear(world, world.members[A], link, LinkStateUpdate(B, A, lsu.MOST_NUMBER))
+        before = {each: rows(world.members[each]) for each in (A, B, C)}
+        hear(world, world.members[A], link, LinkStateUpdate(source + 1, source, number))
         world.run(5.0)
-        assert rows(world.members[B])[A, B].number == lsu.MOST_NUMBER
-        assert world.members[A].table == {B: (B,)}
+        assert {each: rows(world.members[each]) for each in (A, B, C)} == before
+        assert world.members[A].core.counters["lsus_refused"] == 1
+        assert world.members[A].collisions == 0
+
+    def test_what_others_say_of_a_neighbour_is_asked_of_it_and_not_believed(self) -> None:
+        """C is at the other end of a liar; B, between A and C, is asked before A's neighbours hear a lie of it."""
+        world = world_of(A, B, C, D)
+        for pair in ((A, B), (B, C), (A, D)):
+            world.connect(*pair)
+        world.run(3.0)
+        lies: list[tuple[float, LinkStateUpdate]] = []
+        wire = Wire(world)
+        fd = world.links[min(A, D), max(A, D)].fds[world.links[min(A, D), max(A, D)].ends.index(world.members[A])]
+        flow, _ = world.members[A].flows[fd]
+        for number in range(10):
+            lie = LinkStateUpdate(C, B, CLOCK + (1 << 30) + number, withdrawn=True)
+            lies.append((world.now, lie))
+            packet = Updates(number, (lie,)).encode()
+            world.do(world.members[A], lambda part, packet=packet: part.heard(flow, packet, world.now))  # type: ignore[misc]
+            world.run(0.05)
+            assert world.members[A].table == {B: (B,), C: (B,), D: (D,)}
+            assert rows(world.members[A])[B, C].life is Life.LIVE
+        assert world.members[A].core.counters["lsus_of_neighbours"] == 10
+        # B was told, and says that it is not so; nobody else heard the lie from A.
+        assert any(each.withdrawn for each in wire.updates(A, B))
+        assert not any(each.withdrawn for each in wire.updates(A, D))
+        world.run(2.0)
+        assert rows(world.members[C])[B, C].life is Life.LIVE
+        assert rows(world.members[A])[B, C].number > lies[-1][1].number
+
+    def test_what_others_say_of_a_neighbour_that_does_not_answer_is_believed(self) -> None:
+        """It cannot be asked, as our end of the flow to it does not notice yet that it is gone."""
+        world = world_of(A, B, C)
+        world.notice = 10.0
+        for pair in ((A, B), (B, C), (C, A)):
+            world.connect(*pair)
+        world.run(3.0)
+        link = world.links[min(A, B), max(A, B)]
+        link.up = False
+        world.do(world.members[B], lambda part: part.adjacency_down(A, world.now))
+        world.run(0.3)
+        assert rows(world.members[A])[B, A].life is Life.WITHDRAWN
+        assert world.members[A].table == {B: (C,), C: (C,)}
+
+    def test_what_others_say_of_a_neighbour_of_the_prototype_is_not_believed_while_it_speaks(self) -> None:
+        world = world_of(A, B, C, prototypes=(B,))
+        world.connect(A, B)
+        link = world.connect(A, C)
+        world.run(20.0)
+        known = rows(world.members[A])[B, A].number
+        lies = (LinkStateUpdate(A, B, known + 1000), LinkStateUpdate(C, B, 0))
+        hear(world, world.members[A], link, *lies)
+        assert rows(world.members[A])[B, A].number == known
+        assert (B, C) not in rows(world.members[A])
+        # It has been silent for as long as three refreshments: nobody else can say what it has.
+        world.links[min(A, B), max(A, B)].up = False
+        world.run(46.0)
+        hear(world, world.members[A], link, *lies)
+        assert rows(world.members[A])[B, A].number == known + 1000
+
+    def test_so_much_is_asked_of_a_neighbour_and_the_rest_is_refused(self) -> None:
+        world = world_of(A, B, C)
+        world.connect(A, B)
+        link = world.connect(A, C)
+        world.run(3.0)
+        hear(
+            world,
+            world.members[A],
+            link,
+            *(LinkStateUpdate(each, B, CLOCK) for each in range(1 << 17, (1 << 17) + 500)),
+        )
+        counters = world.members[A].core.counters
+        assert counters["lsus_of_neighbours"] == 500
+        assert counters["lsus_refused"] == 500 - MOST_ASKED
+        world.run(3.0)
+        assert len([pair for pair in rows(world.members[A]) if pair[0] == B]) <= 1 + MOST_ASKED
+        assert world.members[A].table == {B: (B,), C: (C,)}
+
+    def test_a_lie_that_is_said_again_and_again_is_contradicted_once_a_second(self) -> None:
+        world = world_of(A, B, C)
+        world.connect(A, B)
+        link = world.connect(B, C)
+        world.run(3.0)
+        wire = Wire(world)
+        # C lies of A, which is no neighbour of its own; B hears it, and is one of A.
+        for number in range(100):
+            hear(
+                world,
+                world.members[A],
+                world.links[min(A, B), max(A, B)],
+                LinkStateUpdate(B, A, CLOCK + (1 << 30) + number),
+            )
+            world.run(0.1)
+        said = wire.said(A, B).count((A, B))
+        assert 8 <= said <= 12
+        assert link.up
 
 
 def test_listing() -> None:
@@ -622,3 +743,57 @@ def test_listing() -> None:
     assert link_state.distance(C) is None
     assert link_state.ours(A)
     assert not link_state.ours(C)
+
+
+class TestLengths:
+    def sized(self, world: World, one: int, other: int, size: Size) -> None:
+        for near, far in ((one, other), (other, one)):
+            world.do(
+                world.members[near],
+                lambda part, far=far: part.adjacency_resized(far, size, world.now),  # type: ignore[misc]
+            )
+
+    def test_the_least_of_a_way_is_that_of_all_its_links(self) -> None:
+        world = world_of(A, B, C, D)
+        for one, other in ((A, B), (B, C), (C, D)):
+            world.connect(one, other)
+        for one, other, most, whole in ((A, B, 9000, 1400), (B, C, 1300, 1300), (C, D, 8000, 1200)):
+            self.sized(world, one, other, Size(most, whole))
+        world.run(10.0)
+
+        def least(near: int, far: int) -> Size | None:
+            return world.members[near].link_state.least(far)
+
+        assert (least(A, B), least(A, C)) == (Size(9000, 1400), Size(1300, 1300))
+        assert least(A, D) == least(D, A) == Size(1300, 1200)
+        assert least(A, A) is None
+        self.sized(world, B, C, Size(7000, 1500))
+        world.run(10.0)
+        assert least(A, D) == least(D, A) == Size(7000, 1200)
+
+    @pytest.mark.parametrize("policy", list(LinkStatePolicy))
+    def test_all_shortest_ways_count_and_no_others(self, policy: LinkStatePolicy) -> None:
+        world = World(config=None, pol=policy)
+        for address in (A, B, C, D, E):
+            world.add(address)
+        edges = {(A, B): 1400, (B, D): 1350, (A, C): 1390, (C, D): 1290, (A, E): 900, (E, C): 900}
+        for (one, other), most in edges.items():
+            world.connect(one, other)
+            self.sized(world, one, other, Size(most, most))
+        world.run(10.0)
+        assert world.members[A].link_state.least(D) == Size(1290, 1290)
+        world.disconnect(C, D)
+        world.run(10.0)
+        assert world.members[A].link_state.least(D) == Size(1350, 1350)
+
+    def test_of_members_of_the_prototype_nothing_is_known_and_absurd_lengths_are_not_believed(self) -> None:
+        world = world_of(A, B, C, prototypes=(B,))
+        world.connect(A, B)
+        world.connect(B, C)
+        world.run(10.0)
+        assert world.members[A].link_state.least(C) is None
+        world = world_of(A, B)
+        world.connect(A, B)
+        self.sized(world, A, B, Size(100, 100))
+        world.run(10.0)
+        assert world.members[A].link_state.least(B) is None

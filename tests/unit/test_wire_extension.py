@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hypothesis.strategies as st
+import msgspec
 import pytest
 from hypothesis import given
 
@@ -19,6 +20,7 @@ EXTENSIONS = st.builds(
     st.integers(extension.LEAST_PACKET, extension.LONGEST_PACKET),
     st.integers(0, 2**32 - 1),
     st.binary(min_size=16, max_size=16),
+    st.integers(extension.LEAST_PACKET, extension.LONGEST_PACKET),
 )
 
 
@@ -26,6 +28,12 @@ def test_golden_bytes() -> None:
     assert ONE.encode() == BYTES
     assert extension.decode(BYTES) == ONE
     assert len(BYTES) == extension.LENGTH == 28
+    whole = msgspec.structs.replace(ONE, whole=1300)
+    data = BYTES[:4] + b"\x02" + BYTES[5:] + b"\x05\x14"
+    assert whole.encode() == data
+    assert extension.decode(data) == whole
+    # A length that is too small to be believed is not said.
+    assert extension.decode(data[:-2] + b"\0\x7f") == ONE
 
 
 @given(EXTENSIONS, st.binary(max_size=40))
@@ -34,7 +42,10 @@ def test_what_is_encoded_is_decoded_and_what_later_versions_append_is_skipped(bl
 
 
 def test_a_later_version_is_read_as_far_as_it_is_known() -> None:
-    assert extension.decode(BYTES[:4] + b"\x02" + BYTES[5:] + b"more") == ONE
+    assert extension.decode(BYTES[:4] + b"\x02" + BYTES[5:]) == ONE
+    later = BYTES[:4] + b"\x03" + BYTES[5:] + b"\x05\x14more"
+    assert extension.decode(later) == msgspec.structs.replace(ONE, whole=1300)
+    assert extension.decode(BYTES + b"\x05\x14") == ONE
 
 
 @pytest.mark.parametrize(
@@ -57,7 +68,13 @@ def test_bytes_of_a_stranger_never_raise(data: bytes) -> None:
     assert found is None or data.startswith(extension.MAGIC)
 
 
-def test_what_is_in_force_is_what_both_can_do_in_the_sizes_of_the_peer() -> None:
+@pytest.mark.parametrize(("said", "own", "whole"), [(0, 0, 0), (0, 900, 900), (900, 0, 900), (900, 1300, 900)])
+def test_lengths_in_force_are_the_smaller_of_both(said: int, own: int, whole: int) -> None:
+    peer = Extension(0, 1400, 65536, REQUEST, said)
+    assert peer.agree(Extension(0, 1000, 4096, bytes(16), own)) == Extension(0, 1000, 65536, REQUEST, whole)
+
+
+def test_what_is_in_force_is_what_both_can_do() -> None:
     own = Extension(extension.DEALLOC | extension.FRAGMENTS, 8976, 4096, bytes(16))
     agreed = ONE.agree(own)
     assert agreed == Extension(extension.DEALLOC, 1400, 65536, REQUEST)

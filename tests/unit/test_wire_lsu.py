@@ -29,6 +29,8 @@ _updates = st.builds(
     st.integers(0, lsu.MOST_NUMBER),
     st.booleans(),
     st.integers(0, lsu.MOST_AGE),
+    st.integers(0, lsu.MOST_LENGTH),
+    st.integers(0, lsu.MOST_LENGTH),
 )
 _ids = st.integers(0, 2**32 - 1)
 
@@ -58,12 +60,12 @@ def test_no_message_of_ours_is_as_long_as_an_update_of_the_prototype() -> None:
     assert lsu.LENGTH not in lengths
 
 
-@pytest.mark.parametrize("room", [0, 33, 59, 60, 500, 1400])
+@pytest.mark.parametrize("room", [0, 37, 67, 68, 500, 1400])
 def test_updates_fit_where_they_are_said_to(room: int) -> None:
     count = lsu.fitting(room)
     size = len(Updates(0, (LinkStateUpdate(A, B, 1),) * count).encode())
-    assert size <= max(room, 33)
-    assert count == lsu.MOST_UPDATES or size + 27 > room
+    assert size <= max(room, 37)
+    assert count == lsu.MOST_UPDATES or size + 31 > room
 
 
 @pytest.mark.parametrize(

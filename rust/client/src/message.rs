@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::time::PATIENCE;
 
 /// The version of the messages. A node that speaks another one says so.
-pub const VERSION: u64 = 10;
+pub const VERSION: u64 = 11;
 
 /// The largest answer, bytes.
 pub const MESSAGE_LENGTH: usize = 64 << 20;
@@ -266,10 +266,11 @@ impl Request<'_> {
                 ("BootstrapIpcp", vec![Signed(ipcp), Text(layer), Field::Settings(settings)])
             }
             Request::EnrollIpcp { ipcp, name } => {
-                ("EnrollIpcp", vec![Signed(ipcp), Text(name), Flag(false), Seconds(None)])
+                // C programs say no layers to enroll or to connect over.
+                ("EnrollIpcp", vec![Signed(ipcp), Text(name), Flag(false), Seconds(None), Texts(&[])])
             }
             Request::ConnectIpcp { ipcp, component, name, qos } => {
-                ("ConnectIpcp", vec![Signed(ipcp), Text(component), Text(name), Field::Qos(qos)])
+                ("ConnectIpcp", vec![Signed(ipcp), Text(component), Text(name), Field::Qos(qos), Text("")])
             }
             Request::DisconnectIpcp { ipcp, component, name } => {
                 ("DisconnectIpcp", vec![Signed(ipcp), Text(component), Text(name)])

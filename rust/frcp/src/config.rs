@@ -63,6 +63,10 @@ pub enum Pressure {
 /// a message that comes in parts, and to be used again. Bytes.
 pub const SPARE: usize = 32 << 10;
 
+/// A sender whose data have all arrived, and that had none for so long, goes on with the first window only, until it is told
+/// of another one. A receiver that got none for twice as long counts on that: it promises no more. Between nodes of ours, ns.
+pub(crate) const IDLE: u64 = 10_000_000_000;
+
 /// Memory that waits for one flow's packets at most, roughly, bytes.
 const MOST_WAITING: usize = 16 << 20;
 const LEAST_WINDOW: u32 = 16;

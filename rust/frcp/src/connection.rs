@@ -159,6 +159,7 @@ impl Connection {
             self.outgoing.clear();
             return;
         }
+        self.incoming.on_timeout(now);
         self.outgoing.on_timeout(now);
     }
 

@@ -1,7 +1,7 @@
 //! The direction from the peer: which packets belong to its run, and what it is told.
 
 use crate::ack::{Acks, RANGE, Urgency};
-use crate::config::{Config, Peer, Pressure, Stats};
+use crate::config::{Config, IDLE, Peer, Pressure, Stats};
 use crate::header::{Header, flag};
 use crate::quirks::Quirks;
 use crate::receive::{Arrival, Receive, Rules};
@@ -310,7 +310,24 @@ impl Incoming {
         if !self.synchronised {
             return None;
         }
-        [self.acks.deadline(), self.again_at].into_iter().flatten().min()
+        [self.acks.deadline(), self.again_at, self.idle_at()].into_iter().flatten().min()
+    }
+
+    /// When a window that has grown is the first one again, unless data come before.
+    fn idle_at(&self) -> Option<u64> {
+        let grown = self.growth.is_some() && self.queue.is_generous(self.granted);
+        grown.then(|| self.last_data.saturating_add(2 * IDLE))
+    }
+
+    /// Time has passed.
+    pub fn on_timeout(&mut self, now: u64) {
+        if self.idle_at().is_some_and(|at| at <= now)
+            && let Some(growth) = &mut self.growth
+        {
+            (growth.now, growth.mark, growth.since) = (growth.least, self.queue.next(), now);
+            self.queue.set_window(growth.now);
+            self.queue.take_back(self.granted);
+        }
     }
 
     /// So short is the memory that it shares with others.

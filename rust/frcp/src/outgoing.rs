@@ -1,7 +1,7 @@
 //! The direction to the peer: what is sent next, and what the peer says about it.
 
 use crate::ack;
-use crate::config::{Config, MAX_MESSAGE, Pressure, Refused, SPARE, Stats, longest_payload};
+use crate::config::{Config, IDLE, MAX_MESSAGE, Pressure, Refused, SPARE, Stats, longest_payload};
 use crate::congestion::Controller;
 use crate::header::{Header, flag};
 use crate::pacing::Pacer;
@@ -140,6 +140,9 @@ impl Outgoing {
             return Err(Refused::Full);
         }
         self.note_pause(now);
+        if self.is_settled() && now.saturating_sub(self.last_data) >= IDLE {
+            self.window.rest_long(self.send.next());
+        }
         if self.fragments {
             self.send.push_fragments(message, self.longest);
         } else {

@@ -34,6 +34,8 @@ pub struct Quirks {
     pub most_pause: u64,
     /// Each packet that is lost narrows its window for good.
     pub shrinks: bool,
+    /// After a pause it takes no more than its first window, see `IDLE`.
+    pub rests: bool,
     /// It begins anew, with other numbers, when it has not sent data for long.
     pub forgets: bool,
     /// With so few packets left it may have stopped, and does not ask: it is told of room again and again.
@@ -55,6 +57,7 @@ pub const OWN: Quirks = Quirks {
     least_pause: 20 * MS,
     most_pause: 1_000 * MS,
     shrinks: false,
+    rests: true,
     forgets: false,
     narrow: 0,
 };
@@ -75,6 +78,7 @@ pub const PROTOTYPE: Quirks = Quirks {
     least_pause: 100 * MS,
     most_pause: 10_000 * MS,
     shrinks: false,
+    rests: false,
     forgets: true,
     narrow: 8,
 };

@@ -155,6 +155,17 @@ impl Receive {
         self.rules.window = window;
     }
 
+    /// The peer was told of more than it has after a long pause, and nothing is missing of what it sent.
+    pub fn is_generous(&self, granted: u32) -> bool {
+        ahead(self.next, self.edge) > granted && self.early == 0 && self.assembly.is_none()
+    }
+
+    /// The peer takes no more for granted than so many packets.
+    pub fn take_back(&mut self, granted: u32) {
+        self.edge = self.next.wrapping_add(granted);
+        self.slots.shrink_to_fit();
+    }
+
     /// Whether there is memory for more parts of a long message, from now on.
     pub fn set_short(&mut self, short: bool) {
         self.short = short;

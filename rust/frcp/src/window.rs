@@ -44,6 +44,13 @@ impl Window {
         ahead(next, self.edge).min(ahead(next, first.wrapping_add(self.most)))
     }
 
+    /// After a pause such a peer takes no more than its first window, until it tells of more.
+    pub fn rest_long(&mut self, next: u32) {
+        if self.quirks.rests && ahead(next, self.edge) > self.quirks.initial_window {
+            self.edge = next.wrapping_add(self.quirks.initial_window);
+        }
+    }
+
     /// The peer told an edge.
     pub fn update(&mut self, field: u32, next: u32) {
         let edge = rebuild(self.edge, field);
@@ -118,7 +125,7 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quirks::{PROTOTYPE, PROTOTYPE_UNRELIABLE};
+    use crate::quirks::{OWN, PROTOTYPE, PROTOTYPE_UNRELIABLE};
 
     #[test]
     fn the_edge_never_goes_back() {
@@ -128,6 +135,18 @@ mod tests {
         assert_eq!(window.room(1010, 1010), 190);
         window.update(1195, 1010);
         assert_eq!(window.room(1010, 1010), 190);
+    }
+
+    #[test]
+    fn after_a_pause_a_peer_of_ours_takes_its_first_window_and_never_more_than_it_said() {
+        for (quirks, edge, room) in [(&OWN, 400, 64), (&OWN, 130, 30), (&PROTOTYPE, 200, 100)] {
+            let mut window = Window::new(0, 64, quirks.farthest_edge, quirks, true);
+            window.update(edge, 100);
+            window.rest_long(100);
+            assert_eq!(window.room(100, 100), room);
+            window.update(edge + 10, 101);
+            assert_eq!(window.room(101, 101), edge + 10 - 101);
+        }
     }
 
     #[test]

@@ -162,6 +162,17 @@ fn stream(world: &mut Pair, length: usize, time: u64) -> u64 {
     read
 }
 
+/// Read all that comes, for so long.
+fn read_for(world: &mut Pair, time: u64) {
+    let until = world.now + time;
+    while world.now < until {
+        world.pass(MS);
+        while world.b.message().is_some() {
+            world.b.consume();
+        }
+    }
+}
+
 #[test]
 fn a_thrifty_flow_holds_its_first_window_for_a_reader_that_does_not_keep_up() {
     let mut world = pair(thrifty(), Path::clean(MS));
@@ -190,6 +201,44 @@ fn the_window_of_a_thrifty_flow_grows_with_its_reader_and_goes_back_when_memory_
     press(&mut world, Pressure::Easy);
     stream(&mut world, 1000, 3 * SECOND);
     assert!(stream(&mut world, 1000, 200 * MS) > 2 * tight);
+}
+
+#[test]
+fn the_window_of_an_idle_thrifty_flow_goes_back_and_grows_again() {
+    for reliable in [true, false] {
+        let mut world = pair(Config { reliable, ..thrifty() }, Path::clean(25 * MS));
+        stream(&mut world, 1000, 500 * MS);
+        let grown = world.b.memory();
+        assert!(grown > 5 * FIRST, "{grown}");
+        // What was written is delivered, and then there is nothing for a while.
+        read_for(&mut world, SECOND);
+        world.pass(15 * SECOND);
+        assert!(world.b.memory() > 4 * FIRST, "{}", world.b.memory());
+        world.pass(5 * SECOND);
+        assert_eq!((world.b.memory(), world.a.deadline(), world.b.deadline()), (0, None, None));
+        let before = world.b.stats();
+        let slow = stream(&mut world, 1000, 100 * MS);
+        assert!(slow <= 64 * 2 + 8, "{slow}");
+        stream(&mut world, 1000, 500 * MS);
+        let (a, b) = (world.a.stats(), world.b.stats());
+        assert!(world.b.memory() > 5 * FIRST, "{}", world.b.memory());
+        assert_eq!((b.beyond - before.beyond, a.retransmitted, b.skipped), (0, 0, 0), "{a:?}");
+    }
+}
+
+#[test]
+fn a_sender_that_rests_never_sends_more_than_is_taken() {
+    // Pauses about when windows go back, at either end, on a slow path.
+    for pause in [9_500, 10_000, 19_000, 20_000, 40_000] {
+        let mut world = pair(thrifty(), Path::clean(40 * MS));
+        for _ in 0..3 {
+            stream(&mut world, 1000, 500 * MS);
+            read_for(&mut world, SECOND);
+            world.pass(pause * MS);
+        }
+        let (a, b) = (world.a.stats(), world.b.stats());
+        assert_eq!((b.beyond, a.retransmitted), (0, 0), "{pause}");
+    }
 }
 
 #[test]

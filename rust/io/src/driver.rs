@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ouroboros_shm::descriptors::above_standard;
+use ouroboros_shm::descriptors::{Backlog, above_standard};
 use ouroboros_stack::{Event, FlowId, How, MemberId, Setup, Stack, User, publish_flow, publish_member};
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
@@ -206,6 +206,7 @@ impl Driver {
                 Command::Reserve(member, eid, from) => self.stack.reserve(member, eid, from),
                 Command::Unreserve(member, eid) => self.stack.unreserve(member, eid),
                 Command::PeerGone(member, eid, died) => self.stack.peer_gone(member, eid, died),
+                Command::NoteDevice(member, on, carries) => self.stack.note_device(now, member, on, carries),
                 Command::End(flow) => self.stack.end(now, flow),
                 Command::Doom(flow) => self.stack.doom(flow),
                 Command::Drop(flow) => self.stack.drop_flow(flow),
@@ -307,10 +308,16 @@ impl Driver {
         }
         let mut arrivals = self.arrivals.take().unwrap_or_else(|| Box::new(Arrivals::new()));
         for at in 0..self.ports.len() {
-            for _ in 0..ROUNDS {
+            for round in 0..ROUNDS {
                 let Some((port, socket)) = self.ports.get_mut(at).filter(|(_, socket)| socket.readable) else { break };
                 let port = *port;
                 if socket.receive(&mut arrivals) {
+                    if round == 0
+                        && (arrivals.are_many() || self.stack.is_marked(port))
+                        && let Some(Backlog { held, room, dropped }) = socket.backlog()
+                    {
+                        self.stack.note_backlog(port, held, room, dropped);
+                    }
                     // Reservations that were made before these datagrams were caused must be known.
                     self.obey();
                     let now = self.shared.now();

@@ -50,6 +50,7 @@ pub(crate) enum Command {
     Reserve(MemberId, u64, Option<Where>),
     Unreserve(MemberId, u64),
     PeerGone(MemberId, u64, bool),
+    NoteDevice(MemberId, bool, bool),
     End(FlowId),
     Doom(FlowId),
     Drop(FlowId),
@@ -395,6 +396,11 @@ impl Engine {
     /// The peer of a flow deallocated, or `died`: its user gets what has arrived, then the end. No error when there is none.
     pub fn peer_gone(&self, member: MemberId, eid: u64, died: bool) {
         self.shared.command(Command::PeerGone(member, eid, died));
+    }
+
+    /// The device of a port is on, and carries frames, or not; see `Stack::note_device`.
+    pub fn note_device(&self, member: MemberId, on: bool, carries: bool) {
+        self.shared.command(Command::NoteDevice(member, on, carries));
     }
 
     /// The user of a flow, which is no program, lets go: what it sent is still delivered.

@@ -3,8 +3,9 @@
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
+use ouroboros_shm::descriptors::{Backlog, backlog};
 use ouroboros_stack::{MemberId, Outgoing, Run, Stack};
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force, socket_recv_buffer_size};
@@ -17,6 +18,8 @@ const KERNEL_BUFFER: usize = 4 << 20;
 /// Buffers of one call of the kernel, each for a run of datagrams.
 const BUFFERS: usize = 16;
 const BUFFER: usize = 65_536;
+/// Runs of one call that are many.
+const MANY: usize = 4;
 
 /// The datagrams of one call, or the frames of several.
 #[derive(Debug)]
@@ -30,6 +33,11 @@ pub(crate) struct Arrivals {
 impl Arrivals {
     pub(crate) fn new() -> Self {
         Arrivals { bytes: vec![0; BUFFERS * BUFFER], metas: [RecvMeta::default(); BUFFERS], runs: Vec::new() }
+    }
+
+    /// So much came at once that more may wait.
+    pub(crate) fn are_many(&self) -> bool {
+        self.runs.len() >= MANY
     }
 
     pub(crate) fn runs(&self) -> impl Iterator<Item = (SocketAddr, Run<'_>)> {
@@ -81,6 +89,11 @@ impl Socket {
     /// Messages of management have a form that only control knows.
     pub(crate) fn is_foreign(&self) -> bool {
         matches!(self.kind, Kind::Ether(_))
+    }
+
+    /// How full the kernel's buffer is. None: it does not say.
+    pub(crate) fn backlog(&self) -> Option<Backlog> {
+        backlog(self.descriptor.as_fd()).ok()
     }
 
     /// Receive the datagrams of one call of the kernel, or some frames. False: there are none.

@@ -279,6 +279,11 @@ impl Engine {
         self.lock().peer_gone(member.into(), eid, died);
     }
 
+    /// The device of a member's port is `on` and `carries` frames, or not.
+    fn note_device(&self, member: u64, on: bool, carries: bool) {
+        self.lock().note_device(member.into(), on, carries);
+    }
+
     /// The user of a flow, which is no program, lets go: what it sent is still delivered.
     fn end(&self, flow: u64) {
         self.lock().end(flow.into());

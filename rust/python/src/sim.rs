@@ -244,6 +244,10 @@ impl SimulatedEngine {
         self.network().stack(self.node).peer_gone(member.into(), eid, died);
     }
 
+    fn note_device(&self, member: u64, on: bool, carries: bool) {
+        self.command(|stack, now| stack.note_device(now, member.into(), on, carries));
+    }
+
     fn end(&self, flow: u64) {
         self.command(|stack, now| stack.end(now, flow.into()));
     }

@@ -1,8 +1,8 @@
 //! Where descriptors of ours go: never to the places of standard input, output and error, which a program may have closed.
-//! What it then prints would go into a flow.
+//! What it then prints would go into a flow. And what the kernel says of one.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 const LAST_STANDARD: i32 = 2;
 
@@ -10,4 +10,56 @@ const LAST_STANDARD: i32 = 2;
 pub fn above_standard(descriptor: OwnedFd) -> io::Result<OwnedFd> {
     // A clone takes no place of those three.
     if descriptor.as_raw_fd() > LAST_STANDARD { Ok(descriptor) } else { descriptor.try_clone() }
+}
+
+/// The kernel's buffer for what arrives at a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backlog {
+    /// Memory that is taken, and that there is, bytes; what packets take beside their own bytes is in it.
+    pub held: u32,
+    /// See `held`.
+    pub room: u32,
+    /// Packets that were dropped since the socket is there; from 2^32 on it counts from 0 again.
+    pub dropped: u32,
+}
+
+/// How full the buffer of a socket for arrivals is.
+#[allow(unsafe_code)]
+pub fn backlog(socket: BorrowedFd<'_>) -> io::Result<Backlog> {
+    // Numbers of the kernel's interface (linux/sock_diag.h): the first two, and the last.
+    let mut words = [0_u32; 9];
+    let mut length = size_of_val(&words) as libc::socklen_t;
+    let place = words.as_mut_ptr().cast();
+    // SAFETY: the kernel writes `length` bytes at most to `words`, which is as long, and whose bits mean numbers in any case.
+    let failed =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, place, &raw mut length) };
+    if failed != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let [held, room, .., dropped] = words;
+    Ok(Backlog { held, room, dropped })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_that_nobody_reads_is_full_and_counts_what_it_drops() -> io::Result<()> {
+        let (near, far) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
+        let empty = backlog(far.as_fd())?;
+        assert_eq!((empty.held, empty.dropped), (0, 0));
+        let (mut sent, mut last) = (0_u32, empty);
+        while last.dropped < 10 {
+            near.send_to(&[7; 1000], far.local_addr()?)?;
+            (sent, last) = (sent + 1, backlog(far.as_fd())?);
+            assert!(sent < 100_000, "{last:?}");
+        }
+        assert!(last.held > last.room / 2 && last.room == empty.room, "{last:?} {empty:?}");
+        assert!(sent > last.dropped);
+        Ok(())
+    }
 }

@@ -210,9 +210,8 @@ impl Network {
     pub fn counted(&self) -> Counted {
         let links = self.ports.iter().map(|port| &port.link.counters);
         let begin = (self.counted.lost, self.counted.duplicated);
-        let (lost, duplicated) = links.fold(begin, |(lost, duplicated), link| {
-            (lost + link.lost, duplicated + link.duplicated)
-        });
+        let (lost, duplicated) =
+            links.fold(begin, |(lost, duplicated), link| (lost + link.lost, duplicated + link.duplicated));
         Counted { lost, duplicated, ..self.counted }
     }
 

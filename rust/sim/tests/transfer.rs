@@ -337,6 +337,36 @@ fn a_flood_through_a_node_takes_nothing_from_another_flow() {
 }
 
 #[test]
+fn a_neighbour_that_floods_costs_others_at_most_a_tenth_of_their_rate() {
+    let got = |flooded: bool, settings| {
+        let mut star = Layer::new(4, settings);
+        [0, 2, 3].iter().for_each(|other| star.join(1, *other, RAW));
+        star.route();
+        let flows = star.flow(3, 2, RAW);
+        star.start(2, flows[1], Program::Sink);
+        star.start(3, flows[0], Program::Source { count: u64::MAX, length: 1000, interval: 50 * US, closes: false });
+        let (evil, port) = (star.lower[&(0, 1)], star.ports[1]);
+        for step in 0..500 {
+            star.net.allow(1, port, Some(1));
+            // Of as many flows as there are packets, in the highest cube; three times as much as leaves.
+            for number in 0..if flooded { 150 } else { 0 } {
+                let pci = Pci { destination: name(2), cube: 2, ttl: 60, ecn: 0, eid: (step << 20) + number + 64 };
+                star.inject(0, evil, &[&pci.write()[..], &[7; 1000]].concat());
+            }
+            star.run(MS);
+        }
+        let lost = star.transfer(1).queue_full;
+        (star.tally(2, flows[1]).read, lost)
+    };
+    for settings in [plain(), caring()] {
+        let (alone, beside) = (got(false, settings), got(true, settings));
+        assert!(alone.0 > 9000 && alone.1 == 0, "{alone:?}");
+        assert!(beside.0 * 10 >= alone.0 * 9, "{beside:?} of {alone:?}");
+        assert!(beside.1 > 10_000, "{beside:?}");
+    }
+}
+
+#[test]
 fn what_waits_for_a_neighbour_that_is_gone_takes_another_way() {
     let mut square = Layer::new(4, plain());
     for (one, other) in [(0, 1), (1, 2), (2, 3)] {
@@ -463,6 +493,37 @@ fn the_receiver_tells_the_sender_of_marks_as_by_the_prototype() {
     let word = |ece: u16| [&header(name(0), MAX_TTL, 0)[..], &Word::Congested(104, ece).write()].concat();
     assert_eq!(told, [3, 9, 33, 0].map(word));
     assert_eq!(line.tally(1, flows[1]).read, 20);
+}
+
+#[test]
+fn what_arrives_at_a_socket_that_is_nearly_full_is_marked_where_the_layer_marks() {
+    for (settings, held, dropped, mark) in [
+        (caring(), 100, 0, 63),
+        (caring(), 75, 0, 31),
+        (caring(), 50, 0, 0),
+        (caring(), 0, 7, 32),
+        (plain(), 100, 7, 0),
+    ] {
+        let mut line = Layer::new(3, settings);
+        (1..3).for_each(|node| line.join(node - 1, node, RAW));
+        line.route();
+        let (now, last, port) = (line.net.now(), line.lower[&(2, 1)], line.ports[1]);
+        // What is passed on is read at the last node.
+        line.net.stack(2).hand(now, last, User::Control(u32::MAX));
+        let near = line.lower[&(0, 1)];
+        line.net.stack(1).note_backlog(port, held, 100, dropped);
+        let sent = Pci { ecn: 64, ..Pci::read(&header(name(2), MAX_TTL, 105)) };
+        line.inject(0, near, &sent.write());
+        line.run(SECOND / 10);
+        let passed = |line: &Layer| line.messages.last().map(|(_, _, packet)| packet[6]);
+        assert_eq!(passed(&line), Some(64 | mark), "{held} {dropped}");
+        assert_eq!(line.net.stack(1).snapshot(port).layer.overflowed, u64::from(dropped));
+        // As soon as it is empty there are no more.
+        line.net.stack(1).note_backlog(port, 0, 100, dropped);
+        line.inject(0, near, &sent.write());
+        line.run(SECOND / 10);
+        assert_eq!((passed(&line), line.net.stack(1).is_marked(port)), (Some(64), false));
+    }
 }
 
 #[test]

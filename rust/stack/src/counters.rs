@@ -93,6 +93,8 @@ counters! {
         unsent,
         /// Words of control and keepalives that found no room.
         crowded,
+        /// Datagrams that the kernel dropped before they were received, because its buffer was full.
+        overflowed,
         /// Datagrams for no flow of ours.
         unknown,
         /// Datagrams from another place than that of the peer.

@@ -17,6 +17,8 @@ pub(crate) const MOST: u64 = 4096;
 pub(crate) const REPORT: u64 = FIRST / 4;
 /// A packet that is not reported for this long is lost, if the round trip is shorter than a quarter of it.
 const AGE: u64 = 5 * MILLISECOND;
+/// ... and for this long while no round trip is known. It may be longer, so that nothing follows from such a loss.
+const UNKNOWN: u64 = 100 * MILLISECOND;
 /// So many that were lost may make a round trip seem longer.
 const FEW: usize = 8;
 /// So long after a loss the window may grow again; and so long a receiver may say nothing after it said to wait.
@@ -127,9 +129,11 @@ impl Credit {
         }
         (self.counted, self.room, self.wait) = (counted, u64::from(room), wait.then_some(now));
         self.measure();
-        self.lost = self.lost.min(self.sent - counted);
+        self.lost = if self.round_trip == 0 { 0 } else { self.lost.min(self.sent - counted) };
         let mut settled = None;
-        while let Some((at, _)) = self.marks.front().copied().filter(|(_, sent)| *sent <= self.settled()) {
+        // What was not reported for long may have arrived all the same, and be in the report after this one.
+        let sure = counted + self.lost.saturating_sub(REPORT - 1);
+        while let Some((at, _)) = self.marks.front().copied().filter(|(_, sent)| *sent <= sure) {
             settled = Some(at);
             self.marks.pop_front();
         }
@@ -177,7 +181,7 @@ impl Credit {
     }
 
     fn patience(&self) -> u64 {
-        AGE.max(4 * self.round_trip)
+        if self.round_trip == 0 { UNKNOWN } else { AGE.max(4 * self.round_trip) }
     }
 
     fn age(&mut self, now: u64) {
@@ -188,8 +192,8 @@ impl Credit {
         }
         let missing = gone.saturating_sub(self.settled());
         self.lost += missing;
-        // A few are lost on any bad path; many are too many for the receiver.
-        if missing > self.window / 8 {
+        // A few are lost on any bad path, and some are not reported yet; many are too many for the receiver.
+        if self.round_trip > 0 && missing.saturating_sub(REPORT - 1) > self.window / 8 {
             self.cap = (self.window * 3 / 4).max(FIRST);
             self.cap_at = now;
             self.window = (self.window / 2).max(FIRST);
@@ -232,6 +236,51 @@ mod tests {
             sent += 1;
         }
         sent
+    }
+
+    /// Packets that are written in such bursts, each a second after the one before, and then as fast as they may; of so many
+    /// one is lost on a way that takes `half` in either direction. Returns how many were under way in the end.
+    fn under_way(bursts: &[u64], loss: u64, half: u64) -> u64 {
+        let (mut credit, mut now, mut arrived, mut told) = (Credit::new(None, MOST), 0, 0, 0);
+        let (mut there, mut back) = (VecDeque::new(), VecDeque::new());
+        let streams = bursts.len() as u64 * 1000 * MILLISECOND;
+        while now < streams + 2000 * MILLISECOND {
+            while there.front().is_some_and(|at| at + half <= now) {
+                there.pop_front();
+                arrived += 1;
+                if arrived - told >= REPORT {
+                    told = arrived;
+                    back.push_back((now, told));
+                }
+            }
+            while let Some((_, counted)) = back.front().copied().filter(|(at, _)| at + half <= now) {
+                back.pop_front();
+                credit.report(now, report(counted));
+            }
+            let burst = (now % (1000 * MILLISECOND) == 0).then(|| bursts.get((now / MILLISECOND / 1000) as usize));
+            let mut left = if now < streams { burst.flatten().copied().unwrap_or(0) } else { u64::MAX };
+            while left > 0 && credit.may_send(now) {
+                credit.sent(now, 1400);
+                left -= 1;
+                if loss == 0 || credit.sent % loss > 0 {
+                    there.push_back(now);
+                }
+            }
+            now += MILLISECOND / 4;
+        }
+        credit.sent - credit.settled()
+    }
+
+    /// The receiver has counted up to fifteen that it has not told yet, for as long as no more come.
+    #[test]
+    fn what_is_not_reported_yet_is_not_taken_for_a_loss_of_many() {
+        let fits = (8 << 20) * 2 / 5 / 1400;
+        for bursts in [&[][..], &[15], &[9], &[20], &[15, 15, 15], &[40, 3, 30]] {
+            for (loss, half) in [(0, 5), (100, 5), (0, 40), (0, 75)] {
+                let found = under_way(bursts, loss, half * MILLISECOND);
+                assert!(found > fits / 2, "{bursts:?} {loss} {half}: {found}");
+            }
+        }
     }
 
     #[test]

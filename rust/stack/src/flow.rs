@@ -212,6 +212,8 @@ pub(crate) struct Flow<R> {
     heard_at: u64,
     /// The user knows that the peer is silent.
     silent: bool,
+    /// The device below carries nothing; what came before that proves nothing.
+    cut: bool,
     /// How the user ended, once all that it wrote was taken in.
     user_gone: Option<How>,
     /// The program died though its ring does not show it. So many bytes of it are still taken in, at the most.
@@ -272,6 +274,7 @@ impl<R: Ring> Flow<R> {
             session: setup.session,
             crc: setup.crc,
             mtu: setup.mtu,
+            longest: usize::MAX,
             lot: setup.lot,
             link: None,
             sent_at: now,
@@ -294,6 +297,7 @@ impl<R: Ring> Flow<R> {
             grace: u64::from(setup.grace) * 1_000_000,
             heard_at: now,
             silent: false,
+            cut: false,
             user_gone: None,
             doomed: None,
             peer_gone: false,

@@ -39,6 +39,9 @@ pub(crate) struct Port {
     pub(crate) parked: VecDeque<Source>,
     /// Bytes of the kernel's buffer for datagrams that arrive.
     pub(crate) room: u32,
+    /// What the kernel had dropped there when it was asked last, and the mark of what arrives: how full the buffer is.
+    pub(crate) dropped: u32,
+    pub(crate) mark: u8,
     /// When there was nothing to receive last.
     pub(crate) drained_at: u64,
     /// For management datagrams; None: all come in.

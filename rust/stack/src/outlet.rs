@@ -133,6 +133,8 @@ pub(crate) struct Outlet {
     pub(crate) crc: bool,
     /// See `Setup::mtu`.
     pub(crate) mtu: usize,
+    /// Messages of a program without FRCP that are longer do not leave: they cross no more than a part of the way.
+    pub(crate) longest: usize,
     /// As in `Setup`; and the bad link of an impaired layer.
     pub(crate) lot: (u64, usize),
     pub(crate) link: Option<Impairment>,

@@ -115,6 +115,8 @@ pub struct Stack<R> {
     events: VecDeque<Event<R>>,
     /// Packets of others that were passed on lately.
     pub(crate) transit: u64,
+    /// The mark of the datagrams that are received now.
+    pub(crate) arriving: u8,
     /// For a member that is gone.
     nowhere: Counters,
     /// The balance of members that ended.
@@ -135,6 +137,7 @@ impl<R> Default for Stack<R> {
             frame: Vec::new(),
             events: VecDeque::new(),
             transit: 0,
+            arriving: 0,
             nowhere: Counters::default(),
             past: Balance::default(),
             taps: Taps::default(),

@@ -11,9 +11,10 @@ pub const PCI: usize = 15;
 pub const ADDRESS: usize = 4;
 /// See `ADDRESS`.
 pub const ENDPOINT: usize = 8;
-/// Where in it the TTL stands, and the mark.
+/// Where in it the TTL stands.
 const TTL: usize = 5;
-const ECN: usize = 6;
+/// Where in it the mark stands.
+pub const ECN: usize = 6;
 
 /// The first endpoint id that is one of a flow; those before are of the components of a member.
 pub const FLOWS: u64 = 64;

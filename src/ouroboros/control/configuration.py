@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import tomllib
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -118,7 +118,8 @@ class NameTable(msgspec.Struct, frozen=True):
 class IpcpTable(msgspec.Struct, frozen=True):
     """`[<type>.<ipcp>]`. `layer` is empty when the IPC process is not bootstrapped. `enrol`: the member to enroll with, if
     any. `neighbours`: to connect to. `bind`: names that it takes flows to, beside those of `autobind`. `qualities`: of data
-    transfer, words for the QoS by the name of the neighbour; to others it is raw."""
+    transfer, words for the QoS by the name of the neighbour; to others it is raw. `over`: layers below by the name of the
+    neighbour, each of which carries a connection; to others it is any."""
 
     type: str
     name: str
@@ -132,6 +133,7 @@ class IpcpTable(msgspec.Struct, frozen=True):
     qualities: dict[str, str] = {}
     #: Seconds between keepalives; None: as it is.
     keepalive: float | None = None
+    over: dict[str, tuple[str, ...]] = {}
 
     @property
     def title(self) -> str:
@@ -151,12 +153,13 @@ class IpcpTable(msgspec.Struct, frozen=True):
         mine, _ = yield from self._found()
         if self.enrol:
             if not mine.layer:
-                yield EnrollIpcp(mine.id, self.enrol, self.enrol in self.neighbours)
+                yield EnrollIpcp(mine.id, self.enrol, self.enrol in self.neighbours, over=self.over.get(self.enrol, ()))
             yield from self._be_known()
         for name in self.neighbours:
-            for component in COMPONENTS:
-                word = self.qualities.get(name, "raw") if component == COMPONENTS[1] else "raw"
-                yield ConnectIpcp(mine.id, component, name, NAMED_SPECS[word])
+            for over in self.over.get(name, ("",)):
+                for component in COMPONENTS:
+                    word = self.qualities.get(name, "raw") if component == COMPONENTS[1] else "raw"
+                    yield ConnectIpcp(mine.id, component, name, NAMED_SPECS[word], over)
 
     def _be_known(self) -> Steps:
         """Bind it to its own name and that of its layer, with which others enroll, and register names."""
@@ -321,6 +324,7 @@ _MEMBERS = {
     "conn": _STRINGS,
     "connect": _Key(bool, "true or false"),
     "conn_qos": _Key(dict[str, str], "a table of neighbours, each with one of " + ", ".join(NAMED_SPECS)),
+    "conn_over": _Key(dict[str, list[str]], "a table of neighbours, each with an array of layers"),
     "keepalive": _Key(float, "a number of seconds"),
 }
 #: Keys beside the settings, by type.
@@ -328,7 +332,7 @@ _OTHERS = {
     "broadcast": _AUTOBIND
     | {
         key: msgspec.structs.replace(_MEMBERS[key], built=False)
-        for key in ("enrol", "conn", "connect", "conn_qos", "keepalive")
+        for key in ("enrol", "conn", "connect", "conn_qos", "conn_over", "keepalive")
     },
     "unicast": _NAMES | _MEMBERS,
 }
@@ -494,17 +498,33 @@ def _parse_ipcp(type: str, name: str, values: Mapping[str, object]) -> IpcpTable
     # The layer of one that enrolls is that of whom it enrolls with.
     bind = table.names("bind")
     layer = "" if enrol else layer
-    return IpcpTable(type, name, layer, settings, autobind, register, enrol, neighbours, bind, qualities, keepalive)
+    over = _parse_over(table, neighbours) if type == "unicast" else {}
+    return IpcpTable(
+        type, name, layer, settings, autobind, register, enrol, neighbours, bind, qualities, keepalive, over
+    )
 
 
 def _parse_qualities(table: _Table, neighbours: tuple[str, ...]) -> dict[str, str]:
     qualities: dict[str, str] = table.get("conn_qos", {})
+    _check_neighbours(table, "conn_qos", qualities, neighbours)
     for name, word in qualities.items():
-        if name not in neighbours:
-            raise table.error("conn_qos", f"{name!r} is no neighbour that it is to connect to: name it in conn, too")
         if word not in NAMED_SPECS:
             raise table.error("conn_qos", f"{name!r} must have one of {', '.join(NAMED_SPECS)}, not {_shown(word)}")
     return {name: word for name, word in qualities.items() if word != "raw"}
+
+
+def _parse_over(table: _Table, neighbours: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    layers: dict[str, list[str]] = table.get("conn_over", {})
+    _check_neighbours(table, "conn_over", layers, neighbours)
+    for layer in (layer for each in layers.values() for layer in each):
+        table.check("conn_over", layer, "layer to connect over")
+    return {name: tuple(dict.fromkeys(each)) for name, each in layers.items() if each}
+
+
+def _check_neighbours(table: _Table, key: str, given: Iterable[str], neighbours: tuple[str, ...]) -> None:
+    for name in given:
+        if name not in neighbours:
+            raise table.error(key, f"{name!r} is no neighbour that it is to connect to: name it in conn, too")
 
 
 def _parse_keepalive(table: _Table) -> float | None:

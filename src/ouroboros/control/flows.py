@@ -159,6 +159,9 @@ class FlowManager:
         if first is None:
             if self._ways.ipcps_to_ask(asking, name):
                 return False
+            if is_alone(asking.party, name):
+                self._fail(asking, self._reasons.not_found(asking, name), now)
+                return True
             first = self._waiting.acceptors[next(name.in_turn())]
         self._matching.connect(asking, first, name, now)
         return True

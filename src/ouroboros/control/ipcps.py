@@ -114,6 +114,7 @@ class IpcProcesses:
         self._next_id += 1
         self._table[id] = kind(id, request.name, self._host)
         self._host.touched.add(id)
+        self._host.stirred.add(id)
         member = self._registry.add_member(self._table[id])
         if kind.accepts_flows:
             self._flows.stand(member)
@@ -142,11 +143,17 @@ class IpcProcesses:
         check_name(request.name, "name to enroll with")
         if request.timeout is not None and not 0 < request.timeout < math.inf:
             raise IpcpEnrollError(f"the timeout of an enrollment is a time in seconds, not {request.timeout}")
-        self.find(request.ipcp).enroll(request.name, task, now, connect=request.connect, timeout=request.timeout)
+        for layer in request.over:
+            check_name(layer, "layer to enroll over")
+        self.find(request.ipcp).enroll(
+            request.name, task, now, connect=request.connect, timeout=request.timeout, over=request.over
+        )
 
     def neighbour(self, request: ConnectIpcp | DisconnectIpcp) -> Ipcp:
         """The IPC process that has one."""
         check_name(request.name, "name of the neighbour")
+        if isinstance(request, ConnectIpcp) and request.over:
+            check_name(request.over, "layer to connect over")
         return self.find(request.ipcp)
 
     def _impairing(self, ipcp: Ipcp, impairment: Impairment | None, task: Task) -> Task:

@@ -19,7 +19,7 @@ from ouroboros.control.probing import Probing
 from ouroboros.control.security import NoSecurityFiles, Security, SecurityFiles
 from ouroboros.control.shares import Kind, Share, Shares, default_shares
 from ouroboros.errors import FlowPermissionException, OuroborosError
-from ouroboros.layers.agenda import earliest, soonest
+from ouroboros.layers.agenda import earliest
 from ouroboros.layers.base import Ipcp, State
 from ouroboros.layers.effects import Effect, Reply, Warn, Where
 from ouroboros.layers.face import Host, How, PostedUpper, Posts, Random, Size
@@ -85,6 +85,8 @@ class Irm:
         self._uid = uid
         self._effects: list[Effect] = []
         self._posts = Posts()
+        #: Of IPC processes, when they were asked last.
+        self._deadlines: dict[int, float] = {}
         self.ipcps: dict[int, Ipcp] = {}
         self.registry = Registry(name_limit)
         self.shares = Shares(default_shares(flow_limit + 4096, flow_limit) if shares is None else shares, self.trusts)
@@ -203,7 +205,17 @@ class Irm:
         return any(ipcp.busy for ipcp in self.ipcps.values())
 
     def deadline(self) -> float | None:
-        return earliest(self.flows.deadline(), soonest(self.ipcps.values()))
+        """When `timeout` has something to do. An IPC process is asked only after it was called: some have hundreds of parts
+        that wait for something, and this is looked at after each step of a flow."""
+        stirred, self._host.stirred = self._host.stirred, set()
+        for id in stirred:
+            ipcp = self.ipcps.get(id)
+            when = None if ipcp is None else ipcp.deadline()
+            if when is None:
+                self._deadlines.pop(id, None)
+            else:
+                self._deadlines[id] = when
+        return earliest(self.flows.deadline(), *self._deadlines.values())
 
     @_entry
     def timeout(self, now: float) -> None:
@@ -287,6 +299,21 @@ class Irm:
             return
         ended = f"the layer {member.layer!r} failed ({reason}), and its flows died; it begins again"
         self._effects.append(Warn(ended if member.broke(reason, now) else member.trouble, error=True))
+
+    @_entry
+    def device_changed(self, ipcp: int, trouble: str, now: float) -> None:
+        """The device of its port carries no frames from now on, and `trouble` says why; or ("") it does again."""
+        if (member := self._processes.operational(ipcp)) is not None:
+            member.device(trouble, now)
+
+    @_entry
+    def device_gone(self, ipcp: int, reason: str, now: float) -> None:
+        """It is gone for good, and the layer with it, which is shown as failed until somebody destroys it."""
+        member = self._processes.operational(ipcp)
+        self.flows.carrier_gone(ipcp)
+        if member is not None:
+            member.gave_up(reason, now)
+            self._effects.append(Warn(member.trouble))
 
     @_entry
     def resolved(self, ipcp: int, token: int, addresses: list[str], now: float) -> None:

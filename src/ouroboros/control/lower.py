@@ -20,6 +20,7 @@ from ouroboros.control.parties import IpcProcess, LowerEnd, Question, Stage
 from ouroboros.control.table import Flow, FlowTable
 from ouroboros.control.waiting import Asking, WaitingRoom
 from ouroboros.errors import FlowDownException, NodeError, OuroborosError
+from ouroboros.layers.base import Ipcp
 from ouroboros.layers.effects import Effect, EndFlow, Member, RemoteEnd
 from ouroboros.layers.face import How, LowerFlow, Posts, Seen, Size, Step, Task, nobody
 from ouroboros.qos import QoSSpec
@@ -132,12 +133,17 @@ class LowerFlows:
             carrier.probe(flow.remote.address, steps, wait, task, now)
 
     def _within_node(self, flow: Flow, end: LowerEnd, task: Task, now: float) -> None:
-        through = flow.ipcp or flow.relay
+        through = flow.ipcp or flow.relay or self._local(flow.layer)
         layer, type = ("", "") if through is None else (through.layer, through.type)
         owner = flow.owners[1 - end.side]
         member = "" if owner is None else owner.program
         entry = HopEntry(1, layer, type, member=member, address=THIS_NODE, state="unasked")
         task.done(Seen(entry, now, end=True))
+
+    def _local(self, layer: str) -> Ipcp | None:
+        """The local layer of that name, in which names are found with nothing between."""
+        ipcps = (each.ipcp for each in self._members.values())
+        return next((each for each in ipcps if each.within_node and each.layer == layer), None)
 
     def release(self, fd: int, now: float) -> None:
         if (end := self._held.pop(fd, None)) is not None:
@@ -167,6 +173,7 @@ class LowerFlows:
             question=question,
             ours=flow.ours,
             peer=peer,
+            layer="" if flow.carrier is None and self._local(flow.layer) is None else flow.layer,
         )
         self._ends[flow.id, side] = end
         member.below[end.carrier] += 1
@@ -284,6 +291,7 @@ class LowerFlows:
             ipcp=end.carrier,
             ours=end.ours,
             peer=end.peer,
+            layer=end.layer,
         )
         end.holder.ipcp.lower_up(number, flow, now)
 

@@ -144,7 +144,7 @@ class Management:
                 self._ipcps.enroll(request, task(request.ipcp, IpcpEnrollError), now)
             case ConnectIpcp():
                 answer, ipcp = task(request.ipcp, IpcpConnectError), self._ipcps.neighbour(request)
-                ipcp.connect(request.component, request.name, request.qos, answer, now)
+                ipcp.connect(request.component, request.name, request.qos, answer, now, over=request.over)
             case DisconnectIpcp():
                 answer, ipcp = task(request.ipcp, IpcpConnectError), self._ipcps.neighbour(request)
                 ipcp.disconnect(request.component, request.name, answer, now)

@@ -102,8 +102,8 @@ class Stage(Enum):
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class LowerEnd:
-    """An end of a flow that an IPC process holds. `carrier`: the id of the IPC process below that carries it. `peer`: as of
-    `LowerFlow`."""
+    """An end of a flow that an IPC process holds. `carrier`: the id of the IPC process below that carries it. `peer`,
+    `layer`: as of `LowerFlow`."""
 
     fd: int
     holder: IpcProcess
@@ -117,6 +117,7 @@ class LowerEnd:
     #: The other end is at a node of ours.
     ours: bool
     peer: str = ""
+    layer: str = ""
     stage: Stage = Stage.OPENING
 
 
@@ -139,12 +140,22 @@ class Layering:
         return known[pid]
 
     def above(self, pid: int) -> set[int]:
-        """The IPC process, and all that lie over it."""
+        """The IPC process, and all that lie over it; with all of their layers, since a layer is one and the same on whatever
+        node and by whatever member."""
         found, new = set[int](), {pid}
         while new:
             found |= new
-            new = {each.pid for each in self._members.values() if each.below.keys() & new} - found
+            layers = {self._layer(each) for each in new} - {None}
+            over = (
+                each for each in self._members.values() if each.below.keys() & new or self._layer(each.pid) in layers
+            )
+            new = {each.pid for each in over} - found
         return found
+
+    def _layer(self, pid: int) -> tuple[str, str] | None:
+        """That of an IPC process; None for one that is in none."""
+        member = self._members.get(pid)
+        return (member.ipcp.type, member.ipcp.layer) if member is not None and member.ipcp.layer else None
 
     def check(self, party: Party, carrier: int | None) -> None:
         """Raises `FlowRefusedException` when a party must hold no flow that the IPC process `carrier` carries."""
@@ -153,7 +164,7 @@ class Layering:
         above = self.above(party.pid)
         start = f"{party} cannot have a flow over {self._name(carrier)}"
         if carrier in above:
-            raise FlowRefusedException(f"{start}, which lies over it itself: no layer carries itself")
+            raise FlowRefusedException(f"{start}, which is in the same layer or lies over it: no layer carries itself")
         below: dict[int, Set[int | None]] = {each.pid: each.below.keys() for each in self._members.values()}
         below[party.pid] = party.below.keys() | {carrier}
         known = dict[int, int]()

@@ -56,12 +56,16 @@ class Probing:
         reach = {ipcp: ipcp.reach(name) for ipcp in able}
         here = next((ipcp for ipcp, how in reach.items() if how is Reach.HERE), None)
         known = self._registry.names.get(name)
+        leading = [ipcp for ipcp, how in reach.items() if how is Reach.PERHAPS]
         if here is not None:
-            task.done([HopEntry(0, here.layer, here.type, member=here.name, address=THIS_NODE)])
-        elif layer is None and known is not None and known.served:
+            # As flows go (`Ways.way`): through its layer, where this node has another member of that.
+            leading = [each for each in leading if (each.type, each.layer) == (here.type, here.layer)][:1]
+        if here is not None and (here.within_node or not leading):
+            rank = here.host.lower.rank(here.id)
+            task.done([HopEntry(0, here.layer, here.type, rank, here.name, THIS_NODE)])
+        elif here is None and layer is None and known is not None and known.served:
             task.done([HopEntry(0, "", "", address=THIS_NODE)])
         else:
-            leading = [ipcp for ipcp, how in reach.items() if how is Reach.PERHAPS]
             self._locate(request, sorted(leading, key=lambda each: each.turn(name)), task, now)
 
     def _locate(self, request: ProbeName, ipcps: list[Ipcp], task: Task, now: float) -> None:
@@ -79,7 +83,9 @@ class Probing:
                 if isinstance(found := outcomes[each], Located):
                     (_Trace if request.trace else _Ping)(self._posts, each, found, request, task).begin()
                     return
-            task.failed(_not_found(request, map(str, (outcomes[each] for each in ipcps))))
+            # Members of one layer say the same.
+            why = {(each.type, each.layer): str(outcomes[each]) for each in ipcps}
+            task.failed(_not_found(request, why.values()))
 
         for ipcp in ipcps:
             located = Task(self._posts, functools.partial(answer, ipcp))

@@ -19,8 +19,11 @@ class Reasons:
 
     def none_here(self, asking: Asking, name: Name | None) -> FlowNameException | None:
         """Why no acceptor of this node will do; None if one may come."""
+        if asking.over is not None and (barred := self._ways.barred(asking.party, asking.over)):
+            return FlowNameException(f"no flow to {asking.name!r} over {_layers(asking.over)}: {_itself(barred)}")
         if asking.over is None or self._ways.within(asking):
-            return self.nobody(asking.name, name)
+            nobody, barred = self.nobody(asking.name, name), self._ways.barred(asking.party, None)
+            return nobody if nobody is None or not barred else FlowNameException(f"{nobody}; {_itself(barred)}")
         check_possible(asking.name)
         if why := self._ways.why_not_over(asking.over):
             return FlowNameException(f"no flow to {asking.name!r} over {_layers(asking.over)}: {why}")
@@ -50,6 +53,8 @@ class Reasons:
             text = f"{asking.name!r} is to be reached through its layer, and that does not know where it is"
         if asking.advice:
             text += f": {'; or '.join(dict.fromkeys(asking.advice.values()))}"
+        if barred := self._ways.barred(asking.party, asking.over):
+            text += f"; {_itself(barred)}"
         return FlowNameException(text)
 
     def late(self, waiting: Asking | Arrived) -> FlowTimeoutException:
@@ -90,6 +95,13 @@ def deserted(name: Name) -> FlowNameException:
     return FlowNameException(
         f"nobody serves {name.text!r} any more: the program that accepted flows for it has ended; start it again, or wait"
         " for it (wait=True)"
+    )
+
+
+def _itself(layers: list[str]) -> str:
+    """Why layers were not asked."""
+    return (
+        f"no layer carries itself, so {', '.join(map(repr, layers))} {'was' if len(layers) == 1 else 'were'} not asked"
     )
 
 

@@ -106,7 +106,7 @@ def _ipcp_table(member: Ipcp, autobind: bool, registered: list[str], implied: se
     settings = member.settings()
     if member.layer and not member.enrolled_with:
         settings = _settings_now(member)
-    neighbours, qualities = _neighbours(member, notes)
+    neighbours, qualities, over = _neighbours(member, notes)
     bound = [text for text in member.names if not (autobind and text in (member.name, member.layer))]
     return IpcpTable(
         type=member.type,
@@ -120,6 +120,7 @@ def _ipcp_table(member: Ipcp, autobind: bool, registered: list[str], implied: se
         bind=tuple(bound),
         qualities=qualities,
         keepalive=member.keepalive,
+        over=over,
     )
 
 
@@ -135,8 +136,9 @@ def _used(settings: TypeSettings) -> Iterator[tuple[str, Any]]:
             yield field, getattr(settings, field)
 
 
-def _neighbours(member: Ipcp, notes: list[str]) -> tuple[tuple[str, ...], dict[str, str]]:
-    """To whom it stays connected, and the QoS of data transfer where that is not raw."""
+def _neighbours(member: Ipcp, notes: list[str]) -> tuple[tuple[str, ...], dict[str, str], dict[str, tuple[str, ...]]]:
+    """To whom it stays connected, the QoS of data transfer where that is not raw, and over which layers where that was
+    said."""
     wanted: dict[str, list[Connected]] = {}
     for each in member.connected():
         wanted.setdefault(each.name, []).append(each)
@@ -151,7 +153,8 @@ def _neighbours(member: Ipcp, notes: list[str]) -> tuple[tuple[str, ...], dict[s
             notes.append(f"{member.name!r} is connected to {name!r} with a QoS that has no name; in the file it is raw")
         elif word != "raw":
             qualities[name] = word
-    return tuple(wanted), qualities
+    over = {name: tuple(dict.fromkeys(each.over for each in all if each.over)) for name, all in wanted.items()}
+    return tuple(wanted), qualities, {name: layers for name, layers in over.items() if layers}
 
 
 def _quality(qos: QoSSpec) -> str | None:
@@ -222,6 +225,7 @@ def _ipcp_values(ipcp: IpcpTable) -> dict[str, Any]:
         "connect": False if ipcp.enrol and not ipcp.neighbours else None,
         "conn": None if own or not ipcp.neighbours else ipcp.neighbours,
         "conn_qos": ipcp.qualities or None,
+        "conn_over": ipcp.over or None,
         "keepalive": ipcp.keepalive,
         "reg": ipcp.register or None,
     }

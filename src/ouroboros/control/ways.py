@@ -79,6 +79,12 @@ class Ways:
             leading = [ipcp for ipcp, how in reach.items() if how is Reach.PERHAPS]
         return sorted(leading, key=lambda each: each.turn(asking.name))
 
+    def barred(self, party: Party, over: frozenset[str] | None) -> list[str]:
+        """The layers that are not asked for an IPC process, as they would carry themselves, of those that may be asked."""
+        barred = [self._ipcps[each] for each in self._barred(party) if each in self._ipcps]
+        layers = {each.layer for each in barred if each.layer and each.registers}
+        return sorted(layers if over is None else layers & over)
+
     def why_not_over(self, over: frozenset[str]) -> str:
         """What keeps this node from finding any name in these layers; "" when nothing does."""
         members = [ipcp for ipcp in self._ipcps.values() if ipcp.layer in over]

@@ -9,13 +9,14 @@ a to c: 4 ms, 2 hops: a - b - c
 `docs/lab.md` has the rest.
 """
 
-from ouroboros.lab.description import Description, Event, Expectation, Layer, Link, Node, Program
+from ouroboros.lab.description import Certificate, Description, Event, Expectation, Layer, Link, Node, Program
 from ouroboros.lab.errors import DescriptionError, LabError, UnavailableError
 from ouroboros.lab.grammar import describe
 from ouroboros.lab.lab import Here, Lab, LabLink, LabNode
-from ouroboros.lab.probe import Ping
+from ouroboros.lab.probe import Ping, Rank, Trace
 
 __all__ = [
+    "Certificate",
     "Description",
     "DescriptionError",
     "Event",
@@ -30,6 +31,8 @@ __all__ = [
     "Node",
     "Ping",
     "Program",
+    "Rank",
+    "Trace",
     "UnavailableError",
     "describe",
 ]

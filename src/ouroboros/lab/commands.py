@@ -27,7 +27,7 @@ class Command(NamedTuple):
         if verb in LINKS:
             pair = ("->" if self.one_way else "-").join(words[:2])
             return f"{no}{' '.join([verb, pair, *words[2:]])}"
-        if verb in ("path", "hops"):
+        if verb in ("path", "hops") and words[2:]:
             return f"{no}{verb} {' '.join(words[:2])} = {' '.join(words[2:])}"
         return f"{no}{' '.join([verb, *words])}"
 
@@ -214,8 +214,8 @@ QUESTIONS: dict[str, tuple[str, str, Reader]] = {
 #: What can be said at the prompt.
 PROMPT: dict[str, tuple[str, str, Reader]] = {
     "ping": ("A B [COUNT]", "send packets to a node and back", _count),
-    "trace": ("A B", "the nodes on the way", _two_nodes),
-    "probe": ("A B", "who answers on the way, in each layer", _two_nodes),
+    "path": ("A B", "the nodes on the way, as the tables say", _two_nodes),
+    "trace": ("A B", "the nodes that answer on the way, in each layer", _two_nodes),
     "graph": ("", "the network as it is now", _nothing),
     "routes": ("NODE [LAYER]", "the table of a node", _node_and(1)),
     "counters": ("NODE [LAYER]", "what a node counts for a layer, or for a link", _node_and(1)),

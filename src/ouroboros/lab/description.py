@@ -18,8 +18,8 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,30}", re.ASCII)
 #: Types of layers that a description can have. Those between nodes have adjacencies.
 BETWEEN_NODES = ("unicast",)
 WITHIN_NODES = ("local", "broadcast")
-#: Types of links.
-LINKS = ("udp4", "udp6", "ethernet")
+#: Types of links: of layers over UDP, and over Ethernet.
+LINKS = ("udp4", "udp6", "eth-dix", "eth-llc")
 #: Seconds.
 _LEAST_SILENCE, _MOST_SILENCE = 0.1, 3600.0
 #: Stacks that a node can have.
@@ -60,7 +60,7 @@ class Node:
 @dataclass(frozen=True, slots=True)
 class Link:
     """A wire between two nodes. `forth`, `back`: what happens to packets from `one` to `other` and from there, in the
-    words of `irm ipcp impair`. `type`: of the layer over the wire."""
+    words of `irm ipcp impair`; an Ethernet can be cut, and nothing else. `type`: of the layer over the wire."""
 
     one: str
     other: str
@@ -77,6 +77,13 @@ class Link:
             raise DescriptionError(f"no type of link: choose from {', '.join(LINKS)}", word=self.type)
         object.__setattr__(self, "forth", check_impairment(self.forth))
         object.__setattr__(self, "back", check_impairment(self.back))
+        for words in (self.forth, self.back):
+            if self.is_ethernet and words != "none":
+                raise DescriptionError(f"a link of type {self.type} can be cut, and nothing else", word=words)
+
+    @property
+    def is_ethernet(self) -> bool:
+        return self.type.startswith("eth-")
 
     @property
     def name(self) -> str:
@@ -116,6 +123,10 @@ class Layer:
                 if member not in self.members:
                     raise DescriptionError(f"no member of layer {self.name}", word=member)
 
+    def ipcp(self, member: str) -> str:
+        """The name of the IPC process of a member."""
+        return f"{self.name}.{member}"
+
     def told(self) -> UnicastSettings:
         """The settings, as members are told. Raises `DescriptionError`."""
         keys = setting_keys(UnicastSettings)
@@ -150,6 +161,25 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate that a node has, of an authority that all nodes of the network trust. `name`: whose it is. `to`:
+    the service to whom it is shown, or a layer, to whose members it is; None: it is that of the service `name`."""
+
+    node: str
+    name: str
+    to: str | None = None
+
+    def __post_init__(self) -> None:
+        from ouroboros.oap.issuing import check_name as check_name_of_certificate
+
+        for name in (self.name, *([] if self.to is None else [self.to])):
+            try:
+                check_name_of_certificate(name)
+            except ValueError as error:
+                raise DescriptionError(str(error), word=name) from error
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """Something that is done, `at` seconds after the network is ready. `do`: a command, as of the prompt."""
 
@@ -176,6 +206,7 @@ class Description:
     links: tuple[Link, ...] = ()
     layers: tuple[Layer, ...] = ()
     programs: tuple[Program, ...] = ()
+    certificates: tuple[Certificate, ...] = ()
     events: tuple[Event, ...] = ()
     expectations: tuple[Expectation, ...] = ()
     title: str = ""
@@ -200,6 +231,7 @@ class Description:
         for node in (
             *(node for layer in self.layers for node in layer.members.values()),
             *(p.node for p in self.programs),
+            *(each.node for each in self.certificates),
         ):
             if node not in known:
                 raise DescriptionError("no node of that name", word=node)
@@ -221,6 +253,14 @@ class Description:
     def names(self) -> list[str]:
         """Of the nodes, in their order."""
         return [node.name for node in self.nodes]
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """Of the layers: how many are below, the layer itself counted."""
+        found: dict[str, int] = {}
+        for layer in self.layers:
+            found[layer.name] = 1 if layer.over is None else 1 + found[layer.over]
+        return found
 
     def link(self, one: str, other: str) -> Link:
         """The link between two nodes. Raises `DescriptionError` when there is none."""

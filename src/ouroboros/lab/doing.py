@@ -51,10 +51,10 @@ def _ask(lab: Lab, question: Command) -> tuple[bool, str]:
                 ping = lab[words[0]].ping(words[1])
                 return bool(ping), str(ping)
             case "path":
-                path = lab[words[0]].trace(words[1])
+                path = lab[words[0]].path(words[1])
                 return path == words[2:], " - ".join(path)
             case "hops":
-                hops = len(lab[words[0]].trace(words[1])) - 1
+                hops = len(lab[words[0]].path(words[1])) - 1
                 return hops == int(words[2]), str(hops)
             case "runs":
                 return lab[words[0]].runs, repr(lab[words[0]])
@@ -162,13 +162,14 @@ def _ping(lab: Lab, command: Command) -> str:
     return str(lab[source].ping(target, count=int(count[0]) if count else 1))
 
 
-def _probe(lab: Lab, command: Command) -> str:
-    hops = lab[command.words[0]].probe(command.words[1])
-    return "\n".join(
+def _trace(lab: Lab, command: Command) -> str:
+    trace = lab[command.words[0]].trace(command.words[1])
+    hops = (
         f"{'  ' * len(hop.within)}{hop.layer} {hop.hop}  {hop.member or hop.address or '?'}  "
         f"{hop.state if hop.round_trip is None else f'{hop.round_trip * 1000:.3g} ms'}"
-        for hop in hops
+        for hop in trace.hops
     )
+    return "\n".join([str(trace), "", *hops])
 
 
 def _routes(lab: Lab, command: Command) -> str:
@@ -209,8 +210,8 @@ def _run(lab: Lab, command: Command) -> str:
 
 _SHOWN: dict[str, Callable[[Lab, Command], str]] = {
     "ping": _ping,
-    "trace": lambda lab, command: " - ".join(lab[command.words[0]].trace(command.words[1])),
-    "probe": _probe,
+    "path": lambda lab, command: " - ".join(lab[command.words[0]].path(command.words[1])),
+    "trace": _trace,
     "graph": lambda lab, command: lab.graph(),
     "routes": _routes,
     "counters": _counters,

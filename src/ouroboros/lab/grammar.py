@@ -2,17 +2,20 @@
 
 ::
 
-a - b - c                     three nodes in a row a - b - c - a, c - d          several rows, with a comma or a line
-end between; a node is the same wherever it stands ring 5, n0 - x                shapes: line, ring, star, full COUNT,
-grid 3x2, tree 2^3, random 20/4/7 (degree, seed) ring 5 as r                   nodes r0 to r4, in place of n0 to n4 a
--(delay=5ms,loss=1%)- b     a bad link, in both directions; -(delay=5ms|none)- in one a@x - b@y                     of a
-layer over others: member a is on node x"""
+    a - b - c                   three nodes in a row
+    a - b - c - a, c - d        several rows, with a comma or a line end between
+    ring 5, n0 - x              shapes: line, ring, star, full, grid 3x2, tree 2^3, random 20/4/7 (degree, seed)
+    ring 5 as r                 nodes r0 to r4, in place of n0 to n4
+    a -(delay=5ms,loss=1%)- b   a bad link, in both directions; -(delay=5ms|none)- in one
+    a@x - b@y                   of a layer over others: member a is on node x
+
+A node is the same wherever its name stands."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ouroboros.lab.description import Description, Layer, Link, Node, check_impairment, check_name, pairs_of
@@ -198,9 +201,9 @@ def _words(link: Link) -> str:
 # --- a description of it
 
 
-def describe(text: str, over: str | Sequence[str] = ()) -> Description:
+def describe(text: str, over: str | Sequence[str] = (), *, links: str = "udp4") -> Description:
     """The network of a text: its links, and a unicast layer over them. `over`: with ranks, what it lies over, from the
-    highest to the lowest, which has the links.
+    highest to the lowest, which has the links. `links`: their type.
 
     A member of a layer over others is on the node that its name says, `a@x`, else on that of its own name, else on the
     first node of the layer below that has none yet. Layers are `net1`, the lowest, `net2` and so on."""
@@ -212,7 +215,7 @@ def describe(text: str, over: str | Sequence[str] = ()) -> Description:
     layers = [Layer("net1", members={name: name for name in lowest.nodes}, adjacencies=tuple(pairs_of(lowest.links)))]
     for number, graph in enumerate(reversed(upper), 2):
         layers.append(_rank(f"net{number}", graph, layers[-1]))
-    return Description(nodes, lowest.links, tuple(layers))
+    return Description(nodes, tuple(replace(link, type=links) for link in lowest.links), tuple(layers))
 
 
 def _rank(name: str, graph: Graph, below: Layer) -> Layer:

@@ -6,12 +6,13 @@ written once."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from ouroboros.lab.description import Link
 from ouroboros.lab.errors import LabError
+from ouroboros.layers.face import Random
 from ouroboros.qos import QoSSpec
 from ouroboros.wire.control import Request
 
@@ -40,6 +41,10 @@ class Ground(ABC):
 
     #: What happens to time: "real", "namespaces" or "virtual".
     clock: str
+    #: Types of links that it has.
+    links: tuple[str, ...]
+    #: Of keys.
+    random: Random
 
     # --- time
 
@@ -73,6 +78,15 @@ class Ground(ABC):
         """A node begins: for the first time, or anew after `kill`, with the memory that it had."""
 
     @abstractmethod
+    def secure(self, node: str, files: Mapping[str, bytes]) -> None:
+        """Have these files in the security directory of a node that begins later."""
+
+    @property
+    @abstractmethod
+    def wall(self) -> int:
+        """Nanoseconds since 1970, as the nodes have it."""
+
+    @abstractmethod
     async def kill(self, name: str) -> None:
         """As SIGKILL: nobody is told."""
 
@@ -96,12 +110,25 @@ class Ground(ABC):
     async def accept(self, node: str, name: str) -> Flow:
         """As `flow_accept`."""
 
+    def check(self, link: Link) -> None:
+        """Raises `LabError` for a link of a type that there is not."""
+        if link.type not in self.links:
+            there = ", ".join(self.links)
+            other = "namespaces" if self.clock != "namespaces" else "real"
+            raise LabError(
+                f"link {link.name}: {self.clock} time has links of type {there}, not {link.type}: take clock='{other}'"
+            )
+
     @abstractmethod
     def addresses(self, number: int, link: Link) -> tuple[str, str]:
-        """Of the two ends of the link of that number."""
+        """Of the two ends of the link of that number; names of devices, of an Ethernet."""
 
     async def lay(self, links: Sequence[tuple[int, Link]]) -> None:  # noqa: B027 - most links need no device
         """Have the links of these numbers between nodes that run, for good."""
+
+    async def plug(self, number: int, link: Link, plugged: bool) -> None:
+        """Put both plugs of an Ethernet link in, or pull them."""
+        raise LabError(f"link {link.name}: {self.clock} time has no Ethernet")
 
     @property
     @abstractmethod
@@ -113,6 +140,10 @@ class Ground(ABC):
     def command(self, node: str, words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         """The command line that runs a program on a node, and its environment."""
         raise LabError(f"no programs run in {self.clock} time: run a coroutine (`Node.run`), or take clock='real'")
+
+    def directory(self, node: str) -> Path:
+        """The runtime directory of a node."""
+        raise LabError(f"nodes have no runtime directory in {self.clock} time: take clock='real'")
 
     def security(self, node: str) -> Path:
         """The security directory of a node."""

@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import Any, Self
 
 from ouroboros._owned import Uncopied
-from ouroboros.lab.description import Description, Layer, Program, check_impairment
+from ouroboros.lab.description import Description, Layer, Program
 from ouroboros.lab.errors import LabError
 from ouroboros.lab.grammar import describe
 from ouroboros.lab.graph import State, as_svg, as_text
 from ouroboros.lab.ground import Flow, Ground, Job, T
-from ouroboros.lab.probe import Ping, Prober
+from ouroboros.lab.probe import Ping, Prober, Trace
 from ouroboros.lab.works import Place, Wire, Works
 from ouroboros.qos import QOS_RAW, QoSSpec
 from ouroboros.wire.control import (
     FlowEntry,
-    HopEntry,
     IpcpEntry,
     ListFlows,
     ListIpcps,
@@ -41,6 +40,7 @@ class Lab(Uncopied):
     `Description`, or the path of a scenario in TOML (`docs/lab.md`).
 
     `over`: with a line, the network below, or several from the highest down; then there are layers over layers.
+    `links`: with a line, the type of the links: "udp4" by default, "udp6", "eth-dix", "eth-llc".
     `clock`: "real" has processes and time that passes by itself, "namespaces" has kernel network stacks as well,
     "virtual" has the same nodes in time that passes when something waits for it. `seed`: of chance in virtual time, and
     of bad links. `silence`: seconds after which a neighbour that says nothing is down; None: what the description says,
@@ -55,6 +55,7 @@ class Lab(Uncopied):
         network: str | os.PathLike[str] | Description,
         *,
         over: str | Sequence[str] = (),
+        links: str | None = None,
         clock: str = "real",
         seed: int = 0,
         silence: float | None = None,
@@ -62,7 +63,7 @@ class Lab(Uncopied):
     ) -> None:
         if clock not in CLOCKS:
             raise LabError(f"there is no clock {clock!r}: choose from {', '.join(CLOCKS)}")
-        described = _described(network, over)
+        described = _described(network, over, links)
         self.description = described if silence is None else replace(described, silence=silence)
         self.clock = clock
         self.seed = seed
@@ -106,7 +107,8 @@ class Lab(Uncopied):
         try:
             await self._ground.within(self._within, ready())
         except TimeoutError:
-            raise LabError(f"the network is not ready within {self._within:g} s") from None
+            why = "".join(f": {each}" for each in list(self._works.refusals.values())[:1])
+            raise LabError(f"the network is not ready within {self._within:g} s{why}") from None
 
     def close(self) -> None:
         """End all nodes, and programs that the laboratory started. Nothing is left. Nothing happens the second time."""
@@ -256,15 +258,15 @@ class LabNode:
         Raises `LabError` when no flow leads there."""
         return self._run(self.lab._prober.ping(self.name, _name(other), count=count, length=length, qos=qos))
 
-    def trace(self, other: LabNode | str) -> tuple[str, ...]:
+    def path(self, other: LabNode | str) -> tuple[str, ...]:
         """The nodes on the way to another, both ends included, as the tables say. Raises `LabError` when there is no
         way."""
-        return self._run(self.lab._prober.trace(self.name, _name(other)))
+        return self._run(self.lab._prober.path(self.name, _name(other)))
 
-    def probe(self, other: LabNode | str) -> list[HopEntry]:
+    def trace(self, other: LabNode | str) -> Trace:
         """Who answers on the way to another node, hop by hop in each layer, as `ouroboros.ping.trace` has it: packets
         ask the members, and no table is believed. Raises `LabError` when no layer leads there."""
-        return self._run(self.lab._prober.probe(self.name, _name(other)))
+        return self._run(self.lab._prober.trace(self.name, _name(other)))
 
     # --- what happens to it
 
@@ -370,6 +372,11 @@ class LabNode:
         return self.lab.ground.log(self.name)
 
     @property
+    def directory(self) -> Path:
+        """Its runtime directory, by which programs find it (`OUROBOROS_RUNTIME_DIR`). Real clocks only."""
+        return self.lab.ground.directory(self.name)
+
+    @property
     def security(self) -> Path:
         """Its security directory. Real clocks only."""
         return self.lab.ground.security(self.name)
@@ -418,9 +425,10 @@ class LabLink:
         """Have other things happen to packets from now on, in the words of `irm ipcp impair`; None: as before. A cut
         stays."""
         words = [forth if both is None else both, back if both is None else both]
-        for side, text in enumerate(reversed(words) if self._reverse else words):
-            if text is not None:
-                self._wire.impair[side] = check_impairment(text)
+        told = [before if text is None else text for before, text in zip(self.impair, words, strict=True)]
+        ways = reversed(told) if self._reverse else told
+        link = replace(self._wire.link, **dict(zip(("forth", "back"), ways, strict=True)))
+        self._wire.impair[:] = link.forth, link.back
         self._lab.ground.run(self._lab._works.impair(self._wire))
 
     def __repr__(self) -> str:
@@ -470,11 +478,15 @@ def _name(node: LabNode | str) -> str:
     return node if isinstance(node, str) else node.name
 
 
-def _described(network: str | os.PathLike[str] | Description, over: str | Sequence[str]) -> Description:
+def _described(
+    network: str | os.PathLike[str] | Description, over: str | Sequence[str], links: str | None
+) -> Description:
     if isinstance(network, str):
-        return describe(network, over)
+        return describe(network, over, links=links or "udp4")
     if over:
         raise LabError("`over` goes with a network in a line; a description has its layers")
+    if links is not None:
+        raise LabError("`links` goes with a network in a line; a description has their types")
     if isinstance(network, Description):
         return network
     from ouroboros.lab.scenario import load

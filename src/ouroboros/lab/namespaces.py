@@ -7,32 +7,61 @@ Root is not needed where the kernel lets users have namespaces of users: then al
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
-from ouroboros.lab.description import Link
+from ouroboros.lab.description import LINKS, Link
 from ouroboros.lab.errors import LabError, UnavailableError
 from ouroboros.lab.real import RealGround, shared
 from ouroboros.settings import Udp4Config
 
 _TOOLS = ("ip", "unshare", "nsenter")
+_DEVICE = "ip link add veth0 type veth peer name veth1"
 
 
-def prefix() -> tuple[str, ...]:
-    """What starts a process that may have network namespaces."""
-    return ("unshare", "--net", "--") if os.geteuid() == 0 else ("unshare", "--user", "--map-root-user", "--net", "--")
+#: What starts a process that may have network namespaces: with the rights of root, and without.
+_WAYS = (("unshare", "--net", "--"), ("unshare", "--user", "--map-root-user", "--net", "--"))
+#: Settings of kernels that keep users from namespaces of users, the value that does, and the one that does not.
+_SETTINGS = (
+    ("user.max_user_namespaces", "0", "10000"),
+    ("kernel.unprivileged_userns_clone", "0", "1"),
+    ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
+)
+
+
+def way() -> tuple[str, ...]:
+    """The start of a command line whose process may have network namespaces. Raises `UnavailableError` with the
+    reason when there is none."""
+    if missing := [tool for tool in _TOOLS if shutil.which(tool) is None]:
+        raise UnavailableError(
+            f"no network namespaces: there is no command {', '.join(missing)}; packages iproute2 and util-linux have them"
+        )
+    reason = ""
+    for prefix in _WAYS:
+        done = subprocess.run([*prefix, "sh", "-c", _DEVICE], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return prefix
+        reason = (done.stderr.strip() or f"status {done.returncode}").splitlines()[-1]
+    raise UnavailableError(f"no network namespaces: the kernel does not let this user have them: {reason}{hint()}")
+
+
+def hint(settings: Path = Path("/proc/sys")) -> str:
+    """What would let users have them: the setting of the kernel that keeps them from it, if one does."""
+    for name, off, on in _SETTINGS:
+        path = settings.joinpath(*name.split("."))
+        if path.exists() and path.read_text().strip() == off:
+            return f"; as root, `sysctl {name}={on}` lets users have them"
+    return "; be root, or have CAP_SYS_ADMIN; in a container, its runtime has to let it"
 
 
 def lacks() -> str | None:
     """Why there can be no namespaces here, None when there can."""
-    if missing := [tool for tool in _TOOLS if shutil.which(tool) is None]:
-        return f"there is no command {', '.join(missing)}"
-    device = "ip link add veth0 type veth peer name veth1"
-    done = subprocess.run([*prefix(), "sh", "-c", device], capture_output=True, text=True, check=False)
-    if done.returncode:
-        return f"the kernel does not let this user have them: {done.stderr.strip().splitlines()[-1]}"
+    try:
+        way()
+    except UnavailableError as error:
+        return str(error)
     return None
 
 
@@ -40,11 +69,11 @@ class NamespaceGround(RealGround):
     """See the module."""
 
     clock = "namespaces"
+    links = LINKS
 
     def __init__(self) -> None:
-        if reason := lacks():
-            raise UnavailableError(f"no network namespaces: {reason}")
-        super().__init__(shared(prefix()))
+        self._way = way()
+        super().__init__(shared(self._way))
 
     @property
     def port(self) -> int:
@@ -52,8 +81,10 @@ class NamespaceGround(RealGround):
         return Udp4Config().port
 
     def addresses(self, number: int, link: Link) -> tuple[str, str]:
-        if link.type != "udp4":
-            raise LabError(f"link {link.name}: there are links of type udp4 only as yet, not {link.type}")
+        if link.is_ethernet:
+            return f"veth{number}", f"veth{number}"
+        if link.type == "udp6":
+            return f"fd00:{number:x}::1", f"fd00:{number:x}::2"
         high, low = divmod(4 * number, 256)
         return f"10.{high >> 8}.{high & 255}.{low + 1}", f"10.{high >> 8}.{high & 255}.{low + 2}"
 
@@ -68,9 +99,17 @@ class NamespaceGround(RealGround):
         lines = {}
         for number, link in links:
             for name, address in zip(link.ends, self.addresses(number, link), strict=True):
-                lines.setdefault(name, []).append(f"address add {address}/30 dev veth{number}")
-                lines[name].append(f"link set dev veth{number} up")
+                device = lines.setdefault(name, [])
+                if not link.is_ethernet:
+                    # Nobody else can have it: it need not be asked for first.
+                    size = "64 nodad" if link.type == "udp6" else "30"
+                    device.append(f"address add {address}/{size} dev veth{number}")
+                device.append(f"link set dev veth{number} up")
         await self._batches(lines)
+
+    async def plug(self, number: int, link: Link, plugged: bool) -> None:
+        line = f"link set dev veth{number} {'up' if plugged else 'down'}"
+        await self._batches({name: [line] for name in link.ends})
 
     async def _batches(self, lines: dict[str, list[str]]) -> None:
         done = [asyncio.wrap_future(self._forks.batch(self._key(name), each)) for name, each in lines.items()]
@@ -81,7 +120,7 @@ class NamespaceGround(RealGround):
     def command(self, node: str, words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         if node not in self._running:
             raise LabError(f"node {node} was killed: a program needs its namespace")
-        user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
+        user = ["--user", "--preserve-credentials"] if "--user" in self._way else []
         command, environment = super().command(node, words)
         return ["nsenter", f"--target={self.pid(node)}", *user, "--net", "--", *command], environment
 

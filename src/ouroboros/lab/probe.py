@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
 
 from ouroboros.errors import FlowException, FlowNameException, OuroborosError
 from ouroboros.lab.description import Layer
 from ouroboros.lab.errors import LabError
 from ouroboros.lab.ground import Flow, Ground
 from ouroboros.lab.works import Works
+from ouroboros.ping import Hop
 from ouroboros.qos import QOS_RAW, QoSSpec
 from ouroboros.wire.control import HopEntry, ProbeName
 
@@ -23,7 +28,7 @@ _PAUSE = 0.05
 @dataclass(frozen=True)
 class Ping:
     """`times`: round trips of the packets, seconds, None for one that is lost. `path`: the nodes from the first to the
-    last, as the tables of the layer say; empty if it changed meanwhile."""
+    last, as the members on the way answered, "?" for one that says nothing; empty if it changed meanwhile."""
 
     source: str
     target: str
@@ -53,6 +58,32 @@ class Ping:
         return f"{self.source} to {self.target}: {time}{lost}{way}"
 
 
+class Rank(NamedTuple):
+    """What a trace found at one height. `layers`: those that the way leads through there. `path`: the nodes on it."""
+
+    layers: tuple[str, ...]
+    path: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Who answered on the way. `hops`: all of it, as of `ouroboros.ping.trace`. `ranks`: the same by height, from the
+    layer of both nodes down to the links; "?" is a node that says nothing."""
+
+    source: str
+    target: str
+    hops: tuple[Hop, ...]
+    ranks: tuple[Rank, ...]
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The nodes on the way in the highest layer."""
+        return self.ranks[0].path
+
+    def __str__(self) -> str:
+        return "\n".join(f"{' '.join(rank.layers) or '?'}: {' - '.join(rank.path)}" for rank in self.ranks)
+
+
 class Prober:
     """Has echoes on the nodes that are asked for one."""
 
@@ -71,30 +102,44 @@ class Prober:
             times = [await self._round(flow, number, length) for number in range(count)]
         finally:
             flow.dealloc()
-        return Ping(source, target, tuple(times), await self._trace(layer, source, target))
+        path = await self._walked(layer, source, target) if any(time is not None for time in times) else ()
+        return Ping(source, target, tuple(times), path)
 
-    async def trace(self, source: str, target: str) -> tuple[str, ...]:
+    async def path(self, source: str, target: str) -> tuple[str, ...]:
         """The nodes on the way, both ends included, as the tables of the highest layer of both say. Raises `LabError`
         when there is no way."""
-        path = await self._trace(self._layer(source, target), source, target)
+        path = await self._path(self._layer(source, target), source, target)
         if not path:
             raise LabError(f"the tables know no way from {source} to {target}")
         return path
 
-    async def probe(self, source: str, target: str) -> list[HopEntry]:
+    async def trace(self, source: str, target: str) -> Trace:
         """Who answers on the way, in each layer. Raises `LabError` when no layer leads there."""
         layer = self._layer(source, target)
         await self._have_echo(target)
         end = self._ground.now() + PATIENCE
         while True:
             try:
-                request = ProbeName(_echo(target), layer.name, True, PATIENCE / 2)
-                hops: list[HopEntry] = await self._ground.request(source, request)
-                return hops
+                return await self._ask(layer, source, target)
             except FlowNameException as error:
                 if self._ground.now() >= end:
                     raise LabError(f"no layer leads from {source} to {target}: {error}") from error
             await self._ground.sleep(_PAUSE)
+
+    async def _ask(self, layer: Layer, source: str, target: str) -> Trace:
+        request = ProbeName(_echo(target), layer.name, True, PATIENCE / 2)
+        entries: list[HopEntry] = await self._ground.request(source, request)
+        hops = tuple(Hop(**msgspec.structs.asdict(entry)) for entry in entries)
+        layers = {each.name: each for each in self._works.description.layers}
+        return Trace(source, target, hops, tuple(_ranks(source, hops, layers)))
+
+    async def _walked(self, layer: Layer, source: str, target: str) -> tuple[str, ...]:
+        """The nodes on the way, as the members say now."""
+        try:
+            path = (await self._ask(layer, source, target)).path
+        except FlowNameException:
+            return ()
+        return path if path[-1] == target else ()
 
     def forget(self, node: str) -> None:
         """The node is gone, and its echo with it."""
@@ -151,7 +196,7 @@ class Prober:
         await self._works.offer(node, name)
         self._ground.begin(_serve(self._ground, node, name))
 
-    async def _trace(self, layer: Layer, source: str, target: str) -> tuple[str, ...]:
+    async def _path(self, layer: Layer, source: str, target: str) -> tuple[str, ...]:
         addresses = await self._works.addresses(layer)
         members = {address: member for member, address in addresses.items()}
         here, there = layer.member_on(source), layer.member_on(target)
@@ -163,6 +208,30 @@ class Prober:
             if here is not None:
                 path.append(layer.members[here])
         return tuple(path) if here == there else ()
+
+
+def _ranks(source: str, hops: Sequence[Hop], layers: Mapping[str, Layer]) -> Iterator[Rank]:
+    """From the uppermost down. Where nobody can be asked, as over UDP, the end of the hop above is the node."""
+    above: list[tuple[tuple[int, ...], str]] = [((), "?")]
+    while True:
+        here, names = list[tuple[tuple[int, ...], str]](), list[str]()
+        for within, end in above:
+            part = [hop for hop in hops if hop.within == within]
+            for number, hop in enumerate(part, 1):
+                names.append(hop.layer)
+                here.append((hop.path, _node_of(hop, layers) or (end if number == len(part) else "?")))
+            if not part:
+                here.append((within, end))
+        if not names:
+            return
+        yield Rank(tuple(dict.fromkeys(filter(None, names))), (source, *(node for _, node in here)))
+        above = here
+
+
+def _node_of(hop: Hop, layers: Mapping[str, Layer]) -> str | None:
+    """The node of the member that a hop ends at, None when it did not say who it is."""
+    layer = layers.get(hop.layer)
+    return None if layer is None else layer.members.get(hop.member.removeprefix(f"{layer.name}."))
 
 
 def _echo(node: str) -> str:

@@ -13,7 +13,8 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,13 @@ class RealGround(Ground):
     """See the module."""
 
     clock = "real"
+    # Loopback has one address of IPv6, and no Ethernet.
+    links: tuple[str, ...] = ("udp4",)
 
     def __init__(self, forks: Forks | None = None) -> None:
         self._forks = shared() if forks is None else forks
-        self._subnet = random.SystemRandom().randrange(16, 255)
+        self.random = random.SystemRandom()
+        self._subnet = self.random.randrange(16, 255)
         self._reserved, self._port = _free_port(self._subnet)
         # Short, for the path of a socket.
         self._directory = Path(tempfile.mkdtemp(prefix="ouroboros-lab-"))
@@ -123,7 +127,6 @@ class RealGround(Ground):
     # --- nodes
 
     def directory(self, node: str) -> Path:
-        """The runtime directory of a node."""
         return self._directory / node
 
     def security(self, node: str) -> Path:
@@ -137,6 +140,18 @@ class RealGround(Ground):
             self._pids[name] = await asyncio.wrap_future(starting)
         except NodeError as error:
             raise NodeError(f"node {name} did not start: {error}\n{self.log(name)}") from error
+
+    def secure(self, node: str, files: Mapping[str, bytes]) -> None:
+        for path, content in files.items():
+            file = self.security(node) / path
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # A key is for its owner alone from the start.
+            file.touch(mode=0o600)
+            file.write_bytes(content)
+
+    @property
+    def wall(self) -> int:
+        return time.time_ns()
 
     async def kill(self, name: str) -> None:
         self._forks.signal(self._key(name), signal.SIGKILL)
@@ -166,8 +181,6 @@ class RealGround(Ground):
             return await aio.flow_accept(name=name)
 
     def addresses(self, number: int, link: Link) -> tuple[str, str]:
-        if link.type != "udp4":
-            raise LabError(f"link {link.name}: the real clock has links of type udp4 only, not {link.type}")
         high, low = divmod(2 * number + 2, 256)
         return f"127.{self._subnet}.{high}.{low}", f"127.{self._subnet}.{high}.{low + 1}"
 

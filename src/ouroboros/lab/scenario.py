@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from ouroboros.lab import commands
 from ouroboros.lab.description import (
     WITHIN_NODES,
+    Certificate,
     Description,
     Event,
     Expectation,
@@ -63,7 +64,13 @@ class _Key(NamedTuple):
 
 _TEXT, _NUMBER = _Key(str, "a text"), _Key((int, float), "a number")
 _TEXTS = _Key(list, "a list of texts")
-_TOP = {"title": _TEXT, "network": _TEXT, "over": _Key((str, list), "a text, or a list of texts"), "silence": _NUMBER}
+_TOP = {
+    "title": _TEXT,
+    "network": _TEXT,
+    "over": _Key((str, list), "a text, or a list of texts"),
+    "links": _TEXT,
+    "silence": _NUMBER,
+}
 _TABLES: dict[str, dict[str, _Key]] = {
     "node": {"name": _TEXT._replace(needed=True), "stack": _TEXT},
     "link": {"between": _TEXT._replace(needed=True), "type": _TEXT, "impair": _TEXT, "forth": _TEXT, "back": _TEXT},
@@ -76,6 +83,7 @@ _TABLES: dict[str, dict[str, _Key]] = {
         "settings": _Key(dict, "a table"),
     },
     "program": {"node": _TEXT._replace(needed=True), "run": _TEXTS._replace(needed=True), "serves": _TEXT},
+    "certificate": {"node": _TEXT._replace(needed=True), "name": _TEXT._replace(needed=True), "to": _TEXT},
     "event": {"at": _NUMBER, "do": _TEXT._replace(needed=True)},
     "expect": {"at": _NUMBER, "that": _TEXT._replace(needed=True), "within": _NUMBER},
 }
@@ -111,6 +119,7 @@ class _Reader:
         return replace(
             description,
             programs=tuple(self._tables("program", self._program(description))),
+            certificates=tuple(self._tables("certificate", self._certificate(description))),
             events=tuple(self._tables("event", self._event(description))),
             expectations=tuple(self._tables("expect", self._expectation(description))),
         )
@@ -121,7 +130,13 @@ class _Reader:
         network = self._values.get("network")
         if network is None:
             return _Lines()
-        return describe(network, self._values.get("over", ()))
+        return describe(network, self._values.get("over", ()), links=self._type)
+
+    @property
+    def _type(self) -> str:
+        """Of links that do not say theirs."""
+        kind: str = self._values.get("links", "udp4")
+        return kind
 
     def _link(self, known: list[str]) -> Callable[[dict[str, Any]], Link]:
         def link(table: dict[str, Any]) -> Link:
@@ -132,7 +147,7 @@ class _Reader:
             for name in (one, other):
                 if name not in known:
                     raise DescriptionError(f"there is no node of that name: there are {', '.join(known)}", word=name)
-            return Link(one, other, table.get("forth", both), table.get("back", both), table.get("type", "udp4"))
+            return Link(one, other, table.get("forth", both), table.get("back", both), table.get("type", self._type))
 
         return link
 
@@ -156,6 +171,14 @@ class _Reader:
             return made
 
         return program
+
+    def _certificate(self, description: Description) -> Callable[[dict[str, Any]], Certificate]:
+        def certificate(table: dict[str, Any]) -> Certificate:
+            made = Certificate(**table)
+            replace(description, certificates=(made,))
+            return made
+
+        return certificate
 
     def _event(self, description: Description) -> Callable[[dict[str, Any]], Event]:
         def event(table: dict[str, Any]) -> Event:
@@ -294,6 +317,8 @@ def text_of(description: Description) -> str:
     for program in description.programs:
         serves = {} if program.serves is None else {"serves": program.serves}
         lines += _table("program", {"node": program.node, "run": list(program.run), **serves})
+    for certificate in description.certificates:
+        lines += _table("certificate", _changed(certificate, node=certificate.node))
     for event in description.events:
         lines += _table("event", {"at": event.at, "do": event.do})
     for each in description.expectations:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Generic
 
 from ouroboros.errors import FlowTimeoutException, NodeError
 from ouroboros.lab.description import Link
 from ouroboros.lab.errors import LabError
 from ouroboros.lab.ground import NOT_HERE, Flow, Ground, Job, T
+from ouroboros.layers.face import Random
 from ouroboros.qos import QoSSpec
 from ouroboros.settings import Udp4Config
 from ouroboros.testing import sim
@@ -242,6 +244,7 @@ class VirtualGround(Ground):
     """See the module."""
 
     clock = "virtual"
+    links = ("udp4", "udp6")
     port = Udp4Config().port
 
     def __init__(self, seed: int, *, log: bool = False) -> None:
@@ -249,6 +252,8 @@ class VirtualGround(Ground):
         self._scheduler = Scheduler(self.network)
         self._nodes: dict[str, sim.Node] = {}
         self._programs: dict[str, sim.Program] = {}
+        self._files: dict[str, Mapping[str, bytes]] = {}
+        self.random: Random = random.Random(f"{seed} certificates")
 
     def node(self, name: str) -> sim.Node:
         """A node, as `ouroboros.testing.sim` has it."""
@@ -314,8 +319,15 @@ class VirtualGround(Ground):
     # --- nodes
 
     async def add(self, name: str) -> None:
-        self._nodes[name] = self.network.add_node(name)
+        self._nodes[name] = self.network.add_node(name, security=self._files.get(name))
         self._programs.pop(name, None)
+
+    def secure(self, node: str, files: Mapping[str, bytes]) -> None:
+        self._files[node] = files
+
+    @property
+    def wall(self) -> int:
+        return self.network.wall
 
     async def kill(self, name: str) -> None:
         self._nodes[name].crash()
@@ -336,8 +348,8 @@ class VirtualGround(Ground):
         return await self._flow(self._program(node).accept(name))
 
     def addresses(self, number: int, link: Link) -> tuple[str, str]:
-        if link.type != "udp4":
-            raise LabError(f"link {link.name}: virtual time has links of type udp4 only, not {link.type}")
+        if link.type == "udp6":
+            return f"fd00::{number:x}:1", f"fd00::{number:x}:2"
         high, low = divmod(2 * number, 256)
         return f"10.{high >> 8}.{high & 255}.{low}", f"10.{high >> 8}.{high & 255}.{low + 1}"
 

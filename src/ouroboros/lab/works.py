@@ -9,12 +9,22 @@ from dataclasses import dataclass, field
 import msgspec
 
 from ouroboros.errors import NodeError, OuroborosError
+from ouroboros.lab.certificates import issue
 from ouroboros.lab.description import WITHIN_NODES, Description, Layer, Link, distances, neighbours
 from ouroboros.lab.errors import LabError
 from ouroboros.lab.ground import Ground
 from ouroboros.layers import impairment
 from ouroboros.qos import QoSSpec
-from ouroboros.settings import Udp4Config, Udp4Settings
+from ouroboros.settings import (
+    AnySettings,
+    EthConfig,
+    EthDixSettings,
+    EthLlcSettings,
+    Udp4Config,
+    Udp4Settings,
+    Udp6Config,
+    Udp6Settings,
+)
 from ouroboros.wire.control import (
     BindProcess,
     BootstrapIpcp,
@@ -26,6 +36,7 @@ from ouroboros.wire.control import (
     IpcpEntry,
     ListIpcps,
     RegisterName,
+    Request,
 )
 
 #: Seconds between two looks at what is to come about: the first, and the longest.
@@ -66,7 +77,9 @@ class Wire:
         self.is_cut = False
 
     def words(self, side: int) -> str:
-        """What happens to packets that leave that end."""
+        """What happens to packets that leave that end, in the words of its layer."""
+        if self.link.is_ethernet:
+            return "none"
         parts = impairment.parse(self.impair[side])
         return msgspec.structs.replace(parts, partition=True).text if self.is_cut else parts.text
 
@@ -77,13 +90,17 @@ class Works:
     def __init__(self, ground: Ground, description: Description) -> None:
         self.ground = ground
         self.description = description
+        for link in description.links:
+            ground.check(link)
         self.places = {name: Place(name) for name in description.names}
         self.wires = [
             Wire(number, link, ground.addresses(number, link)) for number, link in enumerate(description.links)
         ]
         self._by_pair = {frozenset(wire.link.ends): wire for wire in self.wires}
         self._beside = neighbours(wire.link.ends for wire in self.wires)
-        self._qos = QoSSpec(timeout=max(1, round(description.silence * 1000)))
+        #: Why what is asked for again and again was not done yet.
+        self.refusals: dict[tuple[str, Request], str] = {}
+        self._ranks = description.ranks
 
     def wire(self, one: str, other: str) -> Wire:
         """The link between two nodes. Raises `DescriptionError` when there is none."""
@@ -92,6 +109,9 @@ class Works:
     # --- all of it
 
     async def set_up(self) -> None:
+        files = issue(self.description, random=self.ground.random, wall=self.ground.wall)
+        for node, each in files.items():
+            self.ground.secure(node, each)
         await self.ground.all([self.ground.add(name) for name in self.places])
         await self.ground.lay([(wire.number, wire.link) for wire in self.wires])
         await self.ground.all([self._begin(name) for name in self.places])
@@ -104,17 +124,28 @@ class Works:
         place = self.places[name] = Place(name)
         for other in self._beside.get(name, ()):
             wire = self.wire(name, other)
-            side = wire.link.ends.index(name)
-            peers = [f"{each}@{wire.addresses[1 - side]}" for each in self._members_on(other)]
-            config = Udp4Config(wire.addresses[side], port=self.ground.port, peers=tuple(peers))
-            words = wire.words(side)
-            settings = Udp4Settings(udp4=config, impair=None if words == "none" else words)
+            settings = self._settings(wire, wire.link.ends.index(name), other)
             place.ipcps[wire.link.name] = await self._ipcp(name, wire.link.name, wire.link.type, settings)
         for layer in self.description.layers:
             if layer.type in WITHIN_NODES and name in layer.members.values():
                 place.ipcps[layer.name] = await self._ipcp(name, layer.name, layer.type, None)
 
-    async def _ipcp(self, node: str, layer: str, type: str, settings: Udp4Settings | None) -> int:
+    def _settings(self, wire: Wire, side: int, other: str) -> AnySettings:
+        """What the layer over a link is told at one end."""
+        here, there = wire.addresses[side], wire.addresses[1 - side]
+        words = wire.words(side)
+        impair = None if words == "none" else words
+        peers, port = tuple(f"{each}@{there}" for each in self._members_on(other)), self.ground.port
+        match wire.link.type:
+            case "udp4":
+                return Udp4Settings(udp4=Udp4Config(here, port=port, peers=peers), impair=impair)
+            case "udp6":
+                return Udp6Settings(udp6=Udp6Config(here, port=port, peers=peers), impair=impair)
+            case "eth-dix":
+                return EthDixSettings(eth=EthConfig(here))
+        return EthLlcSettings(eth=EthConfig(here))
+
+    async def _ipcp(self, node: str, layer: str, type: str, settings: AnySettings | None) -> int:
         ipcp: int = await self.ground.request(node, CreateIpcp(layer, type))
         await self.ground.request(node, BootstrapIpcp(ipcp, layer, settings))
         return ipcp
@@ -122,7 +153,7 @@ class Works:
     def _members_on(self, node: str) -> list[str]:
         """Names of members on a node by which its neighbours find them."""
         layers = [layer for layer in self.description.layers if layer.over is None and layer.type not in WITHIN_NODES]
-        return [_ipcp_name(layer, member) for layer in layers if (member := layer.member_on(node)) is not None]
+        return [layer.ipcp(member) for layer in layers if (member := layer.member_on(node)) is not None]
 
     async def _make(self, layer: Layer) -> None:
         """A layer, that each member joins at the one that is nearer to the first. All links are there before members
@@ -147,21 +178,21 @@ class Works:
 
     async def _bootstrap(self, layer: Layer, member: str) -> None:
         node = layer.members[member]
-        ipcp: int = await self.ground.request(node, CreateIpcp(_ipcp_name(layer, member), layer.type))
+        ipcp: int = await self.ground.request(node, CreateIpcp(layer.ipcp(member), layer.type))
         await self.ground.request(node, BootstrapIpcp(ipcp, layer.name, layer.told()))
         await self._be_known(layer, member, ipcp)
 
     async def _enroll(self, layer: Layer, member: str, at: str) -> None:
         node = layer.members[member]
-        ipcp: int = await self.ground.request(node, CreateIpcp(_ipcp_name(layer, member), layer.type))
-        await self._insist(node, EnrollIpcp(ipcp, _ipcp_name(layer, at)))
+        ipcp: int = await self.ground.request(node, CreateIpcp(layer.ipcp(member), layer.type))
+        await self._insist(node, EnrollIpcp(ipcp, layer.ipcp(at)))
         await self._be_known(layer, member, ipcp)
 
     async def _be_known(self, layer: Layer, member: str, ipcp: int) -> None:
         """In what is below."""
         place = self.places[layer.members[member]]
         place.ipcps[layer.name] = ipcp
-        name = _ipcp_name(layer, member)
+        name = layer.ipcp(member)
         await self.ground.request(place.name, BindProcess(ipcp, name))
         links = [self.wire(place.name, other).link.name for other in self._beside.get(place.name, ())]
         for below in links if layer.over is None else [layer.over]:
@@ -169,9 +200,12 @@ class Works:
 
     async def _connect(self, layer: Layer, one: str, other: str, components: Sequence[str]) -> None:
         node = layer.members[one]
+        # A layer has time to go another way before one over it finds its neighbours silent.
+        silence = self.description.silence * self._ranks[layer.name]
+        qos = QoSSpec(timeout=max(1, round(silence * 1000)))
         for component in components:
             ipcp = self.places[node].ipcps[layer.name]
-            await self._insist(node, ConnectIpcp(ipcp, component, _ipcp_name(layer, other), self._qos))
+            await self._insist(node, ConnectIpcp(ipcp, component, layer.ipcp(other), qos))
 
     async def _insist(self, node: str, request: EnrollIpcp | ConnectIpcp) -> None:
         """Ask again as long as the other one is not known yet: what was registered is found a moment later."""
@@ -179,12 +213,14 @@ class Works:
         while True:
             try:
                 await self.ground.request(node, request)
+                self.refusals.pop((node, request), None)
                 return
             except NodeError:
                 raise
-            except OuroborosError:
+            except OuroborosError as error:
+                self.refusals[node, request] = f"node {node}: {error}"
                 if self.ground.now() >= end:
-                    raise
+                    raise LabError(self.refusals[node, request]) from error
             await self.ground.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -192,6 +228,9 @@ class Works:
 
     async def impair(self, wire: Wire) -> None:
         """Have both ends do what the wire says."""
+        if wire.link.is_ethernet:
+            await self.ground.plug(wire.number, wire.link, not wire.is_cut)
+            return
         for name in wire.link.ends:
             await self._impair_end(wire, self.places[name])
 
@@ -333,10 +372,6 @@ def _not_yet(
         f"{f' should reach {chr(44).join(missing)} hops, and does not yet' if missing else ''}"
         f"{f' still has ways to {chr(44).join(more)}' if more else ''}"
     )
-
-
-def _ipcp_name(layer: Layer, member: str) -> str:
-    return f"{layer.name}.{member}"
 
 
 def _middle(start: str, beside: Mapping[str, list[str]]) -> str:

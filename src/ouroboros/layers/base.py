@@ -43,14 +43,20 @@ _CHANGES = (
     *("bootstrap", "enroll", "connect", "disconnect", "destroy", "change_peers", "impair", "broke", "gave_up"),
     *("register", "unregister", "join", "leave", "allocate", "cancel", "accept", "confirm", "refuse", "give_back"),
     *("lower_up", "lower_failed", "lower_down", "lower_state"),
-    *("opened", "failed", "resolved", "received", "message", "heard", "begun", "over", "counted", "timeout"),
+    *("opened", "failed", "device", "resolved", "received", "message", "heard", "begun", "over", "counted", "timeout"),
 )
+#: Verbs after which only its deadline may be another one.
+_QUIET_CHANGES = ("abandoned", "keep_alive", "locate", "probe", "lower_resized")
 
 
 def _marking(verb: Callable[Concatenate[Ipcp, _P], _T]) -> Callable[Concatenate[Ipcp, _P], _T]:
+    is_shown = verb.__name__ not in _QUIET_CHANGES
+
     @functools.wraps(verb)
     def call(ipcp: Ipcp, /, *args: _P.args, **named: _P.kwargs) -> _T:
-        ipcp.host.touched.add(ipcp.id)
+        if is_shown:
+            ipcp.host.touched.add(ipcp.id)
+        ipcp.host.stirred.add(ipcp.id)
         return verb(ipcp, *args, **named)
 
     return call
@@ -138,17 +144,26 @@ class Ipcp:
         task.done(self.id)
 
     def enroll(
-        self, member: str, task: Task, now: float, *, connect: bool = False, timeout: float | None = None
+        self,
+        member: str,
+        task: Task,
+        now: float,
+        *,
+        connect: bool = False,
+        timeout: float | None = None,
+        over: tuple[str, ...] = (),
     ) -> None:
         """Become a member of the layer of a member, which is asked by that name. `task` is answered by the id of the IPC
-        process. `connect`: then `connect` will be called with the same name. `timeout`: seconds, None for its own choice."""
+        process. `connect`: then `connect` will be called with the same name. `timeout`: seconds, None for its own choice.
+        `over`: layers by one of which it is asked, and over each of which it will be connected; empty: any."""
         raise UnsupportedError(f"IPC process {self.name!r} cannot enroll with {member!r}: enrollment is not built yet")
 
     def abandoned(self, task: Task, now: float) -> None:
         """Nobody waits for that task any more."""
 
-    def connect(self, component: str, name: str, qos: QoSSpec, task: Task, now: float) -> None:
-        """Connect a part of it to that of the neighbour which is asked by that name. `component`: `MGMT_COMP`, `DT_COMP`."""
+    def connect(self, component: str, name: str, qos: QoSSpec, task: Task, now: float, *, over: str = "") -> None:
+        """Connect a part of it to that of the neighbour which is asked by that name. `component`: `MGMT_COMP`, `DT_COMP`.
+        `over`: the layer below; "": any."""
         raise UnsupportedError(
             f"IPC process {self.name!r} cannot be connected to {name!r}: connections are not built yet"
         )
@@ -359,6 +374,10 @@ class Ipcp:
         """The port of `OpenPort` could not be opened; `text` says why."""
         raise self._unsupported("be opened")
 
+    def device(self, trouble: str, now: float) -> None:
+        """The device of its port carries no frames from now on, and `trouble` says why; or ("") it does again. The engine
+        has been told."""
+
     def resolved(self, number: int, hosts: list[str], now: float) -> None:
         """The answer to `Resolve`; no hosts when the name has none."""
         raise self._unsupported("look names up")
@@ -429,8 +448,8 @@ class Ipcp:
 
 
 def _mark_changes(cls: type[Ipcp]) -> None:
-    """After its verbs, it is published anew."""
-    for name in _CHANGES:
+    """After its verbs, it is published anew, and asked when it wants to be called."""
+    for name in (*_CHANGES, *_QUIET_CHANGES):
         if name in cls.__dict__:
             setattr(cls, name, _marking(cls.__dict__[name]))
 

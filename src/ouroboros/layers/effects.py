@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import msgspec
 
-from ouroboros.layers.face import MPL, UNICAST_MPL, End
+from ouroboros.layers.face import MPL, UNICAST_MPL, End, Size
 from ouroboros.layers.impairment import Impairment
 from ouroboros.oap import Session
 from ouroboros.qos import QoSSpec
@@ -210,6 +210,15 @@ class PeerGone(msgspec.Struct, frozen=True):
     died: bool
 
 
+class ResizeWay(msgspec.Struct, frozen=True):
+    """Of packets to a member of a unicast layer. Flows to there carry no longer ones from now on, and at the most those that
+    they carried at first; None: nothing is known of the way."""
+
+    ipcp: int
+    destination: int
+    size: Size | None
+
+
 class Reserve(msgspec.Struct, frozen=True):
     """Packets for `eid` that come from `where` are kept, a few of them, until `Attach` or `Unreserve`. In a unicast layer
     they do not tell where they come from, and all are."""
@@ -386,6 +395,7 @@ Effect = (
     | MarkDead
     | Release
     | PeerGone
+    | ResizeWay
     | Reserve
     | Unreserve
     | OpenBroadcast

@@ -107,12 +107,21 @@ class Size(msgspec.Struct, frozen=True):
     most: int
     whole: int
 
+    def less(self, other: Size) -> Size:
+        """The smaller of both, each number for itself."""
+        return Size(min(self.most, other.most), min(self.whole, other.whole))
+
+
+#: Of what carries nothing.
+NO_SIZE = Size(0, 0)
+
 
 class LowerFlow(msgspec.Struct, frozen=True, kw_only=True):
     """A flow of another layer, or of this node, that an IPC process holds an end of.
 
     `fd`: the number of the end, given by the flow manager, ascending and never used again. `name`: what was asked for.
     `side`: 0 asked for, 1 accepted. `ipcp`: the IPC process that carries it; None when nothing is between the two ends.
+    `layer`: that of `ipcp`, or the local one in which the name was found; "" if it was in none.
     `ours`: the other end is at a node of ours, as far as their handshake tells.
     `peer`: who is at the other end, where that is proven: the name in its certificate, or the name of an IPC process of this
     node; "" where it is not.
@@ -126,6 +135,7 @@ class LowerFlow(msgspec.Struct, frozen=True, kw_only=True):
     ipcp: int | None
     ours: bool = False
     peer: str = ""
+    layer: str = ""
 
 
 class Step(NamedTuple):
@@ -285,11 +295,12 @@ class PostedUpper:
 
 
 class Connected(NamedTuple):
-    """A connection that an IPC process keeps with a neighbour, as it was asked for."""
+    """A connection that an IPC process keeps with a neighbour, as it was asked for. `over`: the layer below; "": any."""
 
     component: str
     name: str
     qos: QoSSpec
+    over: str = ""
 
 
 class Task:
@@ -322,7 +333,7 @@ class Task:
 class Host:
     """What an IPC process is given by its node. `wall`: nanoseconds since 1970. `memory`: what the node before was told to
     `Remember`. `strangers`: may be replaced at any time. `touched`: IPC processes, by id, of which something else may be
-    shown than before."""
+    shown than before. `stirred`: those whose `deadline` may be another one."""
 
     effects: list[Effect]
     random: Random
@@ -333,3 +344,4 @@ class Host:
     memory: Mapping[str, bytes] = field(default_factory=dict)
     strangers: Strangers = field(default_factory=Strangers)
     touched: set[int] = field(default_factory=set)
+    stirred: set[int] = field(default_factory=set)

@@ -243,7 +243,11 @@ def _authenticate(header: Header, settings: Settings, side: Role, wall: int) -> 
     if not header.certificate:
         return None
     if settings.trust is None or not len(settings.trust):
-        raise OapError(EAUTH, f"the {side} has a certificate, but this node trusts nobody: its CA store is empty")
+        raise OapError(
+            EAUTH,
+            f"the {side} has a certificate, but this node trusts nobody: its CA store is empty; it reads it when it starts, "
+            "and at SIGHUP",
+        )
     from ouroboros.oap.certificates import Certificate
 
     certificate = Certificate(header.certificate)

@@ -34,8 +34,9 @@ from ouroboros.wire.control import (
     Request,
 )
 
-#: Seconds that a new connection may take to say hello.
-HELLO_TIME = 10.0
+#: Seconds that a new connection may take to say hello: as many as a client waits for the answer. On a machine that is
+#: busy, a thousand programs that connect at once take some.
+HELLO_TIME = 30.0
 #: Connections that are accepted before others get their turn.
 ACCEPTS_A_TURN = 32
 #: Connections of the owner that are served in a turn, and messages of each. Of all other users together, one connection

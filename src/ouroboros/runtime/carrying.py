@@ -60,6 +60,8 @@ class Carrying:
         self._machine = machine
         #: The longest packets of members of unicast layers when flows over them were looked at last.
         self._sizes_of: dict[int, Size] = {}
+        #: Of the ways to members of unicast layers, as those know it of others on the way.
+        self._least: dict[tuple[int, int], Size] = {}
         held.lost = self.resize_above
 
     def attach(self, effect: Attach, program: Program | None) -> Size:
@@ -217,9 +219,30 @@ class Carrying:
         below = [self._held.flows[number].size for number in self._held.adjacent.get(ipcp, ())]
         return Size(min(each.most for each in below), min(each.whole for each in below)) if below else None
 
-    def _sizes(self, end: RemoteEnd) -> tuple[Sizes, _Way]:
-        """Of a flow to a peer, as the way to it is now, and that way. Raises `OSError` when there is none."""
+    def resize_way(self, ipcp: int, destination: int, size: Size | None) -> None:
+        """What is carried on the way to a member of a unicast layer is something else now; None: nobody knows."""
+        if size is None:
+            self._least.pop((ipcp, destination), None)
+        else:
+            self._least[ipcp, destination] = size
+        if self._held.engine is None:
+            return
+        for number, flow in list(self._held.flows.items()):
+            end = flow.end
+            if isinstance(end, UnicastEnd) and (end.ipcp, end.destination) == (ipcp, destination):
+                self._resize(number, flow, end)
+
+    def _least_to(self, end: RemoteEnd) -> Size | None:
+        """What members of ours know of the way to a peer. With one of the prototype, nobody does."""
+        if isinstance(end, UnicastEnd) and end.extension is not None:
+            return self._least.get((end.ipcp, end.destination))
+        return None
+
+    def _sizes(self, end: RemoteEnd, least: Size | None = None) -> tuple[Sizes, _Way]:
+        """Of a flow to a peer, as the way to it is now, and that way. `least`: no more than that. Raises `OSError` when
+        there is none."""
         path, way = self._path(end)
+        path = path if least is None else path.less(least)
         cipher = end.session.cipher
         return sizes_over(path, end.qos, end.extension, cipher=cipher, max_message=MAX_PACKET), way
 
@@ -240,7 +263,7 @@ class Carrying:
 
     def _resize(self, number: int, flow: Carried, end: RemoteEnd) -> None:
         try:
-            sizes, _ = self._sizes(end)
+            sizes, _ = self._sizes(end, self._least_to(end))
         except OSError:
             # No way is left, or none yet: packets wait for one.
             return

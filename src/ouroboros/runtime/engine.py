@@ -28,6 +28,7 @@ from ouroboros.layers.effects import (
     PeerGone,
     RemoteEnd,
     Reserve,
+    ResizeWay,
     Resolve,
     Route,
     SendManagement,
@@ -40,6 +41,7 @@ from ouroboros.layers.effects import (
 )
 from ouroboros.layers.face import End, How
 from ouroboros.runtime.carrying import Carrying
+from ouroboros.runtime.devices import Device, trouble_of
 from ouroboros.runtime.hearing import Hearing
 from ouroboros.runtime.held import Held, Machine, News
 from ouroboros.runtime.ports import why_not
@@ -77,6 +79,7 @@ class EngineRuntime:
             Reserve: self.reserve,
             Unreserve: self.unreserve,
             PeerGone: self.peer_gone,
+            ResizeWay: self.resize_way,
             EndFlow: self.flows.end_flow,
         }
 
@@ -90,12 +93,33 @@ class EngineRuntime:
             member, mtu = self._machine.open_port(effect)
             if not mtu:
                 self._held.running().guard(member, self._machine.random.randbytes(32))
+            else:
+                self._watch(effect, member)
         except OSError as error:
             self._irm.member_failed(effect.ipcp, why_not(effect, error), self.now())
             return
         self._held.ports[effect.ipcp] = effect.family, mtu
         self._held.note_member(effect.ipcp, member)
         self._irm.member_opened(effect.ipcp, self.now(), mtu)
+
+    def _watch(self, effect: OpenPort, member: int) -> None:
+        """Be told of the device of a port. Raises `OSError`, and nothing is left of the port."""
+
+        def told(device: Device | None) -> None:
+            if self._held.members.get(effect.ipcp) != member:
+                return
+            if device is None:
+                self._irm.device_gone(effect.ipcp, f"the device {effect.address} is gone", self.now())
+            else:
+                self._held.running().note_device(member, device.on, device.carries)
+                self._irm.device_changed(effect.ipcp, trouble_of(effect.address, device), self.now())
+            self._carry_out()
+
+        try:
+            self._machine.watch(effect.ipcp, effect.address, told)
+        except OSError:
+            self._held.running().close(member, False)
+            raise
 
     def impair(self, effect: Impair) -> None:
         if effect.ipcp not in self._held.members:
@@ -118,6 +142,9 @@ class EngineRuntime:
     def unreserve(self, effect: Unreserve) -> None:
         if self._held.engine is not None and (member := self._held.members.get(effect.ipcp)) is not None:
             self._held.engine.unreserve(member, effect.eid)
+
+    def resize_way(self, effect: ResizeWay) -> None:
+        self.flows.resize_way(effect.ipcp, effect.destination, effect.size)
 
     def peer_gone(self, effect: PeerGone) -> None:
         if self._held.engine is not None and (member := self._held.members.get(effect.ipcp)) is not None:

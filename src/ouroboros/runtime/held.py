@@ -10,6 +10,7 @@ from ouroboros.control.irm import Irm
 from ouroboros.dataplane import Engine, SimulatedEngine
 from ouroboros.layers.effects import Address, Member, OpenPort, RemoteEnd, Resolve, Where
 from ouroboros.layers.face import Random, Size
+from ouroboros.runtime.devices import Device
 from ouroboros.wire.counters import Counters
 
 #: A program as the user of an end: memory, doorbell and side of the engine in its channel.
@@ -50,6 +51,13 @@ class Machine(Protocol):
     def open_port(self, effect: OpenPort) -> tuple[int, int]:
         """The number of a new member of the engine, and the bytes that its device carries in a frame, 0 where that depends
         on the path. Raises `OSError` when the address or the port cannot be had."""
+
+    def watch(self, who: object, device: str, told: Callable[[Device | None], None]) -> None:
+        """`told`: is called when the device is not on and carrying, and at each change; None: it is gone. Raises
+        `OSError`."""
+
+    def unwatch(self, who: object) -> None:
+        """No error when nothing is watched for it."""
 
     def path_mtu(self, family: str, address: Address) -> int: ...
 
@@ -159,7 +167,8 @@ class Held:
         if ipcp is not None:
             self._irm.touch(ipcp)
         self.engine.close(member, ipcp not in self.broadcast)
-        self.ports.pop(ipcp, None)
+        if self.ports.pop(ipcp, None) is not None:
+            self._machine.unwatch(ipcp)
         self.broadcast.discard(ipcp)
         self.adjacent.pop(ipcp, None)
 

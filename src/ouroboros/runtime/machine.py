@@ -16,6 +16,7 @@ from ouroboros.layers.effects import Address, OpenPort, Resolve
 from ouroboros.layers.face import Random
 from ouroboros.runtime import figures
 from ouroboros.runtime.descriptors import duplicates
+from ouroboros.runtime.devices import Device, Devices
 from ouroboros.runtime.held import News, Program
 from ouroboros.runtime.ports import Resolver, open_port, path_mtu
 from ouroboros.wire.counters import Counters
@@ -37,6 +38,7 @@ class RealMachine:
         #: That file, to read.
         self._counters: int | None = None
         self._resolver = Resolver()
+        self._devices = Devices()
         self._engine: Engine | None = None
 
     def now(self) -> float:
@@ -97,6 +99,12 @@ class RealMachine:
         assert self._engine is not None
         return open_port(effect, self._engine)
 
+    def watch(self, who: object, device: str, told: Callable[[Device | None], None]) -> None:
+        self._devices.watch(who, device, told)
+
+    def unwatch(self, who: object) -> None:
+        self._devices.unwatch(who)
+
     def path_mtu(self, family: str, address: Address) -> int:
         return path_mtu(family, address)
 
@@ -112,4 +120,5 @@ class RealMachine:
 
     def shut_down(self) -> None:
         self.stop()
+        self._devices.close()
         self._resolver.shut_down()

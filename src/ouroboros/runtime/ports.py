@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from ouroboros.layers.effects import Address, OpenPort, Resolve
+from ouroboros.runtime import rawsock
 
 #: For look-ups that users other than the owner of the node caused: one takes as long as the DNS likes.
 _THREADS_APART = 4
@@ -30,9 +31,6 @@ _REMEDIES = {
 }
 
 _REMEDIES_OF_DEVICES = {
-    errno.EPERM: (
-        "; a node without the privilege CAP_NET_RAW cannot open it: run irmd as root, or in a network namespace of its user"
-    ),
     errno.ENODEV: "; `ip link` shows those of this host",
     errno.ENETDOWN: "; `ip link set dev DEVICE up` turns it on",
 }
@@ -42,8 +40,17 @@ _ETH_P_802_2 = 4
 _ARPHRD_ETHER, _ARPHRD_LOOPBACK = 1, 772
 _SIOCGIFMTU = 0x8921
 _SO_ATTACH_FILTER = 26
-#: A filter: load whether there is a tag; if there is none, take all of the frame, else nothing.
-_UNTAGGED = [(0x30, 0, 0, 0xFFFFF000 + 48), (0x15, 0, 1, 0), (0x06, 0, 0, 0x40000), (0x06, 0, 0, 0)]
+#: A filter. Load whether there is a tag, and for whom the frame is: the kernel takes off the tag of a VLAN that it has no
+#: device for, and says that the frame is for another host. If there is none, and it is not, take all of it, else nothing.
+_TAGGED, _PACKET_TYPE, _OTHER_HOST = 48, 4, 3
+_UNTAGGED = [
+    (0x30, 0, 0, 0xFFFFF000 + _TAGGED),
+    (0x15, 0, 3, 0),
+    (0x30, 0, 0, 0xFFFFF000 + _PACKET_TYPE),
+    (0x15, 1, 0, _OTHER_HOST),
+    (0x06, 0, 0, 0x40000),
+    (0x06, 0, 0, 0),
+]
 
 
 class Ports(Protocol):
@@ -82,15 +89,28 @@ def _open_udp(effect: OpenPort, ports: Ports) -> int:
 def _open_segment(effect: OpenPort, ports: Ports) -> tuple[int, int]:
     """On an Ethernet segment."""
     is_dix = effect.family == "eth-dix"
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0) as sock:
-        _take_untagged(sock)
-        sock.bind((effect.address, effect.port if is_dix else _ETH_P_802_2))
+    try:
+        made = _packet_socket(effect.address, effect.port if is_dix else _ETH_P_802_2)
+    except PermissionError:
+        made = rawsock.open_socket(effect.address, f"{effect.port:04x}" if is_dix else "llc")
+    with made as sock:
         _, _, _, kind, mac = sock.getsockname()
         if kind not in (_ARPHRD_ETHER, _ARPHRD_LOOPBACK):
             raise OSError(0, "it is no Ethernet device")
         request = struct.pack("16si12x", effect.address.encode(), 0)
         _, mtu = struct.unpack("16si12x", fcntl.ioctl(sock, _SIOCGIFMTU, request))
         return ports.open_port(os.dup(sock.fileno()), mac, effect.port if is_dix else None), mtu
+
+
+def _packet_socket(device: str, protocol: int) -> socket.socket:
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+    try:
+        _take_untagged(sock)
+        sock.bind((device, protocol))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _take_untagged(sock: socket.socket) -> None:

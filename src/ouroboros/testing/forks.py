@@ -139,12 +139,13 @@ class _Server:
         self._selector.register(descriptor, selectors.EVENT_READ, name)
 
     def _set_up(self, name: str, batch: str) -> None:
-        """Have `ip` do something in the namespace of a node that runs."""
-        pid, _ = self._children[name]
+        """Have `ip` do something in the namespace of a node, which runs the first time."""
         if name not in self._spaces:
+            pid, _ = self._children[name]
             self._spaces[name] = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        command = ["nsenter", f"--target={pid}", "--net", "--", "ip", "-batch", "-"]
-        done = subprocess.run(command, input=batch, capture_output=True, text=True, check=False)
+        space = self._spaces[name]
+        command = ["nsenter", f"--net=/proc/self/fd/{space}", "--", "ip", "-batch", "-"]
+        done = subprocess.run(command, input=batch, capture_output=True, text=True, check=False, pass_fds=[space])
         _tell(1, name=name, batch=done.stderr.strip() or f"status {done.returncode}" if done.returncode else "")
 
     def _ended(self, name: str) -> None:
@@ -255,7 +256,8 @@ class Forks(Uncopied):
         return done
 
     def batch(self, name: str, lines: Sequence[str]) -> Future[str]:
-        """Have `ip` do this in the network namespace of a node that runs. What went wrong; empty for nothing."""
+        """Have `ip` do this in the network namespace of a node, which runs the first time. What went wrong; empty for
+        nothing."""
         done: Future[str] = _promise()
         self._children[name].batches.append(done)
         if not self._say(name=name, batch="".join(f"{line}\n" for line in lines)):

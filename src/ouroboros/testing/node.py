@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,6 +134,8 @@ class ProcessNode(Node):
 
     #: Arguments of the interpreter.
     _host: ClassVar[tuple[str, ...]] = ("-m", "ouroboros.testing.host")
+    #: What starts the process, in the way of `subprocess.Popen`.
+    _popen: ClassVar[Callable[..., subprocess.Popen[bytes]]] = subprocess.Popen
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -142,7 +144,7 @@ class ProcessNode(Node):
         # The node runs the copy of the package that the test runs.
         paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
         with self._log.open("wb") as log, os.fdopen(ready, "rb") as told:
-            self._process = subprocess.Popen(
+            self._process = type(self)._popen(
                 [sys.executable, *self._host, str(self.directory), str(child_end)],
                 stdin=subprocess.PIPE,
                 stdout=log,

@@ -51,6 +51,7 @@ def authority(directory: Path, *, name: str, days: int) -> None:
     made = _make(lambda: make_authority(name, random=random.SystemRandom(), wall=time.time_ns(), days=days))
     _write(directory / AUTHORITY_CERTIFICATE, directory / AUTHORITY_KEY, made)
     say(f"Wrote {directory / AUTHORITY_CERTIFICATE} for every host, and {directory / AUTHORITY_KEY} to be kept here.")
+    say("Nodes that run trust it from their next SIGHUP on.")
 
 
 _OUTPUT = click.option(

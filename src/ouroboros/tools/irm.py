@@ -134,6 +134,7 @@ def _ipcp_enroll(command: Command) -> None:
         layer=layer,
         connect=command.get("connect") != "no",
         timeout=timeout,
+        over=command.values.get("over", ()),
     )
 
 
@@ -151,7 +152,8 @@ def _seconds(command: Command) -> float | None:
 
 def _ipcp_connect(command: Command) -> None:
     qos = NAMED_SPECS[command.get("qos") or "raw"]
-    cli.connect_ipcp(command.get("name"), command.get("dst"), command.get("component") or "*", qos)
+    over = command.values.get("over", ())
+    cli.connect_ipcp(command.get("name"), command.get("dst"), command.get("component") or "*", qos, over=over)
 
 
 def _ipcp_disconnect(command: Command) -> None:

@@ -53,9 +53,17 @@ def layer_text(ipcp: IpcpInfo) -> str:
     """A member of a layer, with what it knows of the others."""
     lines = [f"{ipcp.name} is member {ipcp.address or ipcp.pid} of {ipcp.type.word} layer {ipcp.layer} ({ipcp.state})"]
     if ipcp.connections:
-        columns = [("neighbour", 20), ("address", 11), ("component", 13), ("node", 9), ("state", 7), ("age", 8)]
+        columns = [
+            ("neighbour", 20),
+            ("address", 11),
+            ("component", 13),
+            ("node", 9),
+            ("over", 9),
+            ("state", 7),
+            ("age", 8),
+        ]
         rows = [
-            (each.name, each.address, each.component, each.peer, each.state, f"{each.age:.0f} s")
+            (each.name, each.address, each.component, each.peer, each.over, each.state, f"{each.age:.0f} s")
             for each in ipcp.connections
         ]
         lines += ["Connections:", table(columns, rows)]

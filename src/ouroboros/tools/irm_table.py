@@ -117,6 +117,9 @@ _BOOTSTRAP = (
     _AUTOBIND,
     _SETTINGS[-1],
 )
+_OVER = Key(
+    "over", "LAYER", "by way of this layer below; of several, over each (default: any)", many=True, live="layers"
+)
 _ENROLL = (
     _IPCP,
     Key("layer", "NAME", "the layer"),
@@ -125,12 +128,14 @@ _ENROLL = (
     _AUTOBIND,
     Key("connect", "WORD", "to the member that was asked (default yes)", words=("yes", "no")),
     Key("timeout", "SECONDS", "until it fails (default 6)"),
+    _OVER,
 )
 _CONNECT = (
     _IPCP,
     _DST,
     _COMPONENT,
     Key("qos", "QOS", "of the data transfer flow (default raw)", words=tuple(NAMED_SPECS)),
+    _OVER,
 )
 _POLICY = Key(
     "lb", "POLICY", "who gets the next flow (default round-robin)", words=tuple(each.word for each in LoadBalancePolicy)

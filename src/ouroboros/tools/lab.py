@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _NETWORK = click.argument("network", metavar="NETWORK|SCENARIO.toml")
 _OVER = click.option("--over", multiple=True, help="The network below; again for the one below that.")
+_LINKS = click.option(
+    "--links", type=click.Choice(["udp4", "udp6", "eth-dix", "eth-llc"]), help="Type of the links [udp4]."
+)
 
 
 @click.group()
@@ -31,6 +34,7 @@ def lab() -> None:
 @lab.command()
 @_NETWORK
 @_OVER
+@_LINKS
 @click.option(
     "--clock",
     type=click.Choice(["real", "namespaces", "virtual"]),
@@ -42,13 +46,20 @@ def lab() -> None:
 @click.option("--silence", type=click.FloatRange(0.1, 3600), help="Seconds of silence until a neighbour is down.")
 @click.option("-c", "--command", "commands", multiple=True, help="Do this in the place of a prompt. Can be repeated.")
 def run(
-    *, network: str, over: tuple[str, ...], clock: str, seed: int, silence: float | None, commands: tuple[str, ...]
+    *,
+    network: str,
+    over: tuple[str, ...],
+    links: str | None,
+    clock: str,
+    seed: int,
+    silence: float | None,
+    commands: tuple[str, ...],
 ) -> None:
     """Run a network and ask what to do with it, or run a scenario and say whether all is as expected."""
     from ouroboros.lab import Lab
     from ouroboros.lab.doing import play
 
-    description = _description(network, over)
+    description = _description(network, over, links)
     try:
         with Lab(description, clock=clock, seed=seed, silence=silence) as running:
             if commands:
@@ -67,21 +78,22 @@ def run(
 @lab.command()
 @_NETWORK
 @_OVER
+@_LINKS
 @click.option("--svg", is_flag=True, help="As a picture.")
 @click.option("--toml", is_flag=True, help="As a scenario in full.")
-def show(*, network: str, over: tuple[str, ...], svg: bool, toml: bool) -> None:
+def show(*, network: str, over: tuple[str, ...], links: str | None, svg: bool, toml: bool) -> None:
     """Show a network, and run nothing."""
     from ouroboros.lab import graph
     from ouroboros.lab.scenario import text_of
 
-    description = _description(network, over)
+    description = _description(network, over, links)
     if toml:
         say(text_of(description).rstrip("\n"))
     else:
         say((graph.as_svg if svg else graph.as_text)(description, graph.State()).rstrip("\n"))
 
 
-def _description(network: str, over: tuple[str, ...]) -> Description:
+def _description(network: str, over: tuple[str, ...], links: str | None) -> Description:
     from ouroboros.lab import describe
     from ouroboros.lab.scenario import load
 
@@ -89,8 +101,10 @@ def _description(network: str, over: tuple[str, ...]) -> Description:
         if network.endswith(".toml"):
             if over:
                 fail("ouroboros lab: --over goes with a network in a line; a scenario has its own", 2)
+            if links is not None:
+                fail("ouroboros lab: --links goes with a network in a line; a scenario says it by the key links", 2)
             return load(Path(network))
-        return describe(network, over)
+        return describe(network, over, links=links or "udp4")
     except OuroborosError as error:
         fail(f"ouroboros lab: {error}", 2)
 

@@ -13,6 +13,7 @@ from ouroboros.tools.cert import cert
 from ouroboros.tools.info import info
 from ouroboros.tools.lab import lab
 from ouroboros.tools.ping import ping, trace
+from ouroboros.tools.setup import setup
 
 
 @click.group(context_settings=CONTEXT)
@@ -27,6 +28,7 @@ ouroboros.add_command(cert)
 ouroboros.add_command(info)
 ouroboros.add_command(ping)
 ouroboros.add_command(trace)
+ouroboros.add_command(setup)
 ouroboros.add_command(lab)
 
 

@@ -22,7 +22,7 @@ from ouroboros.settings import AnySettings
 
 #: Raised by one whenever a message changes; a node answers a client of another version with `Failed`. The client of C
 #: programs, `rust/client/src/message.rs`, has the same number.
-VERSION = 10
+VERSION = 11
 
 #: The largest answer, bytes. A list of 100 000 names fits.
 MESSAGE_LENGTH = 64 << 20
@@ -213,23 +213,25 @@ class EnrollIpcp(_Message, frozen=True):
     """Make an IPC process a member of the layer of the member that is asked by `name`. Answered by the id.
 
     `connect`: it will be connected to that member, and prepares for that meanwhile. `timeout`: seconds; None for the time
-    that the node takes.
+    that the node takes. `over`: layers by one of which it is asked, and over each of which it will be connected; empty: any.
     """
 
     ipcp: int
     name: str
     connect: bool = False
     timeout: float | None = None
+    over: tuple[str, ...] = ()
 
 
 class ConnectIpcp(_Message, frozen=True):
     """Connect a part of an IPC process to that of the neighbour which is asked by `name`. `component`: "Data Transfer" or
-    "Management". `qos`: of the flow between the two."""
+    "Management". `qos`: of the flow between the two. `over`: the layer that carries it; "": any."""
 
     ipcp: int
     component: str
     name: str
     qos: QoSSpec
+    over: str = ""
 
 
 class DisconnectIpcp(_Message, frozen=True):
@@ -350,7 +352,8 @@ class PortDetails(msgspec.Struct, frozen=True, tag="port"):
 class ConnectionEntry(msgspec.Struct, frozen=True):
     """A connection of a member of a unicast layer with a neighbour. `component`: as of `ConnectIpcp`, or "Enrollment".
     `name`: of the neighbour, or what was asked for. `peer`: as of `FlowEntry`. `state`: "up", "silent" or "missing": it is
-    asked for again. `since`: when it came to be, seconds of the monotonic clock of its host; 0 for one that is missing."""
+    asked for again. `since`: when it came to be, seconds of the monotonic clock of its host; 0 for one that is missing.
+    `over`: the layer that carries it, or is to."""
 
     component: str
     name: str
@@ -358,6 +361,7 @@ class ConnectionEntry(msgspec.Struct, frozen=True):
     peer: str
     state: str
     since: float
+    over: str = ""
 
 
 class RouteEntry(msgspec.Struct, frozen=True):

@@ -7,13 +7,14 @@ if its request did. Both sides then use what both can do.
 bytes   field        meaning
 ======= ============ ==========================================================================================
 0–3     magic        `pyO7`
-4       version      1
+4       version      1; 2 with `whole`
 5       flags        what the sender of the blob can do: `DEALLOC`, `FRAGMENTS`, `SACK`, `CREDIT`, `CRC`,
                       `REPLAY`, `RETRY`
 6–7     max_packet   the largest packet of the flow, without the endpoint id, that the sender receives whole; from
                       `LEAST_PACKET` on
 8–11    window       the most FRCP packets beyond the last one read that the sender takes
 12–27   request      a random number of the allocation, the same in all repetitions of its request
+28–29   whole        the largest packet that crosses the way between the two in one piece, as far as its sender knows
 ======= ============ ==========================================================================================
 
 Numbers are big-endian. Later versions append fields, so longer blobs are read as far as they are known.
@@ -26,7 +27,9 @@ import struct
 import msgspec
 
 MAGIC = b"pyO7"
-VERSION = 1
+VERSION = 2
+#: Of one that does not say what the way carries in one piece.
+_FIRST_VERSION = 1
 
 #: The peer is told of a deallocation.
 DEALLOC = 1
@@ -49,25 +52,31 @@ LONGEST_PACKET = 0xFFFF
 LEAST_PACKET = 128
 
 _LAYOUT = struct.Struct(">4sBBHI16s")
+_WHOLE = struct.Struct(">H")
 
-#: Bytes of a blob of this version.
+#: Bytes of a blob of the first version.
 LENGTH = _LAYOUT.size
 
 
 class Extension(msgspec.Struct, frozen=True):
-    """One side's blob, or what both sides agree on."""
+    """One side's blob, or what both sides agree on. `whole`: 0 if it does not say."""
 
     flags: int
     max_packet: int
     window: int
     request: bytes
+    whole: int = 0
 
     def encode(self) -> bytes:
-        return _LAYOUT.pack(MAGIC, VERSION, self.flags, self.max_packet, self.window, self.request)
+        version = VERSION if self.whole else _FIRST_VERSION
+        data = _LAYOUT.pack(MAGIC, version, self.flags, self.max_packet, self.window, self.request)
+        return data + _WHOLE.pack(self.whole) if self.whole else data
 
     def agree(self, own: Extension) -> Extension:
-        """What is in force when the peer said this and we said `own`; sizes stay those that the peer receives."""
-        return Extension(self.flags & own.flags, self.max_packet, self.window, self.request)
+        """What is in force when the peer said this and we said `own`: lengths are those that both carry."""
+        whole = min(filter(None, (self.whole, own.whole)), default=0)
+        longest = min(self.max_packet, own.max_packet)
+        return Extension(self.flags & own.flags, longest, self.window, self.request, whole)
 
     def has(self, flag: int) -> bool:
         return bool(self.flags & flag)
@@ -78,6 +87,8 @@ def decode(data: bytes) -> Extension | None:
     if len(data) < LENGTH or data[:4] != MAGIC:
         return None
     _, version, flags, max_packet, window, request = _LAYOUT.unpack_from(data)
-    if version < VERSION or max_packet < LEAST_PACKET:
+    if version < _FIRST_VERSION or max_packet < LEAST_PACKET:
         return None
-    return Extension(flags, max_packet, window, request)
+    has_whole = version > _FIRST_VERSION and len(data) >= LENGTH + _WHOLE.size
+    (whole,) = _WHOLE.unpack_from(data, LENGTH) if has_whole else (0,)
+    return Extension(flags, max_packet, window, request, whole if whole >= LEAST_PACKET else 0)

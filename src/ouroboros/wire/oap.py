@@ -7,6 +7,7 @@ its size is settled by the request. Whether a header is true is not decided here
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import NoReturn
 
 import msgspec
@@ -24,6 +25,8 @@ _RAW = 0x8000
 _ENCAPSULATED = 0x4000
 _KEX_LENGTH = 0x3FFF
 _LENGTH = 0xFFFF
+#: Messages of which is known what is in them.
+_LAST = 4
 
 #: What a request is hashed with when it names no digest.
 DEFAULT_REQUEST_HASH = "sha384"
@@ -80,8 +83,10 @@ class Header(msgspec.Struct, frozen=True):
         return self.signed_part + self.signature
 
 
+@lru_cache(_LAST)
 def decode(message: bytes, hash_size: int = 0) -> Header:
-    """Read a request, or with the `hash_size` that the request settled, a response.
+    """Read a request, or with the `hash_size` that the request settled, a response. The last ones are known: layers look at
+    what is in them for those, before the handshake reads the same.
 
     Raises `ProtocolError` that says which rule is broken. What is accepted encodes to the same bytes again.
     """

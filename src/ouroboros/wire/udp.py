@@ -262,7 +262,13 @@ def qos_of(values: list[int], availability: int, in_order: int) -> QoSSpec:
 
 def outgoing_qos(qos: QoSSpec) -> QoSSpec:
     """The QoS as a request carries it: on the wire, only `in_order` turns FRCP on, and `loss=0` alone means both."""
-    return msgspec.structs.replace(qos, in_order=int(qos.ordered), cypher_s=0)
+    return changed(qos, in_order=int(qos.ordered), cypher_s=0)
+
+
+def changed(qos: QoSSpec, **values: int) -> QoSSpec:
+    """The same with other values. Most have them already, and all are checked when there is a new one."""
+    same = all(getattr(qos, field) == value for field, value in values.items())
+    return qos if same else msgspec.structs.replace(qos, **values)
 
 
 def incoming_qos(qos: QoSSpec) -> QoSSpec:

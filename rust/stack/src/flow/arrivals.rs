@@ -39,6 +39,9 @@ impl<R: Ring> Flow<R> {
     /// The peer lives.
     fn hear(&mut self, now: u64, stack: &mut Stack<R>) {
         self.heard_at = now;
+        if self.cut {
+            return;
+        }
         if std::mem::take(&mut self.silent) | (std::mem::take(&mut self.grace) > 0) {
             self.tell_state(stack, true);
         }

@@ -28,6 +28,7 @@ impl<R: Ring> Flow<R> {
     /// See `Stack::resize`.
     pub(crate) fn resize(&mut self, packet: usize, mtu: usize) {
         self.outlet.mtu = mtu;
+        self.outlet.longest = packet;
         if let Protocol::Frcp(connection) = &mut self.protocol {
             connection.resize(packet);
         }
@@ -96,6 +97,22 @@ impl<R: Ring> Flow<R> {
             if let Some(member) = stack.members.get_mut(self.outlet.member) {
                 member.past = past;
             }
+        }
+    }
+
+    /// See `Stack::note_device`.
+    pub(crate) fn note_device(&mut self, now: u64, on: bool, carries: bool, stack: &mut Stack<R>) {
+        self.cut = !carries;
+        if let User::Program(ring) = &self.user {
+            if self.shown.down == on {
+                self.shown.down = !on;
+                ring.show(self.shown);
+            }
+        } else if carries == self.silent {
+            // A peer that was silent before has its time once more.
+            self.heard_at = now;
+            self.silent = !carries;
+            self.tell_state(stack, carries);
         }
     }
 

@@ -124,6 +124,11 @@ impl<R: Ring> Flow<R> {
                         counters.count_refused(why);
                     }
                 }
+                Protocol::Raw { .. } if length > outlet.longest => {
+                    scratch.clear();
+                    reader.append_to(scratch, length);
+                    counters.too_long += 1;
+                }
                 Protocol::Raw { credit, .. } => {
                     let frame = match outlet.open(now, stack, Manner::Data) {
                         Ok(frame) => frame,

@@ -22,6 +22,8 @@ impl<R: Ring> Stack<R> {
             stage: Stage::new(segments),
             parked: VecDeque::new(),
             room,
+            dropped: 0,
+            mark: 0,
             drained_at: 0,
             door: None,
             foreign: false,
@@ -144,6 +146,15 @@ impl<R: Ring> Stack<R> {
         let flow = self.members.get(member).and_then(|member| member.by_eid.get(&eid)).copied();
         if let Some(id) = flow {
             self.using(id, |flow, _| flow.end_by_peer(died));
+            self.queue(id);
+        }
+    }
+
+    /// The device below a port is on or off, and it carries frames or does not. Programs see the Down flag as long as it is
+    /// off; to all other users, peers are silent as long as it carries nothing.
+    pub fn note_device(&mut self, now: u64, port: MemberId, on: bool, carries: bool) {
+        for id in self.members.get(port).map(|member| member.flows.clone()).unwrap_or_default() {
+            self.using(id, |flow, stack| flow.note_device(now, on, carries, stack));
             self.queue(id);
         }
     }

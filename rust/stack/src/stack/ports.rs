@@ -4,11 +4,15 @@ use std::net::SocketAddr;
 
 use super::{Stack, Where};
 use crate::id::MemberId;
-use crate::member::{Port, plain, unaddressed};
+use crate::member::{Carries, Port, plain, unaddressed};
 use crate::outlet::{Outlet, Way};
 use crate::ring::Ring;
 use crate::run::Run;
 use crate::stage::{Outgoing, Stage};
+use crate::transfer::MOST_MARK;
+
+/// The mark of what arrives after something was dropped: half of the most.
+const OVERFLOW: u8 = MOST_MARK.div_ceil(2);
 
 impl<R: Ring> Stack<R> {
     /// Datagrams came in.
@@ -21,7 +25,25 @@ impl<R: Ring> Stack<R> {
             member.counters.received += 1;
             member.counters.short += 1;
         }
+        self.arriving = self.port(port).map_or(0, |port| port.mark);
         self.dispatch(now, port, Where::Address(plain(from)), run, 0);
+        self.arriving = 0;
+    }
+
+    /// How full the kernel's buffer for arrivals is, and how many it has dropped by now. What arrives from now on is marked
+    /// by that, as by a queue, where it comes for a unicast layer: the queue of an engine that cannot keep up is there.
+    pub fn note_backlog(&mut self, port: MemberId, held: u32, room: u32, dropped: u32) {
+        let Some(member) = self.members.get_mut(port) else { return };
+        let Some(at) = member.port() else { return };
+        let lost = dropped.wrapping_sub(at.dropped);
+        at.dropped = dropped;
+        at.mark = mark_of(held, room).max(if lost > 0 { OVERFLOW } else { 0 });
+        member.counters.overflowed += u64::from(lost);
+    }
+
+    /// Whether what arrives there is marked.
+    pub fn is_marked(&self, port: MemberId) -> bool {
+        matches!(self.members.get(port).map(|member| &member.carries), Some(Carries::Port(port)) if port.mark > 0)
     }
 
     /// There was nothing more to receive.
@@ -143,5 +165,23 @@ impl<R: Ring> Stack<R> {
                 self.stage_datagram(port, address, datagram);
             }
         }
+    }
+}
+
+/// Half of a buffer is what senders with credit may fill. Beyond it the mark rises, to the most when it is full.
+fn mark_of(held: u32, room: u32) -> u8 {
+    let (held, half) = (u64::from(held), u64::from(room / 2).max(1));
+    (held.saturating_sub(half) * u64::from(MOST_MARK) / half).min(u64::from(MOST_MARK)) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_half_of_a_buffer_is_marked() {
+        let marks = [0, 50, 51, 75, 100, 1000].map(|held| mark_of(held, 100));
+        assert_eq!(marks, [0, 0, 1, 31, 63, 63]);
+        assert_eq!((mark_of(0, 0), mark_of(u32::MAX, 1)), (0, 63));
     }
 }

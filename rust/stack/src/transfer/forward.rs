@@ -56,8 +56,9 @@ impl<R: Ring> Stack<R> {
         }
     }
 
-    /// What is below a flow carries packets of other lengths from now on. `packet`: of FRCP, at the most; `mtu`: as of `Setup`;
-    /// `most`: the longest packet that the flow carries for the member above, if one has it.
+    /// What is below a flow carries packets of other lengths from now on. `packet`: of FRCP, or of a
+    /// program without it, at the most; `mtu`: as of `Setup`; `most`: the longest packet that the flow carries for the member
+    /// above, if one has it.
     pub fn resize(&mut self, flow: FlowId, packet: usize, mtu: usize, most: usize) {
         let Some(resized) = self.flow(flow) else { return };
         resized.resize(packet, mtu);
@@ -122,8 +123,8 @@ impl<R: Ring> Stack<R> {
         for waiting in transfer.stranded() {
             transfer.place(waiting);
         }
-        let waits: Vec<usize> =
-            (0..transfer.neighbours.len()).filter(|place| transfer.neighbours[*place].waits()).collect();
+        let waits = transfer.neighbours.iter().enumerate().filter(|(_, neighbour)| neighbour.waits());
+        let waits: Vec<usize> = waits.map(|(place, _)| place).collect();
         waits.into_iter().for_each(|place| self.ready_transit(member, place));
         lost.into_iter().for_each(|source| self.wake(source));
     }
@@ -140,8 +141,10 @@ impl<R: Ring> Stack<R> {
         while let Some((header, packets, others)) = rest.split::<PCI>() {
             rest = others;
             let Some(transfer) = self.transfer(member) else { return };
-            let pci = Pci::read(&header);
-            if pci.destination != transfer.settings().address {
+            let mut pci = Pci::read(&header);
+            let Settings { address, ecn, .. } = transfer.settings();
+            pci.ecn |= if ecn { self.arriving } else { 0 };
+            if pci.destination != address {
                 self.forward(now, member, from, pci, &header, packets);
             } else if pci.eid >= FLOWS {
                 self.hand_to_flow(now, member, pci.eid, Where::Flow(from), packets, (pci.ecn, depth));
@@ -184,12 +187,13 @@ impl<R: Ring> Stack<R> {
             transfer.counters.no_route += count;
             return;
         };
-        if transfer.by_flow.get(&from.into()) == Some(&hop.neighbour) {
+        let source = transfer.by_flow.get(&from.into()).copied();
+        if source == Some(hop.neighbour) {
             transfer.counters.returned += count;
             return;
         }
         let waits = transfer.neighbours.get(hop.neighbour).is_some_and(Neighbour::waits);
-        let header = forwarded(*header, ttl, 0);
+        let header = forwarded(*header, ttl, pci.ecn);
         let fits = |packet: &&[u8]| PCI + packet.len() <= hop.most;
         let mut packets = run.packets().filter(fits).peekable();
         let fitting = run.packets().filter(fits).count() as u64;
@@ -216,7 +220,8 @@ impl<R: Ring> Stack<R> {
         transfer.counters.forwarded += sent;
         if let Some(blocker) = blocker {
             for packet in packets {
-                let waiting = Waiting { since: now, packet: [&header, packet].concat() };
+                let (since, from) = (now, source.unwrap_or(usize::MAX));
+                let waiting = Waiting { since, from, packet: [&header, packet].concat() };
                 transfer.enqueue(hop.neighbour, waiting);
             }
             self.hold_transit(now, member, hop.neighbour, blocker);
@@ -298,9 +303,6 @@ impl<R: Ring> Stack<R> {
     }
 }
 
-/// Where the mark stands in a packet.
-const ECN: usize = 6;
-
 /// What became of a turn of a queue.
 enum Turned {
     /// It is empty.
@@ -361,10 +363,9 @@ impl<R: Ring> Stack<R> {
             } else if waiting.packet.len() > lower.most {
                 too_long += 1;
             } else {
-                let ecn = std::mem::take(&mut waiting.packet[ECN]);
-                waiting.packet[ECN] = ecn | mark;
+                let before = waiting.mark(mark);
                 if let Err(blocker) = self.send_by(now, lower.flow, Manner::Data, &[], &waiting.packet) {
-                    waiting.packet[ECN] = ecn;
+                    waiting.set_mark(before);
                     queue.push_front(waiting);
                     break Turned::Held(blocker);
                 }
@@ -441,7 +442,8 @@ impl<R: Ring> Stack<R> {
         for member in self.members() {
             for place in 0..self.transfer(member).map_or(0, |transfer| transfer.neighbours.len()) {
                 let source = Source::Transit(member, place);
-                let queue = self.transfer(member).and_then(|transfer| transfer.neighbours[place].queue.as_ref());
+                let neighbour = self.transfer(member).and_then(|transfer| transfer.neighbours.get(place));
+                let queue = neighbour.and_then(|neighbour| neighbour.queue.as_ref());
                 let awaited = match queue.filter(|queue| !queue.is_empty()).map(|queue| queue.place) {
                     None => true,
                     Some(Place::Idle) => false,

@@ -1,6 +1,8 @@
 //! A member of a unicast layer: packets with addresses, which it sends, takes in and passes on over lower flows
 //! (docs/spec/unicast-data.md).
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
+
 mod ecn;
 mod forward;
 mod pacer;
@@ -17,7 +19,7 @@ use crate::id::{FlowId, Map};
 use crate::stack::Source;
 pub(crate) use ecn::Ecn;
 pub(crate) use pacer::Pacer;
-pub(crate) use queue::PACKETS as WAITING;
+pub(crate) use queue::{MARK as MOST_MARK, PACKETS as WAITING};
 use queue::{Queue, Waiting};
 use table::Hops;
 pub use table::{Table, WAYS};

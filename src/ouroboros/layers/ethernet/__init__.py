@@ -50,6 +50,18 @@ class EthIpcp(PortIpcp):
         self._eth.opened(self.mtu)
         super().opened(now)
 
+    def device(self, trouble: str, now: float) -> None:
+        self._directory.trouble = trouble
+        if trouble:
+            self._directory.forget_all()
+            self._eth.warn(f"the layer {self.layer!r} carries nothing: {trouble}")
+        else:
+            self._eth.warn(f"the layer {self.layer!r} carries packets again")
+
+    def turn(self, name: str) -> tuple[float, int, int]:
+        # A segment that lacks the name is known to lack it after seconds, and another may have answered for it.
+        return self.preference - 0.5 * self._directory.answered(name), self.preference, self.id
+
     def details(self) -> PortDetails:
         return PortDetails(address="" if self._port is None else self._port.address)
 

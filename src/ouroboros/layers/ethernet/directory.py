@@ -60,6 +60,8 @@ class Directory:
         self._ask = ask
         #: Bytes of the longest packet that a frame carries; 0 as long as there is no device.
         self.most = 0
+        #: Why the device carries nothing, and nobody is asked; "": it does.
+        self.trouble = ""
         self._known: dict[str, tuple[float, tuple[Address, ...]]] = {}
         #: By number, and the numbers by digest.
         self._queries: dict[int, _Query] = {}
@@ -74,6 +76,8 @@ class Directory:
         return self._end
 
     def find(self, name: str, token: int, now: float) -> tuple[Where, ...] | None:
+        if self.trouble:
+            return ()
         expiry, stations = self._known.get(name, (now, ()))
         if expiry > now:
             return stations
@@ -87,6 +91,10 @@ class Directory:
             self._ask(digest)
         self._queries[self._numbers[digest]].tokens[token] = None
         return None
+
+    def answered(self, name: str) -> bool:
+        """A station said that it has the name, not long ago."""
+        return name in self._known
 
     def heard(self, digest: bytes, source: Where, now: float) -> bool:
         """A station says that it has a name. False: nobody asked, so it is not believed."""
@@ -109,7 +117,13 @@ class Directory:
     def forget(self, name: str) -> None:
         self._known.pop(name, None)
 
+    def forget_all(self) -> None:
+        """The device may be on another segment when it carries frames again."""
+        self._known.clear()
+
     def advice(self, name: str, refused: Sequence[Where]) -> str:
+        if self.trouble:
+            return self.trouble
         return f"no station on the segment has it; `irm name register {name} layer LAYER` on one of them registers it"
 
     def deadline(self) -> float | None:

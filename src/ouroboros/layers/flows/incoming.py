@@ -25,21 +25,24 @@ from ouroboros.qos import QoSSpec
 from ouroboros.wire import extension
 from ouroboros.wire.extension import Extension
 from ouroboros.wire.oap import decode as decode_oap
-from ouroboros.wire.udp import MANAGEMENT_LENGTH, FlowReply, FlowRequest, incoming_qos
+from ouroboros.wire.udp import MANAGEMENT_LENGTH, FlowReply, FlowRequest, changed, incoming_qos
 
 #: Requests a second that are looked at, and at once: as many as the door of a port lets in, of all kinds.
 REQUESTS = (2500.0, 3000.0)
 #: Of one host or member: as many as the door lets in. Flows below have no door.
 REQUESTS_OF_ONE = (1000.0, 1000.0)
+#: By one lower flow, where nothing else tells who sent them: less than all that is shared with others.
+REQUESTS_OF_FLOW = (800.0, 800.0)
 #: Refusals that are sent, so many a second, and at once: to requesters that have proven their address, and to others, which
 #: also get answers again from these. A requester that got none asks again, and gets one later.
 REFUSALS_TO_PROVEN = (1000.0, 1000.0)
 REFUSALS = (100.0, 200.0)
 #: Lines of the log a second about requests that were refused, and at once.
 WARNINGS = (1.0, 5.0)
-#: Requests that wait for an acceptor: from all hosts, and from one.
+#: Requests that wait for an acceptor: from all hosts, from one, and by one lower flow.
 WAITING = 1024
 WAITING_OF_ONE = 256
+WAITING_OF_FLOW = 768
 #: For how long an answer is known, seconds, so that a repeated request gets the same; and how many are.
 ANSWER_TIME = 30.0
 ANSWERS = 4096
@@ -52,13 +55,14 @@ _Key = tuple[Where, bytes]
 @dataclass(slots=True, eq=False, kw_only=True)
 class Request(Arrival):
     """A request of a peer. `eid`: the peer's. `length`: bytes of it.
-    `bounded`: it asked for another timeout."""
+    `bounded`: it asked for another timeout. `via`: the lower flow that brought it, None in layers without."""
 
     number: int
     eid: int
     address: Where
     length: int
     bounded: bool
+    via: int | None
     #: None when it is answered: it knows secrets.
     received: Received | None
     extension: Extension | None
@@ -81,10 +85,12 @@ class Incoming:
         #: When answered requests are forgotten.
         self._answered = Agenda()
         self._places = Places()
+        self._of_flows = Places()
         #: Of those that have proven nothing: what waits, and flows without a packet yet, by our endpoint id.
         self._unproven = Places()
         self._unheard: dict[int, Hashable] = {}
         self._requests, self._of_one = Bucket(*REQUESTS), Buckets(*REQUESTS_OF_ONE)
+        self._of_flow = Buckets(*REQUESTS_OF_FLOW)
         #: By whether the address is proven.
         self._refusals = {True: Bucket(*REFUSALS_TO_PROVEN), False: Bucket(*REFUSALS)}
         self._warnings = Lines(*WARNINGS, core.warn)
@@ -102,11 +108,13 @@ class Incoming:
 
     # --- requests
 
-    def requested(self, request: FlowRequest, data: bytes, address: Where, now: float) -> None:
-        """A request came in; `data` is the datagram."""
+    def requested(
+        self, request: FlowRequest, data: bytes, address: Where, now: float, *, via: int | None = None
+    ) -> None:
+        """A request came in; `data` is the datagram. `via`: the lower flow that brought it."""
         counters = self._core.counters
         counters["requests_received"] += 1
-        if not (self._of_one.take(self._core.directory.origin(address), now) and self._requests.take(now)):
+        if not self._has_turn(address, via, now):
             counters["messages_dropped"] += 1
             return
         key = (address, hashlib.blake2b(data, digest_size=16).digest())
@@ -126,7 +134,12 @@ class Incoming:
             # Our answer could not say how little we take.
             self._refuse(request.eid, address, Refusal.EIPCP, now, blob)
         elif blob is None or not self._is_repeated((address, blob.request), key, now):
-            self._take(request, blob, key, len(data), now)
+            self._take(request, blob, key, len(data), now, via)
+
+    def _has_turn(self, address: Where, via: int | None, now: float) -> bool:
+        if via is not None and not self._of_flow.take(via, now):
+            return False
+        return self._of_one.take(self._core.directory.origin(address), now) and self._requests.take(now)
 
     def _is_repeated(self, known: _Key, key: _Key, now: float) -> bool:
         """Whether the request was here; if it was answered, the answer is sent again."""
@@ -141,7 +154,9 @@ class Incoming:
             self._core.send(arrival.address, arrival.reply)
         return True
 
-    def _take(self, request: FlowRequest, blob: Extension | None, key: _Key, length: int, now: float) -> None:
+    def _take(
+        self, request: FlowRequest, blob: Extension | None, key: _Key, length: int, now: float, via: int | None
+    ) -> None:
         host, counters = self._core.host, self._core.counters
         address = key[0]
         name, proven = self.names.get(request.digest), self._core.is_proven(address, blob)
@@ -151,7 +166,7 @@ class Incoming:
             code = Refusal.ENAME if self._core.directory.guesses else Refusal.EIPCP
             self._refuse(request.eid, address, code, now, blob)
             return
-        if not self._has_room(address, proven):
+        if not self._has_room(address, proven, via):
             counters["messages_dropped"] += 1
             return
         try:
@@ -172,6 +187,7 @@ class Incoming:
             proven=proven,
             length=length,
             bounded=qos.timeout != request.qos.timeout,
+            via=via,
             received=received,
             extension=blob,
         )
@@ -182,22 +198,25 @@ class Incoming:
         self._last = arrival.number
         self._requested[arrival.number] = arrival
         self._places.take(arrival.host)
+        self._of_flows.take(arrival.via)
         if not arrival.proven:
             self._unproven.take(arrival.host)
         self._remember(arrival, key)
         if arrival.extension is not None:
             self._remember(arrival, (arrival.address, arrival.extension.request))
 
-    def _has_room(self, address: Where, proven: bool) -> bool:
+    def _has_room(self, address: Where, proven: bool, via: int | None) -> bool:
         host, shares = self._core.directory.origin(address), self._core.host.strangers
         if not self._places.has_room(host, WAITING, WAITING_OF_ONE):
+            return False
+        if via is not None and not self._of_flows.has_room(via, WAITING, WAITING_OF_FLOW):
             return False
         return proven or self._unproven.has_room(host, shares.unproven, shares.unproven_of_one)
 
     def _bounded(self, qos: QoSSpec) -> QoSSpec:
         """A peer that goes without a word must not keep its flow for ever."""
         longest = self._core.host.strangers.timeout
-        return msgspec.structs.replace(qos, timeout=min(qos.timeout or longest, longest))
+        return changed(qos, timeout=min(qos.timeout or longest, longest))
 
     def _remember(self, arrival: Request, key: _Key) -> None:
         arrival.keys.append(key)
@@ -222,7 +241,7 @@ class Incoming:
             self._fail_handshake(arrival.name, arrival.address, error, now)
             self.refuse(arrival, error.code, now)
             return None
-        qos = msgspec.structs.replace(arrival.qos, cypher_s=session.strength)
+        qos = changed(arrival.qos, cypher_s=session.strength)
         if agreed is not None and agreed.has(extension.CRC) and qos.ordered:
             qos = msgspec.structs.replace(qos, ber=0)
         eid = core.draw_eid()
@@ -292,6 +311,7 @@ class Incoming:
         """`over`: there will be no flow."""
         if arrival.reply is None:
             self._places.give_back(arrival.host)
+            self._of_flows.give_back(arrival.via)
             if over and not arrival.proven:
                 self._unproven.give_back(arrival.host)
         arrival.reply, arrival.received = reply, None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ouroboros.errors import FlowDownException, IpcpBootstrapError, OuroborosError, ProtocolError
-from ouroboros.layers.agenda import soonest
+from ouroboros.layers.agenda import earliest
 from ouroboros.layers.base import Ipcp, State
 from ouroboros.layers.bucket import Bucket
 from ouroboros.layers.effects import OpenPort, PeerGone, RemoteEnd, Unreserve, Where
@@ -162,11 +162,13 @@ class FlowIpcp(Ipcp):
         else:
             self._heard(message, data, source, now)
 
-    def _heard(self, message: Message | FlowRetry, data: bytes, source: Where, now: float) -> None:
-        """A peer says something; `data` is how."""
+    def _heard(
+        self, message: Message | FlowRetry, data: bytes, source: Where, now: float, *, via: int | None = None
+    ) -> None:
+        """A peer says something; `data` is how. `via`: the lower flow that brought it, if the layer has some."""
         match message:
             case FlowRequest():
-                self._incoming.requested(message, data, source, now)
+                self._incoming.requested(message, data, source, now, via=via)
             case FlowReply():
                 self._outgoing.replied(message, source, now)
             case FlowDealloc():
@@ -195,7 +197,8 @@ class FlowIpcp(Ipcp):
         self._gone.discard(eid)
 
     def deadline(self) -> float | None:
-        return soonest((self._outgoing, self._incoming, self._notices, self._repeated))
+        ours = earliest(self._outgoing.deadline(), self._incoming.deadline())
+        return earliest(ours, self._notices.deadline(), self._repeated.deadline())
 
     def timeout(self, now: float) -> None:
         self._outgoing.timeout(now)

@@ -29,6 +29,7 @@ from ouroboros.wire.udp import (
     FlowReply,
     FlowRequest,
     FlowRetry,
+    changed,
     outgoing_qos,
     without_crc,
 )
@@ -53,12 +54,13 @@ LEAST_TIMEOUT = 1000
 
 @dataclass(slots=True)
 class Try:
-    """A request that was sent. `token`: of the allocation, None when it was given up. `message`: as it went out."""
+    """A request that was sent. `own`: our blob in it. `token`: of the allocation, None when it was given up. `message`: as
+    it went out."""
 
     eid: int
     address: Where
     handshake: ClientHandshake
-    request: bytes
+    own: Extension
     token: int | None
     message: FlowRequest
     proofs: int = 0
@@ -233,8 +235,9 @@ class Outgoing:
         """One request, or the end of the allocation. Where a name is at several addresses, they are asked in turn."""
         allocation.again = None
         address = allocation.addresses[0]
+        own = self._blob(allocation, address)
         try:
-            handshake = self._shake(allocation, address)
+            handshake = self._shake(allocation, address, own)
         except FlowRefusedException as error:
             self._fail(allocation, error, now)
             return
@@ -246,7 +249,7 @@ class Outgoing:
             handshake.request,
             self._cookies.get(address, 0),
         )
-        sent = Try(eid, address, handshake, allocation.request, allocation.token, message)
+        sent = Try(eid, address, handshake, own, allocation.token, message)
         self._tries[eid] = sent
         allocation.tries.append(sent)
         allocation.sent += 1
@@ -274,7 +277,7 @@ class Outgoing:
         self._core.send(sent.address, self._core.encode(sent.message))
         self._repetitions.set(allocation.token, now + pause)
 
-    def _shake(self, allocation: Allocation, address: Where) -> ClientHandshake:
+    def _shake(self, allocation: Allocation, address: Where, own: Extension) -> ClientHandshake:
         """Raises `FlowRefusedException` when no request can be made of the settings, or it fits no datagram."""
         if not self._core.has_eids:
             raise FlowRefusedException(
@@ -286,10 +289,10 @@ class Outgoing:
                 f"no flow to {allocation.name!r}: the way to {self._directory.written(address)} carries no packets of "
                 f"{extension.LEAST_PACKET} bytes"
             )
-        host, blob = self._core.host, self._blob(allocation, address).encode()
+        host = self._core.host
         try:
             handshake = ClientHandshake(
-                allocation.name, allocation.settings, random=host.random, wall=host.wall(), data=blob
+                allocation.name, allocation.settings, random=host.random, wall=host.wall(), data=own.encode()
             )
         except OapError as error:
             raise refusal(error, f"no flow to {allocation.name!r}") from error
@@ -318,11 +321,11 @@ class Outgoing:
             self._decline(sent, reply, now)
             return
         peer = _peer_extension(session.data, sent)
-        agreed = peer.agree(self._blob(allocation, sent.address)) if peer is not None else None
+        agreed = peer.agree(sent.own) if peer is not None else None
         has_crc = agreed is not None and agreed.has(extension.CRC)
         qos = allocation.qos if has_crc else without_crc(allocation.qos)
         timeout = qos.timeout if peer is None else _shortened(qos.timeout, reply.timeout)
-        qos = msgspec.structs.replace(qos, cypher_s=session.strength, timeout=timeout)
+        qos = changed(qos, cypher_s=session.strength, timeout=timeout)
         end = self._directory.end(
             ipcp=core.id,
             qos=qos,
@@ -417,4 +420,4 @@ def _shortened(own: int, told: int) -> int:
 def _peer_extension(data: bytes, sent: Try) -> Extension | None:
     """The blob of a node of ours that answers this allocation."""
     found = extension.decode(data)
-    return found if found is not None and found.request == sent.request else None
+    return found if found is not None and found.request == sent.own.request else None

@@ -34,13 +34,15 @@ class Refusal(IntEnum):
     ENOMEM = -errno.ENOMEM
 
 
+_NAMES = {int(each): each.name for each in Refusal}
+
+
 def error_of(code: int, name: str, place: str, why: str = "") -> OuroborosError:
     """The error of an allocation of `name` when the node at `place` answered with that code.
 
     `why`: what the handshake makes of it.
     """
-    known = {each.value: each.name for each in Refusal}
-    number = f"{code} {known.get(code) or errno.errorcode.get(-code, '')}".strip()
+    number = f"{code} {_NAMES.get(code) or errno.errorcode.get(-code, '')}".strip()
     start = f"{place} refused the flow to {name!r} ({number}): "
     match code:
         case Refusal.EIPCP:

@@ -48,10 +48,10 @@ def sizes_over(path: Size, qos: QoSSpec, peer: Extension | None, *, cipher: int 
     fragments. A path or a peer that takes too little gives sizes that are not `usable`.
     """
     fragments = qos.ordered and _has(peer, extension.FRAGMENTS)
-    packet = path.most if peer is None else min(path.most, peer.max_packet)
-    if fragments:
-        # A longer message is carried in several packets, none of which has to be cut below.
-        packet = min(packet, path.whole)
+    if peer is not None:
+        path = path.less(Size(peer.max_packet, peer.whole or path.whole))
+    # With fragments, a longer message is carried in several packets, none of which has to be cut below.
+    packet = min(path.most, path.whole) if fragments else path.most
     packet = below_checksum(packet - _overhead(cipher), qos)
     message = max_message if fragments else packet - (FRCP_LENGTH if qos.ordered else 0)
     return Sizes(max(path.whole + EID_LENGTH, 0), packet, message)

@@ -1,5 +1,8 @@
 """Flows between members of a unicast layer: what `layers.flows` needs to know of it. Source: `unicast-data.md` 4.
 
+**How long packets may be.** Each side tells what crosses all links between the two, as far as the announcements of members
+of ours say, and its own links to all neighbours. The smaller is in force, and shrinks later when the ways do.
+
 **Who is ours.** A member has shown to be one of ours when a handshake of a flow with it, in either direction, had our
 extension; a neighbour when its connection said so; and any when its announcements of links are such as ours make. Others are
 treated as those of the C prototype: asked at most three times for a flow, and answered three times, since the first may be
@@ -13,13 +16,17 @@ import heapq
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
+import msgspec
+
 from ouroboros.errors import ProtocolError
 from ouroboros.layers.base import HASHES
 from ouroboros.layers.effects import UnicastEnd, Where, written_address
+from ouroboros.layers.face import Size
 from ouroboros.layers.flows import core as flows
 from ouroboros.layers.flows.core import PATIENCE, Patience
 from ouroboros.layers.unicast.core import ALLOCATOR, Core
 from ouroboros.qos import QoSSpec
+from ouroboros.wire.extension import LONGEST_PACKET, Extension
 from ouroboros.wire.udp import Message
 from ouroboros.wire.unicast import flow
 
@@ -59,6 +66,9 @@ class Routes(Protocol):
     def ours(self, address: int) -> bool:
         """Whether a member is one of ours, as far as its announcements tell."""
 
+    def least(self, address: int) -> Size | None:
+        """Of packets that cross the whole way to a member, in both directions; None: nobody has said it."""
+
     def members(self) -> Mapping[int, bool]:
         """Those to which a path leads, without ourselves; and which of them are ours."""
 
@@ -87,8 +97,8 @@ class Names:
     _lookup: Lookup
     routes: Routes
 
-    def __init__(self, core: Core, size: Callable[[], int]) -> None:
-        """`size`: bytes of the longest packet that the ways to all neighbours carry."""
+    def __init__(self, core: Core, size: Callable[[], Size]) -> None:
+        """`size`: of packets that the ways to all neighbours carry."""
         self._core = core
         self._size = size
         #: How often a name was found.
@@ -155,7 +165,7 @@ class Names:
                 f"it is registered in layer {layer!r} at {where}, to which no way leads now; `irm layer show {layer}` has "
                 "the members that can be reached"
             )
-        if not self._size():
+        if not self._size().most:
             return (
                 f"{self._core.name!r} has no neighbour in layer {layer!r}; `irm ipcp connect name {self._core.name} dst "
                 "NEIGHBOUR` gives it one"
@@ -184,7 +194,12 @@ class Names:
         return _member(address)
 
     def longest(self, address: Where) -> int:
-        return self._size()
+        return self.size(address).most
+
+    def size(self, address: Where) -> Size:
+        """Of packets between here and there."""
+        own, way = self._size(), self.routes.least(_member(address))
+        return own if way is None else own.less(way)
 
 
 class FlowsCore(flows.Core):
@@ -222,6 +237,10 @@ class FlowsCore(flows.Core):
     def patience(self, address: Where) -> Patience:
         ours = address in self.ours or self._names.routes.ours(_member(address))
         return PATIENCE if ours else _PROTOTYPE_PATIENCE
+
+    def extension(self, request: bytes, address: Where, *, crc: bool) -> Extension:
+        blob = super().extension(request, address, crc=crc)
+        return msgspec.structs.replace(blob, whole=min(self._names.size(address).whole, LONGEST_PACKET))
 
     def encode(self, message: Message) -> bytes:
         return flow.encode(message, self._member.address)

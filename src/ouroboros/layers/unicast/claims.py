@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ouroboros.layers.agenda import earliest
 from ouroboros.layers.unicast.core import Core
 from ouroboros.layers.unicast.database import OURS, Database, Life, Pair
 from ouroboros.wire.unicast.lsu import MOST_NUMBER, LinkStateUpdate
 
-#: Somebody else speaks for our links: so many seconds later it is contradicted. If it goes on, a member has our address.
+#: Somebody else speaks for our links: so many seconds later it is contradicted, however often it was said meanwhile. If it
+#: goes on, a member has our address.
 PAUSE = 1.0
 OF_ANOTHER = 3
 MOST = 256
@@ -19,16 +21,13 @@ LAST_NUMBER = MOST_NUMBER - (1 << 16)
 
 @dataclass(slots=True, eq=False)
 class _Claim:
-    """What somebody else said of a link of ours: the greatest number, and how often it grew since then."""
+    """What somebody else said of a link of ours: the greatest number, and how often it grew. `answer_at`: None when it was
+    answered."""
 
     number: int
     since: float
-    count: int = 1
-    answered: bool = False
-
-    @property
-    def answer_at(self) -> float:
-        return self.since + PAUSE * self.count
+    answer_at: float | None
+    count: int = 0
 
 
 class Claims:
@@ -61,26 +60,27 @@ class Claims:
             if len(self._claims) >= MOST:
                 self._core.counters["lsus_refused"] += 1
                 return
-            self._claims[pair] = _Claim(update.number, now)
+            claim = self._claims[pair] = _Claim(update.number, now, now + PAUSE)
         elif update.number <= claim.number:
             return
-        else:
-            claim.number, claim.answered, claim.count = update.number, False, claim.count + 1
+        elif claim.answer_at is None:
+            claim.answer_at = now + PAUSE
+        claim.number, claim.count = update.number, claim.count + 1
         self._core.counters["lsus_of_own_address"] += 1
-        if self._claims[pair].count == OF_ANOTHER or update.number > LAST_NUMBER:
+        if claim.count >= OF_ANOTHER or update.number > LAST_NUMBER:
+            claim.count = 0
             self._collided(now)
 
     def deadline(self) -> float | None:
         """When claims are answered: not at once, as we may be about to have the link, and another may answer as well."""
-        if not self._claims:
-            return None
-        return min((each.answer_at for each in self._claims.values() if not each.answered), default=None)
+        return earliest(*[each.answer_at for each in self._claims.values()])
 
     def to_answer(self, now: float) -> list[int]:
         """The neighbours at the other ends of links for which the truth has to be said now."""
-        due = [(pair, claim) for pair, claim in self._claims.items() if not claim.answered and claim.answer_at <= now]
+        claims = self._claims.items()
+        due = [(pair, claim) for pair, claim in claims if claim.answer_at is not None and claim.answer_at <= now]
         for _, claim in due:
-            claim.answered = True
+            claim.answer_at = None
         return [pair[1] for pair, claim in due if claim.number >= self._database.number(pair)]
 
     def forget(self, before: float) -> None:

@@ -12,7 +12,7 @@ connections of one component, when both asked at the same time: each is as good 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -53,8 +53,6 @@ GREETING_PATIENCE = 1.0
 ADDRESS_PATIENCE = 5.0
 #: Lower flows whose peer has not greeted yet. One more, and the oldest is let go: a greeting comes within a round trip.
 MOST_STRANGERS = 256
-#: New addresses a second, and at once: a stranger that says that he has ours can be anybody.
-MOVES = (0.1, 3.0)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -92,7 +90,8 @@ class Connections:
     def __init__(
         self, core: Core, components: Mapping[str, Component], *, collided: Callable[[float], None] | None = None
     ) -> None:
-        """`collided`: our address is that of another member, and it is for us to take another and to call `moved`."""
+        """`collided`: our address is that of another member, as that one says, and it is for us to take another and to call
+        `moved`."""
         self._core = core
         self._components = components
         self._collided = collided
@@ -100,7 +99,7 @@ class Connections:
         self._greetings: dict[int, _Greeting] = {}
         self._times = Agenda()
         self._links = Links(core, components, self._times, self._moves)
-        self._warnings, self._may_move = Bucket(*WARNINGS), Bucket(*MOVES)
+        self._warnings = Bucket(*WARNINGS)
         self._last_number = 0
 
     # --- what people and the other parts ask
@@ -137,9 +136,9 @@ class Connections:
         """
         if component not in COMPONENTS:
             task.failed(self._failure(name, f"there is no component {component!r}; there are {', '.join(COMPONENTS)}"))
-        elif self._links.is_connected(component, name):
+        elif self._links.is_connected(component, name, over):
             task.done()
-        elif (asked := self._pending(component, name)) is not None:
+        elif (asked := next(iter(self._pending(component, name, {over})), None)) is not None:
             asked.tasks.append(task)
         elif component == DATA_TRANSFER and not is_raw(qos) and not self._links.is_ours(name):
             task.failed(self._failure(name, RAW_ONLY))
@@ -161,14 +160,14 @@ class Connections:
         """End the connections of a component with a neighbour, whoever asked for them. `name`: what was asked for, the name
         of the neighbour if it is ours, or its address as it is written. A neighbour of ours is told that it was meant."""
         found = [each for each in self._links if each.component == component and self._links.leads_to(name, each)]
-        asked = self._pending(component, name)
+        pending = self._pending(component, name)
         for each in found:
             self._links.say_leaving(each)
             each.left = True
             self._links.end(each, now)
-        if asked is not None:
+        for asked in pending:
             self._withdraw(asked, f"{self._core.name!r} was told to disconnect from it", now)
-        if found or asked is not None:
+        if found or pending:
             task.done()
         else:
             others = ", ".join(sorted({each.peer or each.name for each in self._links if each.component == component}))
@@ -246,7 +245,7 @@ class Connections:
         self._links.state(fd, up, now)
 
     def lower_resized(self, fd: int, size: Size) -> None:
-        """Whoever wants to know the size of a connection looks when it matters."""
+        """Who wants to know the size of a connection looks at it after that."""
         if (connection := self._links.at(fd)) is not None:
             connection.size = size
         elif (greeting := self._greetings.get(fd)) is not None:
@@ -352,15 +351,16 @@ class Connections:
                 self._fail(asked, self._failure(asked.name, found.why))
             return
         if (twin := self._twin_of_neighbour(said)) is not None:
-            # It has greeted, and does not know yet.
-            self._core.message(fd, refuse(self._core, self.rank, twin.flag).encode())
+            # It has greeted, and does not know yet; one of the prototype never does.
+            if twin.flag:
+                self._core.message(fd, refuse(self._core, self.rank, twin.flag).encode())
             self._drop(fd, now)
             self._fail(asked, self._failure(asked.name, twin.why))
             return
         self._asked.remove(asked)
         if said.address != NOWHERE:
             self._links.learn(asked.name, said.address, 0 if said.ours is None else said.ours.node)
-        if said.ours is not None and self._links.is_old(asked.component, said.address, asked.since):
+        if said.ours is not None and self._links.is_old(asked.component, said.address, asked.since, asked.over):
             # Connected under another name. The other side can say the same only of flows that are older still, so that
             # never both let go.
             self._drop(fd, now)
@@ -395,11 +395,14 @@ class Connections:
 
     def _twin_of_neighbour(self, said: Cep) -> Objection | None:
         """What is to be said to one that has the address of another neighbour."""
-        if said.ours is None or said.address == NOWHERE:
+        if said.address == NOWHERE:
             return None
+        # One of the prototype tells nothing of itself, so it may be there twice.
+        node = None if said.ours is None else said.ours.node
         neighbours = (each for each in self._links.told() if each.ours and each.up)
-        if any(each.address == said.address and each.node != said.ours.node for each in neighbours):
-            return Objection(f"its address {written_address(said.address)} is that of a neighbour", cep.TAKEN)
+        if any(each.address == said.address and each.node != node for each in neighbours):
+            why = f"its address {written_address(said.address)} is that of a neighbour"
+            return Objection(why, 0 if node is None else cep.TAKEN)
         return None
 
     def _refuse(self, greeting: _Greeting, found: Objection, now: float) -> None:
@@ -414,10 +417,7 @@ class Connections:
     def _moves(self, now: float) -> bool:
         """Our address is that of another member. Whether we have another one now."""
         before = self._core.address
-        self._core.warn(
-            f"address {written_address(before)} of IPC process {self._core.name!r} is that of another member"
-        )
-        if self._collided is not None and self._may_move.take(now):
+        if self._collided is not None:
             self._collided(now)
         return self._core.address != before
 
@@ -443,6 +443,7 @@ class Connections:
             greeting=greeting.heard,
             request=b"" if ours is None else ours.request,
             proven=flow.peer,
+            layer=flow.layer,
         )
         self._links.add(connection, greeting.early, now)
 
@@ -454,8 +455,12 @@ class Connections:
 
     # --- finding
 
-    def _pending(self, component: str, name: str) -> _Asked | None:
-        return next((each for each in self._asked if each.component == component and each.name == name), None)
+    def _pending(
+        self, component: str, name: str, over: Collection[frozenset[str] | None] | None = None
+    ) -> list[_Asked]:
+        """What is asked for. `over`: and just over these layers."""
+        alike = (each for each in self._asked if each.component == component and each.name == name)
+        return [each for each in alike if over is None or each.over in over]
 
     # --- bounds
 

@@ -37,17 +37,22 @@ class Life(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """`stamp`: when it became what it is, or was refreshed."""
+    """`stamp`: when it became what it is, or was refreshed. `most`, `whole`: as in the update."""
 
     number: int
     life: Life
     stamp: float
+    most: int = 0
+    whole: int = 0
 
     def yields_to(self, update: LinkStateUpdate) -> bool:
         """Whether that takes its place. Of two things that were said with one number it is the same for all members: they
         would tell each other for ever."""
         if update.number == self.number:
-            return update.withdrawn and self.life is not Life.WITHDRAWN
+            if update.withdrawn or self.life is not Life.LIVE:
+                return update.withdrawn and self.life is not Life.WITHDRAWN
+            # A member of the prototype told it on before, without lengths.
+            return not self.most and update.most > 0
         return update.number > self.number
 
 
@@ -102,10 +107,11 @@ class Database:
         life, stamp = Life.WITHDRAWN if update.withdrawn else Life.LIVE, now - update.age
         if entry is None:
             self._of[update.source] += 1
-            self._entries[pair] = Entry(update.number, life, stamp)
+            self._entries[pair] = Entry(update.number, life, stamp, update.most, update.whole)
         else:
             self._count(pair, entry, -1)
             entry.number, entry.life, entry.stamp = update.number, life, stamp
+            entry.most, entry.whole = update.most, update.whole
         self._count(pair, self._entries[pair], 1)
 
     def age(self, foreign: float, ours: float, since: float, now: float) -> list[Pair]:

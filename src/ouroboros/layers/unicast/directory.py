@@ -40,6 +40,8 @@ GREETING = 1.0
 SWEEP = 10.0
 #: What is known of members to which no path leads is forgotten after so many seconds: when they are back they tell it anew.
 GONE = 300.0
+#: Lookups for members of the prototype at a time: there are to be some for our own programs.
+MOST_HELPED = 64
 #: So often room is made, by dropping what is worth less.
 ROOM_PAUSE = 1.0
 
@@ -75,6 +77,8 @@ class Directory:
         self._replicate_at: float | None = None
         self._lookups = Lookups(self, dht_config.alpha)
         self._publisher = Publisher(self, dht_config)
+        #: Lookups for other members: that go on, and ever.
+        self._helping = self._helped = 0
         self._buckets: dict[int, Bucket] = {}
 
     # --- what its member wants
@@ -263,9 +267,24 @@ class Directory:
         known = self._known(key)
         lost = not any(map(self.alive, known)) and len(self._places) > self._k
         # One of the prototype asks only those that it has known for long, who may not keep the name: find out for it.
-        helped = lost and self._places.foreign(source.address)
-        if not (helped and self._lookups.begin(key, -question.cookie - 1, found, now)):
+        if not (lost and self._places.foreign(source.address) and self._find_out(key, found, now)):
             found(known, now)
+
+    def _find_out(self, key: bytes, found: Callable[[tuple[int, ...], float], None], now: float) -> bool:
+        """Look a name up for another member, unless that is being done for too many. Whether it will be told."""
+        if self._helping >= MOST_HELPED:
+            return False
+
+        def answer(addresses: tuple[int, ...], now: float) -> None:
+            self._helping -= 1
+            found(addresses, now)
+
+        self._helping += 1
+        self._helped += 1
+        begun = self._lookups.begin(key, -self._helped, answer, now)
+        if not begun:
+            self._helping -= 1
+        return begun
 
     def _answer(self, message: NodeFound | ValueFound, source: Contact) -> None:
         self._core.send(source.address, DIRECTORY, message.encode())

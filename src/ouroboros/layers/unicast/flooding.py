@@ -3,6 +3,10 @@
 All that is told is an entry, as it is when the packet leaves: what changes twice meanwhile is told once. A neighbour of ours
 acknowledges, and is told again until it does. One of the prototype gets single updates, not too many at once, and relies on
 refreshments (`unicast-control.md` 6.2, 11).
+
+What somebody else says of the links of a neighbour of ours is told to that neighbour alone, and believed only when it does
+not answer. It contradicts what it did not say; and what it did say, it tells us as everybody, until we acknowledge it. So
+its acknowledgement settles the matter: there is nothing that we have to learn from others.
 """
 
 from __future__ import annotations
@@ -35,6 +39,9 @@ ROUNDS = 3.0
 FIRST_REPETITION = 0.5
 LEAST_REPETITION = 0.05
 LAST_REPETITION = 8.0
+#: What is said of a neighbour is believed when it has not answered so often; and so much is asked at a time.
+QUESTIONS = 2
+MOST_ASKED = 64
 #: Messages a second that are taken from a neighbour, and at once: single updates, and messages of ours.
 SINGLE = (2000.0, 4096.0)
 SEVERAL = (200.0, 512.0)
@@ -57,9 +64,16 @@ class Neighbour:
     """The other end of management flows."""
 
     def __init__(
-        self, core: Core, address: int, database: Database, draw: Callable[[], int], exists: Callable[[Pair], bool]
+        self,
+        core: Core,
+        address: int,
+        database: Database,
+        draw: Callable[[], int],
+        exists: Callable[[Pair], bool],
+        unanswered: Callable[[LinkStateUpdate, float], None],
     ) -> None:
-        """`draw`: gives ids of messages. `exists`: whether both ends of a link announce it."""
+        """`draw`: gives ids of messages. `exists`: whether both ends of a link announce it. `unanswered`: is told what was
+        asked, when there is no answer."""
         self._core = core
         self.address = address
         self._database = database
@@ -74,6 +88,9 @@ class Neighbour:
         #: Messages without an acknowledgement, when they were sent, and the last one that told a pair.
         self._waiting: dict[int, tuple[float, tuple[Pair, ...]]] = {}
         self._told: dict[Pair, int] = {}
+        #: What others say of its links, and how often it has been asked about that.
+        self._unanswered = unanswered
+        self._asked: dict[Pair, tuple[LinkStateUpdate, int]] = {}
         self._arrived: list[int] = []
         self._next = 0.0
         self._repeat_at: float | None = None
@@ -92,6 +109,11 @@ class Neighbour:
     def ours(self) -> bool:
         """Whether it is a member of ours, as it said on its newest flow."""
         return next(reversed(self._flows.values())).ours
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether one of its flows is up."""
+        return self._used is not None
 
     def add(self, flow: Flow, now: float) -> None:
         self._flows[flow.fd] = flow
@@ -117,6 +139,9 @@ class Neighbour:
         if used is self._used:
             return
         self._used = used
+        asked, self._asked = self._asked, {}
+        for update, _ in asked.values():
+            self._unanswered(update, now)
         self._queue.clear()
         self._waiting.clear()
         self._told.clear()
@@ -152,6 +177,7 @@ class Neighbour:
             for pair in pairs:
                 if self._told.get(pair) == id:
                     del self._told[pair]
+                    self._asked.pop(pair, None)
             smooth = now - sent if self._round_trip is None else 0.875 * self._round_trip + 0.125 * (now - sent)
             self._round_trip = smooth
             self._repetition = min(max(ROUNDS * smooth, LEAST_REPETITION), LAST_REPETITION)
@@ -161,6 +187,7 @@ class Neighbour:
         """It told that itself, as it is now."""
         self._queue.pop(pair, None)
         self._told.pop(pair, None)
+        self._asked.pop(pair, None)
 
     # --- what goes out
 
@@ -168,6 +195,18 @@ class Neighbour:
         """An entry is another one now."""
         if self._used is not None:
             self._queue.setdefault(pair, False)
+
+    def ask(self, update: LinkStateUpdate) -> None:
+        """Somebody else says that of a link of it."""
+        pair = update.source, update.destination
+        known = self._asked.get(pair)
+        if known is not None and known[0].number >= update.number:
+            return
+        if known is None and len(self._asked) >= MOST_ASKED:
+            self._core.counters["lsus_refused"] += 1
+            return
+        self._asked[pair] = update, 0 if known is None else known[1]
+        self.tell(pair)
 
     def deadline(self) -> float | None:
         """When `send` has something to do."""
@@ -197,6 +236,12 @@ class Neighbour:
 
     def _repeat(self, now: float) -> None:
         """Tell the pairs that were not acknowledged once more."""
+        for pair in [pair for pair in self._told if pair in self._asked]:
+            update, count = self._asked[pair]
+            self._asked[pair] = update, count + 1
+            if count + 1 >= QUESTIONS:
+                del self._asked[pair]
+                self._unanswered(update, now)
         self._queue.update((pair, False) for pair in self._told if pair not in self._queue)
         self._waiting.clear()
         self._told.clear()
@@ -245,9 +290,12 @@ class Neighbour:
         return copied and (destination == self._core.address or self._exists(pair))
 
     def _update(self, pair: Pair, now: float) -> LinkStateUpdate | None:
+        if (asked := self._asked.get(pair)) is not None:
+            return asked[0]
         entry = self._database.get(pair)
         if entry is None or entry.life is Life.AGED:
             return None
         source, destination = pair
         age = min(max(0, int(now - entry.stamp)), MOST_AGE)
-        return LinkStateUpdate(destination, source, entry.number, entry.life is Life.WITHDRAWN, age)
+        withdrawn = entry.life is Life.WITHDRAWN
+        return LinkStateUpdate(destination, source, entry.number, withdrawn, age, entry.most, entry.whole)

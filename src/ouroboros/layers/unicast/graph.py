@@ -105,6 +105,19 @@ class Graph:
         another."""
         return dict(self._table)
 
+    def paths(self, vertex: int) -> Iterator[_Edge]:
+        """The links of all shortest paths to a member, the last first. Of each, the end that is nearer to the root first."""
+        ways = {vertex: None} if vertex in self._distances else {}
+        while ways:
+            before: dict[int, None] = {}
+            for each in ways:
+                near = self._distances[each] - 1
+                for neighbour in self._links.get(each, ()):
+                    if self._distances.get(neighbour) == near:
+                        before[neighbour] = None
+                        yield neighbour, each
+            ways = before
+
     @property
     def routes(self) -> int:
         """How many destinations are in it."""

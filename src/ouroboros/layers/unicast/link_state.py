@@ -22,6 +22,7 @@ import msgspec
 
 from ouroboros.errors import ProtocolError
 from ouroboros.layers.agenda import earliest, soonest
+from ouroboros.layers.face import Size
 from ouroboros.layers.unicast.claims import Claims
 from ouroboros.layers.unicast.core import Core
 from ouroboros.layers.unicast.database import Database, Life, Pair
@@ -30,6 +31,7 @@ from ouroboros.layers.unicast.graph import Graph, Table
 from ouroboros.layers.unicast.own_links import REFRESHMENT, OwnLinks
 from ouroboros.layers.unicast.silence import STALL, Silence
 from ouroboros.settings import LinkStatePolicy
+from ouroboros.wire.extension import LEAST_PACKET
 from ouroboros.wire.unicast import lsu
 from ouroboros.wire.unicast.lsu import Acknowledgement, LinkStateUpdate, Updates
 
@@ -38,6 +40,10 @@ MISSED = 3
 #: Routes are computed at once, then with pauses that double as long as changes go on, seconds.
 FIRST_PAUSE = 0.01
 LAST_PAUSE = 1.0
+#: Numbers of members of ours are from their clocks: the time in seconds, times 2^16, or what was heard of them and one more.
+#: They may be ahead of ours by a bit more than a year; when ours is before that time, it is not set.
+MOST_AHEAD = 1 << 25
+CLOCK_IS_SET = 1_577_836_800
 #: So often room is made in the database, by dropping what is worth less.
 ROOM_PAUSE = 1.0
 
@@ -61,16 +67,22 @@ class LinkState:
         core: Core,
         changed: Callable[[Table, bool, float], None],
         collided: Callable[[float], None] = lambda now: None,
+        resized: Callable[[float], None] = lambda now: None,
     ) -> None:
         """`changed`: gets the whole table of next hops, whether they are equal to each other, and the time, whenever it is
-        another one. `collided`: another member has our address, or has spoken for it with a number that cannot be beaten."""
+        another one. `collided`: another member has our address, or has spoken for it with a number that cannot be beaten.
+        `resized`: what `least` answers may be something else now."""
         config = core.config.dt.routing.ls
         self._core = core
         self._changed = changed
+        self._resized = resized
         self._policy = LinkStatePolicy(config.pol)
         self._t_recalc, self._t_update, self._t_timeo = map(float, (config.t_recalc, config.t_update, config.t_timeo))
         self._database = Database()
         self._graph = Graph(core.address, self._policy)
+        #: What `least` has found out, and whether that is still so.
+        self._least: dict[int, Size | None] = {}
+        self._is_resized = False
         self._silence = Silence(self._t_update)
         self._claims = Claims(core, self._database, collided)
         self._own = OwnLinks(core, self._database, self._silence, self._claims, self._store)
@@ -99,6 +111,11 @@ class LinkState:
         if self._own.not_adjacent(address, now):
             self._settle(now)
 
+    def adjacency_resized(self, address: int, size: Size, now: float) -> None:
+        """Packets to that neighbour have other lengths from now on."""
+        self._own.resized(address, size, now)
+        self._settle(now)
+
     # --- the component: management flows
 
     def connected(self, connection: Flow, now: float) -> None:
@@ -106,7 +123,7 @@ class LinkState:
         address = connection.address
         neighbour = self._neighbours.get(address)
         if neighbour is None:
-            neighbour = Neighbour(self._core, address, self._database, self._draw_id, self._exists)
+            neighbour = Neighbour(self._core, address, self._database, self._draw_id, self._exists, self._unanswered)
             self._neighbours[address] = neighbour
         neighbour.add(connection, now)
         self._busy[address] = neighbour
@@ -163,6 +180,20 @@ class LinkState:
     def distance(self, address: int) -> int | None:
         """Hops to that member, 0 for ourselves; None: no path leads there."""
         return self._graph.distance(address)
+
+    def least(self, address: int) -> Size | None:
+        """Of packets that cross all links of the shortest paths to that member, in both directions, as far as members of
+        ours have said it; None: none has."""
+        if address not in self._least:
+            found: Size | None = None
+            for edge in self._graph.paths(address):
+                for pair in (edge, edge[::-1]):
+                    entry = self._database.get(pair)
+                    if entry is not None and entry.life is Life.LIVE and entry.most >= LEAST_PACKET:
+                        size = Size(entry.most, entry.whole)
+                        found = size if found is None else size.less(found)
+            self._least[address] = found
+        return self._least[address]
 
     def ours(self, address: int) -> bool:
         """Whether that member is one of ours, as far as is known."""
@@ -255,27 +286,59 @@ class LinkState:
     # --- what others say
 
     def _take(self, update: LinkStateUpdate, neighbour: Neighbour, now: float) -> None:
+        if self._is_ahead(update):
+            self._core.counters["lsus_refused"] += 1
+            return
         if update.source == self._own.address:
             self._claims.heard(update, now)
             return
         pair = update.source, update.destination
         known = self._database.get(pair)
         if known is not None and not known.yields_to(update):
-            if update.number == known.number and update.withdrawn == (known.life is Life.WITHDRAWN):
+            same = update.number == known.number and update.withdrawn == (known.life is Life.WITHDRAWN)
+            if same and (update.most or not known.most):
                 neighbour.knows(pair)
             elif neighbour.ours:
                 # It is behind, or its source said two things with one number, which it can only correct when it hears of it.
                 neighbour.tell(pair)
                 self._busy[neighbour.address] = neighbour
             return
+        speaker = self._neighbours.get(update.source)
+        if speaker is not None and speaker is not neighbour and self._speaks(speaker):
+            # It says that itself, if it is true.
+            self._core.counters["lsus_of_neighbours"] += 1
+            if speaker.ours:
+                speaker.ask(update)
+                self._busy[speaker.address] = speaker
+            return
+        self._believe(update, neighbour, now)
+
+    def _believe(self, update: LinkStateUpdate, via: Neighbour | None, now: float) -> None:
+        """As far as there is room."""
+        pair = update.source, update.destination
+        known = self._database.get(pair)
+        if known is not None and not known.yields_to(update):
+            return
         if known is None and not self._has_room(pair, now):
             self._core.counters["lsus_refused"] += 1
             return
-        self._store(update, now, neighbour)
+        self._store(update, now, via)
+
+    def _is_ahead(self, update: LinkStateUpdate) -> bool:
+        """Whether no member of ours can have drawn that number. Its source could hardly say anything greater."""
+        clock = self._core.host.wall() // 10**9
+        return clock >= CLOCK_IS_SET and update.number >> 16 > clock + MOST_AHEAD
+
+    def _speaks(self, neighbour: Neighbour) -> bool:
+        """Whether a neighbour tells us its links itself."""
+        return neighbour.is_reached if neighbour.ours else self._silence.awaits(neighbour.address)
 
     def _store(self, update: LinkStateUpdate, now: float, via: Neighbour | None = None) -> None:
         """That counts from now on: in the database, in the graph, and for the neighbours."""
         pair = update.source, update.destination
+        known = self._database.get(pair)
+        if known is None or (known.most, known.whole) != (update.most, update.whole):
+            self._is_resized = True
         self._database.put(update, now)
         if update.withdrawn:
             self._graph.retract(*pair)
@@ -289,6 +352,10 @@ class LinkState:
                 self._busy[address] = neighbour
         if self._sweep_at is None:
             self._sweep_at = now + self._sweep_interval()
+
+    def _unanswered(self, update: LinkStateUpdate, now: float) -> None:
+        """A neighbour does not say whether it said that: it may be gone. So it is believed as of any other member."""
+        self._believe(update, None, now)
 
     def _has_room(self, pair: Pair, now: float) -> bool:
         if self._database.fits(pair):
@@ -341,6 +408,10 @@ class LinkState:
         lost = self._own.take_lost()
         if compute_at is not None and (lost or compute_at <= now):
             self._route(now)
+        if self._is_resized:
+            self._is_resized = False
+            self._least.clear()
+            self._resized(now)
         for address, neighbour in list(self._busy.items()):
             neighbour.send(now)
             if neighbour.deadline() is None:
@@ -355,6 +426,7 @@ class LinkState:
         self._pause = FIRST_PAUSE if quiet else min(2 * self._pause, longest)
         self._computed = now
         self._core.counters["routes_computed"] += 1
+        self._is_resized = True
         if self._graph.compute() or always:
             self._changed(self._graph.table(), self._policy is LinkStatePolicy.ECMP, now)
 

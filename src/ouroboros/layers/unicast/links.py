@@ -30,9 +30,9 @@ class Connection:
     `name`: under which we asked for it, or were. `side`: 0 asked for, 1 accepted. `address`: of the neighbour, 0 for those
     that enroll. `ours`: the neighbour is a node of ours; then `peer` is the name of its IPC process, `node` its number and
     `rank` its place among layers over layers. `silent`: the neighbour is, on this flow. `up`: it is not, as far as all flows
-    with it tell. `left`: a person ended it, here or there.
-    `greeting`: what the neighbour said first. `request`: the id of the request to enroll that was in it. `proven`: who is
-    proven to be at the other end, as of `LowerFlow.peer`.
+    with it tell. `left`: a person ended it, here or there. `greeting`: what the neighbour said first. `request`: the id of
+    the request to enroll that was in it. `proven`, `layer`: who is proven to be at the other end, and the layer below, as of
+    `LowerFlow`.
     """
 
     fd: int
@@ -52,6 +52,7 @@ class Connection:
     greeting: bytes = b""
     request: bytes = b""
     proven: str = ""
+    layer: str = ""
 
     def __str__(self) -> str:
         at = f" at {written_address(self.address)}" if self.address else ""
@@ -241,9 +242,10 @@ class Links:
         """A name led to the member with that address. `node`: as of `Connection`."""
         self._known[name] = address, node
 
-    def is_old(self, component: str, address: int, since: float) -> bool:
-        """Whether two were connected before that time."""
-        return any(each.up and each.since < since for each in self.alike(component, address))
+    def is_old(self, component: str, address: int, since: float, over: frozenset[str] | None) -> bool:
+        """Whether two were connected before that time, over one of these layers if some are said."""
+        alike = (each for each in self.alike(component, address) if over is None or each.layer in over)
+        return any(each.up and each.since < since for each in alike)
 
     def leads_to(self, name: str, connection: Connection) -> bool:
         """Whether the neighbour is called that, or was found by that name."""
@@ -251,9 +253,12 @@ class Links:
             connection.address != NOWHERE and self._known.get(name) == (connection.address, connection.node)
         )
 
-    def is_connected(self, component: str, name: str) -> bool:
-        """Whether there is a connection with the member of that name that carries packets. Each enrollment has its own."""
-        alike = (each for each in self if each.component == component and each.up)
+    def is_connected(self, component: str, name: str, over: frozenset[str] | None) -> bool:
+        """Whether there is a connection with the member of that name that carries packets, over one of these layers if some
+        are said. Each enrollment has its own."""
+        alike = (
+            each for each in self if each.component == component and each.up and (over is None or each.layer in over)
+        )
         return is_placed(component) and any(self.leads_to(name, each) for each in alike)
 
     def is_ours(self, name: str) -> bool:

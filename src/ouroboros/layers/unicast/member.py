@@ -25,11 +25,13 @@ from ouroboros.errors import (
 )
 from ouroboros.layers.agenda import earliest, soonest
 from ouroboros.layers.base import State
+from ouroboros.layers.bucket import Bucket
 from ouroboros.layers.effects import (
     CloseMember,
     OpenTransfer,
     PeerGone,
     RemoteEnd,
+    ResizeWay,
     Route,
     SetAddress,
     Where,
@@ -55,6 +57,9 @@ from ouroboros.wire.control import ConnectionEntry, RouteEntry, UnicastDetails
 from ouroboros.wire.udp import FlowReply, FlowRequest
 from ouroboros.wire.unicast import protobuf
 from ouroboros.wire.unicast.enrollment import EID_SIZE, Configuration
+
+#: New addresses a second, and at once: another member can always say that it has ours.
+MOVES = (1 / 3600, 1.0)
 
 
 class _Timed(Protocol):
@@ -83,8 +88,9 @@ class UnicastIpcp(FlowIpcp):
         self.adjacencies = Adjacencies(
             lambda address, now: self.link_state.adjacency_up(address, now),
             lambda address, now: self.link_state.adjacency_down(address, now),
+            lambda address, size, now: self.link_state.adjacency_resized(address, size, now),
         )
-        self._places = Names(self.core, lambda: self.adjacencies.size.most)
+        self._places = Names(self.core, lambda: self.adjacencies.size)
         self._flows_core = FlowsCore(self.core, self._places)
         super().__init__(id, name, host, self._places, self._flows_core)
         self.hash = self.core.settings.dir_hash_algo.word
@@ -102,9 +108,14 @@ class UnicastIpcp(FlowIpcp):
         self._enrolling: Task | None = None
         #: It is to be connected to the member that it enrolls with.
         self._connects = False
+        #: Over these layers, each of them; empty: over any.
+        self._over: tuple[str, ...] = ()
         #: When it is to have another address.
         self._move_at: float | None = None
+        self._moves = Bucket(*MOVES)
         self._is_closed = False
+        #: Of packets to members that flows lead to, as the engine was told last.
+        self._sizes: dict[int, Size | None] = {}
         #: Names that are to be found for nobody's flow, by number.
         self._locating: dict[int, Task] = {}
         self._last_located = 0
@@ -121,23 +132,32 @@ class UnicastIpcp(FlowIpcp):
         task.done(self.id)
 
     def enroll(
-        self, member: str, task: Task, now: float, *, connect: bool = False, timeout: float | None = None
+        self,
+        member: str,
+        task: Task,
+        now: float,
+        *,
+        connect: bool = False,
+        timeout: float | None = None,
+        over: tuple[str, ...] = (),
     ) -> None:
         self._check_new()
         self.state, self._enrolling, self.enrolled_with = State.OPENING, task, member
-        self._connects = connect
+        self._connects, self._over = connect, over
         # Lower flows have to lead to something in the engine.
         self._open()
         patience = ENROLL_PATIENCE if timeout is None else timeout
-        self.enrollment.enroll(member, Then(self._enrollment_over), now, patience=patience)
+        layers = frozenset(over) if over else None
+        self.enrollment.enroll(member, Then(self._enrollment_over), now, over=layers, patience=patience)
 
     def abandoned(self, task: Task, now: float) -> None:
         if task is self._enrolling:
             self.enrollment.cancel(now)
 
     def _prepare(self, member: str, now: float) -> None:
-        for component in (MANAGEMENT, DATA_TRANSFER) if self._connects else ():
-            self._connect_and_keep(Wish(component, member), QOS_RAW, Then(lambda outcome: None), now)
+        for over in (self._over or ("",)) if self._connects else ():
+            for component in (MANAGEMENT, DATA_TRANSFER):
+                self._connect_and_keep(Wish(component, member, over), QOS_RAW, Then(lambda outcome: None), now)
 
     def _check_new(self) -> None:
         if self._enrolling is not None:
@@ -174,7 +194,7 @@ class UnicastIpcp(FlowIpcp):
         self.hash = settings.dir_hash_algo.word
         if settings.unicast.dt.eid_size != EID_SIZE:
             core.warn(f"layer {layer!r}: eid is {EID_SIZE}, as no member has other endpoint ids")
-        self.link_state = LinkState(core, self._routes_changed, self._collided)
+        self.link_state = LinkState(core, self._routes_changed, self._collided, self._ways_resized)
         self.directory = Directory(core, returns=self._address.is_kept)
         self._places.begin(self.directory, self.link_state)
         self.probes = Probes(core, _Ways(self))
@@ -231,9 +251,10 @@ class UnicastIpcp(FlowIpcp):
             state = "up" if each.up else "silent"
             address = written_address(each.address) if each.address else ""
             peer = _kind(ours=each.ours)
-            yield ConnectionEntry(each.component, each.peer or each.name, address, peer, state, each.since)
-        for wish in self.upkeep.missing:
-            yield ConnectionEntry(wish.component, wish.name, "", "", "missing", 0.0)
+            name = each.peer or each.name
+            yield ConnectionEntry(each.component, name, address, peer, state, each.since, each.layer)
+        for wish in self._missing():
+            yield ConnectionEntry(wish.component, wish.name, "", "", "missing", 0.0, wish.over)
 
     def _route_entries(self) -> Iterator[RouteEntry]:
         table = self.link_state.table()
@@ -253,10 +274,10 @@ class UnicastIpcp(FlowIpcp):
 
     # --- connections
 
-    def connect(self, component: str, name: str, qos: QoSSpec, task: Task, now: float) -> None:
+    def connect(self, component: str, name: str, qos: QoSSpec, task: Task, now: float, *, over: str = "") -> None:
         self._check_operational()
         self.directory.expect(now)
-        self._connect_and_keep(Wish(component, name), qos, task, now)
+        self._connect_and_keep(Wish(component, name, over), qos, task, now)
 
     def _connect_and_keep(self, wish: Wish, qos: QoSSpec, task: Task, now: float) -> None:
         def answer(outcome: object) -> None:
@@ -269,17 +290,19 @@ class UnicastIpcp(FlowIpcp):
         self._connect(wish, qos, Then(answer), now)
 
     def connected(self) -> list[Connected]:
-        return [Connected(wish.component, wish.name, qos) for wish, qos in self.upkeep.wishes.items()]
+        return [Connected(wish.component, wish.name, qos, wish.over) for wish, qos in self.upkeep.wishes.items()]
 
     def _connect(self, wish: Wish, qos: QoSSpec, task: Task, now: float) -> None:
-        self.connections.connect(wish.component, wish.name, self._timed(wish.component, qos), task, now)
+        over = frozenset([wish.over]) if wish.over else None
+        self.connections.connect(wish.component, wish.name, self._timed(wish.component, qos), task, now, over=over)
 
     def _timed(self, component: str, qos: QoSSpec) -> QoSSpec:
-        """The quality of a flow for packets. What a person said counts; else its timeout is that of so many keepalives. Both
-        ends take that from the request, and send one after a quarter of it."""
+        """The quality of a flow for packets. What a person said counts; else its timeout is that of so many keepalives, and
+        as often as long as there are layers: one below has time to go another way before. Both ends take that from the
+        request, and send one after a quarter of it."""
         if component != DATA_TRANSFER or qos.timeout != DEFAULT_PEER_TIMEOUT:
             return qos
-        return msgspec.structs.replace(qos, timeout=round(MISSED * self.core.keepalive * 1000))
+        return msgspec.structs.replace(qos, timeout=round(MISSED * self.core.keepalive * self.core.rank * 1000))
 
     def keep_alive(self, seconds: float) -> None:
         self.core.keepalive = seconds
@@ -290,48 +313,66 @@ class UnicastIpcp(FlowIpcp):
 
     def disconnect(self, component: str, name: str, task: Task, now: float) -> None:
         self._check_operational()
-        was_missing = Wish(component, name) in self.upkeep.missing
-        self.upkeep.drop(Wish(component, name))
-        if was_missing:
-            # It is not there, and is not asked for any more.
-            task.done()
-        else:
-            self.connections.disconnect(component, name, task, now)
+        alike = [wish for wish in self.upkeep.wishes if (wish.component, wish.name) == (component, name)]
+        was_missing = not set(alike).isdisjoint(self._missing())
+        for wish in alike:
+            self.upkeep.drop(wish)
+        # One that is not there is not asked for any more, which is what was wanted.
+        answered = Then(lambda outcome: task.done()) if was_missing else task
+        self.connections.disconnect(component, name, answered, now)
+
+    def _missing(self) -> list[Wish]:
+        """Connections that are wanted and not there, not even with a neighbour that is silent."""
+        there = {wish for each in self.connections.rows() if each.side == 0 for wish in _wishes(each)}
+        return [wish for wish in self.upkeep.missing if wish not in there]
 
     def _connected(self, connection: Connection) -> None:
         if connection.ours:
             self._flows_core.ours.note(connection.address)
 
-    def _heard_of(self, connection: Connection, up: bool, now: float) -> None:
-        """A neighbour is silent, and asked for anew, as it may be in another life by now; or it is back."""
-        wish = Wish(connection.component, connection.name)
-        if connection.side == 0 and up:
-            self.upkeep.found(wish)
-        elif connection.side == 0:
-            self.upkeep.lost(wish, now, SILENT_PAUSE)
-
     def _disconnected(self, connection: Connection, now: float) -> None:
         if connection.side != 0:
             return
-        wish = Wish(connection.component, connection.name)
-        if connection.left:
-            self.upkeep.drop(wish)
-        else:
-            self.upkeep.lost(wish, now)
+        for wish in _wishes(connection):
+            if connection.left:
+                self.upkeep.drop(wish)
+            else:
+                self.upkeep.lost(wish, now)
+
+    def _told_state(self, connection: Connection, up: bool, now: float) -> None:
+        """A neighbour that is silent may be there by another layer below, or soon by the same one, in another life."""
+        for wish in _wishes(connection) if connection.side == 0 else ():
+            if up:
+                self.upkeep.found(wish)
+            else:
+                self.upkeep.lost(wish, now, SILENT_PAUSE)
 
     def _routes_changed(self, table: dict[int, tuple[int, ...]], spread: bool, now: float) -> None:
         self.host.effects.append(Route(self.id, table, spread))
         self.directory.members(self.link_state.members(), now)
+
+    def _ways_resized(self, now: float) -> None:
+        """Flows follow what their ways carry. With members of the prototype nobody knows it."""
+        ends = dict.fromkeys(_address(end.address) for end in self._ends.values() if end.extension is not None)
+        sizes = {address: self.link_state.least(address) for address in ends}
+        for address in {**self._sizes, **sizes}:
+            if self._sizes.get(address) != sizes.get(address):
+                self.host.effects.append(ResizeWay(self.id, address, sizes.get(address)))
+        self._sizes = sizes
 
     def _collided(self, now: float) -> None:
         """Routing found that another member has our address: soon we have another one. It is in the middle of something."""
         self._move_at = now
 
     def _move(self, now: float) -> None:
-        """Begin again with another address: neighbours are connected anew, names are known to be there, and flows end, whose
-        peers send to the one before."""
+        """Begin again with another address, unless it is a new one: neighbours are connected anew, names are known to be
+        there, and flows end, whose peers send to the one before."""
         self._move_at = None
         core = self.core
+        if not self._moves.take(now):
+            core.counters["moves_refused"] += 1
+            return
+        core.warn(f"address {written_address(core.address)} of IPC process {core.name!r} is that of another member")
         core.address = self._address.renew(self.link_state.members())
         core.warn(f"{core.name!r} has the address {written_address(core.address)} in layer {core.layer!r} from now on")
         opened = self._transfer()
@@ -359,6 +400,7 @@ class UnicastIpcp(FlowIpcp):
 
     def lower_resized(self, fd: int, size: Size, now: float) -> None:
         self.connections.lower_resized(fd, size)
+        self.adjacencies.measure(now)
 
     # --- names
 
@@ -434,7 +476,7 @@ class UnicastIpcp(FlowIpcp):
         if isinstance(message, FlowReply):
             # It does not say where it comes from. Who knows the endpoint id was asked, or is on the way there.
             source = self._outgoing.asked(message.eid)
-        self._heard(message, data, source, now)
+        self._heard(message, data, source, now, via=fd)
 
     # --- time
 
@@ -449,6 +491,11 @@ class UnicastIpcp(FlowIpcp):
             part.timeout(now)
 
 
+def _wishes(connection: Connection) -> list[Wish]:
+    """What may have been asked for, from this side: by any layer, or by that one."""
+    return [Wish(connection.component, connection.name, over) for over in ("", connection.layer)]
+
+
 class _Watched:
     """A component, of whose connections the member hears as well."""
 
@@ -461,14 +508,14 @@ class _Watched:
         self._member._connected(connection)
         self._component.connected(connection, now)
 
-    def state(self, connection: Connection, up: bool, now: float) -> None:
-        self._component.state(connection, up, now)
-        self._member._heard_of(connection, up, now)
-
     def disconnected(self, connection: Connection, now: float) -> None:
         if not self._member._is_closed:
             self._component.disconnected(connection, now)
             self._member._disconnected(connection, now)
+
+    def state(self, connection: Connection, up: bool, now: float) -> None:
+        self._component.state(connection, up, now)
+        self._member._told_state(connection, up, now)
 
 
 class _Ways:

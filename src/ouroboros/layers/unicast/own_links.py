@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ouroboros.layers.agenda import Agenda, earliest
+from ouroboros.layers.face import NO_SIZE, Size
 from ouroboros.layers.unicast.claims import Claims
 from ouroboros.layers.unicast.core import Core
 from ouroboros.layers.unicast.database import OURS, Database
 from ouroboros.layers.unicast.silence import Silence
-from ouroboros.wire.unicast.lsu import LEAST_ADDRESS, MOST_NUMBER, LinkStateUpdate
+from ouroboros.wire.unicast.lsu import LEAST_ADDRESS, MOST_LENGTH, MOST_NUMBER, LinkStateUpdate
 
 #: Between refreshments of own links in a layer of ours, seconds.
 REFRESHMENT = 600.0
@@ -26,11 +27,13 @@ _NEW_FLOW, _LOST_LINK = 0, 1
 
 @dataclass(slots=True, eq=False)
 class _Link:
-    """One of our adjacencies. `wanted`: data can go there. `up`: we announce it. `hold`: it does not come up before."""
+    """One of our adjacencies. `wanted`: data can go there. `up`: we announce it. `hold`: it does not come up before.
+    `size`: of the packets that go there."""
 
     wanted: bool = False
     up: bool = False
     hold: float = 0.0
+    size: Size = NO_SIZE
     downs: list[float] = field(default_factory=list)
 
 
@@ -77,6 +80,14 @@ class OwnLinks:
             link.wanted = False
             self.settle(address, now)
         return link is not None
+
+    def resized(self, address: int, size: Size, now: float) -> None:
+        """Packets of other lengths can go to that neighbour from now on."""
+        link = self._links.setdefault(address, _Link())
+        if link.size != size:
+            link.size = size
+            if link.up:
+                self._write(address, now)
 
     def settle(self, address: int, now: float) -> None:
         """Announce a link if it is to be announced, or withdraw it. No error when there is none."""
@@ -140,7 +151,10 @@ class OwnLinks:
         known = max(self._database.number(pair), self._claims.number(pair))
         clock = (self._core.host.wall() << 16) // 10**9
         number = min(max(OURS, clock, known + 1), MOST_NUMBER)
-        self._store(LinkStateUpdate(destination, self.address, number, withdrawn), now)
+        link = self._links.get(destination)
+        size = NO_SIZE if link is None or withdrawn else link.size
+        most, whole = min(size.most, MOST_LENGTH), min(size.whole, MOST_LENGTH)
+        self._store(LinkStateUpdate(destination, self.address, number, withdrawn, most=most, whole=whole), now)
         if self._refresh_at is None:
             self._refresh_at = now + self._interval()
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from itertools import chain, islice
 from typing import Protocol
 
 from ouroboros.layers.agenda import Agenda, earliest
@@ -105,7 +106,9 @@ class Publisher:
         self._stale: dict[bytes, None] = {}
         self._stale_at = 0.0
         self._notices: dict[_Place, _Notice] = {}
+        #: To be sent: names of ours, and after them what others made us say.
         self._queue: dict[_Place, None] = {}
+        self._answers: dict[_Place, None] = {}
         self._next = 0.0
         #: By number of the notice.
         self._repetitions = Agenda()
@@ -242,14 +245,13 @@ class Publisher:
         return earliest(
             self._repetitions.next(),
             self._renew_at,
-            self._next if self._queue else None,
+            self._next if self._queue or self._answers else None,
             max(self._stale_at, self._next) if self._stale else None,
         )
 
     def timeout(self, now: float) -> None:
         for number in list(self._repetitions.due(now)):
-            notice = self._numbers[number]
-            self._queue[notice.place] = None
+            self._enqueue(self._numbers[number])
         if self._renew_at is not None and self._renew_at <= now:
             self._renew_at = now + self._period()
             for key, name in self._names.items():
@@ -283,10 +285,15 @@ class Publisher:
         notice = _Notice(self._last, key, receiver, kind)
         self._drop(notice.place)
         self._notices[notice.place] = self._numbers[notice.number] = notice
-        self._queue[notice.place] = None
+        self._enqueue(notice)
+
+    def _enqueue(self, notice: _Notice) -> None:
+        queue = self._queue if notice.key in self._names and notice.kind is Kind.HAVE else self._answers
+        queue[notice.place] = None
 
     def _drop(self, place: _Place) -> None:
         self._queue.pop(place, None)
+        self._answers.pop(place, None)
         notice = self._notices.pop(place, None)
         if notice is not None:
             del self._numbers[notice.number]
@@ -301,8 +308,9 @@ class Publisher:
                 del self._stale[key]
                 self._tell(key)
             self._next = now + PAUSE
-        for place in list(self._queue)[:BURST]:
-            del self._queue[place]
+        for place in list(islice(chain(self._queue, self._answers), BURST)):
+            self._queue.pop(place, None)
+            self._answers.pop(place, None)
             notice = self._notices[place]
             if self._keepers.alive(notice.receiver):
                 self._say(notice)

@@ -21,6 +21,10 @@ class Silence:
         """Whether that one has been silent for too long."""
         return address in self._silent
 
+    def awaits(self, address: int) -> bool:
+        """Whether it has to say something, and has not been silent for too long."""
+        return address in self._heard
+
     def heard(self, address: int, now: float) -> bool:
         """Whether it had been silent."""
         self._heard[address] = now

@@ -20,10 +20,11 @@ LONGEST_PAUSE = 30.0
 
 
 class Wish(NamedTuple):
-    """A connection of a component to the member that is asked by that name."""
+    """A connection of a component to the member that is asked by that name. `over`: the layer below; "": any."""
 
     component: str
     name: str
+    over: str = ""
 
 
 class Upkeep:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ouroboros.dataplane import SimulatedEngine
 from ouroboros.layers.effects import Address, OpenPort, Resolve
 from ouroboros.layers.face import Random
+from ouroboros.runtime.devices import Device
 from ouroboros.runtime.flows import Channel
 from ouroboros.runtime.held import News, Program
 
@@ -29,6 +30,9 @@ class VirtualMachine:
     def __init__(self, network: Network, engine: SimulatedEngine, name: str, life: int = 0) -> None:
         self.random: Random = random.Random(f"{network.seed} {name} {life} machine")
         self.instance = 0
+        #: By the name of a device, the last that watches it, and its member in the engine.
+        self.devices: dict[str, tuple[Callable[[Device | None], None], int]] = {}
+        self._members: dict[str, int] = {}
         self._name = name
         self._network = network
         self._engine = engine
@@ -56,7 +60,15 @@ class VirtualMachine:
         if effect.family != "eth-dix":
             raise OSError(0, "networks in virtual time have DIX frames only")
         mac = random.Random(f"{self._name} {effect.address} {effect.port}").randbytes(5)
-        return self._engine.open_port(f"02:{mac.hex(':')}", 0, self._network.delay), MTU
+        member = self._engine.open_port(f"02:{mac.hex(':')}", 0, self._network.delay)
+        self._members[effect.address] = member
+        return member, MTU
+
+    def watch(self, who: object, device: str, told: Callable[[Device | None], None]) -> None:
+        self.devices[device] = told, self._members[device]
+
+    def unwatch(self, who: object) -> None:
+        """What is told of nobody is ignored."""
 
     def path_mtu(self, family: str, address: Address) -> int:
         return MTU
@@ -73,6 +85,24 @@ class VirtualMachine:
 
     def shut_down(self) -> None:
         """Nothing is left outside."""
+
+
+class VirtualFiles:
+    """A security directory: files by their paths."""
+
+    root = ""
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        self._files = files
+
+    def exists(self, path: str) -> bool:
+        return any(each == path or each.startswith(f"{path}/") for each in self._files)
+
+    def read(self, path: str) -> bytes | None:
+        return self._files.get(path)
+
+    def files(self, path: str) -> dict[str, bytes]:
+        return {each: content for each, content in self._files.items() if each.rpartition("/")[0] == path}
 
 
 class NoChannel(Channel):

@@ -80,14 +80,16 @@ class Network:
         #: News that nodes heard.
         self.heard = 0
 
-    def add_node(self, name: str = "", *, flow_limit: int = 10_239) -> Node:
+    def add_node(
+        self, name: str = "", *, flow_limit: int = 10_239, security: Mapping[str, bytes] | None = None
+    ) -> Node:
         """One node more, with an address of its own. One of the name of a node that crashed is that node, started anew: it
-        has its memory, and its address."""
+        has its memory, and its address. `security`: files of its security directory, by their paths in it."""
         number = len(self.nodes)
         name = name or f"n{number}"
         before = next((node for node in reversed(self.nodes) if node.crashed and node.name == name), None)
         address = str(IPv4Address("10.0.0.1") + number) if before is None else before.address
-        node = Node(self, self._simulation.add_node(), address, name, flow_limit=flow_limit)
+        node = Node(self, self._simulation.add_node(), address, name, flow_limit=flow_limit, security=security)
         self.nodes.append(node)
         for pair in self._cuts:
             self._sever(pair, on=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -27,12 +27,13 @@ from ouroboros.layers.effects import (
     StartProgram,
     Warn,
 )
+from ouroboros.runtime.devices import Device
 from ouroboros.runtime.engine import EngineRuntime
 from ouroboros.runtime.flows import Channel, FlowRuntime
 from ouroboros.runtime.held import News
 from ouroboros.settings import AnySettings, Udp4Config, Udp4Settings
 from ouroboros.testing.sim.capture import Capture
-from ouroboros.testing.sim.machine import NoChannel, VirtualMachine
+from ouroboros.testing.sim.machine import NoChannel, VirtualFiles, VirtualMachine
 from ouroboros.testing.sim.program import Asked, Program
 from ouroboros.wire.control import (
     Answer,
@@ -55,7 +56,16 @@ _OWNER = 1000
 class Node:
     """One of a `Network`, made by `Network.add_node`. `address`: of its layers over UDP. `warnings`: what it had to say."""
 
-    def __init__(self, network: Network, engine: SimulatedEngine, address: str, name: str, *, flow_limit: int) -> None:
+    def __init__(
+        self,
+        network: Network,
+        engine: SimulatedEngine,
+        address: str,
+        name: str,
+        *,
+        flow_limit: int,
+        security: Mapping[str, bytes] | None,
+    ) -> None:
         self.network = network
         self.name = name
         self.address = address
@@ -67,11 +77,14 @@ class Node:
             _OWNER,
             random=random.Random(f"{network.seed} {name} {life}"),
             wall=lambda: network.wall,
+            directory=VirtualFiles(security or {}),
             types=network.types,
             flow_limit=flow_limit,
             memory=network.memories.setdefault(name, {}),
         )
-        self._runtime = EngineRuntime(self.irm, self._carry_out, VirtualMachine(network, engine, name, life))
+        self.irm.security.reload()
+        self._machine = VirtualMachine(network, engine, name, life)
+        self._runtime = EngineRuntime(self.irm, self._carry_out, self._machine)
         self._flows = FlowRuntime(self.irm, self, self._runtime, NoChannel)
         self._handlers: dict[type[Effect], Callable[[Any], None]] = {
             Reply: lambda effect: self._answer(effect.token, effect.message),
@@ -124,6 +137,14 @@ class Node:
             link = LinkSettings(**msgspec.structs.asdict(impairment.parse(text)))
         for member in self._runtime.ports():
             self.engine.link(member, link, self.network.delay)
+
+    def switch(self, device: str, state: Device | None) -> None:
+        """A device below a layer is so from now on; None: it is gone. Nothing leaves by one that does not carry."""
+        told, member = self._machine.devices[device]
+        if state is not None:
+            cut = impairment.parse("none" if state.carries else "partition")
+            self.engine.link(member, LinkSettings(**msgspec.structs.asdict(cut)), self.network.delay)
+        told(state)
 
     def counters(self, ipcp: int) -> dict[str, int]:
         """Counters of an IPC process, its part of the engine included."""

@@ -15,7 +15,9 @@ bytes   field             meaning
 1       version           0
 updates
 2–5     id                of the message, for its acknowledgement
-6–      updates           27 bytes each: flags (1: withdrawn), 2 bytes: seconds since its source said it, then as above
+6–      updates           31 bytes each: flags (1: withdrawn), three times 2 bytes: seconds since its source said it, the
+                          longest packet that the source sends there, and the longest that goes in one piece (without
+                          headers of the layer, 0 if that is not known), then as above
 acknowledgement
 2–      ids               4 bytes each, of the messages that arrived
 ======= ================= ==================================================
@@ -37,13 +39,14 @@ MOST_ADDRESS = 0xFFFFFFFF
 MOST_NUMBER = 0xFFFFFFFFFFFFFFFF
 
 _UPDATE = struct.Struct(">QQQ")
-_MARKED = struct.Struct(">BHQQQ")
+_MARKED = struct.Struct(">BHHHQQQ")
 _UPDATES = struct.Struct(">BBI")
 _KIND = struct.Struct(">BB")
 _ID = struct.Struct(">I")
 
-#: The greatest age that can be said, seconds.
+#: The greatest age that can be said, seconds, and the greatest length, bytes.
 MOST_AGE = 0xFFFF
+MOST_LENGTH = 0xFFFF
 
 #: Bytes of an update.
 LENGTH = _UPDATE.size
@@ -62,6 +65,8 @@ class LinkStateUpdate(msgspec.Struct, frozen=True):
     """`source` has an adjacency to `destination`, or (`withdrawn`) none any more. The greatest `number` counts.
 
     `age`: seconds since the source said so, or since a member of the prototype told it on, which knows no ages.
+    `most`, `whole`: bytes of the longest packet that the source sends there, without headers of the layer, and of the
+    longest that goes in one piece; 0: not known, as when a member of the prototype told it on.
     """
 
     destination: int
@@ -69,6 +74,8 @@ class LinkStateUpdate(msgspec.Struct, frozen=True):
     number: int
     withdrawn: bool = False
     age: int = 0
+    most: int = 0
+    whole: int = 0
 
     def encode(self) -> bytes:
         """The update alone, as every member reads it: a withdrawal cannot be said so."""
@@ -89,7 +96,9 @@ class Updates(msgspec.Struct, frozen=True):
         parts = [_UPDATES.pack(_UPDATES_KIND, _VERSION, self.id)]
         for each in self.updates:
             flags = _WITHDRAWN if each.withdrawn else 0
-            parts.append(_MARKED.pack(flags, each.age, each.destination, each.source, each.number))
+            parts.append(
+                _MARKED.pack(flags, each.age, each.most, each.whole, each.destination, each.source, each.number)
+            )
         return b"".join(parts)
 
 
@@ -137,16 +146,24 @@ def _decode_updates(data: bytes) -> Updates:
     return Updates(
         id,
         tuple(
-            _checked(destination, source, number, bool(flags & _WITHDRAWN), age)
-            for flags, age, destination, source, number in marked
+            _checked(destination, source, number, bool(flags & _WITHDRAWN), age, most, whole)
+            for flags, age, most, whole, destination, source, number in marked
         ),
     )
 
 
-def _checked(destination: int, source: int, number: int, withdrawn: bool = False, age: int = 0) -> LinkStateUpdate:
+def _checked(
+    destination: int,
+    source: int,
+    number: int,
+    withdrawn: bool = False,
+    age: int = 0,
+    most: int = 0,
+    whole: int = 0,
+) -> LinkStateUpdate:
     for field, address in (("destination", destination), ("source", source)):
         if not LEAST_ADDRESS <= address <= MOST_ADDRESS:
             raise ProtocolError(f"{field}: {address:#x} is no address of a member")
     if source == destination:
         raise ProtocolError(f"source: {source:#x} has itself as neighbour")
-    return LinkStateUpdate(destination, source, number, withdrawn, age)
+    return LinkStateUpdate(destination, source, number, withdrawn, age, most, whole)
