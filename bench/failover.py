@@ -42,6 +42,8 @@ from ouroboros.testing.node import ProcessNode
 #: Seconds between two packets, and between keepalives.
 PACE = 0.0002
 KEEPALIVE = 0.1
+#: The most that there may be, seconds: of cuts the median and the worst, and a silent death.
+BARS = (0.001, 0.020, 0.300)
 #: A link that goes down often stays down for `t_timeo`.
 SETTINGS = UnicastConfig(DtConfig(routing=RoutingConfig(ls=LinkStateConfig(t_update=1, t_timeo=2))))
 #: Nodes and their neighbours, which they connect to.
@@ -131,14 +133,18 @@ def _report(nodes: list[ProcessNode], stream: Stream, cuts: int) -> None:
             cli.connect_ipcp("m0", neighbour, "dt")
             until(functools.partial(_is_back, neighbour))
     times.sort()
-    print(f"{cuts} cuts: median {statistics.median(times) * 1e3:.2f} ms, worst {times[-1] * 1e3:.2f} ms")
+    print(f"{cuts} cuts: median {_judged(statistics.median(times), BARS[0])}, worst {_judged(times[-1], BARS[1])}")
     with nodes[0].use():
         number = int(_via(nodes)[1:])
     pid = nodes[number].pid
     cut = time.perf_counter_ns()
     os.kill(pid, signal.SIGSTOP)
-    print(f"a silent death with keepalives of {KEEPALIVE * 1e3:.0f} ms: {stream.felt(cut) * 1e3:.0f} ms")
+    print(f"a silent death with keepalives of {KEEPALIVE * 1e3:.0f} ms: {_judged(stream.felt(cut), BARS[2])}")
     os.kill(pid, signal.SIGCONT)
+
+
+def _judged(seconds: float, bar: float) -> str:
+    return f"{seconds * 1e3:.2f} ms ({'missed' if seconds > bar else 'bar'}: {bar * 1e3:g} ms)"
 
 
 def _is_back(neighbour: str) -> bool:

@@ -29,9 +29,9 @@ def digest(name: str) -> bytes:
 
 
 class Member:
-    """A member in a world. `ours`: it is none of the prototype."""
+    """A member in a world. `ours`: it is none of the prototype. `returns`: it had its address in an earlier life."""
 
-    def __init__(self, world: World, address: int, *, ours: bool) -> None:
+    def __init__(self, world: World, address: int, *, ours: bool, returns: bool = False) -> None:
         self.address = address
         self.ours = ours
         config = UnicastConfig()
@@ -39,7 +39,7 @@ class Member:
         self.core = make_core(
             address, world.seed * 1009 + address, lambda: world.now + world.ahead.get(address, 0.0), config
         )
-        self.part: Any = Directory(self.core) if ours else Prototype(self.core, world)
+        self.part: Any = Directory(self.core, returns=returns) if ours else Prototype(self.core, world)
 
 
 class World(TimedWorld[Member]):
@@ -57,11 +57,13 @@ class World(TimedWorld[Member]):
 
     # --- members
 
-    def add(self, number: int, *, ours: bool = True, peer: int | None = None, told: bool = True) -> Member:
+    def add(
+        self, number: int, *, ours: bool = True, peer: int | None = None, told: bool = True, returns: bool = False
+    ) -> Member:
         """`told`: all hear at once who can be reached."""
         address = BASE + number
         self._timers.pop(address, None)
-        member = self.members[address] = Member(self, address, ours=ours)
+        member = self.members[address] = Member(self, address, ours=ours, returns=returns)
         self.pieces[address] = 0
         if not ours:
             member.part.start(peer)

@@ -480,6 +480,80 @@ def test_a_newcomer_with_the_address_of_a_member_or_of_its_neighbour_takes_anoth
     assert {each.address for each in b.management.connections.values()} == {a.core.address, c.core.address}
 
 
+def test_one_that_is_asked_and_has_the_address_of_a_neighbour_is_told_and_takes_another() -> None:
+    world, a, b = two_members()
+    c = Member(world, "c", layer="net")
+    a.connect(MANAGEMENT, "b")
+    world.run(1)
+    c.core.address = b.core.address
+    outcomes = [a.connect(component, "c") for component in (MANAGEMENT, DATA_TRANSFER)]
+    world.run(1)
+    assert all("is that of a neighbour" in each.error for each in outcomes)
+    assert (a.collisions, b.collisions, c.collisions) == (0, 0, 1)
+    assert a.connect(MANAGEMENT, "c").answers == []
+    world.run(1)
+    assert {each.address for each in a.management.connections.values()} == {b.core.address, c.core.address}
+
+
+def test_a_name_leads_to_a_member_and_not_to_whoever_has_its_address_now() -> None:
+    world, a, b = two_members()
+    c = Member(world, "c", layer="net")
+    a.connect(MANAGEMENT, "b")
+    world.run(1)
+    for each in a.connections.rows():
+        a.connections.release(each, world.now)
+    c.core.address, b.core.address = b.core.address, c.core.address
+    c.connect(MANAGEMENT, "a")
+    world.run(1)
+    outcome = a.connect(MANAGEMENT, "b")
+    world.run(1)
+    assert outcome.done
+    assert [each.peer for each in a.connections.rows()] == ["c", "b"]
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_management_is_as_silent_as_data_transfer_until_that_is_back(ends: bool) -> None:
+    world, a, _ = two_members()
+    for component in (MANAGEMENT, DATA_TRANSFER):
+        a.connect(component, "b")
+    world.run(1)
+    (management,), (transfer,) = a.connections.of(MANAGEMENT), a.connections.of(DATA_TRANSFER)
+    a.connections.lower_state(transfer.fd, False, world.now)
+    assert (management.up, a.management.events[1:]) == (False, [("down", management)])
+    if ends:
+        world.run(SILENT_PATIENCE + 1)
+        assert a.connections.rows() == []
+    else:
+        a.connections.lower_state(transfer.fd, True, world.now)
+        assert (management.up, a.management.events[2:]) == (True, [("up", management)])
+
+
+def test_management_that_is_silent_itself_stays_so() -> None:
+    world, a, _ = two_members()
+    for component in (MANAGEMENT, DATA_TRANSFER):
+        a.connect(component, "b")
+    world.run(1)
+    (management,), (transfer,) = a.connections.of(MANAGEMENT), a.connections.of(DATA_TRANSFER)
+    a.connections.lower_state(management.fd, False, world.now)
+    for up in (False, True):
+        a.connections.lower_state(transfer.fd, up, world.now)
+    assert (management.up, transfer.up) == (False, True)
+
+
+def test_one_of_two_data_connections_is_enough_for_management() -> None:
+    world, a, b = two_members()
+    a.connect(MANAGEMENT, "b")
+    for one, other in ((a, "b"), (b, "a")):
+        one.connect(DATA_TRANSFER, other)
+    world.run(1)
+    (management,), transfer = a.connections.of(MANAGEMENT), a.connections.of(DATA_TRANSFER)
+    assert len(transfer) == 2
+    a.connections.lower_state(transfer[0].fd, False, world.now)
+    assert management.up
+    a.connections.lower_state(transfer[1].fd, False, world.now)
+    assert not management.up
+
+
 @pytest.mark.parametrize("component", [MANAGEMENT, DATA_TRANSFER])
 @pytest.mark.parametrize("ours", [None, Ours(0, 1, 0xBAD, "b")], ids=["prototype", "node"])
 def test_nobody_else_has_the_address_of_a_neighbour_of_ours(component: str, ours: Ours | None) -> None:

@@ -9,6 +9,7 @@ from ouroboros.layers.effects import SendPdu
 from ouroboros.layers.members.core import DIRECTORY
 from ouroboros.layers.unicast import lookups, values
 from ouroboros.layers.unicast.directory import Entry
+from ouroboros.layers.unicast.publisher import RETURNS
 from ouroboros.wire.unicast import dht
 from ouroboros.wire.unicast.dht import Contact, FindNode, FindValue, NodeFound, Store, ValueFound
 
@@ -344,6 +345,39 @@ class TestChanges:
         for asker in world.members.values():
             assert world.find(asker, "x") == []
             assert world.find(asker, "y") == [BASE, BASE + 1]
+
+    @pytest.mark.parametrize("loss", [0.0, 0.5])
+    def test_member_that_begins_anew_unnoticed_is_told_what_it_is_to_keep(self, loss: float) -> None:
+        world = World(k=1)
+        members = world.fill(5)
+        names = [f"name{number}" for number in range(20)]
+        for name in names:
+            world.register(members[0], name)
+        world.run(1.0)
+        for number in range(1, 5):
+            world.add(number, peer=BASE, returns=True)
+        world.loss = loss
+        world.run(20.0)
+        world.loss = 0.0
+        for name in names:
+            assert world.find(world.members[BASE + 4], name) == [BASE]
+        assert all(
+            each.part.deadline() is None or each.part.deadline() > world.now + 1 for each in world.members.values()
+        )
+
+    def test_one_that_always_begins_anew_does_not_have_all_told_for_ever(self) -> None:
+        world = World()
+        member, other = world.fill(2)
+        world.register(member, "x")
+        world.run(1.0)
+        told = []
+        world.watch = lambda sender, receiver, data: told.append(data) if sender == member.address else None
+        joins = FindNode(other.part._places.contact(), 1, other.part._places.place(other.address)).encode()
+        for _ in range(1000):
+            world.do(member, lambda part: part.heard(joins, 1, world.now))
+            world.run(0.01)
+        stores = [data for data in told if isinstance(dht.decode(data, 32), Store)]
+        assert len(stores) <= RETURNS[1] + 10 * RETURNS[0] + 1
 
     def test_names_of_an_earlier_life_are_disowned(self) -> None:
         world, members, again = begun_anew()

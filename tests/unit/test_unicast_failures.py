@@ -10,9 +10,18 @@ from unicast_world import Edges, Layer, ring
 
 from ouroboros.layers.effects import Route
 from ouroboros.layers.members.core import KEEPALIVE, MISSED
+from ouroboros.layers.members.upkeep import FIRST_PAUSE, SILENT_PAUSE
 from ouroboros.qos import QOS_RAW, QoSSpec
 from ouroboros.settings import DtConfig, LinkStateConfig, LinkStatePolicy, RoutingConfig, UnicastConfig, UnicastSettings
-from ouroboros.wire.control import DisconnectIpcp, KeepAliveIpcp
+from ouroboros.wire.control import (
+    ChangePeers,
+    CreateIpcp,
+    DestroyIpcp,
+    DisconnectIpcp,
+    EnrollIpcp,
+    KeepAliveIpcp,
+    RegisterName,
+)
 
 SETTLED = 5.0
 #: Of the keepalives here, and the silence after which a neighbour is passed round.
@@ -111,6 +120,46 @@ def test_in_a_triangle_the_next_packet_goes_by_the_third_member(policy: LinkStat
     assert scene.forwarded(1) >= RATE - RATE * NEARLY
 
 
+def test_flows_keep_their_way_when_one_of_those_that_are_as_good_goes_and_comes() -> None:
+    layer = Layer(ring(4), settings=routed(LinkStatePolicy.ECMP))
+    layer.converge()
+    layer.offer("clock", 2)
+    layer.network.run(SETTLED)
+    flows = [layer.flow("clock", 0, 2) for _ in range(16)]
+    for client, server in flows:
+        server.sink()
+        client.source(round(3 * RATE / 10), 100, 10 / RATE)
+    node, id = layer.nodes[0], layer.ids[0]
+
+    def through() -> list[int]:
+        before = [layer.nodes[each].counters(layer.ids[each])["forwarded"] for each in (1, 3)]
+        layer.network.run(0.5)
+        after = [layer.nodes[each].counters(layer.ids[each])["forwarded"] for each in (1, 3)]
+        return [late - early for late, early in zip(after, before, strict=True)]
+
+    both = through()
+    assert min(both) >= 3 * 50
+    for component in ("Data Transfer", "Management"):
+        node.manage(DisconnectIpcp(id, component, "m1"))
+    one, other = through()
+    # Receivers have a word with senders by the old way until they hear of it.
+    assert one <= len(flows)
+    assert other >= 15 * 50
+    # It was asked for by the other end.
+    layer.connect(1, 0)
+    layer.network.run(0.2)
+    assert through() == pytest.approx(both, abs=NEARLY * RATE)
+    layer.network.run(3.0)
+    lost = [client.tally()["written"] - server.tally()["read"] for client, server in flows]
+    # What was on its way by the one that went, of those flows only that went by it.
+    assert sum(lost) <= NEARLY * RATE
+    assert lost.count(0) >= len(flows) // 4
+    # A gap counts as one out of order, and so no flow has another one.
+    assert all(
+        server.tally()["disordered"] <= (1 if each else 0) for each, (_, server) in zip(lost, flows, strict=True)
+    )
+
+
 def test_a_reliable_flow_loses_nothing() -> None:
     scene = Scene(ring(4), 2)
     cut = scene.send(RELIABLE, lambda: scene.die(scene.via()))
@@ -158,6 +207,97 @@ def test_who_connects_says_how_often_and_a_person_has_the_last_word() -> None:
         assert held[found.fd].qos.timeout == timeout
 
 
+def test_a_neighbour_that_is_started_anew_is_connected_again_as_soon_as_its_silence_is_noticed() -> None:
+    """It was asked for the connections. So its neighbour has to ask, and does not wait until management is silent, too."""
+    layer = Layer([(0, 1)], keepalive=OFTEN)
+    layer.converge()
+    address = layer.member(0).core.address
+    layer.nodes[0].crash()
+    layer.nodes[0] = layer.network.add_node("n0")
+    layer.udp[0] = layer.nodes[0].over_udp()
+    layer.ids[0] = layer.nodes[0].add_ipcp("unicast", "campus", name="m0")
+    layer.bind(0)
+    layer.converge(SILENCE + SILENT_PAUSE + 1.0)
+    assert layer.member(0).core.address == address
+    for number in (0, 1):
+        assert [each.up for each in layer.member(number).connections.rows()] == [True, True]
+
+
+@pytest.mark.parametrize("end", ["closed", "layer below destroyed", "member destroyed"])
+def test_a_neighbour_that_says_that_it_ends_is_passed_round_at_once(end: str) -> None:
+    layer = Layer(TRIANGLE)
+    layer.converge()
+    near, gone = layer.member(0), layer.member(2).core.address
+    node = layer.nodes[2]
+    match end:
+        case "closed":
+            node.manage(DisconnectIpcp(layer.ids[2], "Data Transfer", "m0"))
+        case "layer below destroyed":
+            node.manage(DestroyIpcp(layer.udp[2]))
+        case "member destroyed":
+            node.manage(DestroyIpcp(layer.ids[2]))
+    layer.network.run(2 * NEARLY)
+    assert gone not in near.adjacencies.neighbours
+    layer.network.run(0.25)
+    assert near.link_state.distance(gone) == (2 if end == "closed" else None)
+
+
+@pytest.mark.parametrize("qos", [QOS_RAW, RELIABLE])
+def test_flows_go_on_when_a_member_has_another_address_in_the_layer_below(qos: QoSSpec) -> None:
+    """Programs know names, flows addresses of the layer, and neither is another one."""
+    layer = Layer([(0, 1), (1, 2)])
+    layer.converge()
+    layer.offer("clock", 2)
+    layer.network.run(SETTLED)
+    client, server = layer.flow("clock", 0, 2, qos)
+    server.sink()
+    client.source(10 * RATE, 100, 1 / RATE)
+    layer.network.run(1.0)
+    node, address, old = layer.nodes[1], layer.member(1).core.address, layer.nodes[1].address
+    node.manage(DestroyIpcp(layer.udp[1])).value  # noqa: B018 - or its error
+    node.address = "10.9.9.9"
+    layer.udp[1] = node.over_udp(peers=[f"m{each}@{layer.nodes[each].address}" for each in (0, 2)])
+    node.manage(RegisterName("m1", layer.udp[1])).value  # noqa: B018
+    for each, before in ((0, []), (2, [f"m1@{old}"])):
+        layer.nodes[each].manage(ChangePeers(layer.udp[each], [f"m1@{node.address}"], before)).value  # noqa: B018
+    layer.network.run(20.0)
+    assert layer.member(1).core.address == address
+    sent, got = client.tally(), server.tally()
+    assert sent["written"] == 10 * RATE
+    lost = sent["written"] - got["read"]
+    # A connection that ends is asked for again after half a second.
+    assert (lost, got["disordered"]) == (0, 0) if qos is RELIABLE else lost <= (FIRST_PAUSE + 1.0) * RATE
+
+
+def test_flows_go_on_when_a_member_of_the_unicast_layer_below_has_another_address() -> None:
+    layer = Layer([(0, 1)])
+    layer.converge()
+    tops: list[int] = []
+    for number, node in enumerate(layer.nodes):
+        if tops:
+            id = node.manage(CreateIpcp("top1", "unicast")).value
+            assert isinstance(id, int)
+            node.manage(EnrollIpcp(id, "top0", True)).wait().value  # noqa: B018 - or its error
+        else:
+            id = node.add_ipcp("unicast", "top", name="top0")
+        layer.make_known(node, id, f"top{number}", layer.ids[number])
+        layer.network.run(SETTLED)
+        tops.append(id)
+    layer.nodes[0].offer("clock", tops[0])
+    layer.network.run(SETTLED)
+    client, server = layer.flow("clock", 1, 0, RELIABLE)
+    server.sink()
+    client.source(10 * RATE, 100, 1 / RATE)
+    layer.network.run(1.0)
+    below, address = layer.member(0), layer.member(0).core.address
+    below._collided(layer.network.now)
+    # The silence of a neighbour is noticed the later the more layers are below.
+    layer.network.run(100.0)
+    assert below.core.address != address
+    sent, got = client.tally(), server.tally()
+    assert (sent["written"], got["read"], got["disordered"]) == (10 * RATE, 10 * RATE, 0)
+
+
 def test_an_adjacency_that_is_silent_is_back_with_the_next_packet() -> None:
     layer = Layer([(0, 1)], keepalive=OFTEN)
     layer.converge()
@@ -169,15 +309,16 @@ def test_an_adjacency_that_is_silent_is_back_with_the_next_packet() -> None:
     layer.converge()
 
 
-def test_a_member_that_stood_still_loses_no_neighbour() -> None:
+@pytest.mark.parametrize(("keepalive", "seconds"), [(OFTEN, 10 * SILENCE), (None, 40.0), (None, 100.0)])
+def test_a_member_that_stood_still_loses_no_neighbour(keepalive: float | None, seconds: float) -> None:
     """As on a host that was suspended: what came meanwhile is read before anybody is judged."""
-    layer = Layer([(0, 1), (0, 2), (0, 3)], keepalive=OFTEN, log=True)
+    layer = Layer([(0, 1), (0, 2), (0, 3)], keepalive=keepalive, log=True)
     layer.converge()
     seen = len(layer.network.log or ())
     layer.nodes[0].pause()
-    layer.network.run(10 * SILENCE)
+    layer.network.run(seconds)
     layer.nodes[0].resume()
-    layer.network.run(2 * SILENCE)
+    layer.network.run(2 * MISSED * (keepalive or KEEPALIVE))
     judged = {line.split()[1] for line in (layer.network.log or ())[seen:] if line.split()[2] == "state"}
     assert judged == {"n1", "n2", "n3"}
     assert len(layer.member(0).adjacencies.neighbours) == 3

@@ -276,6 +276,14 @@ def test_one_that_is_there_again_is_asked_for_no_more() -> None:
     assert neighbour.attempts(1000.0) == []
 
 
+def test_one_that_is_there_by_another_way_when_it_is_asked_for_is_asked_for_no_more() -> None:
+    upkeep = Upkeep(lambda wish, qos, task, now: task.done())
+    upkeep.want(WISH, QOS_RAW)
+    upkeep.lost(WISH, 0.0)
+    upkeep.timeout(FIRST_PAUSE)
+    assert (upkeep.missing, upkeep.deadline()) == ([], None)
+
+
 @pytest.mark.parametrize("wanted", [True, False])
 def test_one_that_is_not_wanted_is_not_asked_for(wanted: bool) -> None:
     neighbour = Neighbour()

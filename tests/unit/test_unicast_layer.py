@@ -137,6 +137,18 @@ def test_an_enrollment_that_is_interrupted_leaves_nothing_behind(delays: int) ->
     assert node.manage(EnrollIpcp(id, "m0")).wait().value == id
 
 
+@pytest.mark.parametrize("delays", range(9))
+def test_an_ipc_process_can_be_destroyed_at_each_step_of_its_enrollment(delays: int) -> None:
+    layer, node, id = newcomer()
+    asked = node.manage(EnrollIpcp(id, "m0", True))
+    layer.network.run((delays + 0.5) * layer.network.delay / 1e9)
+    node.manage(DestroyIpcp(id)).value  # noqa: B018 - or its error
+    layer.network.run(60)
+    assert asked.answer is not None
+    assert id not in node.irm.ipcps
+    assert layer.member(0).connections.rows() == []
+
+
 @pytest.mark.parametrize(("timeout", "seconds"), [(None, 6.0), (1.0, 1.0), (30.0, 30.0)])
 def test_an_enrollment_with_a_host_that_is_down_fails_in_time_and_says_so(
     timeout: float | None, seconds: float

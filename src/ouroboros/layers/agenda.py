@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+
+class Timed(Protocol):
+    """Whatever has something to do at a time."""
+
+    def deadline(self) -> float | None: ...
 
 
 def earliest(*times: float | None) -> float | None:
     """The earliest of the times that there are."""
     first = None
     for when in times:
+        if when is not None and (first is None or when < first):
+            first = when
+    return first
+
+
+def soonest(parts: Iterable[Timed]) -> float | None:
+    """The earliest of their deadlines. It is asked for after whatever happens to a node."""
+    first = None
+    for part in parts:
+        when = part.deadline()
         if when is not None and (first is None or when < first):
             first = when
     return first

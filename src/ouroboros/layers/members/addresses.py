@@ -35,6 +35,8 @@ class Address:
         self._layer = ""
         self._kept = _decoded(host.memory.get(self._key, b""))
         self.value = 0
+        #: It is that of an earlier life.
+        self.is_kept = False
         #: A random number that stands for the member, whatever its layer and address are.
         self.node = host.random.getrandbits(64) if self._kept is None else self._kept.node
 
@@ -42,7 +44,7 @@ class Address:
         """The address in a layer: that of before, or a new one."""
         self._layer = layer
         if self._kept is not None and self._kept.layer == layer:
-            self.value = self._kept.address
+            self.value, self.is_kept = self._kept.address, True
         else:
             self._draw(frozenset())
         return self.value
@@ -59,7 +61,7 @@ class Address:
     def _draw(self, taken: Container[int]) -> None:
         while (drawn := draw(self._host.random)) == self.value or drawn in taken:
             pass
-        self.value = drawn
+        self.value, self.is_kept = drawn, False
         kept = _Kept(_VERSION, self._layer, self.value, self.node)
         self._host.effects.append(Remember(self._key, msgspec.msgpack.encode(kept)))
 

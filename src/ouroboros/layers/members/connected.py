@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol
 import msgspec
 
 from ouroboros.errors import IpcpBootstrapError, IpcpEnrollError, OuroborosError
-from ouroboros.layers.agenda import earliest
+from ouroboros.layers.agenda import earliest, soonest
 from ouroboros.layers.base import Ipcp, State
 from ouroboros.layers.bucket import Bucket
 from ouroboros.layers.effects import CloseMember, written_address
@@ -19,7 +19,7 @@ from ouroboros.layers.members.connections import Component, Connection, Connecti
 from ouroboros.layers.members.core import KEEPALIVE, MISSED, Core, Then
 from ouroboros.layers.members.enrollment import ENROLL_PATIENCE, Enrollment
 from ouroboros.layers.members.greeting import DATA_TRANSFER, ENROLLMENT
-from ouroboros.layers.members.upkeep import Upkeep, Wish
+from ouroboros.layers.members.upkeep import SILENT_PAUSE, Upkeep, Wish
 from ouroboros.qos import DEFAULT_PEER_TIMEOUT, QOS_RAW, QoSSpec
 from ouroboros.wire.control import ConnectionEntry
 from ouroboros.wire.unicast.enrollment import Configuration
@@ -213,10 +213,12 @@ class ConnectedIpcp(Ipcp):
                 self.upkeep.lost(wish, now)
 
     def _told_state(self, connection: Connection, up: bool, now: float) -> None:
-        """A neighbour that is silent may be there by another layer below, or soon by the same one."""
-        if connection.side == 0 and not up:
-            for wish in _wishes(connection):
-                self.upkeep.lost(wish, now)
+        """A neighbour that is silent may be there by another layer below, or soon by the same one, in another life."""
+        for wish in _wishes(connection) if connection.side == 0 else ():
+            if up:
+                self.upkeep.found(wish)
+            else:
+                self.upkeep.lost(wish, now, SILENT_PAUSE)
 
     def _connection_entries(self) -> Iterator[ConnectionEntry]:
         for each in sorted(self.connections.rows(), key=lambda each: each.fd):
@@ -252,7 +254,7 @@ class ConnectedIpcp(Ipcp):
     # --- time
 
     def deadline(self) -> float | None:
-        return earliest(super().deadline(), *[part.deadline() for part in self._parts])
+        return earliest(super().deadline(), soonest(self._parts))
 
     def timeout(self, now: float) -> None:
         super().timeout(now)

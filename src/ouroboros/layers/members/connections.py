@@ -98,7 +98,7 @@ class Connections:
         self._asked: list[_Asked] = []
         self._greetings: dict[int, _Greeting] = {}
         self._times = Agenda()
-        self._links = Links(core, components, self._times)
+        self._links = Links(core, components, self._times, self._moves)
         self._warnings = Bucket(*WARNINGS)
         self._last_number = 0
 
@@ -195,8 +195,9 @@ class Connections:
 
     def close(self, now: float) -> None:
         """Let go of all flows. It can begin again."""
-        for asked in list(self._asked):
-            self._withdraw(asked, "it is over", now)
+        while self._asked:
+            # Whoever hears of one may give up the others.
+            self._withdraw(self._asked[0], "it is over", now)
         for fd in list(self._greetings):
             self._drop(fd, now)
         self._links.end_all(list(self._links), now)
@@ -353,9 +354,16 @@ class Connections:
             else:
                 self._fail(asked, self._failure(asked.name, found.why))
             return
+        if (twin := self._twin_of_neighbour(said)) is not None:
+            # It has greeted, and does not know yet; one of the prototype never does.
+            if twin.flag:
+                self._core.message(fd, refuse(self._core, self.rank, twin.flag).encode())
+            self._drop(fd, now)
+            self._fail(asked, self._failure(asked.name, twin.why))
+            return
         self._asked.remove(asked)
         if said.address != NOWHERE:
-            self._links.learn(asked.name, said.address)
+            self._links.learn(asked.name, said.address, 0 if said.ours is None else said.ours.node)
         if said.ours is not None and self._links.is_old(asked.component, said.address, asked.since, asked.over):
             # Connected under another name. The other side can say the same only of flows that are older still, so that
             # never both let go.
@@ -387,6 +395,10 @@ class Connections:
             return Objection(RAW_ONLY)
         if is_placed(said.component) and (why := self._core.may_connect(flow.peer)):
             return Objection(why, cep.STRANGE)
+        return self._twin_of_neighbour(said)
+
+    def _twin_of_neighbour(self, said: Cep) -> Objection | None:
+        """What is to be said to one that has the address of another neighbour."""
         if said.address == NOWHERE:
             return None
         # One of the prototype tells nothing of itself, so it may be there twice.

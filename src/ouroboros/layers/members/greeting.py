@@ -85,16 +85,17 @@ def _ours(core: Core, rank: int, flags: int, request: bytes = b"") -> Ours:
     return Ours(flags, rank, core.node, core.name, request=request)
 
 
-def leaving(data: bytes) -> Cep | None:
-    """The message of a neighbour that leaves. It comes over management, among link states, which begin with 0, or in a
-    broadcast layer among packets, as a word (docs/protocol/broadcast.md)."""
+def parting(data: bytes) -> Cep | None:
+    """The message of a neighbour that leaves, or that cannot have us since another has our address. It comes over
+    management, among link states, which begin with 0, or in a broadcast layer among packets, as a word
+    (docs/protocol/broadcast.md)."""
     if data[:1] != _FIRST:
         return None
     try:
         said = cep.decode(data)
     except ProtocolError:
         return None
-    return said if said.ours is not None and said.ours.flags & cep.LEAVING else None
+    return said if said.ours is not None and said.ours.flags & (cep.LEAVING | cep.TAKEN) else None
 
 
 def is_raw(qos: QoSSpec) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +10,7 @@ from ouroboros.layers.agenda import Agenda
 from ouroboros.layers.effects import HandOver, Listen, TakeBack, written_address
 from ouroboros.layers.face import Size
 from ouroboros.layers.members.core import NOWHERE, Core
-from ouroboros.layers.members.greeting import DATA_TRANSFER, MANAGEMENT, greet, is_placed, leaving
+from ouroboros.layers.members.greeting import DATA_TRANSFER, MANAGEMENT, greet, is_placed, parting
 from ouroboros.wire.unicast import cep
 
 #: Nothing is sent to a member of the prototype for so long behind its greeting (`unicast-control.md` 10, N45).
@@ -31,9 +31,10 @@ class Connection:
 
     `name`: under which we asked for it, or were. `side`: 0 asked for, 1 accepted. `address`: of the neighbour, 0 for those
     that enroll. `ours`: the neighbour is a node of ours; then `peer` is the name of its IPC process, `node` its number and
-    `rank` its place among layers over layers. `up`: the neighbour is not silent. `left`: a person ended it, here or there.
-    `greeting`: what the neighbour said first. `request`: the id of the request to enroll that was in it. `proven`,
-    `layer`: who is proven to be at the other end, and the layer below, as of `LowerFlow`.
+    `rank` its place among layers over layers. `silent`: the neighbour is, on this flow. `up`: it is not, as far as all flows
+    with it tell. `left`: a person ended it, here or there. `greeting`: what the neighbour said first. `request`: the id of
+    the request to enroll that was in it. `proven`, `layer`: who is proven to be at the other end, and the layer below, as of
+    `LowerFlow`.
     """
 
     fd: int
@@ -47,6 +48,7 @@ class Connection:
     since: float
     peer: str = ""
     node: int = 0
+    silent: bool = False
     up: bool = True
     left: bool = False
     greeting: bytes = b""
@@ -80,17 +82,21 @@ class Component(Protocol):
 
 
 class Links:
-    """The connections of a member, by lower flow. `times`: is shared with flows on which nobody has greeted yet."""
+    """The connections of a member, by lower flow. `times`: is shared with flows on which nobody has greeted yet. `taken`: is
+    told that a neighbour knows another member with our address."""
 
-    def __init__(self, core: Core, components: Mapping[str, Component], times: Agenda) -> None:
+    def __init__(
+        self, core: Core, components: Mapping[str, Component], times: Agenda, taken: Callable[[float], object]
+    ) -> None:
         self._core = core
         self._components = components
         self._times = times
+        self._taken = taken
         #: Those of the prototype that are to be left in silence, with what they sent.
         self._settling: dict[int, tuple[Connection, list[bytes]]] = {}
         self._connections: dict[int, Connection] = {}
-        #: Addresses of members by the names that led to them.
-        self._known: dict[str, int] = {}
+        #: Addresses of members, with their numbers, by the names that led to them. An address may be that of another by now.
+        self._known: dict[str, tuple[int, int]] = {}
 
     @property
     def rank(self) -> int:
@@ -134,11 +140,21 @@ class Links:
             self._settling[fd][1].append(data)
 
     def state(self, fd: int, up: bool, now: float) -> None:
-        """The neighbour at the end of a lower flow is silent, or back."""
-        if (connection := self.at(fd)) is not None:
-            connection.up = up
-            if fd in self._connections:
-                self._told_state(connection, now)
+        """The neighbour at the end of a lower flow is silent, or back. Keepalives are those of data transfer: when they
+        stop, management is not waited for, where nothing is said most of the time."""
+        connection = self.at(fd)
+        if connection is None:
+            return
+        connection.silent = not up
+        transfer = self.alike(DATA_TRANSFER, connection.address)
+        is_gone = bool(transfer) and all(each.silent for each in transfer)
+        alike = self.alike(MANAGEMENT, connection.address) if connection.component == DATA_TRANSFER else []
+        for each in (connection, *alike):
+            heard = not each.silent and not (is_gone and each.component == MANAGEMENT)
+            if each.up != heard:
+                each.up = heard
+                if each.fd in self._connections:
+                    self._told_state(each, now)
 
     def timeout(self, fd: int, now: float) -> bool:
         """The time that was set for a lower flow has come. False: it is none of these."""
@@ -161,19 +177,23 @@ class Links:
         if data == connection.greeting:
             # The way repeats packets.
             return
-        if connection.ours and connection.component == MANAGEMENT and (said := leaving(data)) is not None:
-            self._leaves(connection, said.component, now)
-        else:
+        said = parting(data) if connection.ours and connection.component == MANAGEMENT else None
+        if said is None:
             self._components[connection.component].heard(connection, data, now)
+        else:
+            self._parts(connection, said, now)
 
     def word(self, fd: int, data: bytes, now: float) -> None:
         """A message that a neighbour of ours sent among packets."""
         connection = self._connections.get(fd)
-        if connection is not None and connection.ours and (said := leaving(data)) is not None:
-            self._leaves(connection, said.component, now)
+        if connection is not None and connection.ours and (said := parting(data)) is not None:
+            self._parts(connection, said, now)
 
-    def _leaves(self, connection: Connection, component: str, now: float) -> None:
-        for each in self.alike(component, connection.address):
+    def _parts(self, connection: Connection, said: cep.Cep, now: float) -> None:
+        if said.ours is not None and said.ours.flags & cep.TAKEN:
+            self._taken(now)
+            return
+        for each in self.alike(said.component, connection.address):
             each.left = True
             self.end(each, now)
 
@@ -232,9 +252,9 @@ class Links:
             return []
         return [each for each in self if each.component == component and each.address == address]
 
-    def learn(self, name: str, address: int) -> None:
-        """A name led to the member with that address."""
-        self._known[name] = address
+    def learn(self, name: str, address: int, node: int) -> None:
+        """A name led to the member with that address. `node`: as of `Connection`."""
+        self._known[name] = address, node
 
     def is_old(self, component: str, address: int, since: float, over: frozenset[str] | None) -> bool:
         """Whether two were connected before that time, over one of these layers if some are said."""
@@ -244,7 +264,7 @@ class Links:
     def leads_to(self, name: str, connection: Connection) -> bool:
         """Whether the neighbour is called that, or was found by that name."""
         return connection.is_with(name) or (
-            connection.address != NOWHERE and self._known.get(name) == connection.address
+            connection.address != NOWHERE and self._known.get(name) == (connection.address, connection.node)
         )
 
     def is_connected(self, component: str, name: str, over: frozenset[str] | None) -> bool:

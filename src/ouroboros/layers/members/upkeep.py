@@ -14,6 +14,8 @@ from ouroboros.qos import QoSSpec
 
 #: Seconds until a lost connection is asked for, and until it is asked for again; the pauses double, up to the second number.
 FIRST_PAUSE = 0.5
+#: The same for one that is there, but silent: a host that is busy is back by then.
+SILENT_PAUSE = 3.0
 LONGEST_PAUSE = 30.0
 
 
@@ -51,17 +53,21 @@ class Upkeep:
     def want(self, wish: Wish, qos: QoSSpec) -> None:
         """It is there, and is to stay."""
         self._wishes[wish] = qos
-        self._pauses.pop(wish, None)
+        self.found(wish)
 
     def drop(self, wish: Wish) -> bool:
         """It is not wanted any more. Whether it was."""
         self._pauses.pop(wish, None)
         return self._wishes.pop(wish, None) is not None
 
-    def lost(self, wish: Wish, now: float) -> None:
-        """It ended. No matter if it was not wanted."""
+    def found(self, wish: Wish) -> None:
+        """It is there after all."""
+        self._pauses.pop(wish, None)
+
+    def lost(self, wish: Wish, now: float, pause: float = FIRST_PAUSE) -> None:
+        """It ended, or nothing comes by it; it is asked for after a pause. No matter if it was not wanted."""
         if wish in self._wishes and wish not in self._pauses:
-            self._pauses[wish] = FIRST_PAUSE
+            self._pauses[wish] = pause
             self._later(wish, now)
 
     def _later(self, wish: Wish, now: float) -> None:
@@ -80,10 +86,10 @@ class Upkeep:
             if wish in self._pauses:
                 self._connect(wish, self._wishes[wish], Then(functools.partial(self._answered, wish)), now)
                 if wish in self._pauses:
-                    # Until it is there: if this does not come to an end, the next one finds out.
+                    # If this does not come to an end, the next one finds out.
                     self._later(wish, now)
 
     def _answered(self, wish: Wish, outcome: object) -> None:
         """An attempt is over. If it failed, that is nothing new."""
         if not isinstance(outcome, OuroborosError):
-            self._pauses.pop(wish, None)
+            self.found(wish)

@@ -57,9 +57,9 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Directory:
-    """The part of one member. Its address is there."""
+    """The part of one member. Its address is there. `returns`: it had that address in an earlier life."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, *, returns: bool = False) -> None:
         dht_config = core.config.dir.dht
         self._core = core
         self._k, self._t_refresh, self._t_expire = dht_config.k, float(dht_config.t_refresh), dht_config.t_expire
@@ -68,6 +68,7 @@ class Directory:
         #: When members of the prototype are asked for their ids.
         self._greetings = Agenda()
         self._own_address = core.address
+        self._returns = returns
         self._values = Values()
         #: Since when no path leads to members of which values are kept.
         self._gone: dict[int, float] = {}
@@ -138,6 +139,8 @@ class Directory:
             self._gone.pop(address, None)
             if not members[address]:
                 self._greetings.set(address, now + GREETING)
+            elif self._returns:
+                self._publisher.join([address], now)
             if members[address] and self._values.has(address):
                 self._publisher.check(self._values.keys_of(address), address, now)
         if members:
@@ -150,6 +153,7 @@ class Directory:
         """This member has another address now: its names are told anew, and what it kept, for its old place, is not its any
         more."""
         before, self._own_address = self._own_address, self._core.address
+        self._returns = False
         self._values = Values()
         self._gone.clear()
         self._publisher.moved(Contact(self._places.place(before), before), now)
@@ -192,10 +196,13 @@ class Directory:
             case Store():
                 self._stored(message, now)
             case FindNode(_, cookie, key):
+                if self.ours(source.address):
+                    self._publisher.returned(source.address, now)
                 self._answer(NodeFound(self._places.contact(), cookie, key, self._places.contacts(source, key)), source)
             case FindValue():
                 self._asked(message, now)
             case NodeFound():
+                self._publisher.joined(source.address)
                 self._places.learn(message.contacts)
             case ValueFound():
                 self._found(message, now)
@@ -335,6 +342,12 @@ class Directory:
         if value is not None:
             self._replicated(receiver, key, receiver, value.expiry)
 
+    def join(self, receiver: int) -> None:
+        """Ask a member for the one at our own place, as one does that comes into the layer."""
+        cookie = self._core.host.random.getrandbits(64) or 1
+        own = self._places.place(self._core.address)
+        self._core.send(receiver, DIRECTORY, FindNode(self._places.contact(), cookie, own).encode())
+
     def _replicated(self, receiver: int, key: bytes, address: int, expiry: int) -> None:
         self._core.send(receiver, DIRECTORY, Store(self._places.contact(), key, address, expiry).encode())
 
@@ -366,9 +379,7 @@ class Directory:
         self._lookups.timeout(now)
         self._publisher.timeout(now)
         for address in list(self._greetings.due(now)):
-            own = self._places.place(self._core.address)
-            cookie = self._core.host.random.getrandbits(64) or 1
-            self._core.send(address, DIRECTORY, FindNode(self._places.contact(), cookie, own).encode())
+            self.join(address)
             self._greetings.set(address, now + self._t_refresh)
         if self._replicate_at is not None and self._replicate_at <= now:
             self._replicate(now)

@@ -21,7 +21,7 @@ from collections.abc import Callable
 import msgspec
 
 from ouroboros.errors import ProtocolError
-from ouroboros.layers.agenda import earliest
+from ouroboros.layers.agenda import earliest, soonest
 from ouroboros.layers.face import Size
 from ouroboros.layers.members.core import Core
 from ouroboros.layers.unicast.claims import Claims
@@ -244,7 +244,7 @@ class LinkState:
             self._silence.deadline(),
             self._own.deadline(),
             self._compute_at(),
-            *[neighbour.deadline() for neighbour in self._busy.values()],
+            soonest(self._busy.values()),
         )
 
     def timeout(self, now: float) -> None:

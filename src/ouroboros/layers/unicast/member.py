@@ -115,7 +115,7 @@ class UnicastIpcp(ConnectedIpcp, FlowIpcp):
         if settings.unicast.dt.eid_size != EID_SIZE:
             core.warn(f"layer {layer!r}: eid is {EID_SIZE}, as no member has other endpoint ids")
         self.link_state = LinkState(core, self._routes_changed, self._collided, self._ways_resized)
-        self.directory = Directory(core)
+        self.directory = Directory(core, returns=self._address.is_kept)
         self._places.begin(self.directory, self.link_state)
         self.probes = Probes(core, _Ways(self))
         self._parts += [self.link_state, self.directory, self.probes]

@@ -166,8 +166,8 @@ class OwnLinks:
     # --- time
 
     def deadline(self) -> float | None:
-        holds = [link.hold for link in self._held.values()]
-        return earliest(self._refresh_at, self._nudges.next(), self._claims.deadline(), *holds)
+        hold = min(link.hold for link in self._held.values()) if self._held else None
+        return earliest(self._refresh_at, self._nudges.next(), self._claims.deadline(), hold)
 
     def timeout(self, now: float) -> None:
         for address in list(self._held):

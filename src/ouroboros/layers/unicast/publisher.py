@@ -3,7 +3,8 @@
 Members of the prototype are told times of a few minutes: they forget a member that died or took a name back no sooner
 (`unicast-control.md` N31). Those of ours are told when a name is taken back, and know from routing who is dead. So they get
 the longest time that there is, and clocks that differ by hours do no harm between them. A member that comes back, perhaps to
-another life, is asked whether it still has the names that are kept of it.
+another life, is asked whether it still has the names that are kept of it. One that was started anew says so itself, by the
+question with which members of the prototype join: it may have been so quick that nobody noticed, and has lost all it kept.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from itertools import chain, islice
 from typing import Protocol
 
 from ouroboros.layers.agenda import Agenda, earliest
+from ouroboros.layers.bucket import Bucket
 from ouroboros.settings import DhtConfig
 from ouroboros.wire.unicast.dht import Contact
 
@@ -31,6 +33,10 @@ REPETITIONS = (0.5, 1.0, 2.0, 4.0, 8.0)
 #: Messages that are sent at the end; and names that are taken back as soon as the member that keeps them can be reached.
 LAST_WORDS = 1024
 MOST_OWED = 4096
+#: Members a second that begin anew and are told our names for that, and at once.
+RETURNS = (1.0, 16.0)
+
+_NO_NAME = b""
 
 #: A name, a member, and whether it is the one that is asked.
 _Place = tuple[bytes, int, bool]
@@ -45,6 +51,8 @@ class Kind(Enum):
     BACK = auto()
     #: It has it, as we keep. It says whether that is so.
     CHECK = auto()
+    #: Of no name: we begin anew, and keep none.
+    JOIN = auto()
 
 
 class Keepers(Protocol):
@@ -59,6 +67,7 @@ class Keepers(Protocol):
     def keepers(self, key: bytes) -> dict[int, None]: ...
     def store(self, receiver: int, key: bytes, expiry: int, source: Contact | None = None) -> None: ...
     def check(self, receiver: int, key: bytes) -> None: ...
+    def join(self, receiver: int) -> None: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -108,6 +117,7 @@ class Publisher:
         self._renew_at: float | None = None
         #: Names to be taken back, and the members that keep them.
         self._owed: dict[tuple[bytes, int], None] = {}
+        self._returns = Bucket(*RETURNS)
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._names
@@ -177,6 +187,22 @@ class Publisher:
     def checked(self, key: bytes, receiver: int) -> None:
         """It said so."""
         self._drop((key, receiver, True))
+
+    def join(self, receivers: Iterable[int], now: float) -> None:
+        """Tell these members that we were in an earlier life what they may take us for: we keep nothing any more."""
+        for receiver in receivers:
+            if len(self._notices) < MOST_OWED:
+                self._notify(_NO_NAME, receiver, Kind.JOIN)
+        self._next = max(self._next, now + LATER)
+
+    def joined(self, receiver: int) -> None:
+        """It has heard of that."""
+        self._drop((_NO_NAME, receiver, False))
+
+    def returned(self, address: int, now: float) -> None:
+        """That member keeps nothing any more, without having been away for as long as it takes to notice."""
+        if any(address in name.current for name in self._names.values()) and self._returns.take(now):
+            self.members_changed([address], now)
 
     def members_changed(self, removed: Iterable[int], now: float) -> None:
         """Others can be reached than before. Those that were `removed` are told anew when they are there again."""
@@ -303,3 +329,5 @@ class Publisher:
                 self._keepers.store(notice.receiver, notice.key, 0)
             case Kind.CHECK:
                 self._keepers.check(notice.receiver, notice.key)
+            case Kind.JOIN:
+                self._keepers.join(notice.receiver)

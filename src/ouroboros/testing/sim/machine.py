@@ -27,8 +27,8 @@ _LOOKUP = 0.005
 class VirtualMachine:
     """A `Machine` of `runtime.held`."""
 
-    def __init__(self, network: Network, engine: SimulatedEngine, name: str) -> None:
-        self.random: Random = random.Random(f"{network.seed} {name} machine")
+    def __init__(self, network: Network, engine: SimulatedEngine, name: str, life: int = 0) -> None:
+        self.random: Random = random.Random(f"{network.seed} {name} {life} machine")
         self.instance = 0
         #: By the name of a device, the last that watches it, and its member in the engine.
         self.devices: dict[str, tuple[Callable[[Device | None], None], int]] = {}

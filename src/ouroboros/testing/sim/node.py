@@ -71,9 +71,11 @@ class Node:
         self.address = address
         self.warnings: list[str] = []
         self.engine = engine
+        # No life is like the one before.
+        life = sum(node.name == name for node in network.nodes)
         self.irm = Irm(
             _OWNER,
-            random=random.Random(f"{network.seed} {name}"),
+            random=random.Random(f"{network.seed} {name} {life}"),
             wall=lambda: network.wall,
             directory=VirtualFiles(security or {}),
             types=network.types,
@@ -81,7 +83,7 @@ class Node:
             memory=network.memories.setdefault(name, {}),
         )
         self.irm.security.reload()
-        self._machine = VirtualMachine(network, engine, name)
+        self._machine = VirtualMachine(network, engine, name, life)
         self._runtime = EngineRuntime(self.irm, self._carry_out, self._machine)
         self._flows = FlowRuntime(self.irm, self, self._runtime, NoChannel)
         self._handlers: dict[type[Effect], Callable[[Any], None]] = {
