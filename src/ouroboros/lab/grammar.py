@@ -83,7 +83,8 @@ class _Reader:
         while at < len(text):
             match = _TOKEN.match(text, at)
             if match is None:
-                word = text[at:].split()[0]
+                # White space that separates nothing here is a word of its own.
+                word = text[at] if text[at].isspace() else text[at:].split()[0]
                 raise DescriptionError(_instead_of(word), word=word, line=self._at(line))
             kind, found = str(match.lastgroup), match[0]
             if kind != "space":
