@@ -51,8 +51,9 @@ class Watched(Layer):
 
     swaps = 0
 
-    def add(self, neighbours: list[int]) -> UnicastIpcp:
-        member = super().add(neighbours)
+    def come(self, neighbours: list[int]) -> int:
+        number = super().come(neighbours)
+        member = self.member(number)
         addresses = Counter(self.member(each).core.address for each in range(len(self.nodes)))
         assert set(addresses.values()) == {1}
         tables: list[Table] = [member.link_state.table()]
@@ -64,7 +65,7 @@ class Watched(Layer):
             tell(table, spread, now)
 
         member.link_state._changed = changed
-        return member
+        return number
 
     def look_at(self, member: UnicastIpcp, before: Table, table: Table) -> None:
         """What is new in a table."""
