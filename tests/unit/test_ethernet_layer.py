@@ -7,6 +7,7 @@ from unicast_world import COMPONENTS
 
 from ouroboros.errors import FlowDownException, FlowNameException, FlowPeerException, IpcpBootstrapError
 from ouroboros.layers.ethernet.directory import CACHE_TIME, FIRST_PAUSE, QUERIES, LlcEnd
+from ouroboros.layers.members.upkeep import SILENT_PAUSE
 from ouroboros.oap import Session
 from ouroboros.qos import QOS_RAW, QoSSpec
 from ouroboros.runtime.devices import Device
@@ -261,8 +262,8 @@ def test_a_layer_whose_device_is_gone_has_failed_and_says_why() -> None:
 
 
 @pytest.mark.parametrize("state", [OFF, UNPLUGGED])
-def test_a_member_above_goes_on_at_once_over_another_layer(state: Device) -> None:
-    """By the silence of its neighbour it would find out half a minute later."""
+def test_a_member_above_goes_on_over_another_layer(state: Device) -> None:
+    """Seconds later: by the silence of its neighbour it would find out after half a minute."""
     network = Network(1)
     (near, _), (far, there) = (station(network, name) for name in ("near", "far"))
     ways = [there, far.over_udp()]
@@ -283,6 +284,6 @@ def test_a_member_above_goes_on_at_once_over_another_layer(state: Device) -> Non
     network.run(0.2)
     for node in (near, far):
         node.switch("eth0", state)
-    network.run(3)
+    network.run(SILENT_PAUSE + 3)
     assert client.tally()["read"] == 1000
     assert near.counters(over_udp)["sent"] > 500
