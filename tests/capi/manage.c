@@ -122,11 +122,14 @@ static void test_neighbours(void)
         IS(irm_enroll_ipcp(chat, NULL), -EINVAL);
         IS(irm_enroll_ipcp(lab, "lab"), -EIPCP);
         IS(irm_enroll_ipcp(1, "lab"), -EIPCP);
-        IS(irm_enroll_ipcp(chat, "chat"), -ENOTSUP);
+        IS(irm_enroll_ipcp(chat, "chat"), -EIPCP);
         IS(irm_connect_ipcp(chat, "chat", DT_COMP, qos_data), -ENOTSUP);
+        IS(irm_connect_ipcp(chat, "chat", DT_COMP, qos_raw), -EIPCP);
+        IS(irm_connect_ipcp(lab, "lab", DT_COMP, qos_raw), -EIPCP);
         IS(irm_connect_ipcp(1, "chat", DT_COMP, qos_raw), -EIPCP);
         IS(irm_connect_ipcp(chat, NULL, DT_COMP, qos_raw), -EINVAL);
-        IS(irm_disconnect_ipcp(chat, "chat", MGMT_COMP), -ENOTSUP);
+        IS(irm_disconnect_ipcp(chat, "chat", MGMT_COMP), -EIPCP);
+        IS(irm_disconnect_ipcp(lab, "lab", MGMT_COMP), -EIPCP);
         IS(irm_disconnect_ipcp(chat, "chat", NULL), -EINVAL);
         IS(irm_destroy_ipcp(chat), 0);
 }

@@ -20,13 +20,14 @@ from ouroboros.irm import (
     BindError,
     IpcpBootstrapError,
     IpcpConfig,
+    IpcpConnectError,
     IpcpCreateError,
+    IpcpEnrollError,
     IpcpType,
     LoadBalancePolicy,
     NameError,
     NameInfo,
     NodeError,
-    UnsupportedError,
 )
 from ouroboros.server import FlowRequestHandler, FlowServer
 
@@ -69,14 +70,17 @@ def test_an_exception_carries_the_reason_of_the_node(node: NodeProcess) -> None:
         irm.unbind_program("clockd", "nix")
 
 
-def test_what_is_not_built_yet_says_so(node: NodeProcess) -> None:
-    pid = irm.create_ipcp("chat0", IpcpType.BROADCAST)
-    with pytest.raises(UnsupportedError, match="enrollment is not built yet"):
-        irm.enroll_ipcp(pid, "chat")
-    with pytest.raises(UnsupportedError, match="connections are not built yet"):
-        irm.connect_ipcp(pid, irm.DT_COMP, "chat1")
-    with pytest.raises(UnsupportedError, match="connections are not built yet"):
-        irm.disconnect_ipcp(pid, irm.MGMT_COMP, "chat1")
+def test_an_ipc_process_without_a_layer_or_of_a_type_without_neighbours_says_so(node: NodeProcess) -> None:
+    chat, lab = irm.create_ipcp("chat0", IpcpType.BROADCAST), irm.create_ipcp("lab0", IpcpType.LOCAL)
+    with pytest.raises(IpcpEnrollError, match="'chat0' cannot enroll with 'chat': nobody offers 'chat'"):
+        irm.enroll_ipcp(chat, "chat")
+    with pytest.raises(IpcpEnrollError, match="'lab0' of type local cannot enroll: only types unicast and broadcast"):
+        irm.enroll_ipcp(lab, "lab")
+    for change in (irm.connect_ipcp, irm.disconnect_ipcp):
+        with pytest.raises(IpcpConnectError, match="'chat0' is in no layer yet: bootstrap it first"):
+            change(chat, irm.DT_COMP, "chat1")
+        with pytest.raises(IpcpConnectError, match="'lab0' of type local cannot have neighbours"):
+            change(lab, irm.DT_COMP, "lab1")
 
 
 def test_names(node: NodeProcess) -> None:

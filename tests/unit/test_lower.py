@@ -840,7 +840,7 @@ def test_a_node_that_ends_destroys_the_highest_first(world: LowerWorld) -> None:
 def test_types_that_cannot_enroll_or_connect_say_so(world: LowerWorld) -> None:
     toy = world.toy("m", "upper")
     for request, text in (
-        (EnrollIpcp(toy.id, "campus"), "'m' cannot enroll with 'campus': enrollment is not built yet"),
+        (EnrollIpcp(toy.id, "campus"), "'m' cannot enroll with 'campus': its type has no enrollment"),
         (ConnectIpcp(toy.id, "Management", "b", QoSSpec()), "'m' cannot be connected to 'b'"),
         (DisconnectIpcp(toy.id, "Management", "b"), "'m' cannot be disconnected from 'b'"),
     ):

@@ -156,7 +156,7 @@ class Ipcp:
         """Become a member of the layer of a member, which is asked by that name. `task` is answered by the id of the IPC
         process. `connect`: then `connect` will be called with the same name. `timeout`: seconds, None for its own choice.
         `over`: layers by one of which it is asked, and over each of which it will be connected; empty: any."""
-        raise UnsupportedError(f"IPC process {self.name!r} cannot enroll with {member!r}: enrollment is not built yet")
+        raise UnsupportedError(f"IPC process {self.name!r} cannot enroll with {member!r}: its type has no enrollment")
 
     def abandoned(self, task: Task, now: float) -> None:
         """Nobody waits for that task any more."""
@@ -165,13 +165,13 @@ class Ipcp:
         """Connect a part of it to that of the neighbour which is asked by that name. `component`: `MGMT_COMP`, `DT_COMP`.
         `over`: the layer below; "": any."""
         raise UnsupportedError(
-            f"IPC process {self.name!r} cannot be connected to {name!r}: connections are not built yet"
+            f"IPC process {self.name!r} cannot be connected to {name!r}: its type has no connections"
         )
 
     def disconnect(self, component: str, name: str, task: Task, now: float) -> None:
         """Undo `connect`."""
         raise UnsupportedError(
-            f"IPC process {self.name!r} cannot be disconnected from {name!r}: connections are not built yet"
+            f"IPC process {self.name!r} cannot be disconnected from {name!r}: its type has no connections"
         )
 
     def settings_now(self) -> TypeSettings:
