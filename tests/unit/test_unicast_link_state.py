@@ -674,6 +674,30 @@ class TestHostileNeighbours:
         assert rows(world.members[A])[B, A].life is Life.WITHDRAWN
         assert world.members[A].table == {B: (C,), C: (C,)}
 
+    def test_a_neighbour_that_has_not_answered_is_not_waited_for_when_others_say_more_of_it(self) -> None:
+        """The pauses after which it is told again have grown: news of its links does not wait for them."""
+        world = world_of(A, B, C, D)
+        world.notice = 10.0
+        for pair in ((A, B), (B, C), (C, A)):
+            world.connect(*pair)
+        world.run(3.0)
+        link = world.links[min(A, B), max(A, B)]
+        link.up = False
+        world.do(world.members[B], lambda part: part.adjacency_down(A, world.now))
+        world.run(2.0)
+        world.connect(B, D)
+        lies = [LinkStateUpdate(E + number, B, CLOCK + (1 << 30)) for number in range(2)]
+        hear(world, world.members[A], world.links[min(A, C), max(A, C)], lies[0])
+        world.run(0.1)
+        assert rows(world.members[A])[B, D].life is Life.LIVE
+        assert rows(world.members[A])[B, E].life is Life.LIVE
+        # When it answers, it says what is not so, and is asked again.
+        link.up = True
+        world.run(5.0)
+        hear(world, world.members[A], world.links[min(A, C), max(A, C)], lies[1])
+        assert rows(world.members[A])[B, E].life is Life.WITHDRAWN
+        assert (B, E + 1) not in rows(world.members[A])
+
     def test_what_others_say_of_a_neighbour_of_the_prototype_is_not_believed_while_it_speaks(self) -> None:
         world = world_of(A, B, C, prototypes=(B,))
         world.connect(A, B)
