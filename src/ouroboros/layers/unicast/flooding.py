@@ -6,7 +6,8 @@ refreshments (`unicast-control.md` 6.2, 11).
 
 What somebody else says of the links of a neighbour of ours is told to that neighbour alone, and believed only when it does
 not answer. It contradicts what it did not say; and what it did say, it tells us as everybody, until we acknowledge it. So
-its acknowledgement settles the matter: there is nothing that we have to learn from others. One that has left two
+when it acknowledges the question, it has the word. If it is not reached any more before it said something as new, others are
+believed after all: they were told the same, and acknowledged, and nobody would say it again. One that has left two
 repetitions in a row without an acknowledgement, of whatever, is not waited for: others are believed at once until it
 acknowledges something. It is told all the same, and contradicts what is not so.
 """
@@ -16,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Protocol
+
+import msgspec
 
 from ouroboros.layers.agenda import earliest
 from ouroboros.layers.bucket import Bucket
@@ -92,9 +95,11 @@ class Neighbour:
         #: Messages without an acknowledgement, when they were sent, and the last one that told a pair.
         self._waiting: dict[int, tuple[float, tuple[Pair, ...]]] = {}
         self._told: dict[Pair, int] = {}
-        #: What others say of its links, about which it has been asked.
+        #: What others say of its links, and since when: about which it has been asked; and what it has acknowledged, the
+        #: oldest first, until it says something as new.
         self._unanswered = unanswered
-        self._asked: dict[Pair, LinkStateUpdate] = {}
+        self._asked: dict[Pair, tuple[LinkStateUpdate, float]] = {}
+        self._answered: dict[Pair, tuple[LinkStateUpdate, float]] = {}
         self._arrived: list[int] = []
         self._next = 0.0
         self._repeat_at: float | None = None
@@ -144,6 +149,9 @@ class Neighbour:
         if used is self._used:
             return
         self._used = used
+        if used is None:
+            self._asked = self._answered | self._asked
+        self._answered.clear()
         self._ask_no_more(now)
         self._queue.clear()
         self._waiting.clear()
@@ -180,7 +188,7 @@ class Neighbour:
             for pair in pairs:
                 if self._told.get(pair) == id:
                     del self._told[pair]
-                    self._asked.pop(pair, None)
+                    self._answer(pair)
             smooth = now - sent if self._round_trip is None else 0.875 * self._round_trip + 0.125 * (now - sent)
             self._round_trip, self._repeated = smooth, 0
             self._repeat_at = now + self._repetition() if self._waiting else None
@@ -189,7 +197,20 @@ class Neighbour:
         """It told that itself, as it is now."""
         self._queue.pop(pair, None)
         self._told.pop(pair, None)
-        self._asked.pop(pair, None)
+        self._answer(pair)
+        entry = self._database.get(pair)
+        if pair in self._answered and entry is not None and not entry.yields_to(self._answered[pair][0]):
+            del self._answered[pair]
+
+    def _answer(self, pair: Pair) -> None:
+        """It has been heard, or said something itself, perhaps before it was asked."""
+        asked = self._asked.pop(pair, None)
+        if asked is None:
+            return
+        self._answered.pop(pair, None)
+        if len(self._answered) >= MOST_ASKED:
+            del self._answered[next(iter(self._answered))]
+        self._answered[pair] = asked
 
     # --- what goes out
 
@@ -205,18 +226,19 @@ class Neighbour:
             return
         pair = update.source, update.destination
         known = self._asked.get(pair)
-        if known is not None and known.number >= update.number:
+        if known is not None and known[0].number >= update.number:
             return
         if known is None and len(self._asked) >= MOST_ASKED:
             self._core.counters["lsus_refused"] += 1
             return
-        self._asked[pair] = update
+        self._asked[pair] = update, now
         self.tell(pair)
 
     def _ask_no_more(self, now: float) -> None:
         asked, self._asked = self._asked, {}
-        for update in asked.values():
-            self._unanswered(update, now)
+        for update, since in asked.values():
+            age = min(update.age + int(now - since), MOST_AGE)
+            self._unanswered(msgspec.structs.replace(update, age=age), now)
 
     def deadline(self) -> float | None:
         """When `send` has something to do."""
@@ -302,7 +324,7 @@ class Neighbour:
 
     def _update(self, pair: Pair, now: float) -> LinkStateUpdate | None:
         if (asked := self._asked.get(pair)) is not None:
-            return asked
+            return asked[0]
         entry = self._database.get(pair)
         if entry is None or entry.life is Life.AGED:
             return None
