@@ -20,8 +20,9 @@ from unicast_world import COMPONENTS
 from ouroboros.control.names import ROUND_ROBIN
 from ouroboros.layers.effects import Route
 from ouroboros.layers.members.links import MOST_ALIKE
-from ouroboros.layers.unicast.flooding import WINDOW
+from ouroboros.layers.unicast.flooding import LEAST_REPETITION, QUESTIONS, WINDOW
 from ouroboros.layers.unicast.graph import NOT_EQUAL
+from ouroboros.layers.unicast.link_state import LAST_PAUSE
 from ouroboros.layers.unicast.member import UnicastIpcp
 from ouroboros.qos import QOS_RAW
 from ouroboros.settings import (
@@ -59,8 +60,11 @@ BURST, QUIET = 30.0, 90.0
 SETTLING = 75.0
 #: After that, for what is in the directory.
 SPREAD = 5.0
-#: And in which no packet goes in circles any more: routes are computed once a second while much changes.
-LOOP = 1.25
+#: And in which no packet goes in circles any more: routes are computed once a second while much changes; a neighbour of a
+#: member that died waits for its answer, and tells it all again twice; the rest is for news to cross the layer. It waits
+#: longer where round trips take more than 17 ms or none was measured, and several times where news passes several such
+#: neighbours: no plan of the first 300 comes to that.
+LOOP = LAST_PAUSE + (2**QUESTIONS - 1) * LEAST_REPETITION + 0.1
 PACE = 2.0
 DELAY = 0.001
 T_TIMEO = 10

@@ -495,6 +495,29 @@ def test_one_that_is_asked_and_has_the_address_of_a_neighbour_is_told_and_takes_
     assert {each.address for each in a.management.connections.values()} == {b.core.address, c.core.address}
 
 
+def test_one_that_is_told_and_keeps_the_address_all_the_same_has_it_and_the_other_takes_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A member takes another address once an hour only: two of one address would be so for an hour."""
+    world, a, b = two_members()
+    monkeypatch.setattr(a.connections, "_collided", lambda now: None)
+    a.core.address = b.core.address
+    for _ in range(2):
+        for component in (MANAGEMENT, DATA_TRANSFER):
+            a.connect(component, "b")
+        world.run(0.4)
+    # It may not know yet.
+    assert b.collisions == 0
+    world.run(1)
+    outcome = a.connect(MANAGEMENT, "b")
+    world.run(1)
+    assert "our address is that of another member" in outcome.error
+    assert b.collisions == 1
+    outcome = a.connect(MANAGEMENT, "b")
+    world.run(1)
+    assert outcome.done
+
+
 def test_a_name_leads_to_a_member_and_not_to_whoever_has_its_address_now() -> None:
     world, a, b = two_members()
     c = Member(world, "c", layer="net")

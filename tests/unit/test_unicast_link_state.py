@@ -674,6 +674,48 @@ class TestHostileNeighbours:
         assert rows(world.members[A])[B, A].life is Life.WITHDRAWN
         assert world.members[A].table == {B: (C,), C: (C,)}
 
+    def test_a_neighbour_that_has_not_answered_is_not_waited_for_when_others_say_more_of_it(self) -> None:
+        """The pauses after which it is told again have grown: news of its links does not wait for them."""
+        world = world_of(A, B, C, D)
+        world.notice = 10.0
+        for pair in ((A, B), (B, C), (C, A)):
+            world.connect(*pair)
+        world.run(3.0)
+        link = world.links[min(A, B), max(A, B)]
+        link.up = False
+        world.do(world.members[B], lambda part: part.adjacency_down(A, world.now))
+        world.run(2.0)
+        world.connect(B, D)
+        lies = [LinkStateUpdate(E + number, B, CLOCK + (1 << 30)) for number in range(2)]
+        hear(world, world.members[A], world.links[min(A, C), max(A, C)], lies[0])
+        world.run(0.1)
+        assert rows(world.members[A])[B, D].life is Life.LIVE
+        assert rows(world.members[A])[B, E].life is Life.LIVE
+        # When it answers, it says what is not so, and is asked again.
+        link.up = True
+        world.run(5.0)
+        hear(world, world.members[A], world.links[min(A, C), max(A, C)], lies[1])
+        assert rows(world.members[A])[B, E].life is Life.WITHDRAWN
+        assert (B, E + 1) not in rows(world.members[A])
+
+    def test_a_neighbour_that_goes_before_it_has_said_what_it_was_asked_leaves_the_word_to_others(self) -> None:
+        """It may have been another one with its address. The others will not say it again: that was acknowledged."""
+        world = world_of(A, B, C)
+        world.notice = 0.1
+        world.connect(A, B)
+        link = world.connect(A, C)
+        world.run(3.0)
+        wire = Wire(world)
+        hear(world, world.members[A], link, LinkStateUpdate(D, B, CLOCK + (1 << 30)))
+        world.run(0.05)
+        assert wire.said(A, B) == [(B, D)]
+        assert len(wire.times(B, A)) == 1
+        assert (B, D) not in rows(world.members[A])
+        world.cut(A, B)
+        world.run(0.2)
+        assert rows(world.members[A])[B, D].life is Life.LIVE
+        assert (B, D) in wire.said(A, C)
+
     def test_what_others_say_of_a_neighbour_of_the_prototype_is_not_believed_while_it_speaks(self) -> None:
         world = world_of(A, B, C, prototypes=(B,))
         world.connect(A, B)

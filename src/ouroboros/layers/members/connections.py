@@ -53,6 +53,10 @@ GREETING_PATIENCE = 1.0
 ADDRESS_PATIENCE = 5.0
 #: Lower flows whose peer has not greeted yet. One more, and the oldest is let go: a greeting comes within a round trip.
 MOST_STRANGERS = 256
+#: A node of ours with our address that asks again, so many seconds after it was told and no later than that, keeps it; of so
+#: many it is remembered that they were told.
+TWIN_KEEPS = 1.0, 60.0
+MOST_TWINS = 16
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -97,6 +101,8 @@ class Connections:
         self._collided = collided
         self._asked: list[_Asked] = []
         self._greetings: dict[int, _Greeting] = {}
+        #: Nodes of ours with our address that were told, and when.
+        self._twins: dict[int, float] = {}
         self._times = Agenda()
         self._links = Links(core, components, self._times, self._moves)
         self._warnings = Bucket(*WARNINGS)
@@ -381,8 +387,7 @@ class Connections:
         found = objection(self._core, said.component, said, self.rank) or self._own_objection(greeting.flow, said)
         if found is not None:
             self._refuse(greeting, found, now)
-            if found.flag & cep.TAKEN and said.ours is None:
-                # A node of ours moves itself, now that it knows.
+            if found.flag & cep.TAKEN and said.address == self._core.address and self._keeps(said, now):
                 self._moves(now)
             return
         self._core.message(fd, greet(self._core, said.component, self.rank).encode())
@@ -417,6 +422,21 @@ class Connections:
             )
         self._core.message(greeting.flow.fd, refuse(self._core, self.rank, found.flag).encode())
         self._drop(greeting.flow.fd, now)
+
+    def _keeps(self, said: Cep, now: float) -> bool:
+        """Whether another one has our address and is not going to take another: it is of the prototype, or has just been
+        told and asks again, as when it has moved too often."""
+        if said.ours is None:
+            return True
+        least, most = TWIN_KEEPS
+        told = self._twins.get(said.ours.node, float("-inf"))
+        if now - told <= most:
+            return now - told >= least
+        self._twins.pop(said.ours.node, None)
+        if len(self._twins) >= MOST_TWINS:
+            del self._twins[next(iter(self._twins))]
+        self._twins[said.ours.node] = now
+        return False
 
     def _moves(self, now: float) -> bool:
         """Our address is that of another member. Whether we have another one now."""

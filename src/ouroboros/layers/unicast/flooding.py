@@ -6,7 +6,10 @@ refreshments (`unicast-control.md` 6.2, 11).
 
 What somebody else says of the links of a neighbour of ours is told to that neighbour alone, and believed only when it does
 not answer. It contradicts what it did not say; and what it did say, it tells us as everybody, until we acknowledge it. So
-its acknowledgement settles the matter: there is nothing that we have to learn from others.
+when it acknowledges the question, it has the word. If it is not reached any more before it said something as new, others are
+believed after all: they were told the same, and acknowledged, and nobody would say it again. One that has left two
+repetitions in a row without an acknowledgement, of whatever, is not waited for: others are believed at once until it
+acknowledges something. It is told all the same, and contradicts what is not so.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Protocol
+
+import msgspec
 
 from ouroboros.layers.agenda import earliest
 from ouroboros.layers.bucket import Bucket
@@ -39,7 +44,9 @@ ROUNDS = 3.0
 FIRST_REPETITION = 0.5
 LEAST_REPETITION = 0.05
 LAST_REPETITION = 8.0
-#: What is said of a neighbour is believed when it has not answered so often; and so much is asked at a time.
+MOST_DOUBLINGS = 8
+#: What is said of a neighbour is believed when it has acknowledged nothing and was told all again so often: after nine round
+#: trips, or 0.15 s when those are shorter, or 1.5 s before one was measured. So much is asked at a time.
 QUESTIONS = 2
 MOST_ASKED = 64
 #: Messages a second that are taken from a neighbour, and at once: single updates, and messages of ours.
@@ -88,14 +95,17 @@ class Neighbour:
         #: Messages without an acknowledgement, when they were sent, and the last one that told a pair.
         self._waiting: dict[int, tuple[float, tuple[Pair, ...]]] = {}
         self._told: dict[Pair, int] = {}
-        #: What others say of its links, and how often it has been asked about that.
+        #: What others say of its links, and since when: about which it has been asked; and what it has acknowledged, the
+        #: oldest first, until it says something as new.
         self._unanswered = unanswered
-        self._asked: dict[Pair, tuple[LinkStateUpdate, int]] = {}
+        self._asked: dict[Pair, tuple[LinkStateUpdate, float]] = {}
+        self._answered: dict[Pair, tuple[LinkStateUpdate, float]] = {}
         self._arrived: list[int] = []
         self._next = 0.0
         self._repeat_at: float | None = None
+        #: How often in a row all was told again.
+        self._repeated = 0
         self._round_trip: float | None = None
-        self._repetition = FIRST_REPETITION
         self._copy_at: float | None = None
         self._single, self._several = Bucket(*SINGLE), Bucket(*SEVERAL)
 
@@ -139,15 +149,16 @@ class Neighbour:
         if used is self._used:
             return
         self._used = used
-        asked, self._asked = self._asked, {}
-        for update, _ in asked.values():
-            self._unanswered(update, now)
+        if used is None:
+            self._asked = self._answered | self._asked
+        self._answered.clear()
+        self._ask_no_more(now)
         self._queue.clear()
         self._waiting.clear()
         self._told.clear()
         self._arrived.clear()
-        self._repeat_at = self._copy_at = None
-        self._round_trip, self._repetition = None, FIRST_REPETITION
+        self._repeat_at = self._copy_at = self._round_trip = None
+        self._repeated = 0
         if used is not None:
             self._next = now if used.ours else now + QUIET
             self._copy()
@@ -177,17 +188,29 @@ class Neighbour:
             for pair in pairs:
                 if self._told.get(pair) == id:
                     del self._told[pair]
-                    self._asked.pop(pair, None)
+                    self._answer(pair)
             smooth = now - sent if self._round_trip is None else 0.875 * self._round_trip + 0.125 * (now - sent)
-            self._round_trip = smooth
-            self._repetition = min(max(ROUNDS * smooth, LEAST_REPETITION), LAST_REPETITION)
-            self._repeat_at = now + self._repetition if self._waiting else None
+            self._round_trip, self._repeated = smooth, 0
+            self._repeat_at = now + self._repetition() if self._waiting else None
 
     def knows(self, pair: Pair) -> None:
         """It told that itself, as it is now."""
         self._queue.pop(pair, None)
         self._told.pop(pair, None)
-        self._asked.pop(pair, None)
+        self._answer(pair)
+        entry = self._database.get(pair)
+        if pair in self._answered and entry is not None and not entry.yields_to(self._answered[pair][0]):
+            del self._answered[pair]
+
+    def _answer(self, pair: Pair) -> None:
+        """It has been heard, or said something itself, perhaps before it was asked."""
+        asked = self._asked.pop(pair, None)
+        if asked is None:
+            return
+        self._answered.pop(pair, None)
+        if len(self._answered) >= MOST_ASKED:
+            del self._answered[next(iter(self._answered))]
+        self._answered[pair] = asked
 
     # --- what goes out
 
@@ -196,8 +219,11 @@ class Neighbour:
         if self._used is not None:
             self._queue.setdefault(pair, False)
 
-    def ask(self, update: LinkStateUpdate) -> None:
+    def ask(self, update: LinkStateUpdate, now: float) -> None:
         """Somebody else says that of a link of it."""
+        if self._repeated >= QUESTIONS:
+            self._unanswered(update, now)
+            return
         pair = update.source, update.destination
         known = self._asked.get(pair)
         if known is not None and known[0].number >= update.number:
@@ -205,8 +231,14 @@ class Neighbour:
         if known is None and len(self._asked) >= MOST_ASKED:
             self._core.counters["lsus_refused"] += 1
             return
-        self._asked[pair] = update, 0 if known is None else known[1]
+        self._asked[pair] = update, now
         self.tell(pair)
+
+    def _ask_no_more(self, now: float) -> None:
+        asked, self._asked = self._asked, {}
+        for update, since in asked.values():
+            age = min(update.age + int(now - since), MOST_AGE)
+            self._unanswered(msgspec.structs.replace(update, age=age), now)
 
     def deadline(self) -> float | None:
         """When `send` has something to do."""
@@ -234,19 +266,20 @@ class Neighbour:
         else:
             self._send_single(self._used, now)
 
+    def _repetition(self) -> float:
+        """Seconds until what is not acknowledged is told again."""
+        first = FIRST_REPETITION if self._round_trip is None else max(ROUNDS * self._round_trip, LEAST_REPETITION)
+        return min(first * 2.0 ** min(self._repeated, MOST_DOUBLINGS), LAST_REPETITION)
+
     def _repeat(self, now: float) -> None:
-        """Tell the pairs that were not acknowledged once more."""
-        for pair in [pair for pair in self._told if pair in self._asked]:
-            update, count = self._asked[pair]
-            self._asked[pair] = update, count + 1
-            if count + 1 >= QUESTIONS:
-                del self._asked[pair]
-                self._unanswered(update, now)
+        """Tell the pairs that were not acknowledged once more. There is none when it told all of them itself meanwhile."""
+        self._repeated = self._repeated + 1 if self._told else 0
+        if self._repeated >= QUESTIONS:
+            self._ask_no_more(now)
         self._queue.update((pair, False) for pair in self._told if pair not in self._queue)
         self._waiting.clear()
         self._told.clear()
         self._repeat_at = None
-        self._repetition = min(2 * self._repetition, LAST_REPETITION)
 
     def _send_several(self, flow: Flow, now: float) -> None:
         self._next = now + PAUSE
@@ -268,7 +301,7 @@ class Neighbour:
                 self._told.update(dict.fromkeys(told, id))
                 self._core.message(flow.fd, Updates(id, updates).encode())
         if self._waiting and self._repeat_at is None:
-            self._repeat_at = now + self._repetition
+            self._repeat_at = now + self._repetition()
 
     def _send_single(self, flow: Flow, now: float) -> None:
         self._next = now + BURST_PAUSE

@@ -308,7 +308,7 @@ class LinkState:
             # It says that itself, if it is true.
             self._core.counters["lsus_of_neighbours"] += 1
             if speaker.ours:
-                speaker.ask(update)
+                speaker.ask(update, now)
                 self._busy[speaker.address] = speaker
             return
         self._believe(update, neighbour, now)
