@@ -47,7 +47,7 @@ from ouroboros.dev import (
 from ouroboros.event import FEventQueue, FlowSet
 from ouroboros.server import FlowRequestHandler, FlowServer
 
-from .worlds import LONGEST, Pair, arrived
+from .worlds import LONGEST, TOO_MUCH, Pair, arrived
 
 LONG = pytest.mark.needs("long")
 READ_WRITE = FlowProperties.ReadWrite
@@ -451,11 +451,11 @@ class TestBatches:
     @pytest.mark.needs("back-pressure", "long", "room")
     def test_a_batch_larger_than_the_ring_waits_for_the_reader(self, near: Flow, far: Shell) -> None:
         far.do(HELPERS)
-        packets = [pattern(60_000, seed) for seed in range(100)]
+        packets = [pattern(60_000, seed) for seed in range(TOO_MUCH // 60_000)]
         writer = Background(lambda: near.write_many(packets))
         writer.until_asleep("room")
-        assert far.do("digest([f.read() for _ in range(100)])") == digest(packets)
-        assert writer.result() == 100
+        assert far.do(f"digest([f.read() for _ in range({len(packets)})])") == digest(packets)
+        assert writer.result() == len(packets)
 
 
 class Whole:
@@ -703,7 +703,7 @@ class TestFlags:
         with pytest.raises(FlowDownException):
             far.answer()
         near.set_flags(READ_WRITE)
-        far.begin_blocked("f.write_many([bytes(60000)] * 100); f.write(bytes(60000))", "room")
+        far.begin_blocked(f"f.write_many([bytes(60000)] * {TOO_MUCH // 60_000}); f.write(bytes(60000))", "room")
         near.set_flags(READ_WRITE | FlowProperties.Down)
         with pytest.raises(FlowDownException):
             far.answer()
@@ -777,13 +777,14 @@ class TestQueues:
                     reader.read()
                 assert writer.write_many([bytes(size)] * 100) == 100
 
+    @pytest.mark.lossless
     @pytest.mark.needs("back-pressure")
     @pytest.mark.parametrize("size", [1400, pytest.param(LONGEST, marks=pytest.mark.needs("long", "room"))])
     def test_a_full_ring_makes_a_blocking_writer_wait_and_drops_nothing(
         self, near: Flow, far: Shell, size: int
     ) -> None:
         far.do(HELPERS)
-        count = 8 * LONGEST // size
+        count = TOO_MUCH // size
         packets = [pattern(size, seed) for seed in range(count)]
 
         def write_all() -> int:

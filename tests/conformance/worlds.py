@@ -39,7 +39,7 @@ PROPERTIES = {
     "death": "a peer that is killed is told of at once; elsewhere it is when it has been silent for long",
     "encryption": "a flow can be asked for encryption",
     "checks": "each packet can be checked for bit errors, and what a flow has of that is told",
-    "room": "a flow has room of its own, for less than 8 of the longest packets; elsewhere all flows of a host share theirs",
+    "room": "a flow has room of its own, for less than `TOO_MUCH` bytes; elsewhere all flows of a host share theirs",
     "endless": "a flow can be without a timeout; elsewhere a peer gives it ten minutes",
     "promises": "flows in order and without loss can be had",
     "lossless": "a flow without promises loses nothing that its reader has room for; elsewhere it does when a node does not"
@@ -248,3 +248,5 @@ WORLDS = [_PROTOTYPE] if PROTOTYPE in os.environ else _WORLDS
 
 #: What fits into a packet of any flow on one machine, bytes: encryption takes the rest.
 LONGEST = 1_048_260 if PROTOTYPE in os.environ else MAX_PACKET - 28
+#: Bytes that no flow with room of its own has room for: not the rings of both ends together with what FRCP keeps between.
+TOO_MUCH = 16 * LONGEST
