@@ -85,7 +85,7 @@ class Irm:
         self._uid = uid
         self._effects: list[Effect] = []
         self._posts = Posts()
-        #: Of IPC processes, when they were asked last.
+        #: Of IPC processes, as they said when they were asked last.
         self._deadlines: dict[int, float] = {}
         self.ipcps: dict[int, Ipcp] = {}
         self.registry = Registry(name_limit)
@@ -205,8 +205,13 @@ class Irm:
         return any(ipcp.busy for ipcp in self.ipcps.values())
 
     def deadline(self) -> float | None:
-        """When `timeout` has something to do. An IPC process is asked only after it was called: some have hundreds of parts
-        that wait for something, and this is looked at after each step of a flow."""
+        """When `timeout` has something to do."""
+        self._ask_stirred()
+        return earliest(self.flows.deadline(), *self._deadlines.values())
+
+    def _ask_stirred(self) -> None:
+        """Ask those IPC processes for their deadlines that were called: some have hundreds of parts that wait for something,
+        and this is looked at after each step of a flow."""
         stirred, self._host.stirred = self._host.stirred, set()
         for id in stirred:
             ipcp = self.ipcps.get(id)
@@ -215,12 +220,11 @@ class Irm:
                 self._deadlines.pop(id, None)
             else:
                 self._deadlines[id] = when
-        return earliest(self.flows.deadline(), *self._deadlines.values())
 
     @_entry
     def timeout(self, now: float) -> None:
         self.flows.timeout(now)
-        self.deadline()
+        self._ask_stirred()
         known = ((ipcp, self._deadlines.get(id)) for id, ipcp in self.ipcps.items())
         for ipcp in [ipcp for ipcp, when in known if when is not None and when <= now]:
             ipcp.timeout(now)
