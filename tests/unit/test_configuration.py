@@ -131,6 +131,8 @@ def test_every_key_of_a_broadcast_ipcp() -> None:
     assert parse(text).ipcps == (
         IpcpTable("broadcast", "b0", "news", BroadcastSettings(), autobind=True, neighbours=("b1",), keepalive=2.0),
     )
+    (table,) = parse('[broadcast.b1]\nenrol = "b0"\nconn_over = { b0 = ["net", "net6"] }').ipcps
+    assert table.over == {"b0": ("net", "net6")}
     assert parse('[broadcast.b1]\nenrol = "b0"').ipcps == (
         IpcpTable("broadcast", "b1", "", BroadcastSettings(), enrol="b0", neighbours=("b0",)),
     )

@@ -493,7 +493,7 @@ def _parse_ipcp(type: str, name: str, values: Mapping[str, object]) -> IpcpTable
     # The layer of one that enrolls is that of whom it enrolls with.
     bind = table.names("bind")
     layer = "" if enrol else layer
-    over = _parse_over(table, neighbours) if type == "unicast" else {}
+    over = _parse_over(table, neighbours) if type in NETWORKED else {}
     return IpcpTable(
         type, name, layer, settings, autobind, register, enrol, neighbours, bind, qualities, keepalive, over
     )
