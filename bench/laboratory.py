@@ -1,6 +1,6 @@
-"""How long networks of the laboratory take until they are ready, for the quiet hour: `python -m bench.laboratory`. The
-bars are those of issue 14. Real clocks by the clock on the wall, the process that forks being there but for the first
-row; virtual time by the time of the processor."""
+"""How long networks of the laboratory take until they are ready, for the quiet hour: `python -m bench.laboratory`.
+Real clocks by the clock on the wall, the process that forks being there but for the first row; virtual time by the time
+of the processor."""
 
 from __future__ import annotations
 
