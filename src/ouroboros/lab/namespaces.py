@@ -98,14 +98,17 @@ class NamespaceGround(RealGround):
         await self._batches(lines)
         lines = {}
         for number, link in links:
-            for name, address in zip(link.ends, self.addresses(number, link), strict=True):
+            for side, name in enumerate(link.ends):
                 device = lines.setdefault(name, [])
                 if not link.is_ethernet:
-                    # Nobody else can have it: it need not be asked for first.
-                    size = "64 nodad" if link.type == "udp6" else "30"
-                    device.append(f"address add {address}/{size} dev veth{number}")
+                    device.append(f"address add {self.words(number, link, side)} dev veth{number}")
                 device.append(f"link set dev veth{number} up")
         await self._batches(lines)
+
+    def words(self, number: int, link: Link, side: int) -> str:
+        """The address of one end, as `ip` is told it."""
+        # Nobody else can have it: it need not be asked for first.
+        return f"{self.addresses(number, link)[side]}/{'64 nodad' if link.type == 'udp6' else '30'}"
 
     async def plug(self, number: int, link: Link, plugged: bool) -> None:
         line = f"link set dev veth{number} {'up' if plugged else 'down'}"
