@@ -77,6 +77,7 @@ NOT_RUN = [
     ("capture.md", "packet.comment", "has no end; tests/system/test_capture.py has what it does"),
     ("broadcast.md", "name a layer hall", "two machines; tests/system/test_broadcast_hosts.py has what it does"),
     ("broadcast.md", "peer hall@", "as before"),
+    ("broadcast.md", "timeo=5", "as before"),
     ("broadcast.md", "connect name b dst c", "as before"),
     ("lab.md", "from mininet.net", "another program"),
     ("lab.md", "containerlab deploy", "another program"),
@@ -456,9 +457,11 @@ def test_client_of_the_errors_page_goes_on(reader: Reader) -> None:
     ("broadcast.md", "irm ipcp list --json"),
     ("broadcast.md", "layer chat"),
     ("broadcast.md", "[broadcast.b]"),
+    ("broadcast.md", "[users]"),
 )
 def test_broadcast(reader: Reader) -> None:
-    reader.run("irmd", "--check", str(reader.save("irmd.toml", block("broadcast.md", "[broadcast.b]"))))
+    for table in ("[broadcast.b]", "[users]"):
+        reader.run("irmd", "--check", str(reader.save("irmd.toml", block("broadcast.md", table))))
     listener = reader.start_python(
         "from ouroboros.dev import flow_join\nwith flow_join('broadcast') as f:\n    print('in')\n"
         "    print(f.readline())\n    f.writeline('Hello, you')\n",

@@ -14,7 +14,7 @@ from ouroboros.layers.effects import Effect, Reply
 from ouroboros.layers.face import Host, Posts, Task
 from ouroboros.layers.impairment import Impairment
 from ouroboros.layers.impairment import parse as parse_impairment
-from ouroboros.settings import Strangers
+from ouroboros.settings import Strangers, Users
 from ouroboros.wire.control import (
     FIRST_IPCP_ID,
     BootstrapIpcp,
@@ -60,6 +60,8 @@ class IpcProcesses:
         self._host = host
         #: Something was managed since this was last set to False.
         self.managed = False
+        #: What others than the owner may have done; may be replaced at any time.
+        self.users = Users()
         self._next_id = FIRST_IPCP_ID
         #: Requests that are not answered yet, by token.
         self._tasks: dict[int, _Asked] = {}
@@ -68,6 +70,9 @@ class IpcProcesses:
 
     def all(self) -> list[Ipcp]:
         return list(self._table.values())
+
+    def has(self, ipcp: Ipcp) -> bool:
+        return self._table.get(ipcp.id) is ipcp
 
     def find(self, id: int) -> Ipcp:
         """Raises `IpcpCreateError` when there is none with that id."""

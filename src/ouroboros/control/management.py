@@ -97,7 +97,8 @@ class Management:
         return self._manage_ipcp(token, request, now)
 
     def _save(self) -> str:
-        told = configuration_of(self._registry, self._ipcps.all(), self._shares, self._ipcps.strangers)
+        ipcps = self._ipcps
+        told = configuration_of(self._registry, ipcps.all(), self._shares, ipcps.strangers, ipcps.users)
         return text_of(*told)
 
     def _change_names(self, request: Request, now: float) -> bool:

@@ -119,6 +119,10 @@ class Ipcp:
         self.impairment: Impairment | None = None
         #: Bytes that the device of its port carries in a frame; 0: it has none.
         self.mtu = 0
+        #: It was made for programs that join its layer, and goes when they are gone.
+        self.on_demand = False
+        #: Since when the last program that had joined is gone; None while there are some.
+        self.idle_since: float | None = None
         #: Why it failed.
         self.reason = ""
         #: How often it was begun again after it had failed.
