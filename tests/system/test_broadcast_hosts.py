@@ -145,6 +145,20 @@ def test_the_commands_of_a_second_host(hosts: Hosts) -> None:
     exchange(flows, 1)
 
 
+def test_a_host_comes_in_by_a_member_that_is_named(hosts: Hosts) -> None:
+    """By the command, and from Python by id, and not by a layer that is called otherwise."""
+    one, two, three = (hosts.add() for _ in range(3))
+    irm_says(one, "ipcp bootstrap type broadcast name b0 layer hall autobind")
+    irm_says(two, "ipcp enroll type broadcast name b1 layer hall dst b0 autobind")
+    with three.use():
+        pid = irm.create_ipcp("b2", IpcpType.BROADCAST)
+        irm.enroll_ipcp(pid, "b1")
+        assert states() == ["up"]
+        with pytest.raises(IpcpEnrollError, match="'b1' is a member of layer 'hall', not of 'room'"):
+            cli.enroll_ipcp("b3", "b1", ipcp_type=IpcpType.BROADCAST, layer="room")
+    exchange(hosts.join())
+
+
 def test_a_program_joins_a_layer_of_another_host_by_its_name(hosts: Hosts) -> None:
     """Blocking, and awaited; both at once have one member."""
     one, two, three = (hosts.add() for _ in range(3))

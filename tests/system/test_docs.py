@@ -77,6 +77,7 @@ NOT_RUN = [
     ("capture.md", "packet.comment", "has no end; tests/system/test_capture.py has what it does"),
     ("broadcast.md", "name a layer hall", "two machines; tests/system/test_broadcast_hosts.py has what it does"),
     ("broadcast.md", "peer hall@", "as before"),
+    ("broadcast.md", "layer hall dst b", "as before"),
     ("broadcast.md", "timeo=5", "as before"),
     ("broadcast.md", "connect name b dst c", "as before"),
     ("lab.md", "from mininet.net", "another program"),
