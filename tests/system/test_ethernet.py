@@ -14,8 +14,8 @@ import pytest
 from support import Background, NodeProcess, until
 from unicast_nodes import at, reaches
 
-from ouroboros import irm
-from ouroboros.dev import Flow, flow_accept, flow_alloc
+from ouroboros import cli, irm
+from ouroboros.dev import Flow, flow_accept, flow_alloc, flow_join
 from ouroboros.errors import FlowCryptException, FlowDownException, FlowPeerException
 from ouroboros.event import FEventQueue, FEventType, FlowSet
 from ouroboros.qos import QOS_DATA, QOS_RAW, QoSSpec
@@ -207,6 +207,52 @@ def test_a_unicast_layer_over_ethernet_and_udp_outlives_a_cut_of_either(
                 until(lambda: reaches(1))
     for station, name in (near, "a"), (far, "b"):
         station.irm("ipcp", "destroy", "name", name)
+
+
+def test_a_node_joins_a_layer_of_which_it_knows_nothing(stations: tuple[Station, Station]) -> None:
+    """By the command, and from Python. Of two layers, one has to be said."""
+    near, far = stations
+    for station in stations:
+        station.bootstrap("eth-dix")
+    done = near.tool("irm", "ipcp", "enroll", "name", "n", "any")
+    assert (done.returncode, "no node offers a layer to newcomers" in done.stderr) == (1, True)
+    far.irm("ipcp bootstrap type broadcast name b0 layer hall autobind")
+    done = near.tool("irm", "ipcp", "enroll", "name", "n", "any", "autobind")
+    assert done.returncode == 0, done.stderr
+    assert "n is a member of broadcast layer 'hall' by 'hall' at " in done.stdout
+    with at(far.node.directory):
+        there = flow_join("hall")
+    with at(near.node.directory):
+        here = flow_join("hall")
+    with there, here:
+        talk(here, there)
+    far.irm("ipcp bootstrap type unicast name a0 layer campus autobind")
+    with at(near.node.directory):
+        with pytest.raises(irm.IpcpEnrollError, match=r"several layers answer: .*'hall'.*'campus'"):
+            cli.enroll_any("u")
+        assert cli.enroll_any("u", layer="campus").member == "campus"
+        assert {ipcp.name: ipcp.layer for ipcp in irm.list_ipcps()} == {"e": "segment", "n": "hall", "u": "campus"}
+    for station, names in (near, ("u", "n")), (far, ("a0", "b0")):
+        for name in names:
+            station.irm("ipcp", "destroy", "name", name)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_program_joins_a_broadcast_layer_of_the_segment_by_its_name(
+    stations: tuple[Station, Station], kind: str
+) -> None:
+    near, far = stations
+    for station in stations:
+        station.bootstrap(kind)
+    far.irm("ipcp bootstrap type broadcast name b0 layer hall autobind")
+    with at(near.node.directory):
+        here = flow_join("hall")
+    with at(far.node.directory):
+        there = flow_join("hall")
+    with here, there:
+        talk(here, there)
+    near.irm("ipcp destroy name hall.joined")
+    far.irm("ipcp destroy name b0")
 
 
 # --- frames

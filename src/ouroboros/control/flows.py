@@ -50,6 +50,7 @@ from ouroboros.qos import QoSSpec
 from ouroboros.settings import Strangers
 from ouroboros.wire.control import Accept, Alloc, Failed
 from ouroboros.wire.control import Join as JoinRequest
+from ouroboros.wire.offers import Offer
 
 #: How long an allocation or a join waits when the caller gives no limit, seconds (`flows.md` 1).
 ALLOC_TIMEOUT = 20.0
@@ -381,6 +382,16 @@ class FlowManager:
 
     def settings(self, name: str) -> Settings:
         return self._security.settings(name, "server")
+
+    def offers(self, ipcp: int) -> list[Offer]:
+        carrier, found = self._ipcps[ipcp], list[Offer]()
+        for member in self._registry.members.values():
+            known = [text for text in member.names if carrier.query(carrier.digest(text))]
+            if known and member.ipcp.takes_newcomers:
+                # By the name of the layer any of its members is found, and certificates are for that.
+                layer = member.ipcp.layer
+                found.append(Offer(member.ipcp.type, layer, layer if layer in known else known[0]))
+        return found
 
     def reachable(self, token: int) -> None:
         """Another node is asked. A program here that accepts from now on comes too late, except for patient requests, which

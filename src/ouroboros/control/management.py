@@ -36,6 +36,7 @@ from ouroboros.wire.control import (
     DestroyIpcp,
     DestroyName,
     DisconnectIpcp,
+    DiscoverLayers,
     EnrollIpcp,
     ImpairIpcp,
     KeepAliveIpcp,
@@ -149,6 +150,8 @@ class Management:
             case DisconnectIpcp():
                 answer, ipcp = task(request.ipcp, IpcpConnectError), self._ipcps.neighbour(request)
                 ipcp.disconnect(request.component, request.name, answer, now)
+            case DiscoverLayers():
+                self._ipcps.discover(request, task(0, IpcpEnrollError), now)
             case ProbeName():
                 self._probing.begin(request, task(0, FlowNameException), now)
             case DestroyIpcp():
