@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from joining_world import make_hall, members, over_ethernet, over_unicast, talk, world
 from security_world import CACERT, certified, trusting
 from unicast_world import Layer
 
@@ -22,77 +23,19 @@ from ouroboros.errors import (
     OuroborosError,
 )
 from ouroboros.qos import QoSSpec
-from ouroboros.settings import EthConfig, EthDixSettings, Users
-from ouroboros.testing.sim import Asked, Flow, Network, Node
+from ouroboros.settings import Users
+from ouroboros.testing.sim import Asked, Network, Node
 from ouroboros.wire.control import (
     BindProcess,
     CreateIpcp,
     DestroyIpcp,
     EnrollIpcp,
-    IpcpEntry,
     Join,
-    ListIpcps,
-    RegisterName,
     Save,
 )
 
 #: Not that of the nodes.
 USER = 60001
-
-
-def make_hall(node: Node, below: int, layer: str = "chat") -> int:
-    """The node has the first member of a broadcast layer, which is known by the name of the layer and its own."""
-    id = node.add_ipcp("broadcast", layer, name="b0")
-    for name in ("b0", layer):
-        node.manage(BindProcess(id, name)).value  # noqa: B018 - or its error
-        node.manage(RegisterName(name, below)).value  # noqa: B018
-    return id
-
-
-def over_udp(network: Network) -> tuple[Node, Node]:
-    """A node with a hall, and one that knows where that is."""
-    hub = network.add_node("hub")
-    make_hall(hub, hub.over_udp())
-    near = network.add_node("near")
-    near.over_udp(peers=[f"chat@{hub.address}", f"b0@{hub.address}"])
-    return hub, near
-
-
-def over_ethernet() -> tuple[Network, Node, Node]:
-    network = Network(1)
-    hub, near = network.add_node("hub"), network.add_node("near")
-    segment = EthDixSettings(eth=EthConfig("eth0"))
-    make_hall(hub, hub.add_ipcp("eth-dix", "segment", segment))
-    near.add_ipcp("eth-dix", "segment", segment)
-    return network, hub, near
-
-
-def over_unicast() -> tuple[Network, Node, Node]:
-    campus = Layer([(0, 1), (1, 2)])
-    campus.converge()
-    make_hall(campus.nodes[0], campus.ids[0])
-    campus.network.run(2)
-    return campus.network, campus.nodes[0], campus.nodes[2]
-
-
-def world(seed: int = 1) -> tuple[Network, Node, Node]:
-    network = Network(seed)
-    return (network, *over_udp(network))
-
-
-def members(node: Node) -> list[IpcpEntry]:
-    entries = node.manage(ListIpcps()).value
-    assert isinstance(entries, list)
-    return [each for each in entries if each.type == "broadcast"]
-
-
-def talk(network: Network, *flows: Flow) -> None:
-    """What each says, the others get once."""
-    for number, flow in enumerate(flows):
-        flow.write(b"%d" % number)
-    network.run(1)
-    for number, flow in enumerate(flows):
-        assert sorted(iter(flow.poll, None)) == sorted(b"%d" % each for each in range(len(flows)) if each != number)
 
 
 def error_of(asked: Asked, kind: type[OuroborosError], match: str) -> None:
@@ -230,6 +173,18 @@ def test_a_host_that_is_down_is_waited_for_as_long_as_the_program_says() -> None
     network.mend(hub, near)
     here = endless.wait().flow
     talk(network, hub.program().join("chat").wait().flow, here)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_bad_way_costs_time_and_no_more(seed: int) -> None:
+    network, hub, near = world(seed)
+    for node in (hub, near):
+        node.impair("loss=30%,jitter=3ms")
+    asked = [near.program().join("chat", 60) for _ in range(2)]
+    flows = [each.wait().flow for each in asked]
+    for node in (hub, near):
+        node.impair(None)
+    talk(network, hub.program().join("chat").wait().flow, *flows)
 
 
 def test_nothing_is_left_of_what_nobody_waits_for() -> None:
