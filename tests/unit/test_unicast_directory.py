@@ -563,6 +563,16 @@ class TestHostileMembers:
         world.run(1.0)
         assert not members[0].part.entries()
 
+    def test_what_is_said_in_the_name_of_a_member_is_taken_back_by_it(self) -> None:
+        """The message says itself whom it is from, so it is no replica."""
+        world = World()
+        members = world.fill(3)
+        true = members[2].address
+        hear(world, members[0], Store(Contact(b"\1" * 32, true), digest("x"), true, 1_795_001_000))
+        assert [each.address for each in members[0].part.entries()] == [true]
+        world.run(1.0)
+        assert not members[0].part.entries()
+
     def test_values_of_nobody_make_room_for_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(values, "MOST", 50)
         world = World()
