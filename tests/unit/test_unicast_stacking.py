@@ -298,7 +298,7 @@ def test_a_layer_over_another_waits_longer_until_a_neighbour_is_silent() -> None
     flows = both.b.manage(ListFlows()).value
     assert isinstance(flows, list)
     timeouts = {each.layer: each.qos.timeout for each in flows if each.qos.timeout != QOS_RAW.timeout}
-    assert timeouts == {"net4": 30_000, "campus": 60_000}
+    assert timeouts == {"net4": 29_000, "campus": 58_000}
 
 
 def carried(ranks: int) -> int:
