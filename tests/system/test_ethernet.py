@@ -118,6 +118,26 @@ def talk(client: Flow, server: Flow) -> None:
         assert reader.read() == b"noon"
 
 
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_reliable_flow_over_a_bad_segment_loses_nothing(
+    make_node: Callable[..., NodeProcess], tmp_path: Path, kind: str
+) -> None:
+    with NamespacePair("loss=5%,duplicate=5%,reorder=5%,delay=1ms", seed=3, ethernet=True) as bad:
+        near, far = (
+            Station(make_node(within=bad.command(host), directory=tmp_path / f"node{host}")) for host in (0, 1)
+        )
+        for station in (near, far):
+            station.bootstrap(kind)
+        far.irm("name register clock layer segment")
+        client, server = connect((near, far), QOS_DATA)
+        with client, server:
+            packets = [number.to_bytes(4) * 300 for number in range(200)]
+            for packet in packets:
+                client.write(packet)
+            assert [server.read() for _ in packets] == packets
+        assert min(bad.link.counters) > 0
+
+
 def switch(segment: NamespacePair, host: int, device: str, state: str) -> None:
     segment.run(host, "ip", "link", "set", "dev", device, state)
 
