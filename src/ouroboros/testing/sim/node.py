@@ -260,6 +260,10 @@ class Node:
                 if self.network.log is not None:
                     self.network.note(self.name, shown(effect))
                 self._handlers[type(effect)](effect)
+        self.network.unplanned[self] = None
+
+    def plan(self) -> None:
+        """Look after itself when the IRM wants that next."""
         deadline = self.irm.deadline()
         if deadline is not None and (self._due is None or deadline < self._due):
             self._due = deadline
