@@ -252,10 +252,10 @@ def test_a_member_of_the_prototype_on_the_way_is_silent_and_none_the_worse_for_i
 
 @pytest.mark.slow
 @pytest.mark.timeout(150)
-@pytest.mark.parametrize("kinds", ["opo", "pop"])
+@pytest.mark.parametrize("kinds", ["opo", "pop", "opp", "ppo", "oop", "poo"])
 def test_a_layer_over_a_layer(make_lab: MakeLab, kinds: str) -> None:
-    """Both ends are members of a layer over that of all three: those of ours have one of the prototype on the way below, and
-    the other way round."""
+    """Both ends are members of a layer over that of all three: two of ours with one of the prototype on the way below, the
+    other way round, and one of each, with either on the way."""
     assert_all_met(make_lab(scenario("line", kinds, "ping n2 n0", top="a@n0 - c@n2")))
 
 
@@ -275,7 +275,7 @@ def test_what_a_node_of_the_prototype_can_do_and_what_not(make_lab: MakeLab) -> 
     for refused, said in (
         (
             lambda: link.change(back="delay=1ms"),
-            "packets that leave node n1 cannot be chosen, as it has the C prototype",
+            "packets that leave node n1 cannot be chosen, as there is the C prototype",
         ),
         (lab.n1.pause, "does not come to itself after a pause"),
         (lab.n1.routes, "cannot be asked that"),

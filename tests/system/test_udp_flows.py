@@ -47,7 +47,9 @@ def numbered(number: int, length: int) -> bytes:
 @pytest.mark.slow
 # So many packets that the network loses some: none of 500 in one run of 10¹¹. The longest are two each.
 @pytest.mark.parametrize(("length", "amount"), [(8, 2000), (1400, 500), (8000, 500), (100_000, 250)])
-def test_a_reliable_flow_delivers_everything_in_order_over_a_bad_network(nodes: Nodes, length: int, amount: int) -> None:
+def test_a_reliable_flow_delivers_everything_in_order_over_a_bad_network(
+    nodes: Nodes, length: int, amount: int
+) -> None:
     nodes.impair(BAD)
     near, far = nodes.flow(RELIABLE)
     with near, far:

@@ -1,7 +1,8 @@
 //! Back-pressure for raw flows between nodes of ours: the receiving node says how many packets came, the sending one has no
 //! more than a window of them under way, so that neither kernel buffer runs over. Pure.
 //!
-//! Packets carry no numbers, so lost ones are found by age: a packet that is not reported after a few round trips is gone. A
+//! Packets carry no numbers, so lost ones are found by age: a packet that is not reported after a few round trips is gone. If
+//! it comes all the same, a host on the way had no processor for a while, and what followed from the loss is undone. A
 //! receiver whose program reads too slowly says so, and then no packet is taken for lost until it says otherwise.
 
 use std::collections::VecDeque;
@@ -26,6 +27,17 @@ const PROBE: u64 = 1000 * MILLISECOND;
 /// Bytes that a packet takes of the receiver's kernel buffer, at least, and beside two and a half times its own length.
 const OVERHEAD: u64 = 1664;
 
+/// What followed from packets that were taken for lost.
+#[derive(Debug)]
+struct Cut {
+    /// As they were before.
+    window: u64,
+    cap: u64,
+    /// How many have not come yet, and when the last of them was sent.
+    missing: u64,
+    sent_at: u64,
+}
+
 /// The sending side of one flow.
 #[derive(Debug)]
 pub(crate) struct Credit {
@@ -39,6 +51,10 @@ pub(crate) struct Credit {
     cap: u64,
     most: u64,
     cap_at: u64,
+    cut: Option<Box<Cut>>,
+    /// Packets may be under way for so long, as some came that were taken for lost; and when they did.
+    slack: u64,
+    slack_at: u64,
     /// Since the last report the window was used up.
     limited: bool,
     /// Bytes that may be under way: when the receiver says to wait, half of its program's ring is free, and all packets under
@@ -70,6 +86,9 @@ impl Credit {
             cap: most,
             most,
             cap_at: 0,
+            cut: None,
+            slack: 0,
+            slack_at: 0,
             limited: false,
             room: FIRST * OVERHEAD,
             wait: None,
@@ -129,6 +148,7 @@ impl Credit {
         }
         (self.counted, self.room, self.wait) = (counted, u64::from(room), wait.then_some(now));
         self.measure();
+        self.note_late(now, self.lost.saturating_sub(self.sent - counted));
         self.lost = if self.round_trip == 0 { 0 } else { self.lost.min(self.sent - counted) };
         let mut settled = None;
         // What was not reported for long may have arrived all the same, and be in the report after this one.
@@ -140,11 +160,25 @@ impl Credit {
         settled.into_iter().for_each(|at| self.sample(now, at));
         self.age(now);
         if now - self.cap_at > PROBE {
-            (self.cap, self.cap_at) = ((self.cap + self.cap / 8).min(self.most), now);
+            (self.cap, self.cap_at, self.cut) = ((self.cap + self.cap / 8).min(self.most), now, None);
+        }
+        if now - self.slack_at > 10 * PROBE {
+            self.slack = 0;
         }
         if std::mem::take(&mut self.limited) {
             // Reports come four times in a window: this doubles it in a round trip.
             self.window = (self.window + self.window / 4).min(self.cap);
+        }
+    }
+
+    /// So many came that were taken for lost.
+    fn note_late(&mut self, now: u64, late: u64) {
+        let Some(cut) = &mut self.cut else { return };
+        cut.missing = cut.missing.saturating_sub(late);
+        if cut.missing < REPORT {
+            (self.window, self.cap) = (self.window.max(cut.window), self.cap.max(cut.cap));
+            (self.slack, self.slack_at) = (self.slack.max((2 * (now - cut.sent_at)).min(UNKNOWN)), now);
+            self.cut = None;
         }
     }
 
@@ -181,19 +215,23 @@ impl Credit {
     }
 
     fn patience(&self) -> u64 {
-        if self.round_trip == 0 { UNKNOWN } else { AGE.max(4 * self.round_trip) }
+        if self.round_trip == 0 { UNKNOWN } else { AGE.max(4 * self.round_trip).max(self.slack) }
     }
 
     fn age(&mut self, now: u64) {
-        let mut gone = 0;
-        while let Some((_, sent)) = self.marks.front().copied().filter(|(at, _)| now >= at + self.patience()) {
-            gone = sent;
+        let (mut sent_at, mut gone) = (0, 0);
+        while let Some((at, sent)) = self.marks.front().copied().filter(|(at, _)| now >= at + self.patience()) {
+            (sent_at, gone) = (at, sent);
             self.marks.pop_front();
         }
         let missing = gone.saturating_sub(self.settled());
         self.lost += missing;
         // A few are lost on any bad path, and some are not reported yet; many are too many for the receiver.
         if self.round_trip > 0 && missing.saturating_sub(REPORT - 1) > self.window / 8 {
+            let cut = self
+                .cut
+                .get_or_insert_with(|| Box::new(Cut { window: self.window, cap: self.cap, missing: 0, sent_at }));
+            (cut.missing, cut.sent_at) = (cut.missing + missing, sent_at);
             self.cap = (self.window * 3 / 4).max(FIRST);
             self.cap_at = now;
             self.window = (self.window / 2).max(FIRST);
@@ -331,6 +369,31 @@ mod tests {
         }
         assert!(least >= 8, "{least}");
         assert!(credit.sent > 2000 * FIRST / 4, "{credit:?}");
+    }
+
+    #[test]
+    fn a_host_that_stands_still_for_a_moment_does_not_narrow_the_window() {
+        let (mut credit, mut now) = (Credit::new(None, MOST), 0);
+        let mut go = |credit: &mut Credit, stall: u64, lost: u64| {
+            let sent = fill(credit, now);
+            now += stall;
+            credit.pass(now);
+            fill(credit, now);
+            now += MILLISECOND / 2;
+            credit.report(now, report(credit.sent - lost));
+            sent
+        };
+        while go(&mut credit, MILLISECOND / 2, 0) < 1000 {}
+        let wide = credit.window;
+        go(&mut credit, 12 * MILLISECOND, 0);
+        assert!(credit.slack > 12 * MILLISECOND && credit.window >= wide, "{credit:?}");
+        // The next time it is known.
+        go(&mut credit, 12 * MILLISECOND, 0);
+        assert!(credit.lost == 0 && credit.window >= wide, "{credit:?}");
+        // Those that do not come are lost.
+        let wide = credit.window;
+        go(&mut credit, 120 * MILLISECOND, 900);
+        assert!(credit.lost == 900 && credit.window < wide, "{credit:?}");
     }
 
     #[test]

@@ -176,7 +176,7 @@ class MixedGround(NamespaceGround):
         self._installation = find_installation()
         check_machine()
         super().__init__()
-        self.foreign = self._numbers = {name: number for number, name in enumerate(foreign, 1)}
+        self.foreign: dict[str, int] = {name: number for number, name in enumerate(foreign, 1)}
         self._networks: dict[str, Namespace] = {}
         self._prototypes: dict[str, Prototype] = {}
 
@@ -187,9 +187,9 @@ class MixedGround(NamespaceGround):
                 raise LabError(
                     f"link {link.name}: links of node {end}, which has the C prototype, are of type udp4, eth-dix or eth-llc"
                 )
-            if end in self.foreign and words != "none":
+            if words != "none" and self.foreign.keys() & ({*link.ends} if link.is_ethernet else {end}):
                 raise LabError(
-                    f"link {link.name}: what happens to packets that leave node {end} cannot be chosen, as it has the C "
+                    f"link {link.name}: what happens to packets that leave node {end} cannot be chosen, as there is the C "
                     "prototype; the link can be cut"
                 )
 
@@ -285,19 +285,24 @@ class MixedGround(NamespaceGround):
     def _address(self, name: str, otherwise: str) -> str:
         if name not in self.foreign:
             return otherwise
-        high, low = divmod(self._numbers[name], 256)
+        high, low = divmod(self.foreign[name], 256)
         return f"10.255.{high}.{low}"
 
     def words(self, number: int, link: Link, side: int) -> str:
         addresses = self.addresses(number, link)
         return f"{addresses[side]} peer {addresses[1 - side]}/32"
 
-    async def plug(self, number: int, link: Link, plugged: bool) -> None:
+    def can_be_bad(self, link: Link) -> bool:
+        return not self.foreign.keys() & set(link.ends) and super().can_be_bad(link)
+
+    async def change(self, number: int, link: Link, ways: Sequence[str], *, plugged: bool) -> None:
         """A device of the prototype stays up, and has no carrier when the other end is down."""
         ours = [end for end in link.ends if end not in self.foreign]
-        ends = ours or link.ends[:1]
-        line = f"link set dev veth{number} {'up' if plugged else 'down'}"
-        await self._batches({name: [line] for name in ends})
+        if len(ours) == 2:
+            await super().change(number, link, ways, plugged=plugged)
+            return
+        end = ours[0] if ours else link.one
+        await self._batches({end: [f"link set dev veth{number} {'up' if plugged else 'down'}"]})
 
     async def _batches(self, lines: dict[str, list[str]]) -> None:
         await super()._batches({name: each for name, each in lines.items() if name not in self.foreign})

@@ -268,7 +268,7 @@ class Works:
         """Have both ends do what the wire says. The prototype does nothing to its packets."""
         ours = [name for name in wire.link.ends if name not in self.ground.foreign]
         if wire.link.is_ethernet or len(ours) < 2:
-            await self.ground.plug(wire.number, wire.link, not wire.is_cut)
+            await self.ground.change(wire.number, wire.link, wire.impair, plugged=not wire.is_cut)
         for name in ours if not wire.link.is_ethernet else ():
             await self._impair_end(wire, self.places[name])
 

@@ -66,9 +66,10 @@ pub(crate) struct Sender {
     /// The number of the slot, and the bits of its length.
     slot: u64,
     bits: u32,
-    /// Sent in it.
+    /// Sent in it, and when something was sent last.
     bytes: u64,
     packets: u64,
+    last: u64,
     /// Bytes that may be, and by how much that rises.
     limit: u64,
     step: u64,
@@ -96,6 +97,7 @@ impl Sender {
             bits: SLOT,
             bytes: 0,
             packets: 0,
+            last: now,
             limit: FIRST,
             step: FIRST,
             warned: false,
@@ -131,8 +133,10 @@ impl Sender {
         }
         self.packets += 1;
         self.bytes += length as u64;
-        let slot = self.at(now);
-        if slot > self.slot + 1 {
+        let (slot, idle) = (self.at(now), now.saturating_sub(self.last));
+        self.last = now;
+        // A slot may be shorter than a host takes to wake up: missing one is no idleness.
+        if slot > self.slot + 1 && idle > PATIENCE {
             self.begin_anew(now, length);
         } else if slot > self.slot {
             self.end_slot(now);
@@ -158,7 +162,7 @@ impl Sender {
         }
     }
 
-    /// Nothing was sent for a whole slot.
+    /// Nothing was sent for a while.
     fn begin_anew(&mut self, now: u64, length: usize) {
         if self.warned {
             (self.bits, self.limit, self.step) = (SLOT, FIRST, FIRST);
@@ -290,6 +294,18 @@ mod tests {
         }
         assert!((60_000..200_000).contains(&rate(&mut sender, &mut now, 17 * MS, 1000)));
         assert!(sender.waits_until(now).is_none_or(|until| until <= now + 17 * MS));
+    }
+
+    #[test]
+    fn a_host_that_wakes_up_late_is_not_taken_for_idle() {
+        let (mut sender, mut now) = (Sender::new(0), 0);
+        sender.told(now, 0);
+        rate(&mut sender, &mut now, 500 * MS, 1000);
+        for (late, anew) in [(3 * MS, false), (1000 * MS, true)] {
+            now = sender.waits_until(now).unwrap_or(now) + late;
+            sender.sent(now, 1000);
+            assert_eq!(sender.bits == SLOT, anew);
+        }
     }
 
     #[test]
