@@ -291,10 +291,10 @@ TOP = "top"
 
 @pytest.mark.slow
 @pytest.mark.timeout(150)
-@pytest.mark.parametrize("kinds", ["opo", "pop"])
+@pytest.mark.parametrize("kinds", ["opo", "pop", "opp", "ppo", "oop", "poo"])
 def test_a_layer_over_a_layer(make_line: MakeLine, kinds: str) -> None:
-    """Both ends are members of a layer over that of all three: those of ours have one of the prototype on the way below, and
-    the other way round."""
+    """Both ends are members of a layer over that of all three: two of ours with one of the prototype on the way below, the
+    other way round, and one of each, with either on the way. The last one comes to the first."""
     line = make_line(kinds)
     first, last = line[0], line[2]
     try:

@@ -74,6 +74,20 @@ def test_an_answer_to_the_prototype_is_said_again_and_is_the_same(watched: Watch
     assert len(set(messages)) == 1
 
 
+@pytest.mark.parametrize("by", ["a packet", "the end"])
+def test_an_answer_that_came_is_not_said_again(watched: Watched, by: str) -> None:
+    waiting = watched.accept()
+    watched.hear(watched.request())
+    (eid,) = watched.member._ends
+    if by == "a packet":
+        sent = SendPdu(watched.layer.ids[1], watched.member.core.address, eid, b"it came")
+        watched.layer.nodes[1]._handlers[SendPdu](sent)
+    else:
+        waiting.flow.dealloc()
+    watched.layer.network.run(1.0)
+    assert len(watched.said) == 1
+
+
 def test_a_refusal_is_said_once_and_there_is_no_acceptance_after_it(watched: Watched) -> None:
     server = watched.layer.nodes[0].program("server")
     server.accept("clock")

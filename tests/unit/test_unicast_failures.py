@@ -199,7 +199,7 @@ def test_who_connects_says_how_often_and_a_person_has_the_last_word() -> None:
     timeouts = {name: held[each.fd].qos.timeout for name, each in flows.items()}
     assert timeouts == {"Management": 120_000, "Data Transfer": MISSED * KEEPALIVE * 1000}
     node, id = layer.nodes[1], layer.ids[1]
-    for told, qos, timeout in ((0.2, QOS_RAW, 600), (0.2, QoSSpec(timeout=777), 777)):
+    for told, qos, timeout in ((0.2, QOS_RAW, 580), (0.2, QoSSpec(timeout=777), 777)):
         node.manage(KeepAliveIpcp(id, told)).value  # noqa: B018 - or its error
         node.manage(DisconnectIpcp(id, "Data Transfer", "m0")).wait()
         layer.connect_ipcp(node, id, "Data Transfer", "m0", qos).wait().value  # noqa: B018

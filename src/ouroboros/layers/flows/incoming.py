@@ -70,6 +70,8 @@ class Request(Arrival):
     #: The answer; None while it waits.
     reply: bytes | None = None
     accepted: bool = False
+    #: Our endpoint id, when it was accepted.
+    own: int = 0
 
 
 class Incoming:
@@ -244,9 +246,14 @@ class Incoming:
         qos = changed(arrival.qos, cypher_s=session.strength)
         if agreed is not None and agreed.has(extension.CRC) and qos.ordered:
             qos = msgspec.structs.replace(qos, ber=0)
-        eid = core.draw_eid()
+        arrival.own = eid = core.draw_eid()
+        grace = 0
         if not arrival.proven:
             self._unheard[eid] = arrival.host
+            grace = core.host.strangers.grace * 1000
+        elif core.repeats_answers and blob is None:
+            # No other time, but the first packet is told.
+            grace = qos.timeout
         # The others do not look at it.
         timeout = arrival.qos.timeout if arrival.bounded and blob is not None else 0
         reply = FlowReply(arrival.eid, eid, 0, oap, timeout, checked=core.knows_checks(blob))
@@ -259,7 +266,7 @@ class Incoming:
             peer_eid=arrival.eid,
             address=arrival.address,
             extension=agreed,
-            grace=0 if arrival.proven else core.host.strangers.grace * 1000,
+            grace=grace,
         )
 
     def _respond(self, arrival: Request, data: bytes) -> tuple[bytes, Session]:

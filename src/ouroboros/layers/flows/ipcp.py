@@ -180,6 +180,7 @@ class FlowIpcp(Ipcp):
 
     def begun(self, eid: int) -> None:
         self._incoming.heard(eid)
+        self._repeated.stop(eid)
 
     def over(self, eid: int, how: How, now: float) -> None:
         """Unless the peer said so itself, it is told, if it is one of ours: that the program deallocated, and everything was
@@ -188,6 +189,7 @@ class FlowIpcp(Ipcp):
         if end is None:
             return
         stranger = self._incoming.heard(eid)
+        self._repeated.stop(eid)
         if end.can(extension.DEALLOC) and eid not in self._gone:
             # Whoever is at the address of a stranger may never have asked for anything.
             message = FlowDealloc(eid, end.peer_eid, how is not How.CLOSED)

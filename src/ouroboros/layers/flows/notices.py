@@ -83,7 +83,9 @@ class Notices:
 
 
 class RepeatedAnswers:
-    """Accepting answers to nodes of the prototype, said again a few times."""
+    """Accepting answers to nodes of the prototype, said again a few times, unless a packet shows that they came: a node that
+    gets one again while it ends the flow, as a member does that has enrolled, can allocate none any more
+    (`unicast-data.md` 4.7)."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -92,19 +94,24 @@ class RepeatedAnswers:
 
     def add(self, arrival: Request, now: float) -> None:
         """It was said just now."""
-        self._left[arrival.number] = arrival, [now + later for later in _REPEATED]
-        self._agenda.set(arrival.number, now + _REPEATED[0])
+        self._left[arrival.own] = arrival, [now + later for later in _REPEATED]
+        self._agenda.set(arrival.own, now + _REPEATED[0])
+
+    def stop(self, eid: int) -> None:
+        """It came, or the flow is over. No error when it is not said again anyway. `eid`: ours."""
+        if self._left.pop(eid, None) is not None:
+            self._agenda.cancel(eid)
 
     def deadline(self) -> float | None:
         return self._agenda.next()
 
     def timeout(self, now: float) -> None:
-        for number in self._agenda.due(now):
-            arrival, times = self._left[number]
+        for eid in self._agenda.due(now):
+            arrival, times = self._left[eid]
             assert arrival.reply is not None, "it was accepted"
             self._core.send(arrival.address, arrival.reply)
             del times[0]
             if times:
-                self._agenda.set(number, times[0])
+                self._agenda.set(eid, times[0])
             else:
-                del self._left[number]
+                del self._left[eid]

@@ -14,9 +14,10 @@ from ouroboros.settings import ANYONE, CERTIFIED, NOBODY, UnicastConfig, Unicast
 ALLOCATOR = 0
 DIRECTORY = 1
 PROBES = 2
-#: Seconds between two keepalives to a neighbour to which nothing else is sent, and how many may be missed.
+#: Seconds between two keepalives to a neighbour to which nothing else is sent, and how many such times it may be silent: a
+#: bit less than three, so that packets go another way when three are over.
 KEEPALIVE = 10.0
-MISSED = 3
+MISSED = 2.9
 #: No address.
 NOWHERE = 0
 
