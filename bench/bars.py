@@ -165,6 +165,7 @@ def _ethernet() -> list[Bar]:
             at_least=3 * DIX_SIZES[-1] / JUMBO,
         ),
         Bar("DIX, reliable, 1 % lost: over TCP", ("dix-lossy", OURS), ("dix-lossy", "tcp"), at_least=50),
+        Bar("broadcast: over the C prototype", ("broadcast-1", OURS), ("broadcast-1", "prototype"), at_least=3),
     ]
 
 

@@ -174,6 +174,32 @@ def drain(
     return received, (received - 1) / (last - start)
 
 
+def drain_all(
+    members: Sequence[tuple[Callable[[], list[bytes]], Callable[[float], object]]],
+    count: int,
+    silence: tuple[type[Exception], ...],
+) -> tuple[int, float]:
+    """`drain` of several members, each of which may get all that is sent, with their calls to receive what there is and to
+    give up. Return how many came to all of them together, and how many a second to one, on average."""
+    for _, give_up in members:
+        give_up(_START_TIME)
+    got = dict.fromkeys(members, 0)
+    first = got[members[0]] = len(members[0][0]())
+    start = last = perf_counter()
+    for _, give_up in members:
+        give_up(_SILENCE)
+    waiting = list(members)
+    while waiting := [member for member in waiting if got[member] < count]:
+        for member in list(waiting):
+            try:
+                got[member] += len(member[0]())
+                last = perf_counter()
+            except silence:
+                waiting.remove(member)
+    received = sum(got.values())
+    return received, (received - first) / (last - start) / len(members)
+
+
 async def ping_awaited(send: SendSoon, recv: RecvSoon, packet: bytes, count: int) -> RoundTrips:
     """`ping`, with awaited calls."""
     stamps = array("q", bytes(8 * (count + 1)))

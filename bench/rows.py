@@ -104,6 +104,20 @@ def _ethernet() -> dict[str, Row]:
     return {f"dix-{key}": Row("dix", *words, "Between two nodes, over Ethernet") for key, words in titles.items()}
 
 
+#: Members of a broadcast layer that listen.
+MEMBERS = (1, 2, 4, 8)
+
+
+def _broadcast() -> dict[str, Row]:
+    titles = {str(count): f"to {count} member{'s' * (count > 1)} on one machine" for count in MEMBERS}
+    titles["hosts"] = "to a member on another host, over Ethernet"
+    return {
+        f"broadcast-{key}{more}": Row("broadcast", f"{title}, {what}", unit, "Broadcast, 64 B")
+        for key, title in titles.items()
+        for more, what, unit in (("", "received by each", "/s"), ("-loss", "lost", "%"))
+    }
+
+
 def _network() -> dict[str, Row]:
     lossy = f"reliable 1400 B, round trip {LINK_ROUND_TRIP_MS} ms"
     return {
@@ -240,6 +254,7 @@ ROWS: dict[str, Row] = {
     **_c_programs(),
     **_network(),
     **_ethernet(),
+    **_broadcast(),
     **_layers(),
     **_unicast(),
     **_encrypted(),

@@ -26,6 +26,7 @@ _VARIANTS = (
     "ours-udp-encrypted",
     "ours-udp-x25519",
     "ours-udp-reliable-encrypted",
+    "broadcast",
 )
 #: Row and value.
 Sample = tuple[str, float]

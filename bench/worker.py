@@ -135,6 +135,17 @@ class Worker:
         received, per_second = loops.drain(channel.receive_with(size), channel.give_up, count, channel.silence)
         return {"received": received, "per_second": per_second}
 
+    def join(self, count: int) -> Answer:
+        """Be so many members of a broadcast layer."""
+        self._channels += [self._require_peer().connect() for _ in range(count)]
+        return {}
+
+    def drain_all(self, size: int, count: int) -> Answer:
+        """Be the other side of `flood` with all connections, of which each may get all."""
+        members = [(channel.recv_many, channel.give_up) for channel in self._channels]
+        received, per_second = loops.drain_all(members, count, self._channels[-1].silence)  # type: ignore[arg-type]
+        return {"received": received, "per_second": per_second}
+
     def has_awaited(self) -> Answer:
         return {"yes": self._channels[-1].awaited is not None}
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from bench.measures import (
     awaited,
+    broadcast,
     c_programs,
     encrypted,
     ethernet,
@@ -40,6 +41,7 @@ MEASURES: dict[str, Callable[[Run], None]] = {
     "udp-setup": udp.setup,
     "udp-idle": udp.idle,
     "dix": ethernet.dix,
+    "broadcast": broadcast.measure,
     "layers": layers.measure,
     "hop-1": unicast.one_hop,
     "hop-2": unicast.two_hops,

@@ -15,6 +15,7 @@ _PEERS = {
     "limit": "bench.peers.bare_ring:BareRing",
     "ours": "bench.peers.ours:Ours",
     "ours-aio": "bench.peers.awaited:OursAwaited",
+    "broadcast": "bench.peers.ours:Broadcast",
     "ours-encrypted": "bench.peers.ours:OursEncrypted",
     "native": "bench.peers.ours:OursNative",
     "binding": "bench.peers.binding:Binding",

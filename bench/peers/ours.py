@@ -54,6 +54,31 @@ class OursNative(Ours):
         irm.bind_process(os.getpid(), self.address)
 
 
+class Broadcast(Peer):
+    """Flows of a broadcast layer, on a node of ours or, by our API, on the C prototype."""
+
+    needs_node = True
+
+    def __init__(self, address: str) -> None:
+        super().__init__(Path(address).name)
+
+    @staticmethod
+    def version() -> str:
+        return str(ouroboros.__version__)
+
+    def serve(self) -> None:
+        """Between hosts the harness has made the layer."""
+        if not any(ipcp.layer == self.address for ipcp in irm.list_ipcps()):
+            layer = irm.create_ipcp("bench", irm.IpcpType.BROADCAST)
+            irm.bootstrap_ipcp(layer, irm.IpcpConfig(irm.IpcpType.BROADCAST, layer_name=self.address))
+
+    def accept(self) -> Channel:
+        return self.connect()
+
+    def connect(self) -> Channel:
+        return _channel(dev.flow_join(self.address))
+
+
 class OursEncrypted(Ours):
     """The same, encrypted between the two programs."""
 
