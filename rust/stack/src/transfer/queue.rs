@@ -296,7 +296,7 @@ impl Share {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Queue {
-    /// One for each neighbour from which something waited at a time.
+    /// One for each neighbour from which something waits; as many as there were of those at one time.
     shares: Vec<Share>,
     packets: usize,
     bytes: usize,
@@ -361,11 +361,21 @@ impl Queue {
 
     /// The share of what comes from there.
     fn share_of(&mut self, from: usize) -> usize {
-        let known = self.shares.iter().position(|share| share.from == from);
-        known.unwrap_or_else(|| {
-            self.shares.push(Share { from, left: QUANTUM, ..Share::default() });
-            self.shares.len() - 1
-        })
+        if let Some(known) = self.shares.iter().position(|share| share.from == from) {
+            return known;
+        }
+        let new = Share { from, left: QUANTUM, ..Share::default() };
+        // One that has had its part of this round keeps that in mind.
+        match self.shares.iter_mut().enumerate().find(|(_, share)| share.packets == 0 && share.left > 0) {
+            Some((at, unused)) => {
+                *unused = new;
+                at
+            }
+            None => {
+                self.shares.push(new);
+                self.shares.len() - 1
+            }
+        }
     }
 
     /// The packet whose turn it is.
@@ -518,6 +528,16 @@ mod tests {
         let mut queue = Queue::default();
         (0..40).for_each(|number| _ = queue.push(packet(0, 1, number, 9000)));
         assert_eq!((queue.mark(), queue.next_mark()), (40 * 6 / 16, 40 * 6 / 16));
+    }
+
+    #[test]
+    fn neighbours_that_send_one_after_the_other_have_one_share() {
+        let mut queue = Queue::default();
+        for from in 0..1000 {
+            queue.push(Waiting { from, ..packet(0, 1, 1, 100) });
+            assert_eq!(queue.pop().map(|waiting| waiting.from), Some(from));
+        }
+        assert_eq!(queue.shares.len(), 1);
     }
 
     #[test]
