@@ -234,15 +234,20 @@ def test_a_square(make_line: MakeLine, kinds: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(150)
-def test_a_ring_is_whole_again_where_a_member_of_ours_is_at_an_end_of_the_link_that_is_cut(make_line: MakeLine) -> None:
+@pytest.mark.parametrize(("kinds", "near", "far"), [("opp", 0, 2), ("pop", 1, 0), ("ppo", 2, 0), ("ppo", 2, 1)])
+def test_a_ring_is_whole_again_where_a_member_of_ours_is_at_an_end_of_the_link_that_is_cut(
+    make_line: MakeLine, kinds: str, near: int, far: int
+) -> None:
     """Two members of the prototype would not do it (`unicast-control.md` 12.4)."""
-    ring = make_line("opp", "ls_t_update", "2", "ls_t_timeo", "8", "ls_t_recalc", "1")
-    ours = ring[0]
+    ring = make_line(kinds, "ls_t_update", "2", "ls_t_timeo", "8", "ls_t_recalc", "1")
+    ours, names = ring[near], list(PLACES)
     assert isinstance(ours, OurHost)
-    ours.irm("ipcp", "connect", "name", "na", "dst", "nc")
-    serve(ring[2])
+    # Who asked for a link can end it by the name of the other.
+    one, other = (0, 2) if near == 0 else (2, 0)
+    connect(ring[one], names[one], names[other])
+    serve(ring[far])
     reaches(ours)
-    ours.irm("ipcp", "disconnect", "name", "na", "dst", "nc")
+    ours.irm("ipcp", "disconnect", "name", names[near], "dst", names[far])
     reaches(ours)
 
 
