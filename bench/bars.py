@@ -164,6 +164,7 @@ def _ethernet() -> list[Bar]:
             (f"dix-rate-{DIX_SIZES[-1]}", OURS),
             at_least=3 * DIX_SIZES[-1] / JUMBO,
         ),
+        Bar("DIX, reliable, 1 % lost: over TCP", ("dix-lossy", OURS), ("dix-lossy", "tcp"), at_least=50),
     ]
 
 

@@ -100,6 +100,7 @@ def _ethernet() -> dict[str, Row]:
         titles[f"rate-{size}"] = f"raw one way {SIZES[size]}, received", "/s"
         titles[f"loss-{size}"] = f"raw one way {SIZES[size]}, lost", "%"
     titles["jumbo"] = f"raw one way, frames of {JUMBO} B, received", "/s"
+    titles["lossy"] = f"reliable 1400 B, round trip {LINK_ROUND_TRIP_MS} ms, {LOSSES[0]} % lost", "Mbit/s"
     return {f"dix-{key}": Row("dix", *words, "Between two nodes, over Ethernet") for key, words in titles.items()}
 
 

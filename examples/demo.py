@@ -18,11 +18,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ouroboros import irm
-from ouroboros.lab import Lab, LabError, LabNode
+from ouroboros.lab import Lab, LabError, LabNode, describe
+from ouroboros.lab.namespaces import lacks
 from ouroboros.wire.control import FlowEntry
 
 EXAMPLES = Path(__file__).resolve().parent
@@ -60,14 +62,19 @@ class Stage:
             with process:  # closes its pipes and waits for its end
                 pass
 
-    def start(self, program: str, *arguments: str) -> subprocess.Popen[str]:
-        """Start an example; what it prints, errors included, comes out of its pipe."""
+    def start(self, program: str, *arguments: str, on: LabNode | None = None) -> subprocess.Popen[str]:
+        """Start an example, on a node of a laboratory if one is given; what it prints, errors included, comes out of its
+        pipe."""
+        command, environment = [sys.executable, str(EXAMPLES / f"{program}.py"), *arguments], None
+        if on is not None:
+            command, environment = on.lab.ground.command(on.name, command)
         process = subprocess.Popen(
-            [sys.executable, str(EXAMPLES / f"{program}.py"), *arguments],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            env=environment,
         )
         self._running.append(process)
         return process
@@ -146,11 +153,17 @@ def pool(stage: Stage) -> None:
 
 
 def chat(stage: Stage) -> None:
-    members = [stage.start("chat", nick) for nick in ("ada", "grace")]
+    converse(lambda *words: stage.start("chat", *words))
+    told("chat      3 members said 3 lines; each heard the 2 of the others, and none heard its own")
+
+
+def converse(start: Callable[..., subprocess.Popen[str]]) -> None:
+    """Have three members of a room hear each other. `start`: starts a member, by its nick and other arguments."""
+    members = [start(nick) for nick in ("ada", "grace")]
     for member in members:
-        expect(member, "joined broadcast")
-    late = stage.start("chat", "radia", "--say", "hello, room", "--count", "2")
-    expect(late, "radia joined broadcast")
+        expect(member, " joined ")
+    late = start("radia", "--say", "hello, room", "--count", "2")
+    expect(late, "radia joined ")
     for member in members:
         expect(member, "radia: hello, room")
     for member, nick in zip(members, ("ada", "grace"), strict=True):
@@ -161,7 +174,6 @@ def chat(stage: Stage) -> None:
     expect(members[1], "ada: welcome from ada")
     for member in members:
         finish(member)
-    told("chat      3 members said 3 lines; each heard the 2 of the others, and none heard its own")
 
 
 def sendfile(stage: Stage, directory: Path) -> None:
@@ -252,6 +264,32 @@ def ranks(stage: Stage, directory: Path) -> None:
     )
     if not repaired or (before, after) != (("n0", "n1", "n2"), ("n0", "n4", "n3", "n2")):
         raise DemoError("the file should have gone the other way round since the cut")
+
+
+def hosts(stage: Stage) -> None:
+    """The same room on three hosts with network stacks of the kernel, namespaces, and a cable from each to the next."""
+    if reason := lacks():
+        told(f"hosts     skipped: {reason}")
+        return
+    row = replace(describe("ada - grace - radia", links="eth-dix"), layers=())
+    with Lab(row, clock="namespaces") as lab:
+        for node in ("grace", "ada", "radia"):
+            verb = "bootstrap" if node == "grace" else "enroll"
+            with node_in(lab[node].directory):
+                manage(f"ipcp {verb} type broadcast name hall-{node} layer hall autobind")
+        while count_up(lab.grace) < 2:
+            time.sleep(0.01)
+        converse(lambda nick, *words: stage.start("chat", nick, "--layer", "hall", *words, on=lab[nick]))
+        frames = lab.grace.counters("ada-grace")["sent"]
+    told(
+        f"hosts     the same room on {len(row.nodes)} hosts, {frames} frames from grace to ada among them, no IP anywhere"
+    )
+
+
+def count_up(node: LabNode) -> int:
+    """The connections that carry packets of the broadcast layer on a node."""
+    connections = [each for ipcp in node.ipcps() for each in ipcp.connections]
+    return sum((each.component, each.state) == ("Data Transfer", "up") for each in connections)
 
 
 def flows_to(node: LabNode, name: str) -> list[FlowEntry]:
@@ -375,6 +413,7 @@ def main() -> None:
             network(stage, directory)
             unicast(stage, directory)
             ranks(stage, directory)
+            hosts(stage)
     except (DemoError, LabError, irm.IrmError, OSError) as error:
         sys.exit(f"demo failed{f' (given up after {PATIENCE:g} s)' if stage.gave_up else ''}: {error}")
     told(f"done      all as expected, {time.monotonic() - started:.1f} s")

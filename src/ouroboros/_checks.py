@@ -209,6 +209,17 @@ def peers() -> Check:
     return Check(check, "NAME@ADDRESS", read, toml=list[str], what=what, many=True)
 
 
+def names(what: str) -> Check:
+    """Names of things that are called `what`; a tuple of strings."""
+
+    def check(value: Any) -> tuple[str, ...]:  # noqa: ANN401
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            raise TypeError(f"must be a tuple of names of {what}, not {shown(value)}")
+        return tuple(dict.fromkeys(map(text(NAME_LENGTH), value)))
+
+    return Check(check, "NAME", toml=list[str], what=f"an array of names of {what}", many=True)
+
+
 def admission(*words: str) -> Check:
     """Who is let in: one of the words, or the names of those who are; a tuple of strings."""
 

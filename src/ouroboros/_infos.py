@@ -11,7 +11,7 @@ from ouroboros.qos import QoSSpec
 from ouroboros.settings import DirectoryHashAlgo, IpcpType, LoadBalancePolicy, NameInfo
 from ouroboros.wire import control as messages
 
-__all__ = ["ConnectionInfo", "FlowInfo", "IpcpInfo", "NodeFigures", "NodeInfo", "RouteInfo", "ShareInfo"]
+__all__ = ["ConnectionInfo", "FlowInfo", "IpcpInfo", "LayerOffer", "NodeFigures", "NodeInfo", "RouteInfo", "ShareInfo"]
 
 _TYPE_BY_WORD = {ipcp_type.word: ipcp_type for ipcp_type in IpcpType}
 _POLICY_BY_WORD = {policy.word: policy for policy in LoadBalancePolicy}
@@ -42,6 +42,23 @@ class RouteInfo(msgspec.Struct, frozen=True):
     hops: int
     via: tuple[str, ...]
     peer: str
+
+
+class LayerOffer(msgspec.Struct, frozen=True):
+    """A layer that another node offers to newcomers.
+
+    `type`, `layer`: what it is. `member`: the name to enroll with. `over`: the layer of this node by which it was heard of.
+    `station`: the address there of the node that said so.
+    """
+
+    type: IpcpType
+    layer: str
+    member: str
+    over: str
+    station: str
+
+    def __str__(self) -> str:
+        return f"{self.type.word} layer {self.layer!r} by {self.member!r} at {self.station} in {self.over!r}"
 
 
 class IpcpInfo(msgspec.Struct, frozen=True):
@@ -149,6 +166,10 @@ def name_info(entry: messages.NameEntry) -> NameInfo:
         processes=tuple(entry.processes),
         layers=tuple(entry.layers),
     )
+
+
+def layer_offers(entries: Sequence[messages.OfferEntry]) -> list[LayerOffer]:
+    return [LayerOffer(_TYPE_BY_WORD[each.type], each.layer, each.member, each.over, each.station) for each in entries]
 
 
 def ipcp_infos(entries: Sequence[messages.IpcpEntry]) -> list[IpcpInfo]:

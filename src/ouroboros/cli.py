@@ -42,6 +42,7 @@ from ouroboros.irm import (
     IpcpInfo,
     IpcpType,
     IrmError,
+    LayerOffer,
     LinkStateConfig,
     LinkStatePolicy,
     LoadBalancePolicy,
@@ -96,6 +97,7 @@ __all__ = [
     "destroy_ipcp",
     "destroy_name",
     "disconnect_ipcp",
+    "enroll_any",
     "enroll_ipcp",
     "find_ipcp",
     "impair_ipcp",
@@ -287,6 +289,76 @@ def enroll_ipcp(
     if connect:
         # One that has enrolled stays a member if this fails.
         connect_ipcp(name, dst, over=layers)
+
+
+def enroll_any(
+    name: str,
+    autobind: bool = False,
+    *,
+    ipcp_type: IpcpType | None = None,
+    layer: str | None = None,
+    connect: bool = True,
+    timeout: float | None = None,
+    over: Iterable[str] = (),
+) -> LayerOffer:
+    """Make an IPC process a member of the layer that other nodes offer, of which nothing need be known, by whoever answers;
+    returns what that is.
+
+    Nodes of ours on the Ethernet segments of this node are asked (`ouroboros.irm.discover_layers`). `ipcp_type`, `layer`:
+    only layers of that type, or of that name; an IPC process that there is takes those of its type. Otherwise as
+    `enroll_ipcp`, but that `over` are layers to ask in. One that is made is of the type of the layer.
+
+    Raises `IpcpEnrollError` when nobody offers such a layer; when several do, with a text that has all of them; when
+    none of the members takes it in; and what `enroll_ipcp` and `discover_layers` raise.
+
+    Example::
+
+        print(enroll_any("b", autobind=True).layer)
+    """
+    known = next(iter(list_ipcps(name=name)), None)
+    wanted = ipcp_type if known is None else known.type
+    offers = [
+        offer
+        for offer in irm.discover_layers(over=over)
+        if wanted in (None, offer.type) and layer in (None, offer.layer)
+    ]
+    if not offers:
+        kind = "" if wanted is None else f" {wanted.word}"
+        raise IpcpEnrollError(
+            f"no node offers a{kind} layer{'' if layer is None else f' {layer!r}'} to newcomers: one with a member that has "
+            "`autobind`, on the same Ethernet segment, does"
+        )
+    if len({(offer.type, offer.layer) for offer in offers}) > 1:
+        raise IpcpEnrollError(
+            f"several layers answer: {'; '.join(map(str, offers))}. Say which by its name, or its type"
+        )
+    return _enroll_with_one(name, offers, autobind, connect, timeout)
+
+
+def _enroll_with_one(
+    name: str, offers: Sequence[LayerOffer], autobind: bool, connect: bool, timeout: float | None
+) -> LayerOffer:
+    """Of these members, the first that takes it in."""
+    # Several have one name, where it is that of the layer: whoever is there answers.
+    ways = {(offer.member, offer.over): offer for offer in offers}
+    failures: list[str] = []
+    for (member, over), offer in ways.items():
+        try:
+            enroll_ipcp(
+                name,
+                member,
+                autobind,
+                ipcp_type=offer.type,
+                layer=offer.layer,
+                connect=connect,
+                timeout=timeout,
+                over=(over,),
+            )
+        except IpcpEnrollError as error:
+            failures.append(str(error))
+        else:
+            return offer
+    raise IpcpEnrollError("; ".join(failures))
 
 
 def connect_ipcp(name: str, dst: str, comp: str = "*", qos: QoSSpec | None = None, *, over: Iterable[str] = ()) -> None:

@@ -200,10 +200,14 @@ class Flow(Uncopied, BlockingFlow):
     def join(self, dst: str, qos: QoSSpec | None = None, timeo: float | None = None) -> QoSSpec:
         """Join the broadcast layer of that name, and return the QoS of the flow.
 
-        What is written goes to all other members; a member that reads too slowly loses packets and slows nobody down.
+        What is written goes to all other members; a member that reads too slowly loses packets and slows nobody down. A node
+        that is not in the layer enrolls in it, if one of its layers leads to that name (`docs/broadcast.md`). `timeo`:
+        seconds to wait for that; None for 20 s, 0 to join only what is here, infinity for no limit.
 
-        Raises `FlowNameException` when there is no such layer here, `FlowQosException` for a QoS that a broadcast layer
-        cannot give, `FlowAllocatedException` or `NodeError`.
+        Raises `FlowNameException` when there is no such layer, `FlowTimeoutException` when no member of it answers in time,
+        `FlowRefusedException` when one refuses (`FlowAuthException`: a side did not prove who it is),
+        `FlowPermissionException` when the node does not enroll for this user, `FlowQosException` for a QoS that a broadcast
+        layer cannot give, `FlowAllocatedException` or `NodeError`. Interrupting the call (Ctrl-C) withdraws the request.
         """
         return self._request(join_request(dst, qos, timeo))
 

@@ -38,7 +38,18 @@ from ouroboros import _infos, backend, settings
 from ouroboros._arguments import as_name, as_text, as_texts, as_whole, shown
 from ouroboros._checks import as_choice
 from ouroboros._infos import *  # noqa: F403 - exported
-from ouroboros._infos import FlowInfo, IpcpInfo, NodeFigures, NodeInfo, ShareInfo, flow_infos, ipcp_infos, name_info
+from ouroboros._infos import (
+    FlowInfo,
+    IpcpInfo,
+    LayerOffer,
+    NodeFigures,
+    NodeInfo,
+    ShareInfo,
+    flow_infos,
+    ipcp_infos,
+    layer_offers,
+    name_info,
+)
 from ouroboros._values import time_limit
 from ouroboros.errors import (
     BindError,
@@ -85,6 +96,7 @@ __all__ = [
     "destroy_ipcp",
     "destroy_name",
     "disconnect_ipcp",
+    "discover_layers",
     "enroll_ipcp",
     "impair_ipcp",
     "keep_alive_ipcp",
@@ -263,6 +275,25 @@ def _enroll(pid: int, dst: str, *, connect: bool, timeout: float | None, over: t
         stack.management.enroll_ipcp(pid, dst)
     else:
         _request(messages.EnrollIpcp(pid, dst, connect, seconds, over), IpcpEnrollError)
+
+
+def discover_layers(*, over: Iterable[str] = ()) -> list[LayerOffer]:
+    """Ask which layers other nodes offer to newcomers, sorted. Nodes of ours on an Ethernet segment answer, within 0.7 s.
+
+    `over`: names of layers of this node to ask in; none: all on a segment. Anybody on a segment can answer: only
+    certificates tell who it is (`docs/ethernet.md`).
+
+    Raises `IpcpEnrollError` when this node is on no segment, or in none of these layers, and `UnsupportedError` on the C
+    prototype.
+
+    Example::
+
+        offers = [offer for offer in discover_layers() if offer.type is IpcpType.BROADCAST]
+    """
+    layers = tuple(_name(layer, IpcpEnrollError, "layer to ask in") for layer in over)
+    if backend.native() is not None:
+        raise UnsupportedError("the C Ouroboros cannot ask which layers there are")
+    return layer_offers(_request(messages.DiscoverLayers(layers), IpcpEnrollError))
 
 
 def _check_any_layer(over: Collection[str]) -> None:

@@ -27,6 +27,7 @@ from ouroboros._checks import (
     admission,
     choice,
     fields,
+    names,
     part,
     peers,
     text,
@@ -194,6 +195,15 @@ class Strangers(Checked):
     grace: int = 60
     timeout: int = 600_000
     answer: int = 3
+
+
+class Users(Checked):
+    """What programs of users other than its owner may have a node do. `join`: broadcast layers in which it enrolls when they
+    join them."""
+
+    checks = fields(join=Setting(names("layers"), "join", "layers that it enrolls in for them"))
+
+    join: tuple[str, ...] = ()
 
 
 # --- settings

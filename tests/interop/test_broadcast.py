@@ -88,6 +88,28 @@ def test_obc_speaks_both_ways(world: World, first: str) -> None:
         assert len(said) == len(set(said)) == 6
 
 
+def test_a_program_of_ours_joins_a_layer_of_the_prototype_by_its_name(
+    make_world: MakeWorld, stock_installation: Installation
+) -> None:
+    world = make_world(stock_installation, "udp4", our_names=(), their_names=(LAYER,))
+    begin(world.theirs, THEIRS)
+
+    def is_in() -> bool:
+        # The prototype loses one request in some, without an answer; the member stays for a while.
+        command = world.ours.run("obc", "-n", LAYER, "-m", "hello")
+        command.finish()
+        return command.status == 0
+
+    until(is_in)
+    near, far = listen(world.ours), listen(world.theirs)
+    say(world.ours, "ours says 1")
+    far.until("ours says 1")
+    say(world.theirs, "theirs says 1")
+    near.until("theirs says 1")
+    world.ours.end_programs()
+    world.ours.irm("ipcp", "destroy", "name", f"{LAYER}.joined")
+
+
 def test_a_second_connection_makes_no_storm_and_nothing_comes_twice_to_ours(world: World) -> None:
     join_layer(world, "ours")
     connect(world.theirs, THEIRS, OURS)

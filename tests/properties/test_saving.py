@@ -42,6 +42,7 @@ from ouroboros.settings import (
     Udp4Settings,
     UnicastConfig,
     UnicastSettings,
+    Users,
 )
 from ouroboros.testing.sim import Network, Node
 from ouroboros.wire.control import (
@@ -190,6 +191,7 @@ CONFIGURATIONS = st.builds(
     ipcps(),
     st.lists(SHARES, max_size=3, unique_by=lambda share: share.kind).map(tuple),
     st.builds(Strangers, flows=st.integers(1, 9), grace=st.integers(1, 3600)) | st.just(Strangers()),
+    st.builds(Users, join=st.lists(WORDS, max_size=3)),
 )
 
 
@@ -214,6 +216,7 @@ def apply(said: Configuration, node: Node) -> None:
     for share in said.shares:
         node.irm.shares.change(share.kind, share.user, share.users)
     node.irm.bound_strangers(said.strangers)
+    node.irm.bound_users(said.users)
     for _ in range(len(waiting) ** 2 + 1):
         for steps in waiting[:]:
             with contextlib.suppress(OuroborosError):

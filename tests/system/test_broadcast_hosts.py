@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import os
@@ -14,10 +15,11 @@ import pytest
 from support import logged_no_bug, until
 from udp_nodes import free_port
 
-from ouroboros import cli, irm
+from ouroboros import aio, cli, irm
 from ouroboros.dev import Flow, FlowProperties, flow_join
 from ouroboros.errors import (
     FlowNameException,
+    FlowTimeoutException,
     FlowWouldBlockException,
     IpcpEnrollError,
 )
@@ -45,6 +47,7 @@ class Hosts:
     def be_reachable(self, number: int, peers: int = 3) -> None:
         with self.nodes[number].use():
             others = tuple(f"b{other}@127.0.0.{other + 1}" for other in range(peers) if other != number)
+            others += ("hall@127.0.0.1",) if number else ()
             conf = IpcpConfig(IpcpType.UDP4, udp4=Udp4Config(f"127.0.0.{number + 1}", port=self.port, peers=others))
             cli.autoboot("net0", IpcpType.UDP4, "net", conf)
 
@@ -140,6 +143,62 @@ def test_the_commands_of_a_second_host(hosts: Hosts) -> None:
             until(lambda: not states())
     irm_says(two, "ipcp connect name b1 dst b0")
     exchange(flows, 1)
+
+
+def test_a_host_comes_in_by_a_member_that_is_named(hosts: Hosts) -> None:
+    """By the command, and from Python by id, and not by a layer that is called otherwise."""
+    one, two, three = (hosts.add() for _ in range(3))
+    irm_says(one, "ipcp bootstrap type broadcast name b0 layer hall autobind")
+    irm_says(two, "ipcp enroll type broadcast name b1 layer hall dst b0 autobind")
+    with three.use():
+        pid = irm.create_ipcp("b2", IpcpType.BROADCAST)
+        irm.enroll_ipcp(pid, "b1")
+        assert states() == ["up"]
+        with pytest.raises(IpcpEnrollError, match="'b1' is a member of layer 'hall', not of 'room'"):
+            cli.enroll_ipcp("b3", "b1", ipcp_type=IpcpType.BROADCAST, layer="room")
+    exchange(hosts.join())
+
+
+def test_a_program_joins_a_layer_of_another_host_by_its_name(hosts: Hosts) -> None:
+    """Blocking, and awaited; both at once have one member."""
+    one, two, three = (hosts.add() for _ in range(3))
+    irm_says(one, "ipcp bootstrap type broadcast name b0 layer hall autobind")
+    flows = [hosts.join_at(one), hosts.join_at(two), hosts.join_at(two)]
+    exchange(flows)
+    with two.use():
+        assert (member().name, member().members, states()) == ("hall.joined", 2, ["up"])
+
+    async def talk() -> None:
+        others = await asyncio.gather(*(aio.flow_join("hall") for _ in range(3)))
+        flows[0].write(b"hello")
+        assert [await flow.read() for flow in others] == [b"hello"] * 3
+        for flow in others:
+            flow.dealloc()
+
+    with three.use():
+        asyncio.run(talk())
+        assert (member().name, states()) == ("hall.joined", ["up"])
+
+
+def test_a_host_whose_program_waits_no_more_is_left_as_it_was(hosts: Hosts) -> None:
+    """Nobody is at the address of the layer. When somebody is, it can be joined."""
+    hosts.nodes.append(ProcessNode(Path(__file__).parent))
+    two = hosts.add()
+
+    async def give_up() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await aio.flow_join("hall")
+
+    with two.use():
+        with pytest.raises(FlowTimeoutException, match="'hall'"):
+            flow_join("hall", timeo=0.2)
+        until(lambda: not cli.list_ipcps(name="hall.joined"))
+        asyncio.run(give_up())
+        until(lambda: not cli.list_ipcps(name="hall.joined"))
+    hosts.be_reachable(0)
+    irm_says(hosts.nodes[0], "ipcp bootstrap type broadcast name b0 layer hall autobind")
+    exchange(hosts.join())
 
 
 def irm_says(node: ProcessNode, line: str) -> str:

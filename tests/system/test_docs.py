@@ -65,6 +65,7 @@ NOT_RUN = [
     ("udp.md", "/etc/hosts", "changes the host"),
     ("ethernet.md", "oping --listen", "needs root and a device; tests/system/test_ethernet.py has what it does"),
     ("ethernet.md", "oping -n oping", "as before"),
+    ("ethernet.md", "name b any", "as before"),
     ("ethernet.md", "unshare", "opens a shell"),
     ("ethernet.md", "ouroboros setup", "changes the host; tests/system/test_ethernet.py runs what it says"),
     ("ethernet.md", "name u layer net ip", "needs root and two hosts; tests/system/test_ethernet.py has what it does"),
@@ -77,6 +78,8 @@ NOT_RUN = [
     ("capture.md", "packet.comment", "has no end; tests/system/test_capture.py has what it does"),
     ("broadcast.md", "name a layer hall", "two machines; tests/system/test_broadcast_hosts.py has what it does"),
     ("broadcast.md", "peer hall@", "as before"),
+    ("broadcast.md", "layer hall dst b", "as before"),
+    ("broadcast.md", "timeo=5", "as before"),
     ("broadcast.md", "connect name b dst c", "as before"),
     ("lab.md", "from mininet.net", "another program"),
     ("lab.md", "containerlab deploy", "another program"),
@@ -456,9 +459,11 @@ def test_client_of_the_errors_page_goes_on(reader: Reader) -> None:
     ("broadcast.md", "irm ipcp list --json"),
     ("broadcast.md", "layer chat"),
     ("broadcast.md", "[broadcast.b]"),
+    ("broadcast.md", "[users]"),
 )
 def test_broadcast(reader: Reader) -> None:
-    reader.run("irmd", "--check", str(reader.save("irmd.toml", block("broadcast.md", "[broadcast.b]"))))
+    for table in ("[broadcast.b]", "[users]"):
+        reader.run("irmd", "--check", str(reader.save("irmd.toml", block("broadcast.md", table))))
     listener = reader.start_python(
         "from ouroboros.dev import flow_join\nwith flow_join('broadcast') as f:\n    print('in')\n"
         "    print(f.readline())\n    f.writeline('Hello, you')\n",

@@ -14,8 +14,8 @@ import pytest
 from support import Background, NodeProcess, until
 from unicast_nodes import at, reaches
 
-from ouroboros import irm
-from ouroboros.dev import Flow, flow_accept, flow_alloc
+from ouroboros import cli, irm
+from ouroboros.dev import Flow, flow_accept, flow_alloc, flow_join
 from ouroboros.errors import FlowCryptException, FlowDownException, FlowPeerException
 from ouroboros.event import FEventQueue, FEventType, FlowSet
 from ouroboros.qos import QOS_DATA, QOS_RAW, QoSSpec
@@ -118,6 +118,26 @@ def talk(client: Flow, server: Flow) -> None:
         assert reader.read() == b"noon"
 
 
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_reliable_flow_over_a_bad_segment_loses_nothing(
+    make_node: Callable[..., NodeProcess], tmp_path: Path, kind: str
+) -> None:
+    with NamespacePair("loss=5%,duplicate=5%,reorder=5%,delay=1ms", seed=3, ethernet=True) as bad:
+        near, far = (
+            Station(make_node(within=bad.command(host), directory=tmp_path / f"node{host}")) for host in (0, 1)
+        )
+        for station in (near, far):
+            station.bootstrap(kind)
+        far.irm("name register clock layer segment")
+        client, server = connect((near, far), QOS_DATA)
+        with client, server:
+            packets = [number.to_bytes(4) * 300 for number in range(200)]
+            for packet in packets:
+                client.write(packet)
+            assert [server.read() for _ in packets] == packets
+        assert min(bad.link.counters) > 0
+
+
 def switch(segment: NamespacePair, host: int, device: str, state: str) -> None:
     segment.run(host, "ip", "link", "set", "dev", device, state)
 
@@ -207,6 +227,52 @@ def test_a_unicast_layer_over_ethernet_and_udp_outlives_a_cut_of_either(
                 until(lambda: reaches(1))
     for station, name in (near, "a"), (far, "b"):
         station.irm("ipcp", "destroy", "name", name)
+
+
+def test_a_node_joins_a_layer_of_which_it_knows_nothing(stations: tuple[Station, Station]) -> None:
+    """By the command, and from Python. Of two layers, one has to be said."""
+    near, far = stations
+    for station in stations:
+        station.bootstrap("eth-dix")
+    done = near.tool("irm", "ipcp", "enroll", "name", "n", "any")
+    assert (done.returncode, "no node offers a layer to newcomers" in done.stderr) == (1, True)
+    far.irm("ipcp bootstrap type broadcast name b0 layer hall autobind")
+    done = near.tool("irm", "ipcp", "enroll", "name", "n", "any", "autobind")
+    assert done.returncode == 0, done.stderr
+    assert "n is a member of broadcast layer 'hall' by 'hall' at " in done.stdout
+    with at(far.node.directory):
+        there = flow_join("hall")
+    with at(near.node.directory):
+        here = flow_join("hall")
+    with there, here:
+        talk(here, there)
+    far.irm("ipcp bootstrap type unicast name a0 layer campus autobind")
+    with at(near.node.directory):
+        with pytest.raises(irm.IpcpEnrollError, match=r"several layers answer: .*'hall'.*'campus'"):
+            cli.enroll_any("u")
+        assert cli.enroll_any("u", layer="campus").member == "campus"
+        assert {ipcp.name: ipcp.layer for ipcp in irm.list_ipcps()} == {"e": "segment", "n": "hall", "u": "campus"}
+    for station, names in (near, ("u", "n")), (far, ("a0", "b0")):
+        for name in names:
+            station.irm("ipcp", "destroy", "name", name)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_program_joins_a_broadcast_layer_of_the_segment_by_its_name(
+    stations: tuple[Station, Station], kind: str
+) -> None:
+    near, far = stations
+    for station in stations:
+        station.bootstrap(kind)
+    far.irm("ipcp bootstrap type broadcast name b0 layer hall autobind")
+    with at(near.node.directory):
+        here = flow_join("hall")
+    with at(far.node.directory):
+        there = flow_join("hall")
+    with here, there:
+        talk(here, there)
+    near.irm("ipcp destroy name hall.joined")
+    far.irm("ipcp destroy name b0")
 
 
 # --- frames

@@ -18,7 +18,6 @@ from ouroboros.errors import FlowDownException, NodeError
 from ouroboros.lab import (
     Certificate,
     Description,
-    DescriptionError,
     Event,
     Expectation,
     Here,
@@ -31,10 +30,12 @@ from ouroboros.lab import (
     namespaces,
 )
 from ouroboros.lab.doing import play
-from ouroboros.lab.namespaces import lacks
+from ouroboros.lab.namespaces import NamespaceGround, lacks
 from ouroboros.lab.real import RealGround
 from ouroboros.qos import QOS_DATA
+from ouroboros.testing import link
 from ouroboros.testing.forks import Forks
+from ouroboros.testing.link import lacks_devices
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -152,8 +153,45 @@ def test_links_are_of_any_type_in_namespaces() -> None:
         lab.c.restart()
         lab.converge()
         assert lab.c.ping("b").path == ("c", "d", "a", "b")
-        with pytest.raises(DescriptionError, match="'delay=5ms': a link of type eth-dix can be cut, and nothing else"):
-            lab.link("b", "c").change("delay=5ms")
+
+
+@pytest.mark.parametrize("links", ["eth-dix", "eth-llc"])
+def test_an_ethernet_can_be_as_bad_as_any_link(links: str) -> None:
+    if reason := lacks() or lacks_devices():
+        pytest.skip(reason)
+    with Lab("a -(delay=20ms|loss=10%)- b", links=links, clock="namespaces", seed=7) as lab:
+        ground = lab.ground
+        assert isinstance(ground, NamespaceGround)
+        ping = lab.a.ping("b", count=30, qos=QOS_DATA)
+        assert (ping.lost, ping.path) == (0, ("a", "b"))
+        assert ping.time is not None
+        assert ping.time >= 0.02
+        # The seed decides which of the first frames.
+        assert ground.between[0].counters.lost > 0
+        lab.link("b", "a").change(forth="none", back="duplicate=100%")
+        assert lab.link("a", "b").impair == ("duplicate=100%", "none")
+        assert lab.a.ping("b", qos=QOS_DATA).lost == 0
+        assert ground.between[0].counters.duplicated > 0
+
+
+def test_a_machine_without_devices_has_ethernets_that_can_be_cut(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if reason := lacks():
+        pytest.skip(reason)
+    monkeypatch.setattr(link, "_DEVICES", tmp_path / "tun")
+    with pytest.raises(
+        LabError, match=r"link a-b: it can be cut, and nothing else: there is no .*/tun that can be opened"
+    ):
+        Lab("a -(loss=1%)- b", links="eth-dix", clock="namespaces").start()
+    with Lab("a - b", links="eth-dix", clock="namespaces") as lab:
+        with pytest.raises(LabError, match="it can be cut, and nothing else"):
+            lab.link("a", "b").change("loss=1%")
+        assert lab.link("a", "b").impair == ("none", "none")
+        lab.link("a", "b").cut()
+        lab.link("a", "b").heal()
+        lab.converge()
+        assert lab.a.ping("b").path == ("a", "b")
 
 
 def test_a_machine_without_namespaces_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

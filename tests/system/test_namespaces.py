@@ -49,8 +49,9 @@ def keepers(pair: NamespacePair) -> list[int]:
     return [int(pair.command(host)[1].partition("=")[2]) for host in (0, 1)]
 
 
-def test_tcp_of_the_kernel_copes_with_the_link() -> None:
-    with NamespacePair("loss=2%,delay=1ms", seed=3) as pair:
+@pytest.mark.parametrize("ethernet", [False, True])
+def test_tcp_of_the_kernel_copes_with_the_link(ethernet: bool) -> None:
+    with NamespacePair("loss=2%,delay=1ms", seed=3, ethernet=ethernet) as pair:
         assert transfer(pair, pair.addresses[1], 1_000_000) == 1_000_000
         delivered, lost, *_ = pair.link.counters
     assert delivered > 1_000_000 / 1500

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 from support import NodeProcess, Programs, Shell, node_info, until, users_of
+from udp_nodes import free_port
 
-from ouroboros.errors import BindError, FlowPermissionException, NodeError
+from ouroboros.errors import BindError, FlowPermissionException, FlowTimeoutException, NodeError
 from ouroboros.runtime import client, peers
 from ouroboros.wire.control import BindProgram, ListNames, NameEntry
 
@@ -103,6 +104,25 @@ def test_a_process_that_gave_up_root_does_not_manage_the_node_any_more(shell: Sh
     assert shell.do("ask(open_before, CreateName('by-old', 'spillover'))") == "done"
     assert names() == ["as-root", "by-old"]
     assert not (tmp_path / "ran").exists()
+
+
+@as_root
+def test_a_node_enrolls_for_programs_of_others_in_the_layers_of_its_file(
+    make_node: Callable[..., NodeProcess], programs: Programs, tmp_path: Path
+) -> None:
+    """Nobody is there, so it can be told who was tried."""
+    config = tmp_path / "irmd.toml"
+    config.write_text(
+        '[users]\njoin = ["hall"]\n[udp4.net0]\nbootstrap = "net"\nip = "127.0.0.1"\n'
+        f'port = {free_port()}\npeers = ["hall@127.0.0.2", "room@127.0.0.2"]\n'
+    )
+    make_node("--config", str(config)).directory.chmod(0o755)
+    shell = programs.shell("program")
+    shell.do(f"os.setresuid({USER}, {USER}, {USER})")
+    with pytest.raises(FlowPermissionException, match=r"`join` in \[users\]"):
+        shell.do("flow_join('room', timeo=0.2)")
+    with pytest.raises(FlowTimeoutException, match="no member of broadcast layer 'hall'"):
+        shell.do("flow_join('hall', timeo=0.2)")
 
 
 @as_root

@@ -10,6 +10,7 @@ from unicast_world import Layer
 
 from ouroboros.errors import FlowNameException, IpcpConnectError
 from ouroboros.layers.broadcast import BroadcastIpcp
+from ouroboros.layers.members.connections import MOST_NAMELESS
 from ouroboros.layers.members.core import Core
 from ouroboros.layers.members.greeting import DATA_TRANSFER, ENROLLMENT, MANAGEMENT
 from ouroboros.layers.members.links import SILENCE
@@ -61,6 +62,19 @@ def test_a_member_of_the_prototype_that_is_asked_is_connected() -> None:
     assert member.connect(DATA_TRANSFER, "c").done
     member.disconnect(DATA_TRANSFER, "c")
     assert not member.transfer.connections
+
+
+def test_connections_with_members_that_do_not_say_who_they_are_are_bounded() -> None:
+    """Those of the prototype: each may be the same one again."""
+    world = World()
+    member = hall(world, "a")
+    c = Puppet(world, "c")
+    for _ in range(MOST_NAMELESS + 20):
+        world.send(c.flow_to("a"), GREETING)
+    world.run(SILENCE + 1)
+    assert len(member.transfer.connections) == MOST_NAMELESS
+    assert member.core.counters["greetings_refused"] == 20
+    assert cep.decode(c.heard[-1][2]).component == ""
 
 
 def test_there_is_no_management() -> None:

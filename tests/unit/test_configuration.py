@@ -38,6 +38,7 @@ from ouroboros.settings import (
     Strangers,
     UnicastConfig,
     UnicastSettings,
+    Users,
 )
 from ouroboros.wire.control import (
     BindProcess,
@@ -538,6 +539,14 @@ def test_impairment_of_a_local_layer_is_taken_and_checked() -> None:
         parse('[local.bad]\nbootstrap = "bad"\nimpair = "loss=often"')
 
 
+# --- users
+
+
+def test_layers_that_users_join_are_those_of_the_file() -> None:
+    assert parse("").users == Users()
+    assert parse('[users]\njoin = ["chat", "hall", "chat"]').users == Users(join=("chat", "hall"))
+
+
 # --- strangers
 
 
@@ -551,6 +560,9 @@ def test_shares_of_strangers_are_those_of_the_file_and_the_others_as_ever() -> N
     ("text", "why"),
     [
         ("strangers = 1", r"strangers: not a table; write \[strangers\]"),
+        ("users = 1", r"users: not a table; write \[users\]"),
+        ('[users]\njoin = "chat"', r"\[users\] join: must be an array of names of layers, not \"chat\""),
+        ("[users]\nleave = 1", r"\[users\] leave: unknown key; known are join"),
         ("[strangers]\nflow = 1", r"\[strangers\] flow: unknown key; known are flows, flows_of_one, memory, unproven"),
         ("[strangers]\nunproven = -1", r"\[strangers\] unproven: must be from 0"),
         ("[strangers]\ntimeout = 10", r"\[strangers\] timeout: must be from 1000"),

@@ -381,7 +381,6 @@ def test_what_is_not_there_is_named() -> None:
         (describe("a - b"), {"over": "x - y"}, "`over` goes with a network in a line"),
         (describe("a - b"), {"links": "udp6"}, "`links` goes with a network in a line"),
         ("a - b", {"links": "wire"}, "'wire': no type of link: choose from udp4, udp6, eth-dix, eth-llc"),
-        ("a -(loss=1%)- b", {"links": "eth-llc"}, "'loss=1%': a link of type eth-llc can be cut, and nothing else"),
         ("a - b", {"silence": 0.0}, "from 0.1 to 3600 seconds"),
     ],
 )

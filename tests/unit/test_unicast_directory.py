@@ -563,6 +563,16 @@ class TestHostileMembers:
         world.run(1.0)
         assert not members[0].part.entries()
 
+    def test_what_is_said_in_the_name_of_a_member_is_taken_back_by_it(self) -> None:
+        """The message says itself whom it is from, so it is no replica."""
+        world = World()
+        members = world.fill(3)
+        true = members[2].address
+        hear(world, members[0], Store(Contact(b"\1" * 32, true), digest("x"), true, 1_795_001_000))
+        assert [each.address for each in members[0].part.entries()] == [true]
+        world.run(1.0)
+        assert not members[0].part.entries()
+
     def test_values_of_nobody_make_room_for_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(values, "MOST", 50)
         world = World()
@@ -574,6 +584,21 @@ class TestHostileMembers:
         world.register(members[1], "x")
         world.run(1.0)
         assert members[1].address in [each.address for each in members[0].part.entries()]
+
+    @pytest.mark.parametrize("expiries", [(1_795_001_000, 0), (1_795_001_000,)])
+    def test_members_of_which_nothing_is_kept_are_not_remembered(
+        self, monkeypatch: pytest.MonkeyPatch, expiries: tuple[int, ...]
+    ) -> None:
+        """Names of invented members are registered, and taken back or replaced by others, over and over."""
+        monkeypatch.setattr(values, "MOST", 50)
+        world = World()
+        members = world.fill(2)
+        for number in range(500):
+            source = Contact(b"\1" * 32, 1 << 24 | number)
+            for expiry in expiries:
+                hear(world, members[0], Store(source, digest(f"{number}"), source.address, expiry))
+            world.run(0.03)
+        assert len(members[0].part._gone) <= len(members[0].part.entries()) <= 50
 
     def test_answers_to_questions_that_were_not_asked_are_nothing(self) -> None:
         world = World()

@@ -8,7 +8,7 @@ import pytest
 from routing_world import EPOCH, Flow, Link, Member, World, lay, oracle, shape
 
 from ouroboros.layers.face import Size
-from ouroboros.layers.unicast.claims import LAST_NUMBER
+from ouroboros.layers.unicast.claims import LAST_NUMBER, MOST
 from ouroboros.layers.unicast.database import MOST_OF_ONE, OURS, Life
 from ouroboros.layers.unicast.flooding import MOST_ASKED
 from ouroboros.layers.unicast.link_state import MOST_AHEAD, Row
@@ -61,7 +61,7 @@ def rows(member: Member) -> dict[tuple[int, int], Row]:
     return {(row.source, row.destination): row for row in member.link_state.rows(0.0)}
 
 
-def hear(world: World, member: Member, link: Link, *updates: LinkStateUpdate) -> None:
+def hear(world: World, member: Member, link: Link, *updates: LinkStateUpdate | Updates) -> None:
     """The other end of a link says that."""
     fd = link.fds[link.ends.index(member)]
     flow, _ = member.flows[fd]
@@ -633,6 +633,24 @@ class TestHostileNeighbours:
         assert {each: rows(world.members[each]) for each in (A, B, C)} == before
         assert world.members[A].core.counters["lsus_refused"] == 1
         assert world.members[A].collisions == 0
+
+    def test_claims_for_links_that_we_never_had_do_not_hide_one_for_a_link_of_ours(self) -> None:
+        """So many are remembered; D is at the other end of a liar."""
+        world = world_of(A, B, C, D)
+        near = world.connect(A, B)
+        world.connect(B, C)
+        link = world.connect(C, D)
+        world.run(3.0)
+        number = CLOCK + (1 << 30)
+        hear(world, world.members[A], near, *(LinkStateUpdate(1 << 17 | each, A, number) for each in range(1000)))
+        assert world.members[A].core.counters["lsus_refused"] >= 1000 - MOST
+        world.run(3.0)
+        hear(world, world.members[C], link, Updates(1, (LinkStateUpdate(B, A, number, withdrawn=True),)))
+        assert rows(world.members[C])[A, B].life is Life.WITHDRAWN
+        world.run(5.0)
+        assert rows(world.members[C])[A, B].life is Life.LIVE
+        assert rows(world.members[C])[A, B].number > number
+        assert world.members[D].table == {A: (C,), B: (C,), C: (C,)}
 
     def test_what_others_say_of_a_neighbour_is_asked_of_it_and_not_believed(self) -> None:
         """C is at the other end of a liar; B, between A and C, is asked before A's neighbours hear a lie of it."""

@@ -313,7 +313,7 @@ impl Driver {
                 let port = *port;
                 if socket.receive(&mut arrivals) {
                     if round == 0
-                        && (arrivals.are_many() || self.stack.is_marked(port))
+                        && (arrivals.many || self.stack.is_marked(port))
                         && let Some(Backlog { held, room, dropped }) = socket.backlog()
                     {
                         self.stack.note_backlog(port, held, room, dropped);

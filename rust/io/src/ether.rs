@@ -7,11 +7,12 @@ use std::os::fd::OwnedFd;
 
 use ouroboros_stack::ether::{Framing, Header, Mac, Station};
 use ouroboros_stack::{EID, Outgoing};
-use rustix::io::Errno;
-use rustix::net::{MMsgHdr, RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmmsg};
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 
 /// Frames of one call of the kernel.
 pub(crate) const FRAMES: usize = 64;
+/// Bytes for a frame that arrives. Of a power of two, the first lines of all places would be in each other's way in a cache.
+pub(crate) const PLACE: usize = 16_320;
 
 /// How a port frames packets, and the address of its device.
 #[derive(Debug, Clone, Copy)]
@@ -23,19 +24,11 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Receive a frame. None: there is none; else the packet with its endpoint id, and its sender, unless it is not for us.
-    pub(crate) fn receive(self, socket: &OwnedFd, into: &mut [u8]) -> Option<Option<(SocketAddr, Range<usize>)>> {
-        let length = loop {
-            match recv(socket, &mut *into, RecvFlags::TRUNC) {
-                Ok((_, length)) => break length,
-                Err(Errno::WOULDBLOCK) => return None,
-                // About the device, or an earlier frame.
-                Err(_) => {}
-            }
-        };
-        // One that was cut has a length beyond.
-        let frame = into.get_mut(..length).unwrap_or_default();
-        Some(self.framing.open(&self.mac, frame).map(|(from, at)| (SocketAddr::from(from), at)))
+    /// Take a frame of so many bytes: the sender, and where the packet is with its endpoint id. None: it is not for us, or was
+    /// cut.
+    pub(crate) fn open(self, place: &mut [u8], length: usize) -> Option<(SocketAddr, Range<usize>)> {
+        let (from, at) = self.framing.open(&self.mac, place.get_mut(..length)?)?;
+        Some((from.into(), at))
     }
 
     /// Send frames. Returns how many left.

@@ -5,7 +5,7 @@
 //!       │ ◀── Impairment ── │
 //! ```
 //!
-//! An end is anything that gives and takes whole packets: a TUN device, a connected datagram socket. One thread moves them,
+//! An end is anything that gives and takes whole packets: a TUN or TAP device, a connected datagram socket. One thread moves them,
 //! and waits for nobody: a packet that an end does not take is lost, and counted.
 
 use std::io;
@@ -69,8 +69,9 @@ impl Stop {
 }
 
 impl Link {
-    /// Join two descriptors, which become non-blocking. Both directions are treated alike, with random numbers of their own.
-    pub fn start(ends: [OwnedFd; 2], settings: Settings, seed: u64) -> io::Result<Self> {
+    /// Join two descriptors, which become non-blocking. `ways`: what happens to packets from the first and from the second, and
+    /// the seeds of their random numbers; each direction has numbers of its own, also with equal seeds.
+    pub fn start(ends: [OwnedFd; 2], ways: [(Settings, u64); 2]) -> io::Result<Self> {
         let epoll = above_standard(epoll::create(epoll::CreateFlags::CLOEXEC)?)?;
         let told = above_standard(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)?;
         let stop = Arc::new(Stop { told, broken: AtomicBool::new(false) });
@@ -79,7 +80,9 @@ impl Link {
             ioctl_fionbio(end, true)?;
             epoll::add(&epoll, end, epoll::EventData::new_u64(key), epoll::EventFlags::IN)?;
         }
-        let ways = [0, 1].map(|direction| Impairment::new(settings, seed_of(seed, 0, direction)));
+        let [forth, back] = ways;
+        let ways = [(forth, 0), (back, 1)]
+            .map(|((settings, seed), direction)| Impairment::new(settings, seed_of(seed, 0, direction)));
         let state = Arc::new(Mutex::new(State { ways, counters: Counters::default() }));
         let (start, buffer, spare) = (Instant::now(), vec![0; LONGEST], Vec::new());
         let worker = Worker { epoll, stop: stop.clone(), start, ends, buffer, spare };
@@ -89,9 +92,9 @@ impl Link {
         Ok(Link { state, stop: Some(stop), thread })
     }
 
-    /// Change what happens to packets from now on.
-    pub fn set(&self, settings: Settings) {
-        lock(&self.state).ways.iter_mut().for_each(|way| way.set(settings));
+    /// Change what happens to packets from the first end and from the second from now on.
+    pub fn set(&self, ways: [Settings; 2]) {
+        lock(&self.state).ways.iter_mut().zip(ways).for_each(|(way, settings)| way.set(settings));
     }
 
     /// Counters of the packets so far, both directions together.

@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 
-use ouroboros_shm::descriptors::{Backlog, backlog};
+use ouroboros_shm::descriptors::{Backlog, backlog, receive_many};
 use ouroboros_stack::{MemberId, Outgoing, Run, Stack};
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force, socket_recv_buffer_size};
 
-use crate::ether::{FRAMES, Segment};
+use crate::ether::{FRAMES, PLACE, Segment};
 use crate::program::Program;
 
 /// The buffer of the kernel that we ask for.
@@ -18,32 +18,56 @@ const KERNEL_BUFFER: usize = 4 << 20;
 /// Buffers of one call of the kernel, each for a run of datagrams.
 const BUFFERS: usize = 16;
 const BUFFER: usize = 65_536;
-/// Runs of one call that are many.
+/// Runs, and frames, of one call that are many.
 const MANY: usize = 4;
+const MANY_FRAMES: usize = FRAMES / 4;
 
-/// The datagrams of one call, or the frames of several.
+/// The datagrams, or frames, of one call.
 #[derive(Debug)]
 pub(crate) struct Arrivals {
     bytes: Vec<u8>,
     metas: [RecvMeta; BUFFERS],
-    /// Runs: their sender, where they are, and the bytes of each of their datagrams.
-    runs: Vec<(SocketAddr, Range<usize>, usize)>,
+    runs: Vec<Arrived>,
+    /// So much came at once that more may wait.
+    pub(crate) many: bool,
+}
+
+/// A run: its sender, where it is, the bytes of each of its places, and those in a place before the packet and behind it.
+#[derive(Debug)]
+struct Arrived {
+    from: SocketAddr,
+    at: Range<usize>,
+    stride: usize,
+    around: (usize, usize),
 }
 
 impl Arrivals {
     pub(crate) fn new() -> Self {
-        Arrivals { bytes: vec![0; BUFFERS * BUFFER], metas: [RecvMeta::default(); BUFFERS], runs: Vec::new() }
-    }
-
-    /// So much came at once that more may wait.
-    pub(crate) fn are_many(&self) -> bool {
-        self.runs.len() >= MANY
+        Arrivals {
+            bytes: vec![0; BUFFERS * BUFFER],
+            metas: [RecvMeta::default(); BUFFERS],
+            runs: Vec::new(),
+            many: false,
+        }
     }
 
     pub(crate) fn runs(&self) -> impl Iterator<Item = (SocketAddr, Run<'_>)> {
-        self.runs
-            .iter()
-            .map(|(from, at, stride)| (*from, Run::new(self.bytes.get(at.clone()).unwrap_or_default(), *stride)))
+        self.runs.iter().map(|Arrived { from, at, stride, around }| {
+            (*from, Run::in_places(self.bytes.get(at.clone()).unwrap_or_default(), *stride, *around))
+        })
+    }
+
+    /// The frames that are in the first places, so many bytes each.
+    fn take_frames(&mut self, segment: Segment, lengths: &[usize]) {
+        let Arrivals { bytes, runs, .. } = self;
+        for ((number, place), length) in bytes.chunks_exact_mut(PLACE).enumerate().zip(lengths) {
+            let Some((from, Range { start, end })) = segment.open(place, *length) else { continue };
+            let (begin, around) = (number * PLACE, (start, PLACE - end));
+            match runs.last_mut() {
+                Some(run) if (run.from, run.at.end, run.around) == (from, begin, around) => run.at.end += PLACE,
+                _ => runs.push(Arrived { from, at: begin..begin + PLACE, stride: PLACE, around }),
+            }
+        }
     }
 }
 
@@ -109,8 +133,10 @@ impl Socket {
                         let metas = into.metas.iter().take(count).enumerate();
                         into.runs.extend(metas.map(|(at, meta)| {
                             let start = at * BUFFER;
-                            (meta.addr, start..start + meta.len.min(BUFFER), meta.stride)
+                            let at = start..start + meta.len.min(BUFFER);
+                            Arrived { from: meta.addr, at, stride: meta.stride, around: (0, 0) }
                         }));
+                        into.many = into.runs.len() >= MANY;
                         // With room left there was no more, and what comes after that is a new event.
                         self.readable = count == BUFFERS;
                         true
@@ -123,15 +149,16 @@ impl Socket {
                 }
             }
             Kind::Ether(segment) => {
-                let room = into.bytes.len() / FRAMES;
-                for (at, buffer) in into.bytes.chunks_exact_mut(room).enumerate() {
-                    let Some(frame) = segment.receive(&self.descriptor, buffer) else {
-                        self.readable = false;
-                        break;
-                    };
-                    if let Some((from, Range { start, end })) = frame {
-                        into.runs.push((from, at * room + start..at * room + end, end - start));
+                let (segment, mut lengths) = (*segment, [0; FRAMES]);
+                let places = into.bytes.get_mut(..FRAMES * PLACE).unwrap_or_default();
+                match receive_many(self.descriptor.as_fd(), places, &mut lengths) {
+                    Ok(count) => {
+                        into.take_frames(segment, lengths.get(..count).unwrap_or_default());
+                        into.many = count >= MANY_FRAMES;
+                        self.readable = count == FRAMES;
                     }
+                    // Another error is about the device, or an earlier frame.
+                    Err(error) => self.readable = error.kind() != io::ErrorKind::WouldBlock,
                 }
                 !into.runs.is_empty()
             }

@@ -16,7 +16,7 @@ const SEED: u64 = 42;
 /// A link, and what is connected to its ends.
 fn link(settings: Settings) -> (Link, [UnixDatagram; 2]) {
     let [(one, near), (far, other)] = [(); 2].map(|()| UnixDatagram::pair().unwrap());
-    (Link::start([near.into(), far.into()], settings, SEED).unwrap(), [one, other])
+    (Link::start([near.into(), far.into()], [(settings, SEED); 2]).unwrap(), [one, other])
 }
 
 fn receive(socket: &UnixDatagram) -> Vec<u8> {
@@ -134,9 +134,23 @@ fn new_settings_are_for_what_is_sent_from_then_on() {
     let (link, [one, other]) = link(Settings { partition: true, ..Settings::default() });
     one.send(b"nobody hears this").unwrap();
     until(|| link.counters().lost == 1);
-    link.set(Settings::default());
+    link.set([Settings::default(); 2]);
     one.send(b"but this").unwrap();
     assert_eq!(receive(&other), b"but this");
+}
+
+#[test]
+fn each_direction_has_settings_of_its_own() {
+    let (link, [one, other]) = link(Settings::default());
+    let nothing = Settings { partition: true, ..Settings::default() };
+    for (lost, ways) in [(1, [nothing, Settings::default()]), (2, [Settings::default(), nothing])] {
+        link.set(ways);
+        let (dumb, heard) = if ways[0].partition { (&one, &other) } else { (&other, &one) };
+        dumb.send(b"nobody hears this").unwrap();
+        until(|| link.counters().lost == lost);
+        heard.send(b"but this").unwrap();
+        assert_eq!(receive(dumb), b"but this");
+    }
 }
 
 /// Two sockets on loopback that are connected to each other.
@@ -151,7 +165,7 @@ fn udp_pair() -> (UdpSocket, UdpSocket) {
 fn a_host_that_refused_a_datagram_gets_the_next() {
     let ((near, one), (far, other)) = (udp_pair(), udp_pair());
     let address = other.local_addr().unwrap();
-    let link = Link::start([near.into(), far.into()], Settings::default(), SEED).unwrap();
+    let link = Link::start([near.into(), far.into()], [(Settings::default(), SEED); 2]).unwrap();
     drop(other);
     one.send(b"refused").unwrap();
     until(|| link.counters().delivered == 1);

@@ -21,15 +21,16 @@ impl LinkWorker {
 
 #[pymethods]
 impl LinkWorker {
-    /// Start the thread, which takes over both descriptors.
+    /// Start the thread, which takes over both descriptors. `forth`, `back`: of packets from the first, and from the second.
     #[new]
-    fn new(one: i32, other: i32, link: &LinkSettings) -> PyResult<Self> {
-        Ok(LinkWorker(Mutex::new(Link::start(take_over([one, other])?, link.settings, link.seed)?)))
+    fn new(one: i32, other: i32, forth: &LinkSettings, back: &LinkSettings) -> PyResult<Self> {
+        let ways = [forth, back].map(|way| (way.settings, way.seed));
+        Ok(LinkWorker(Mutex::new(Link::start(take_over([one, other])?, ways)?)))
     }
 
-    /// Change what happens to packets from now on. Its seed stays.
-    fn impair(&self, link: &LinkSettings) {
-        self.lock().set(link.settings);
+    /// Change what happens to packets from now on. The seeds stay.
+    fn impair(&self, forth: &LinkSettings, back: &LinkSettings) {
+        self.lock().set([forth.settings, back.settings]);
     }
 
     /// Packets delivered, lost, duplicated and reordered so far, in both directions together.

@@ -12,6 +12,36 @@ pub fn above_standard(descriptor: OwnedFd) -> io::Result<OwnedFd> {
     if descriptor.as_raw_fd() > LAST_STANDARD { Ok(descriptor) } else { descriptor.try_clone() }
 }
 
+/// Receive packets by one call of the kernel, as many as `lengths` has, each at the beginning of a place in `into`, which is
+/// divided among them evenly. How many came, and their lengths: one that is longer than its place was cut. The socket need not
+/// be one that does not block.
+#[allow(unsafe_code)]
+pub fn receive_many<const MOST: usize>(
+    socket: BorrowedFd<'_>,
+    into: &mut [u8],
+    lengths: &mut [usize; MOST],
+) -> io::Result<usize> {
+    let place = into.len() / MOST;
+    let start = into.as_mut_ptr();
+    let mut vectors = std::array::from_fn::<_, MOST, _>(|at| libc::iovec {
+        iov_base: start.wrapping_add(at * place).cast(),
+        iov_len: place,
+    });
+    let mut messages = vectors.each_mut().map(|vector| {
+        // SAFETY: of all zeroes it says that there are no address, no vectors and no control messages.
+        let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+        (message.msg_hdr.msg_iov, message.msg_hdr.msg_iovlen) = (vector, 1);
+        message
+    });
+    let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+    let (first, most) = (messages.as_mut_ptr(), MOST as libc::c_uint);
+    // SAFETY: the kernel writes to `messages`, and to the places, which are parts of `into` and lie beside each other.
+    let count = unsafe { libc::recvmmsg(socket.as_raw_fd(), first, most, flags as _, std::ptr::null_mut()) };
+    let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+    lengths.iter_mut().zip(&messages).for_each(|(length, message)| *length = message.msg_len as usize);
+    Ok(count)
+}
+
 /// The kernel's buffer for what arrives at a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backlog {
@@ -44,8 +74,26 @@ pub fn backlog(socket: BorrowedFd<'_>) -> io::Result<Backlog> {
 mod tests {
     use std::net::UdpSocket;
     use std::os::fd::AsFd;
+    use std::os::unix::net::UnixDatagram;
 
     use super::*;
+
+    #[test]
+    fn packets_of_one_call_come_whole_or_cut_each_to_its_place() -> io::Result<()> {
+        let (near, far) = UnixDatagram::pair()?;
+        let sent = [&b"one"[..], b"", b"longer than its place", b"four"];
+        for packet in sent {
+            near.send(packet)?;
+        }
+        let (mut into, mut lengths) = ([b'.'; 30], [0; 3]);
+        assert_eq!(receive_many(far.as_fd(), &mut into, &mut lengths)?, 3);
+        assert_eq!((lengths, &into), ([3, 0, 21], b"one.................longer tha"));
+        assert_eq!(receive_many(far.as_fd(), &mut into, &mut lengths)?, 1);
+        assert_eq!((lengths[0], &into[..4]), (4, &b"four"[..]));
+        let nothing = receive_many(far.as_fd(), &mut into, &mut lengths);
+        assert_eq!(nothing.map_err(|error| error.kind()), Err(io::ErrorKind::WouldBlock));
+        Ok(())
+    }
 
     #[test]
     fn a_socket_that_nobody_reads_is_full_and_counts_what_it_drops() -> io::Result<()> {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::{CREDIT, DELAY, MS, Quality, RAW, SECOND, address, setup};
 use ouroboros_sim::Network;
 use ouroboros_sim::stack::{Carrier, Event, FlowId, Kind, MemberId, TransferCounters, User};
+use ouroboros_wire::relay::{Kind as Said, Relay};
 
 /// The longest packet that a lower flow carries.
 const MOST: usize = 1400;
@@ -22,8 +23,9 @@ struct Hall {
     /// What programs of the prototype got.
     heard: Vec<Vec<Vec<u8>>>,
     words: Vec<(usize, Option<FlowId>, Vec<u8>)>,
-    /// Packets that members of the prototype passed on.
+    /// Packets that members of the prototype passed on; and whether they do.
     passed: usize,
+    passes: bool,
     eid: u64,
 }
 
@@ -46,7 +48,7 @@ impl Hall {
             programs.push(program);
         }
         let (lower, heard, words) = (BTreeMap::new(), vec![Vec::new(); nodes], Vec::new());
-        Hall { net, ports, members, programs, lower, heard, words, passed: 0, eid: 100 }
+        Hall { net, ports, members, programs, lower, heard, words, passed: 0, passes: true, eid: 100 }
     }
 
     /// Connect two.
@@ -56,8 +58,17 @@ impl Hall {
     }
 
     fn join_by(&mut self, one: usize, other: usize, quality: Quality) {
-        self.eid += 2;
         let both = self.programs[one].is_some() && self.programs[other].is_some();
+        self.connect(one, other, quality, both);
+    }
+
+    /// `ours`: each takes the other for a node of ours.
+    fn join_as(&mut self, one: usize, other: usize, ours: bool) {
+        self.connect(one, other, RAW, ours);
+    }
+
+    fn connect(&mut self, one: usize, other: usize, quality: Quality, both: bool) {
+        self.eid += 2;
         for (node, peer, side) in [(one, other, 0), (other, one, 1)] {
             let id = self.net.name_flow(node);
             let eids = if side == 0 { (self.eid, self.eid + 1) } else { (self.eid + 1, self.eid) };
@@ -115,7 +126,9 @@ impl Hall {
                     Event::Message(flow, packet) => {
                         assert!(packet.len() < 1400);
                         self.heard[node].push(packet.clone());
-                        self.pass_on(node, Some(flow), &packet);
+                        if self.passes {
+                            self.pass_on(node, Some(flow), &packet);
+                        }
                     }
                     Event::Heard(_, _, from, word) => self.words.push((node, from, word)),
                     _ => {}
@@ -396,6 +409,84 @@ fn bytes_of_a_hostile_neighbour_do_no_harm() {
     [1, 2, 3].into_iter().for_each(|node| drop(hall.got(node)));
     let said = hall.round(&[1, 2], 0);
     hall.check(&[1, 2], &said);
+}
+
+/// Let the neighbour of one that is no member of ours, though it says so, send bytes.
+fn lie(hall: &mut Hall, (liar, to): (usize, usize), relay: Relay, packet: &[u8]) {
+    let (now, flow) = (hall.net.now(), hall.lower[&(liar, to)]);
+    hall.net.stack(liar).send_message(now, flow, &[&relay.write()[..], packet].concat());
+}
+
+/// The origin that a member of a hall has now.
+fn origin(hall: &mut Hall, node: usize, heard_by: usize) -> Relay {
+    hall.say(node, b"who");
+    hall.run(SECOND);
+    let said = hall.heard[heard_by].iter().rev().find_map(|packet| Relay::read(packet)).unwrap().0;
+    (0..hall.members.len()).for_each(|node| drop(hall.got(node)));
+    said
+}
+
+/// A hall whose last member is a node that is none, and takes what it gets.
+fn hall_with_a_liar(edges: &[(usize, usize)], liar: usize) -> Hall {
+    let mut hall = Hall::new(liar, 1);
+    hall.passes = false;
+    edges.iter().for_each(|(one, other)| hall.join_as(*one, *other, true));
+    // What they say of themselves first.
+    hall.run(SECOND);
+    hall
+}
+
+#[test]
+fn whoever_speaks_in_the_name_of_a_member_does_not_silence_it() {
+    for ahead in [1, 100, 5000, u64::MAX / 2] {
+        let mut hall = hall_with_a_liar(&[(0, 1), (1, 2), (0, 2), (2, 3)], 3);
+        for _ in 0..3 {
+            let known = origin(&mut hall, 0, 3);
+            let forged = Relay { hops: 0, number: known.number.saturating_add(ahead), ..known };
+            lie(&mut hall, (3, 2), forged, b"not from 0");
+            hall.run(SECOND);
+            [0, 1, 2].into_iter().for_each(|node| drop(hall.got(node)));
+            let said: Vec<_> = (0..3).flat_map(|round| hall.round(&[0, 1, 2], round)).collect();
+            hall.check(&[0, 1, 2], &said);
+        }
+        assert_eq!(hall.counted(0).forged, 3, "{ahead}");
+    }
+}
+
+#[test]
+fn invented_origins_do_not_make_others_forgotten() {
+    // What 0 says comes to 1 at once, and again by way of 2, and between the two what the liar invents.
+    let mut hall = hall_with_a_liar(&[(0, 1), (1, 2), (0, 2), (1, 3)], 3);
+    for round in 0..5 {
+        hall.say(0, format!("{round}").as_bytes());
+        hall.run(MS / 3);
+        for number in 0..3000 {
+            let (kind, origin) = (Said::Border, 10_000 * (round + 1) + number);
+            lie(&mut hall, (3, 1), Relay { kind, hops: 250, foreign: 0, origin, number: 1 }, b"");
+        }
+        hall.run(SECOND);
+    }
+    assert_eq!([1, 2].map(|node| hall.got(node).len()), [5, 5]);
+}
+
+#[test]
+fn neighbours_of_the_prototype_that_come_and_go_far_away_are_answered_now_and_then() {
+    // 0 has one itself, which is node 3.
+    let mut hall = Hall::new(2, 2);
+    hall.passes = false;
+    hall.join_as(0, 1, true);
+    hall.join_as(1, 2, true);
+    hall.join_as(0, 3, false);
+    hall.run(SECOND);
+    hall.heard[2].clear();
+    for number in 0..1000 {
+        let foreign = 1 - (number % 2) as u16;
+        let kind = Said::Border;
+        lie(&mut hall, (2, 1), Relay { kind, hops: 0, foreign, origin: 77, number: number + 1 }, b"");
+        hall.run(MS);
+    }
+    let said = hall.heard[2].iter().filter(|packet| Relay::read(packet).is_some_and(|(it, _)| it.origin != 77)).count();
+    assert!((1..=150).contains(&said), "{said}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use common::layer::*;
 use common::*;
 use ouroboros_sim::stack::{Carrier, Setup, Table, TransferSettings, User};
 use ouroboros_sim::{Network, Program};
+use ouroboros_wire::management::Report;
 use ouroboros_wire::pci::Pci;
 use ouroboros_wire::update::Word;
 
@@ -389,6 +390,65 @@ fn what_waits_for_a_neighbour_that_is_gone_takes_another_way() {
     assert_eq!(square.transfer(2).forwarded, held.waiting);
 }
 
+/// Packets for no flow that a member has.
+fn unknown(layer: &mut Layer, node: usize) -> u64 {
+    let member = layer.members[node];
+    layer.net.stack(node).snapshot(member).layer.unknown
+}
+
+#[test]
+fn what_waits_for_a_neighbour_that_is_gone_does_not_go_back_where_it_came_from() {
+    let mut line = Layer::new(3, plain());
+    line.join(0, 1, RAW);
+    let [near, far] = line.uneven_flow(1, 2, [CREDIT, RAW]);
+    line.hand_over(1, 2, near);
+    line.hand_over(2, 1, far);
+    line.route();
+    // When node 2 is gone, the table has nothing but node 0.
+    line.set_ways(1, &[(name(0), vec![name(0)]), (name(2), vec![name(2), name(0)])], false);
+    let flows = line.flow(0, 2, RAW);
+    line.start(0, flows[0], source(300, 1000));
+    line.run(4 * MS);
+    let held = line.transfer(1);
+    assert!(held.waiting > 200, "{held:?}");
+    line.net.stack(1).drop_flow(near);
+    line.run(SECOND);
+    let got = line.transfer(1);
+    assert_eq!((got.returned, got.waiting, got.forwarded), (held.waiting, 0, held.forwarded), "{got:?}");
+}
+
+/// As by a neighbour who takes them for those of somebody else, or keeps them.
+#[test]
+fn words_for_no_flow_or_that_come_back_to_their_sender_are_counted_and_change_nothing() {
+    let mut line = Layer::new(2, caring());
+    line.join(0, 1, CREDIT);
+    line.route();
+    let flows = line.flow(0, 1, CREDIT);
+    line.exchange((0, 1), flows, 100, 500);
+    let before = line.transfer(0);
+    let evil = line.lower[&(1, 0)];
+    // Of the flow, 104 is the end here, and 105 the one at the neighbour.
+    let report = |source, destination| Report { source, destination, counted: 50, room: 1 << 20, wait: true };
+    let words = [
+        Word::Congested(105, 8191),
+        Word::Congested(0, 8191),
+        Word::Congested(u64::MAX, 8191),
+        Word::Report(report(104, 105)),
+        Word::Report(report(104, 104)),
+        Word::Report(report(7, 104)),
+    ];
+    for word in words {
+        let packet = [&header(name(0), 60, 0)[..], &word.write()].concat();
+        line.inject(1, evil, &packet);
+        line.run(MS);
+    }
+    let member = line.members[0];
+    let layer = line.net.stack(0).snapshot(member).layer;
+    assert_eq!((line.transfer(0).words, layer.unknown, layer.wrong_source), (before.words, 4, 2));
+    let flows = line.flow(0, 1, CREDIT);
+    line.exchange((0, 1), flows, 100, 500);
+}
+
 fn caring() -> TransferSettings {
     TransferSettings { ecn: true, ..plain() }
 }
@@ -554,7 +614,8 @@ fn a_word_of_congestion_slows_the_flow_that_it_names_and_no_other() {
         line.run(20 * MS);
         let [named, other] = [0, 1].map(|at| line.tally(1, flows[at][1]).read - before[at]);
         assert!(other > 900 && (named < 500) == slows, "{named} {other}");
-        assert_eq!((line.transfer(0).words, line.heard.len()), (400, 0));
+        assert_eq!((line.transfer(0).words, line.heard.len()), (200, 0));
+        assert_eq!(unknown(&mut line, 0), 200);
     }
 }
 

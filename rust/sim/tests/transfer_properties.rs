@@ -8,7 +8,9 @@ use common::layer::*;
 use common::*;
 use ouroboros_sim::Program;
 use ouroboros_sim::stack::{FlowId, TransferSettings};
+use ouroboros_wire::management::Report;
 use ouroboros_wire::pci::Pci;
+use ouroboros_wire::update::Word;
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
@@ -31,6 +33,12 @@ enum Step {
     Noise {
         lower: usize,
         bytes: Vec<u8>,
+    },
+    /// What receivers say, of any flow.
+    Word {
+        lower: usize,
+        destination: usize,
+        word: Word,
     },
     /// A table with whatever ways.
     Route {
@@ -70,6 +78,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..12usize, 0..4u8, any::<u8>(), 0..NODES + 1, prop_oneof![0..70u64, Just(100u64), 102..120u64], 0..1500usize)
             .prop_map(|(lower, cube, ttl, destination, eid, length)| Step::Inject { lower, cube, ttl, destination, eid, length }),
         1 => (0..12usize, prop::collection::vec(any::<u8>(), 0..40)).prop_map(|(lower, bytes)| Step::Noise { lower, bytes }),
+        1 => (0..12usize, 0..NODES, word()).prop_map(|(lower, destination, word)| Step::Word { lower, destination, word }),
         1 => (node.clone(), prop::collection::vec((node.clone(), prop::collection::vec(node.clone(), 0..4)), 0..5), any::<bool>())
             .prop_map(|(node, ways, spread)| Step::Route { node, ways, spread }),
         1 => Just(Step::Heal),
@@ -78,6 +87,16 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..12usize).prop_map(|lower| Step::Drop { lower }),
         1 => (node.clone(), node, 0..QUALITIES.len()).prop_map(|(one, other, quality)| Step::Join { one, other, quality }),
         4 => (0..200_000_000u64).prop_map(|time| Step::Pass { time }),
+    ]
+}
+
+fn word() -> impl Strategy<Value = Word> {
+    let eid = || prop_oneof![0..70u64, 108..116u64];
+    prop_oneof![
+        (eid(), any::<u16>()).prop_map(|(eid, ece)| Word::Congested(eid, ece)),
+        (eid(), eid(), 0..400u64, any::<bool>()).prop_map(|(source, destination, counted, wait)| {
+            Word::Report(Report { source, destination, counted, room: 1 << 20, wait })
+        }),
     ]
 }
 
@@ -124,6 +143,12 @@ impl World {
                     self.layer.inject(node, flow, &bytes);
                 }
             }
+            Step::Word { lower, destination, word } => {
+                if let Some(((node, _), flow)) = self.lower(lower) {
+                    let pci = Pci { destination: name(destination), cube: 0, ttl: 9, ecn: 0, eid: 0 };
+                    self.layer.inject(node, flow, &[&pci.write()[..], &word.write()].concat());
+                }
+            }
             Step::Route { node, ways, spread } => {
                 let ways: Vec<_> = ways
                     .iter()
@@ -166,7 +191,11 @@ impl World {
             let dropped = [got.no_route, got.ttl, got.returned, got.unknown_eid, got.malformed];
             let dropped = dropped.iter().sum::<u64>() + got.too_long + got.queue_full + got.expired;
             let layer = snapshot.layer;
-            assert_eq!(layer.received, passed + dropped + layer.unknown, "{got:?} {layer:?} {flows}");
+            assert_eq!(
+                layer.received,
+                passed + dropped + layer.unknown + layer.wrong_source,
+                "{got:?} {layer:?} {flows}"
+            );
         }
     }
 }
@@ -202,7 +231,7 @@ proptest! {
     fn flows_are_whole_again_when_the_ways_are(quality in 0..3usize, ecn: bool, steps in prop::collection::vec(step(), 0..30)) {
         let mut world = World::new(quality, ecn);
         for step in steps {
-            if !matches!(step, Step::Drop { .. } | Step::Noise { .. } | Step::Inject { .. }) {
+            if !matches!(step, Step::Drop { .. } | Step::Noise { .. } | Step::Inject { .. } | Step::Word { .. }) {
                 world.take(step);
             }
         }

@@ -127,6 +127,8 @@ counters! {
         ttl,
         /// Packets whose way leads back to the neighbour that they came from.
         returned,
+        /// Packets of a broadcast layer in our name that are not ours.
+        forged,
         /// Packets for an endpoint that is none.
         unknown_eid,
         /// Packets shorter than their headers.

@@ -1,17 +1,24 @@
 //! Packets that arrived together (GRO).
 
-/// Packets of one size, the last of which may be shorter, in one buffer, each behind `skip` bytes that were read already.
+/// Packets of one size, the last of which may be shorter, in one buffer, each behind `skip` bytes that were read already or
+/// are none of it, as the `trim` bytes behind it.
 #[derive(Debug, Clone, Copy)]
 pub struct Run<'a> {
     bytes: &'a [u8],
     stride: usize,
     skip: usize,
+    trim: usize,
 }
 
 impl<'a> Run<'a> {
     /// `stride`: bytes of each packet.
     pub fn new(bytes: &'a [u8], stride: usize) -> Self {
-        Run { bytes, stride: stride.max(1), skip: 0 }
+        Run { bytes, stride: stride.max(1), skip: 0, trim: 0 }
+    }
+
+    /// Packets of one size in places of `stride` bytes, of which there are so many before and behind each of them.
+    pub fn in_places(bytes: &'a [u8], stride: usize, (before, behind): (usize, usize)) -> Self {
+        Run { skip: before, trim: behind, ..Run::new(bytes, stride) }
     }
 
     /// A single packet, behind so many bytes of its datagram. It may be empty, the datagram may not.
@@ -26,16 +33,17 @@ impl<'a> Run<'a> {
 
     /// Bytes of all packets, without the part of each that was read already.
     pub(crate) fn bytes(self) -> u64 {
-        self.bytes.len() as u64 - self.count() * self.skip as u64
+        self.bytes.len() as u64 - self.count() * (self.skip + self.trim) as u64
     }
 
     /// The packets that are not empty. Only the last one can be shorter than the others.
     pub(crate) fn filled(self) -> Self {
         let rest = self.bytes.len() % self.stride;
-        if self.stride <= self.skip {
+        let none = self.skip + self.trim;
+        if self.stride <= none {
             return Run { bytes: &[], ..self };
         }
-        if rest > 0 && rest <= self.skip {
+        if rest > 0 && rest <= none {
             return Run { bytes: self.bytes.get(..self.bytes.len() - rest).unwrap_or_default(), ..self };
         }
         self
@@ -43,7 +51,11 @@ impl<'a> Run<'a> {
 
     /// The packets, without the part of each that was read already.
     pub fn packets(self) -> impl Iterator<Item = &'a [u8]> {
-        self.bytes.chunks(self.stride).map(move |packet| packet.get(self.skip..).unwrap_or_default())
+        self.bytes.chunks(self.stride).map(move |place| self.packet(place).unwrap_or_default())
+    }
+
+    fn packet(self, place: &'a [u8]) -> Option<&'a [u8]> {
+        place.get(self.skip..place.len().checked_sub(self.trim)?)
     }
 
     /// The same, with so many bytes more of each packet that were read already.
@@ -54,13 +66,13 @@ impl<'a> Run<'a> {
     /// The first bytes of the first packet, the packets behind them that follow with the same, and the other packets. None:
     /// there are no packets, or only one that is shorter, or all are.
     pub(crate) fn split<const HEADER: usize>(self) -> Option<([u8; HEADER], Run<'a>, Run<'a>)> {
-        let Run { bytes, stride, skip } = self;
-        let has = |packet: &'a [u8]| packet.get(skip..)?.first_chunk::<HEADER>();
+        let Run { bytes, stride, skip, .. } = self;
+        let has = |place: &'a [u8]| self.packet(place)?.first_chunk::<HEADER>();
         let mut packets = bytes.chunks(stride);
         let header = has(packets.next()?)?;
         let same = 1 + packets.take_while(|packet| has(packet) == Some(header)).count();
         let (first, others) = bytes.split_at((same * stride).min(bytes.len()));
-        Some((*header, Run { bytes: first, stride, skip: skip + HEADER }, Run { bytes: others, ..self }))
+        Some((*header, Run { bytes: first, skip: skip + HEADER, ..self }, Run { bytes: others, ..self }))
     }
 }
 
@@ -92,6 +104,19 @@ mod tests {
         let (_, same, _) = run.split::<1>().unwrap_or_else(|| unreachable!());
         assert_eq!(same.split::<1>().map(|(next, two, _)| (next, two.count())), Some((*b"a", 2)));
         assert!(same.unread(1).packets().eq([b"aa1", b"aa2"]));
+    }
+
+    #[test]
+    fn what_is_around_packets_in_places_is_none_of_them() {
+        let run = Run::in_places(b"-aa1.-aa2.-bb3.", 5, (1, 1));
+        assert_eq!((run.count(), run.bytes(), run.filled().count()), (3, 9, 3));
+        assert!(run.packets().eq([b"aa1", b"aa2", b"bb3"]));
+        let expected = [(b"aa", vec!["1", "2"]), (b"bb", vec!["3"])];
+        let expected =
+            expected.map(|(header, packets)| (*header, packets.iter().map(|it| it.as_bytes().to_vec()).collect()));
+        assert_eq!(taken_apart(run), (expected.to_vec(), 0));
+        assert_eq!(Run::in_places(b"-.-.", 2, (1, 1)).filled().count(), 0);
+        assert_eq!(taken_apart(Run::in_places(b"-a..", 4, (1, 2))), (vec![], 1));
     }
 
     #[test]

@@ -4,7 +4,8 @@
 command would send. The grammar is that of the C prototype (`irm.md` 12.2), with these differences: unknown keys are errors,
 names come before IPC processes whatever the order in the file, `autobind = false` binds nothing, and "spillover", the
 command's word, is as good as "spill". A member that enrolls connects to whom it enrolled with: `conn` means other members
-in the place of that one, and `connect = false` none. `[strangers]` says what other nodes may have of this one.
+in the place of that one, and `connect = false` none. `[strangers]` says what other nodes may have of this one, `[users]`
+what programs of users other than the owner may have it do.
 
 What needs a neighbour may have to wait for it. Such steps of a table are for the node to carry out later, and to try again.
 """
@@ -24,7 +25,7 @@ from ouroboros.control.shares import Kind
 from ouroboros.errors import IpcpBootstrapError, IrmError, OuroborosError, UnsupportedError
 from ouroboros.layers.impairment import parse as parse_impairment
 from ouroboros.qos import NAMED_SPECS
-from ouroboros.settings import TYPES, AnySettings, Strangers
+from ouroboros.settings import TYPES, AnySettings, Strangers, Users
 from ouroboros.wire.control import (
     LEAST_KEEPALIVE,
     MOST_KEEPALIVE,
@@ -225,6 +226,7 @@ class Configuration(msgspec.Struct, frozen=True):
     shares: tuple[ShareTable, ...] = ()
     #: What the node has for others, be it in the file or not.
     strangers: Strangers = msgspec.field(default_factory=Strangers)
+    users: Users = msgspec.field(default_factory=Users)
 
     def apply(self, ask: Ask, find: Find, later: Later) -> Iterator[ConfigurationError | None]:
         """Bring the tables about, one for each step; gives the error of a table that failed, naming the table."""
@@ -257,11 +259,11 @@ def parse(text: str) -> Configuration:
     names: list[NameTable] = []
     ipcps: list[IpcpTable] = []
     shares: list[ShareTable] = []
-    strangers = Strangers()
+    single: dict[str, Any] = {top: kind() for top, kind in _SINGLE.items()}
     for top, tables in document.items():
         _check_top(top, tables)
-        if top == "strangers":
-            strangers = _parse_strangers(tables)
+        if top in _SINGLE:
+            single[top] = _parse_single(top, tables)
             continue
         for name, table in tables.items():
             if not isinstance(table, dict):
@@ -275,7 +277,7 @@ def parse(text: str) -> Configuration:
             else:
                 ipcps.append(_parse_ipcp(top, name, table))
     _check_together(ipcps)
-    return Configuration(tuple(names), tuple(ipcps), tuple(shares), strangers)
+    return Configuration(tuple(names), tuple(ipcps), tuple(shares), **single)
 
 
 def bare_key(name: str) -> str:
@@ -290,11 +292,15 @@ def is_spelled(args: Sequence[str]) -> bool:
 
 
 def _check_top(top: str, tables: object) -> None:
-    known = {each: f"[{each}.<name>]" for each in ("name", *TYPES, "share")} | {"strangers": "[strangers]"}
+    known = {each: f"[{each}.<name>]" for each in ("name", *TYPES, "share")} | {each: f"[{each}]" for each in _SINGLE}
     if top not in known:
         raise ConfigurationError(f"[{bare_key(top)}] unknown table: known are {', '.join(known.values())}")
     if not isinstance(tables, dict):
         raise ConfigurationError(f"{top}: not a table; write {known[top]}")
+
+
+#: Tables that there are but once: settings of the node.
+_SINGLE: dict[str, type[Strangers | Users]] = {"strangers": Strangers, "users": Users}
 
 
 class _Key(msgspec.Struct, frozen=True):
@@ -551,10 +557,10 @@ def _check_once(table: _Table, given: Mapping[str, Setting]) -> None:
             raise table.error(key, f"says the same as {other}: leave one of them out")
 
 
-def _parse_strangers(values: Mapping[str, object]) -> Strangers:
-    told = setting_keys(Strangers)
-    table = _Table("[strangers]", values, {key: _Key(each.check.toml, _what(each)) for key, each in told.items()})
-    return assembled(Strangers, {key: _setting(table, key, each) for key, each in told.items() if table.has(key)})
+def _parse_single(top: str, values: Mapping[str, object]) -> Strangers | Users:
+    told = setting_keys(_SINGLE[top])
+    table = _Table(f"[{top}]", values, {key: _Key(each.check.toml, _what(each)) for key, each in told.items()})
+    return assembled(_SINGLE[top], {key: _setting(table, key, each) for key, each in told.items() if table.has(key)})
 
 
 def setting_keys(kind: type[Checked]) -> dict[str, Setting]:

@@ -30,7 +30,7 @@ from ouroboros.control.reasons import Reasons, check_possible, deserted, is_pati
 from ouroboros.control.security import Security
 from ouroboros.control.shares import PEERS, Kind, Shares
 from ouroboros.control.table import FlowTable
-from ouroboros.control.waiting import Accepting, Arrived, Asking, Waiting, WaitingRoom
+from ouroboros.control.waiting import Accepting, Arrived, Asking, Joining, Waiting, WaitingRoom
 from ouroboros.control.ways import Ways, is_alone
 from ouroboros.errors import (
     FlowDownException,
@@ -50,6 +50,7 @@ from ouroboros.qos import QoSSpec
 from ouroboros.settings import Strangers
 from ouroboros.wire.control import Accept, Alloc, Failed
 from ouroboros.wire.control import Join as JoinRequest
+from ouroboros.wire.offers import Offer
 
 #: How long an allocation or a join waits when the caller gives no limit, seconds (`flows.md` 1).
 ALLOC_TIMEOUT = 20.0
@@ -218,24 +219,43 @@ class FlowManager:
                 name.acceptors.setdefault(accepting.token)
 
     def join(
-        self, token: int, process: Process, request: JoinRequest, ipcp: Ipcp | None, user: int | None, now: float
+        self, token: int, process: Process, request: JoinRequest, ipcp: Ipcp, user: int | None, now: float
     ) -> None:
-        if ipcp is None:
-            raise FlowNameException(
-                f"there is no broadcast layer {request.layer!r} on this node; "
-                f"`irm ipcp bootstrap type broadcast name {request.layer} layer {request.layer}` makes one"
-            )
+        """`ipcp`: the member of the layer (`control/joining.py`)."""
         if ipcp.state == State.FAILED:
             raise FlowDownException(ipcp.trouble)
-        if request.qos.ordered or request.qos.cypher_s:
-            raise FlowQosException(
-                f"broadcast layer {request.layer!r} can neither promise delivery (loss=0, in_order=1) nor encrypt "
-                "(cypher_s); join it with the default QoS"
-            )
+        check_joinable(request)
         flow = self._table.add(request.layer, request.qos, (process, None), (token, None), (user, None))
         flow.ipcp, flow.layer = ipcp, ipcp.layer
         ipcp.join(flow.id, now)
         self._effects.append(Join(flow.id, request.layer, request.qos, ipcp.id, token))
+
+    def let_wait(
+        self,
+        token: int,
+        process: Process,
+        request: JoinRequest,
+        user: int | None,
+        until: float,
+        left: Callable[[Joining, float], None],
+    ) -> Joining:
+        """A request to join waits for a member of the layer. Raises `NodeLimitError` when its user has too many."""
+        refuse = functools.partial(self._refuse, token)
+        joining = Joining(token=token, party=process, request=request, refuse=refuse, left=left, user=user)
+        self._waiting.add(joining, until)
+        return joining
+
+    def let_in(self, joining: Joining, ipcp: Ipcp, now: float) -> None:
+        """There is a member now."""
+        self._waiting.remove(joining)
+        try:
+            self.join(joining.token, joining.party, joining.request, ipcp, joining.user, now)
+        except OuroborosError as error:
+            joining.refuse(error, now)
+
+    def turn_away(self, joining: Joining, error: OuroborosError, now: float) -> None:
+        """There will be none."""
+        self._fail(joining, error, now)
 
     def capture(self, token: int, process: Process, snap: int, ipcp: Ipcp) -> None:
         """Let a process of the owner see what an IPC process sends and gets."""
@@ -292,7 +312,7 @@ class FlowManager:
         waiting = self._waiting.get(token)
         if waiting is not None:
             self._waiting.remove(waiting)
-            if isinstance(waiting, Asking):
+            if isinstance(waiting, Asking | Joining):
                 waiting.stop(now)
 
     def user(self, token: int) -> int | None:
@@ -362,6 +382,16 @@ class FlowManager:
 
     def settings(self, name: str) -> Settings:
         return self._security.settings(name, "server")
+
+    def offers(self, ipcp: int) -> list[Offer]:
+        carrier, found = self._ipcps[ipcp], list[Offer]()
+        for member in self._registry.members.values():
+            known = [text for text in member.names if carrier.query(carrier.digest(text))]
+            if known and member.ipcp.takes_newcomers:
+                # By the name of the layer any of its members is found, and certificates are for that.
+                layer = member.ipcp.layer
+                found.append(Offer(member.ipcp.type, layer, layer if layer in known else known[0]))
+        return found
 
     def reachable(self, token: int) -> None:
         """Another node is asked. A program here that accepts from now on comes too late, except for patient requests, which
@@ -563,8 +593,21 @@ class FlowManager:
     def _expire(self, waiting: Waiting, now: float) -> None:
         if isinstance(waiting, Accepting):
             self._fail(waiting, FlowTimeoutException("nobody asked for a flow in time"), now)
-            return
-        self._fail(waiting, self._reasons.late(waiting), now)
+        elif isinstance(waiting, Joining):
+            layer = waiting.request.layer
+            why = f"no member of broadcast layer {layer!r} let this node in in time: is the host of one up?"
+            self._fail(waiting, FlowTimeoutException(why), now)
+        else:
+            self._fail(waiting, self._reasons.late(waiting), now)
+
+
+def check_joinable(request: JoinRequest) -> None:
+    """Raises `FlowQosException` for what no broadcast layer can give."""
+    if request.qos.ordered or request.qos.cypher_s:
+        raise FlowQosException(
+            f"broadcast layer {request.layer!r} can neither promise delivery (loss=0, in_order=1) nor encrypt "
+            "(cypher_s); join it with the default QoS"
+        )
 
 
 def _never(error: OuroborosError, now: float) -> None:

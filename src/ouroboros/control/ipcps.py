@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -11,19 +13,21 @@ from ouroboros.control.names import Registry, check_name
 from ouroboros.errors import IpcpBootstrapError, IpcpCreateError, IpcpEnrollError, NameError, OuroborosError
 from ouroboros.layers.base import Ipcp, State
 from ouroboros.layers.effects import Effect, Reply
-from ouroboros.layers.face import Host, Posts, Task
+from ouroboros.layers.face import Found, Host, Posts, Task
 from ouroboros.layers.impairment import Impairment
 from ouroboros.layers.impairment import parse as parse_impairment
-from ouroboros.settings import Strangers
+from ouroboros.settings import Strangers, Users
 from ouroboros.wire.control import (
     FIRST_IPCP_ID,
     BootstrapIpcp,
     ConnectIpcp,
     CreateIpcp,
     DisconnectIpcp,
+    DiscoverLayers,
     Done,
     EnrollIpcp,
     Failed,
+    OfferEntry,
 )
 
 
@@ -60,6 +64,8 @@ class IpcProcesses:
         self._host = host
         #: Something was managed since this was last set to False.
         self.managed = False
+        #: What others than the owner may have done; may be replaced at any time.
+        self.users = Users()
         self._next_id = FIRST_IPCP_ID
         #: Requests that are not answered yet, by token.
         self._tasks: dict[int, _Asked] = {}
@@ -68,6 +74,9 @@ class IpcProcesses:
 
     def all(self) -> list[Ipcp]:
         return list(self._table.values())
+
+    def has(self, ipcp: Ipcp) -> bool:
+        return self._table.get(ipcp.id) is ipcp
 
     def find(self, id: int) -> Ipcp:
         """Raises `IpcpCreateError` when there is none with that id."""
@@ -149,6 +158,27 @@ class IpcProcesses:
             request.name, task, now, connect=request.connect, timeout=request.timeout, over=request.over
         )
 
+    def discover(self, request: DiscoverLayers, task: Task, now: float) -> None:
+        """`task` is answered by a list of `OfferEntry`. Raises `IpcpEnrollError` when nothing can be asked."""
+        there = [each for each in self._table.values() if each.discovers and each.state == State.OPERATIONAL]
+        able = [each for each in there if not request.over or each.layer in request.over]
+        if not able:
+            which = f" of these: {', '.join(map(repr, request.over))}" if request.over else ""
+            raise IpcpEnrollError(
+                f"this node has no layer in which it can ask for others{which}; those on an Ethernet segment can, which "
+                "`irm ipcp bootstrap type eth-dix` makes"
+            )
+        heard: list[list[OfferEntry]] = []
+
+        def answer(ipcp: Ipcp, outcome: object) -> None:
+            assert isinstance(outcome, list)
+            heard.append([_entry(found, ipcp) for found in outcome])
+            if len(heard) == len(able):
+                task.done(sorted(itertools.chain(*heard)))
+
+        for ipcp in able:
+            ipcp.discover(Task(self._posts, functools.partial(answer, ipcp)), now)
+
     def neighbour(self, request: ConnectIpcp | DisconnectIpcp) -> Ipcp:
         """The IPC process that has one."""
         check_name(request.name, "name of the neighbour")
@@ -220,6 +250,11 @@ class IpcProcesses:
         """Answer a request, also one that does not wait for an IPC process."""
         self._tasks.pop(token, None)
         self._effects.append(Reply(token, Failed(type(error).__name__, str(error))))
+
+
+def _entry(found: Found, ipcp: Ipcp) -> OfferEntry:
+    offer = found.offer
+    return OfferEntry(offer.type, offer.layer, offer.member, ipcp.layer, found.station)
 
 
 def _no_answer(outcome: object) -> None:

@@ -12,6 +12,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from ouroboros.control.flows import FlowManager
 from ouroboros.control.ipcps import IpcProcesses
+from ouroboros.control.joining import Joins
 from ouroboros.control.management import Later, Management
 from ouroboros.control.names import Registry, check_name
 from ouroboros.control.parties import Process
@@ -24,7 +25,7 @@ from ouroboros.layers.base import Ipcp, State
 from ouroboros.layers.effects import Effect, Reply, Warn, Where
 from ouroboros.layers.face import Host, How, PostedUpper, Posts, Random, Size
 from ouroboros.oap import Server
-from ouroboros.settings import Strangers
+from ouroboros.settings import Strangers, Users
 from ouroboros.wire.control import (
     Accept,
     Alloc,
@@ -107,6 +108,7 @@ class Irm:
         self._processes = IpcProcesses(
             self.ipcps, types, self.registry, self.flows, self._effects, self._posts, self._host
         )
+        self._joins = Joins(self.registry, self._processes, self.flows, self._posts)
         probing = Probing(self.ipcps, self.registry, self._posts)
         self._management = Management(
             self.registry, self.flows, self._processes, self.shares, probing, embedded=embedded
@@ -169,7 +171,7 @@ class Irm:
                     self._management.bind_acceptor(process, request, trusted, now)
                     self.flows.accept(token, process, request, counts, now)
                 case Join():
-                    self.flows.join(token, process, request, self._processes.to_join(request.layer), counts, now)
+                    self._joins.join(token, process, request, counts, now)
                 case Capture():
                     if not trusted:
                         raise FlowPermissionException("only the user who runs this node, and root, may capture packets")
@@ -207,7 +209,7 @@ class Irm:
     def deadline(self) -> float | None:
         """When `timeout` has something to do."""
         self._ask_stirred()
-        return earliest(self.flows.deadline(), *self._deadlines.values())
+        return earliest(self.flows.deadline(), self._joins.deadline(), *self._deadlines.values())
 
     def _ask_stirred(self) -> None:
         """Ask those IPC processes for their deadlines that were called: some have hundreds of parts that wait for something,
@@ -224,6 +226,7 @@ class Irm:
     @_entry
     def timeout(self, now: float) -> None:
         self.flows.timeout(now)
+        self._joins.timeout(now)
         self._ask_stirred()
         known = ((ipcp, self._deadlines.get(id)) for id, ipcp in self.ipcps.items())
         for ipcp in [ipcp for ipcp, when in known if when is not None and when <= now]:
@@ -254,6 +257,10 @@ class Irm:
         """From now on, others have that of the node."""
         self._host.strangers = strangers
         self.flows.bound_peers(strangers)
+
+    def bound_users(self, users: Users) -> None:
+        """From now on, programs of users other than the owner may have that done."""
+        self._processes.users = users
 
     def touch(self, ipcp: int) -> None:
         """Something else may be shown of an IPC process than before."""

@@ -36,6 +36,7 @@ from ouroboros.wire.control import (
     DestroyIpcp,
     DestroyName,
     DisconnectIpcp,
+    DiscoverLayers,
     EnrollIpcp,
     ImpairIpcp,
     KeepAliveIpcp,
@@ -97,7 +98,8 @@ class Management:
         return self._manage_ipcp(token, request, now)
 
     def _save(self) -> str:
-        told = configuration_of(self._registry, self._ipcps.all(), self._shares, self._ipcps.strangers)
+        ipcps = self._ipcps
+        told = configuration_of(self._registry, ipcps.all(), self._shares, ipcps.strangers, ipcps.users)
         return text_of(*told)
 
     def _change_names(self, request: Request, now: float) -> bool:
@@ -148,6 +150,8 @@ class Management:
             case DisconnectIpcp():
                 answer, ipcp = task(request.ipcp, IpcpConnectError), self._ipcps.neighbour(request)
                 ipcp.disconnect(request.component, request.name, answer, now)
+            case DiscoverLayers():
+                self._ipcps.discover(request, task(0, IpcpEnrollError), now)
             case ProbeName():
                 self._probing.begin(request, task(0, FlowNameException), now)
             case DestroyIpcp():

@@ -28,7 +28,7 @@ from ouroboros.control.shares import Shares
 from ouroboros.layers.base import Ipcp
 from ouroboros.layers.face import Connected
 from ouroboros.qos import NAMED_SPECS, QOS_RAW, QoSSpec
-from ouroboros.settings import Strangers, TypeSettings
+from ouroboros.settings import Strangers, TypeSettings, Users
 from ouroboros.wire.control import NameSecurity
 
 # --- what there is
@@ -38,15 +38,18 @@ _ORDER = {"unicast": 1, "broadcast": 2}
 
 
 def configuration_of(
-    registry: Registry, ipcps: Iterable[Ipcp], shares: Shares, strangers: Strangers
+    registry: Registry, ipcps: Iterable[Ipcp], shares: Shares, strangers: Strangers, users: Users
 ) -> tuple[Configuration, list[str]]:
-    """All that a file can say of a node, and what it cannot say, line by line."""
-    members = sorted(ipcps, key=lambda ipcp: (_ORDER.get(ipcp.type, 0), ipcp.id))
+    """All that a file can say of a node, and what it cannot say, line by line. IPC processes that were made for programs
+    that join a layer go with those."""
+    members = sorted(
+        (ipcp for ipcp in ipcps if not ipcp.on_demand), key=lambda ipcp: (_ORDER.get(ipcp.type, 0), ipcp.id)
+    )
     notes: list[str] = []
     names = tuple(_name_table(name) for name in registry.names.values() if _is_kept(name, members))
     tables = _ipcp_tables(registry, members, notes)
     changed = tuple(ShareTable(kind, user, users) for kind, (user, users) in shares.changed.items())
-    return Configuration(names, tuple(tables), changed, strangers), notes
+    return Configuration(names, tuple(tables), changed, strangers, users), notes
 
 
 def _is_kept(name: Name, members: Sequence[Ipcp]) -> bool:
@@ -169,6 +172,7 @@ def text_of(said: Configuration, notes: Iterable[str] = ()) -> str:
     """The text of the file. `notes`: lines of comments at its head."""
     tables = [
         *([_table("[strangers]", _settings(said.strangers))] if said.strangers != Strangers() else []),
+        *([_table("[users]", _settings(said.users))] if said.users != Users() else []),
         *(_table(f"[share.{share.kind}]", {"user": share.user, "users": share.users}) for share in said.shares),
         *(_table(name.title, _name_values(name)) for name in said.names),
         *(_table(ipcp.title, _ipcp_values(ipcp)) for ipcp in said.ipcps),

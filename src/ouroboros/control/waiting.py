@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from ouroboros.control.names import Registry
-from ouroboros.control.parties import IpcProcess, Party, Question
+from ouroboros.control.parties import IpcProcess, Party, Process, Question
 from ouroboros.control.shares import Kind, Shares
 from ouroboros.errors import OuroborosError, ProtocolError
 from ouroboros.layers.agenda import Agenda, earliest
 from ouroboros.layers.base import Ipcp
 from ouroboros.layers.face import Arrival
 from ouroboros.qos import QoSSpec
+from ouroboros.wire.control import Join
 
 #: Seconds until the layers are asked again for a name that nobody serves: the pauses double, up to the second number.
 FIRST_PAUSE = 0.1
@@ -132,8 +133,30 @@ class Arrived(_Request):
         registry.dequeue(self.name, self.token)
 
 
+@dataclass(slots=True, eq=False, kw_only=True)
+class Joining(_Request):
+    """A program wants a flow of a broadcast layer that the node is about to be in. `left`: is told that it waits no more."""
+
+    party: Process
+    request: Join
+    refuse: Callable[[OuroborosError, float], None]
+    left: Callable[[Joining, float], None]
+    #: As of `Asking`.
+    user: int | None = None
+
+    def fail(self, error: OuroborosError, now: float) -> None:
+        self.stop(now)
+        self.refuse(error, now)
+
+    def stop(self, now: float) -> None:
+        self.left(self, now)
+
+    def leave(self, registry: Registry) -> None:
+        """It is in no queue of a name."""
+
+
 #: A request that waits. `fail` says why it does not any more; `leave` takes it out of the queues of names.
-Waiting = Asking | Accepting | Arrived
+Waiting = Asking | Accepting | Arrived | Joining
 
 
 class WaitingRoom:
@@ -184,14 +207,14 @@ class WaitingRoom:
         if until is not None and math.isnan(until):
             # It would never be over, and neither would what lies behind it in the heap.
             raise ProtocolError("a timeout is a number of seconds, not nan")
-        if isinstance(waiting, Asking) and waiting.user is not None:
+        if isinstance(waiting, Asking | Joining) and waiting.user is not None:
             self._shares.take(Kind.REQUESTS, waiting.user)
         self._order += 1
         waiting.order = self._order
         self._waiting[waiting.token] = waiting
         if isinstance(waiting, Accepting):
             self.acceptors[waiting.token] = waiting
-        else:
+        elif not isinstance(waiting, Joining):
             self.clients[waiting.token] = waiting
         if isinstance(waiting, Arrived):
             self._arrivals[waiting.arrival] = waiting
@@ -207,7 +230,7 @@ class WaitingRoom:
         self.clients.pop(waiting.token, None)
         self.acceptors.pop(waiting.token, None)
         waiting.leave(self._registry)
-        if isinstance(waiting, Asking) and waiting.user is not None:
+        if isinstance(waiting, Asking | Joining) and waiting.user is not None:
             self._shares.give_back(Kind.REQUESTS, waiting.user)
         if isinstance(waiting, Arrived):
             del self._arrivals[waiting.arrival]

@@ -60,7 +60,7 @@ class Node:
 @dataclass(frozen=True, slots=True)
 class Link:
     """A wire between two nodes. `forth`, `back`: what happens to packets from `one` to `other` and from there, in the
-    words of `irm ipcp impair`; an Ethernet can be cut, and nothing else. `type`: of the layer over the wire."""
+    words of `irm ipcp impair`. `type`: of the layer over the wire."""
 
     one: str
     other: str
@@ -77,9 +77,6 @@ class Link:
             raise DescriptionError(f"no type of link: choose from {', '.join(LINKS)}", word=self.type)
         object.__setattr__(self, "forth", check_impairment(self.forth))
         object.__setattr__(self, "back", check_impairment(self.back))
-        for words in (self.forth, self.back):
-            if self.is_ethernet and words != "none":
-                raise DescriptionError(f"a link of type {self.type} can be cut, and nothing else", word=words)
 
     @property
     def is_ethernet(self) -> bool:

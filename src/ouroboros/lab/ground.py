@@ -126,8 +126,8 @@ class Ground(ABC):
     async def lay(self, links: Sequence[tuple[int, Link]]) -> None:  # noqa: B027 - most links need no device
         """Have the links of these numbers between nodes that run, for good."""
 
-    async def plug(self, number: int, link: Link, plugged: bool) -> None:
-        """Put both plugs of an Ethernet link in, or pull them."""
+    async def change(self, number: int, link: Link, ways: Sequence[str], *, plugged: bool) -> None:
+        """Put both plugs of an Ethernet link in, or pull them, and have this happen to frames forth and back."""
         raise LabError(f"link {link.name}: {self.clock} time has no Ethernet")
 
     @property

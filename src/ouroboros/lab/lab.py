@@ -432,8 +432,12 @@ class LabLink:
         told = [before if text is None else text for before, text in zip(self.impair, words, strict=True)]
         ways = reversed(told) if self._reverse else told
         link = replace(self._wire.link, **dict(zip(("forth", "back"), ways, strict=True)))
-        self._wire.impair[:] = link.forth, link.back
-        self._lab.ground.run(self._lab._works.impair(self._wire))
+        before, self._wire.impair[:] = list(self._wire.impair), (link.forth, link.back)
+        try:
+            self._lab.ground.run(self._lab._works.impair(self._wire))
+        except LabError:
+            self._wire.impair[:] = before
+            raise
 
     def __repr__(self) -> str:
         return f"<link {' - '.join(self.ends)}{', cut' * self.is_cut}, {' | '.join(self.impair)}>"

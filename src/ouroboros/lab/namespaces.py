@@ -1,5 +1,5 @@
-"""The real clock with kernel network stacks: a network namespace for each node, and a pair of veth devices for each
-link.
+"""The real clock with kernel network stacks: a network namespace for each node, and a pair of devices for each link:
+veth devices for IP, whose layers spoil packets themselves, and TAP devices for Ethernet, with a bad link between.
 
 Root is not needed where the kernel lets users have namespaces of users: then all of it is in one.
 """
@@ -7,15 +7,18 @@ Root is not needed where the kernel lets users have namespaces of users: then al
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from ouroboros.lab.description import LINKS, Link
 from ouroboros.lab.errors import LabError, UnavailableError
 from ouroboros.lab.real import RealGround, shared
 from ouroboros.settings import Udp4Config
+from ouroboros.testing import link as testing
 
 _TOOLS = ("ip", "unshare", "nsenter")
 _DEVICE = "ip link add veth0 type veth peer name veth1"
@@ -74,6 +77,8 @@ class NamespaceGround(RealGround):
     def __init__(self) -> None:
         self._way = way()
         super().__init__(shared(self._way))
+        #: What is between the TAP devices of links, by number.
+        self.between: dict[int, testing.Link] = {}
 
     @property
     def port(self) -> int:
@@ -93,6 +98,10 @@ class NamespaceGround(RealGround):
         of nodes."""
         lines: dict[str, list[str]] = {name: ["link set dev lo up"] for name in self._pids}
         for number, link in links:
+            if link.is_ethernet and testing.lacks_devices() is None:
+                await self._lay_between(number, link)
+                continue
+            self._check_cable(link, (link.forth, link.back))
             there = self.pid(link.other)
             lines[link.one].append(f"link add veth{number} type veth peer name veth{number} netns {there}")
         await self._batches(lines)
@@ -104,10 +113,32 @@ class NamespaceGround(RealGround):
                     # Nobody else can have it: it need not be asked for first.
                     size = "64 nodad" if link.type == "udp6" else "30"
                     device.append(f"address add {address}/{size} dev veth{number}")
-                device.append(f"link set dev veth{number} up")
+                queue = f"txqueuelen {testing.QUEUE} " if number in self.between else ""
+                device.append(f"link set dev veth{number} {queue}up")
         await self._batches(lines)
 
-    async def plug(self, number: int, link: Link, plugged: bool) -> None:
+    async def _lay_between(self, number: int, link: Link) -> None:
+        with ExitStack() as stack:
+            ends = []
+            for name in link.ends:
+                try:
+                    ends.append(await asyncio.wrap_future(self._forks.tap(self._key(name), f"veth{number}")))
+                except OSError as error:
+                    raise LabError(f"link {link.name}: node {name} gets no device for it: {error}") from error
+                stack.callback(os.close, ends[-1])
+            # The link takes them over.
+            stack.pop_all()
+            self.between[number] = testing.Link(ends[0], ends[1], link.forth, link.back)
+
+    def _check_cable(self, link: Link, ways: Sequence[str]) -> None:
+        if link.is_ethernet and any(way != "none" for way in ways):
+            raise LabError(f"link {link.name}: it can be cut, and nothing else: {testing.lacks_devices()}")
+
+    async def change(self, number: int, link: Link, ways: Sequence[str], *, plugged: bool) -> None:
+        if (between := self.between.get(number)) is not None:
+            between.impair(*ways)
+        else:
+            self._check_cable(link, ways)
         line = f"link set dev veth{number} {'up' if plugged else 'down'}"
         await self._batches({name: [line] for name in link.ends})
 
@@ -128,3 +159,5 @@ class NamespaceGround(RealGround):
         await super()._end()
         for name in self._pids:
             self._forks.forget(self._key(name))
+        for between in self.between.values():
+            between.close()

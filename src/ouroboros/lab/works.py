@@ -229,7 +229,7 @@ class Works:
     async def impair(self, wire: Wire) -> None:
         """Have both ends do what the wire says."""
         if wire.link.is_ethernet:
-            await self.ground.plug(wire.number, wire.link, not wire.is_cut)
+            await self.ground.change(wire.number, wire.link, wire.impair, plugged=not wire.is_cut)
             return
         for name in wire.link.ends:
             await self._impair_end(wire, self.places[name])

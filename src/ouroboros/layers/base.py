@@ -46,7 +46,7 @@ _CHANGES = (
     *("opened", "failed", "device", "resolved", "received", "message", "heard", "begun", "over", "counted", "timeout"),
 )
 #: Verbs after which only its deadline may be another one.
-_QUIET_CHANGES = ("abandoned", "keep_alive", "locate", "probe", "lower_resized")
+_QUIET_CHANGES = ("abandoned", "keep_alive", "locate", "probe", "discover", "lower_resized")
 
 
 def _marking(verb: Callable[Concatenate[Ipcp, _P], _T]) -> Callable[Concatenate[Ipcp, _P], _T]:
@@ -98,6 +98,8 @@ class Ipcp:
     several: ClassVar[bool] = False
     #: It takes flows to names that are bound to it.
     accepts_flows: ClassVar[bool] = False
+    #: It can ask which layers there are.
+    discovers: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         _mark_changes(cls)
@@ -119,6 +121,10 @@ class Ipcp:
         self.impairment: Impairment | None = None
         #: Bytes that the device of its port carries in a frame; 0: it has none.
         self.mtu = 0
+        #: It was made for programs that join its layer, and goes when they are gone.
+        self.on_demand = False
+        #: Since when the last program that had joined is gone; None while there are some.
+        self.idle_since: float | None = None
         #: Why it failed.
         self.reason = ""
         #: How often it was begun again after it had failed.
@@ -130,6 +136,11 @@ class Ipcp:
     @property
     def busy(self) -> bool:
         """Whether the node is of use without programs: peers may ask for flows at any time."""
+        return False
+
+    @property
+    def takes_newcomers(self) -> bool:
+        """Whether others can enroll with it."""
         return False
 
     # --- management
@@ -298,6 +309,10 @@ class Ipcp:
         """Find out what is `steps` away towards a place in the layer. `task` is answered by a `Seen`, at the latest after
         `wait` seconds."""
         task.done(nobody(now))
+
+    def discover(self, task: Task, now: float) -> None:
+        """Ask which layers others offer to newcomers. `task` is answered by a list of `Found`."""
+        raise self._unsupported("ask which layers there are; those on an Ethernet segment can")
 
     # --- broadcast
 

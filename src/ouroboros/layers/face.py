@@ -27,6 +27,7 @@ from ouroboros.oap import Server, Session, Settings
 from ouroboros.qos import QoSSpec
 from ouroboros.settings import Strangers
 from ouroboros.wire.control import HopEntry
+from ouroboros.wire.offers import Offer
 
 #: The longest time that a packet may live in a layer, nanoseconds (`frcp.md` 3). Both ends must assume the same.
 MPL = 5_000_000_000
@@ -174,12 +175,23 @@ class Located(NamedTuple):
     when: float
 
 
+class Found(NamedTuple):
+    """A layer that a station offers to newcomers, and where that is."""
+
+    offer: Offer
+    station: str
+
+
 class Upper(Protocol):
     """The flow manager, as an IPC process sees it. But for `settings`, all calls are posted, and `token` or `arrival` may
     mean nothing any more when they arrive."""
 
     def settings(self, name: str) -> Settings:
         """Our settings for peers that ask for a flow to our `name`. A question, answered at once. Raises `OapError`."""
+
+    def offers(self, ipcp: int) -> list[Offer]:
+        """The layers whose members here take newcomers in, by names that are registered with that IPC process. A
+        question."""
 
     def reachable(self, token: int) -> None:
         """The layer knows where to ask and does so."""
@@ -274,6 +286,9 @@ class PostedUpper:
 
     def settings(self, name: str) -> Settings:
         return self._upper.settings(name)
+
+    def offers(self, ipcp: int) -> list[Offer]:
+        return self._upper.offers(ipcp)
 
     def reachable(self, token: int) -> None:
         self._post(partial(self._upper.reachable, token))

@@ -83,9 +83,13 @@ def load_trust(cacert: Mapping[str, bytes], untrusted: Mapping[str, bytes]) -> T
         raise OapError(EAUTH, str(error)) from error
 
 
+#: Parts of names that are no names of directories, or lead elsewhere.
+_NO_DIRECTORIES = frozenset(("", ".", ".."))
+
+
 def has_directory(name: str) -> bool:
     """Whether a name can have a directory of its own; `..` could lead to that of another."""
-    return "\0" not in name and not any(part in ("", ".", "..") for part in name.split("/"))
+    return "\0" not in name and _NO_DIRECTORIES.isdisjoint(name.split("/"))
 
 
 class _Files:

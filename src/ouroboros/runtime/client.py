@@ -68,6 +68,7 @@ _ENTRIES: dict[type[Request], Any] = {
     messages.ListFlows: list[messages.FlowEntry],
     messages.NodeInfo: messages.NodeEntry,
     messages.ProbeName: list[messages.HopEntry],
+    messages.DiscoverLayers: list[messages.OfferEntry],
 }
 
 

@@ -68,7 +68,7 @@ from ouroboros.runtime.publisher import Publisher
 from ouroboros.runtime.pursuits import Pursuits
 from ouroboros.runtime.security import SecurityDirectory
 from ouroboros.runtime.turns import Caller
-from ouroboros.settings import Strangers
+from ouroboros.settings import Strangers, Users
 from ouroboros.wire.control import (
     Accept,
     Alloc,
@@ -256,6 +256,10 @@ class Node:
     def bound_strangers(self, strangers: Strangers) -> None:
         """From now on, other nodes have that of this one."""
         self._irm.bound_strangers(strangers)
+
+    def bound_users(self, users: Users) -> None:
+        """From now on, programs of users other than the owner may have that done."""
+        self._irm.bound_users(users)
 
     def manage(self, request: Request) -> object:
         """Carry out a management request of the node's own and give the value of the answer; raises what it names."""

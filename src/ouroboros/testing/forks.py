@@ -1,7 +1,8 @@
 """Many private nodes, each a process, that cost no import each: a process that has imported all forks them.
 
-`python -m ouroboros.testing.forks` is that process. It reads a line of JSON for each thing to do, and writes one for
-each thing that happened. It ends, with all nodes, at the end of its input; a node ends with it, however it ends."""
+`python -m ouroboros.testing.forks` is that process. It reads a line of JSON for each thing to do from its input, a
+socket, and writes one for each thing that happened. It ends, with all nodes, at the end of its input; a node ends with it,
+however it ends."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ import math
 import os
 import selectors
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -26,9 +28,11 @@ from typing import Any, NamedTuple, NoReturn
 
 from ouroboros._owned import Uncopied
 from ouroboros.errors import NodeError
+from ouroboros.testing.link import TAP, open_device
 
 #: From linux/sched.h, the same on all machines.
 _CLONE_NEWNET = 0x40000000
+_GONE = "the process that starts nodes is gone"
 _LOG = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 log = logging.getLogger("ouroboros.irmd")
@@ -80,8 +84,8 @@ async def _serve(directory: Path, security: Path, alive: int, ready: Callable[[]
 
 
 class _Server:
-    """Reads from descriptor 0, and writes to 1. `apart`: each node has a network namespace of its own, which it has
-    again when it begins anew."""
+    """Reads from descriptor 0, by which descriptors go back, and writes to 1. `apart`: each node has a network namespace
+    of its own, which it has again when it begins anew."""
 
     def __init__(self, *, apart: bool) -> None:
         self._apart = apart
@@ -91,15 +95,15 @@ class _Server:
         self._children: dict[str, tuple[int, int]] = {}
 
     def run(self) -> None:
-        stdin = os.dup(0)
-        self._selector.register(stdin, selectors.EVENT_READ, None)
+        self._socket = socket.socket(fileno=os.dup(0))
+        self._selector.register(self._socket, selectors.EVENT_READ, None)
         waiting = b""
         while True:
             for key, _ in self._selector.select():
                 if key.data is not None:
                     self._ended(key.data)
                     continue
-                read = os.read(stdin, 65536)
+                read = self._socket.recv(65536)
                 if not read:
                     self._end_all()
                     return
@@ -116,6 +120,8 @@ class _Server:
                 os.close(space)
         elif "batch" in what:
             self._set_up(name, what["batch"])
+        elif "tap" in what:
+            self._tap(name, what["tap"])
         else:
             self._signal(name, what["signal"])
 
@@ -139,12 +145,32 @@ class _Server:
         self._children[name] = pid, descriptor
         self._selector.register(descriptor, selectors.EVENT_READ, name)
 
-    def _set_up(self, name: str, batch: str) -> None:
-        """Have `ip` do something in the namespace of a node, which runs the first time."""
+    def _space(self, name: str) -> int:
+        """The network namespace of a node, which runs the first time."""
         if name not in self._spaces:
             pid, _ = self._children[name]
             self._spaces[name] = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        space = self._spaces[name]
+        return self._spaces[name]
+
+    def _tap(self, name: str, device: str) -> None:
+        """Make a TAP device in the namespace of a node, and send its descriptor."""
+        home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        _enter(self._space(name))
+        try:
+            descriptor, _ = open_device(TAP, device)
+        except OSError as error:
+            _tell(1, name=name, tap=str(error))
+        else:
+            socket.send_fds(self._socket, [b"t"], [descriptor])
+            os.close(descriptor)
+            _tell(1, name=name, tap="")
+        finally:
+            _enter(home)
+            os.close(home)
+
+    def _set_up(self, name: str, batch: str) -> None:
+        """Have `ip` do something in the namespace of a node."""
+        space = self._space(name)
         command = ["nsenter", f"--net=/proc/self/fd/{space}", "--", "ip", "-batch", "-"]
         done = subprocess.run(command, input=batch, capture_output=True, text=True, check=False, pass_fds=[space])
         _tell(1, name=name, batch=done.stderr.strip() or f"status {done.returncode}" if done.returncode else "")
@@ -196,17 +222,21 @@ def _promise() -> Future[Any]:
 def _settle(future: Future[Any], value: object) -> None:
     """The end of the process can be seen in two threads."""
     with contextlib.suppress(InvalidStateError):
-        future.set_result(value)
+        if isinstance(value, Exception):
+            future.set_exception(value)
+        else:
+            future.set_result(value)
 
 
 class _Child(NamedTuple):
     """`ready`: its process id, once programs can connect. `ended`: its status, as of `subprocess`. `batches`: what `ip`
-    has to say of each. `signals`: those on their way."""
+    has to say of each. `signals`: those on their way. `taps`: descriptors of devices."""
 
     ready: Future[int]
     ended: Future[int]
     batches: deque[Future[str]]
     signals: deque[Future[None]]
+    taps: deque[Future[int]]
 
 
 class Forks(Uncopied):
@@ -217,16 +247,17 @@ class Forks(Uncopied):
     def __init__(self, prefix: Sequence[str] = (), *, apart: bool = False) -> None:
         # The nodes run the copy of the package that the program runs.
         paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        ours, theirs = socket.socketpair()
         self._process = subprocess.Popen(
             [*prefix, sys.executable, "-m", "ouroboros.testing.forks", *(["apart"] if apart else [])],
-            stdin=subprocess.PIPE,
+            stdin=theirs.fileno(),
             stdout=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OUROBOROS_BACKEND": "node"},
             start_new_session=True,
         )
-        assert self._process.stdin is not None
+        theirs.close()
         assert self._process.stdout is not None
-        self._input, self._output = self._process.stdin, self._process.stdout
+        self._socket, self._input, self._output = ours, ours.makefile("wb"), self._process.stdout
         self._children: dict[str, _Child] = {}
         self._lock = threading.Lock()
         self._over = False
@@ -241,13 +272,12 @@ class Forks(Uncopied):
     def start(self, name: str, directory: Path, security: Path) -> Future[int]:
         """A node begins in a directory, which is there. `name`: of none that runs. The process id, once programs can
         connect; `NodeError` if it ends before."""
-        child = _Child(_promise(), _promise(), deque(), deque())
+        child = _Child(_promise(), _promise(), deque(), deque(), deque())
         with self._lock:
             if not self._over:
                 self._children[name] = child
         if not self._say(name=name, directory=str(directory), security=str(security)):
-            with contextlib.suppress(InvalidStateError):
-                child.ready.set_exception(NodeError("the process that starts nodes is gone"))
+            _settle(child.ready, NodeError(_GONE))
         return child.ready
 
     def signal(self, name: str, number: int) -> Future[None]:
@@ -265,7 +295,16 @@ class Forks(Uncopied):
         done: Future[str] = _promise()
         self._children[name].batches.append(done)
         if not self._say(name=name, batch="".join(f"{line}\n" for line in lines)):
-            _settle(done, "the process that starts nodes is gone")
+            _settle(done, _GONE)
+        return done
+
+    def tap(self, name: str, device: str) -> Future[int]:
+        """Make a device for frames in the network namespace of a node, which runs the first time. The descriptor of its
+        other end, with which the device goes, and which is the caller's; `OSError` if there is none."""
+        done: Future[int] = _promise()
+        self._children[name].taps.append(done)
+        if not self._say(name=name, tap=device):
+            _settle(done, OSError(_GONE))
         return done
 
     def forget(self, name: str) -> None:
@@ -278,17 +317,20 @@ class Forks(Uncopied):
 
     def close(self) -> None:
         """End all nodes, and wait until they have ended."""
-        with contextlib.suppress(BrokenPipeError):
+        # It may be gone.
+        with contextlib.suppress(OSError):
             self._input.close()
+            self._socket.shutdown(socket.SHUT_WR)
         self._process.wait()
         self._reader.join()
         self._output.close()
+        self._socket.close()
 
     def _say(self, **what: object) -> bool:
         try:
             self._input.write(json.dumps(what).encode() + b"\n")
             self._input.flush()
-        except (BrokenPipeError, ValueError):
+        except (OSError, ValueError):
             return False
         return True
 
@@ -302,6 +344,8 @@ class Forks(Uncopied):
                 child.signals.popleft().set_result(None)
             elif "batch" in told:
                 child.batches.popleft().set_result(told["batch"])
+            elif "tap" in told:
+                _settle(child.taps.popleft(), OSError(told["tap"]) if told["tap"] else self._take_descriptor())
             else:
                 self._note_end(child, told["ended"])
         with self._lock:
@@ -312,7 +356,14 @@ class Forks(Uncopied):
             for left in child.signals:
                 _settle(left, None)
             for batch in child.batches:
-                _settle(batch, "the process that starts nodes is gone")
+                _settle(batch, _GONE)
+            for tap in child.taps:
+                _settle(tap, OSError(_GONE))
+
+    def _take_descriptor(self) -> int:
+        """The next one that the process has sent."""
+        _, (descriptor,), *_ = socket.recv_fds(self._socket, 1, 1, socket.MSG_CMSG_CLOEXEC)
+        return descriptor
 
     def _note_end(self, child: _Child, status: int) -> None:
         if not child.ready.done():

@@ -24,14 +24,15 @@ from ouroboros.dataplane import LinkSettings, LinkWorker
 from ouroboros.layers import impairment
 from ouroboros.testing.impaired import Counters, with_seed
 
-_TUN = Path("/dev/net/tun")
-#: From linux/if_tun.h and asm-generic/socket.h, the same on all machines that we know.
+_DEVICES = Path("/dev/net/tun")
+#: From linux/if_tun.h and asm-generic/socket.h, the same on all machines that we know. Devices for packets of IP, and for
+#: frames of an Ethernet.
+TUN, TAP = 0x0001, 0x0002
 _TUNSETIFF = 0x400454CA
-_IFF_TUN = 0x0001
 _IFF_NO_PI = 0x1000
 _SO_RCVBUFFORCE = 33
 #: Packets that may wait in the kernel for the thread. The default of 500 is less than a burst of a fast sender.
-_QUEUE = 10_000
+QUEUE = 10_000
 #: The same for sockets, bytes.
 _BUFFER = 16 << 20
 _TOOLS = ("ip", "unshare", "nsenter")
@@ -42,15 +43,17 @@ Address = tuple[str, int]
 class Link(Uncopied):
     """Passes packets between two descriptors, in both directions. Use as a context manager, or call `close`.
 
-    The descriptors, which it takes over, are TUN devices or connected datagram sockets. Raises `IpcpBootstrapError` naming
-    the word of `impair` that is wrong. A link that failed by itself lets nothing through, and raises a `RuntimeError` with
-    the reason when it is used or closed.
+    The descriptors, which it takes over, are TUN or TAP devices, or connected datagram sockets. `back`: what packets from
+    the second meet, if that is something else. Raises `IpcpBootstrapError` naming the word of `impair` that is wrong.
+    A link that failed by itself lets nothing through, and raises a `RuntimeError` with the reason when it is used or
+    closed.
     """
 
-    def __init__(self, one: int, other: int, impair: str = "none", *, seed: int | None = None) -> None:
-        parts = impairment.parse(with_seed(impair, seed))
-        self._parts = parts
-        self._worker = LinkWorker(one, other, LinkSettings(**msgspec.structs.asdict(parts)))
+    def __init__(
+        self, one: int, other: int, impair: str = "none", back: str | None = None, *, seed: int | None = None
+    ) -> None:
+        self._ways = _ways(with_seed(impair, seed), None if back is None else with_seed(back, seed))
+        self._worker = LinkWorker(one, other, *map(_settings, self._ways))
 
     def __enter__(self) -> Self:
         return self
@@ -58,17 +61,17 @@ class Link(Uncopied):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def impair(self, text: str) -> None:
+    def impair(self, text: str, back: str | None = None) -> None:
         """Treat packets in another way from now on. A seed in `text` means nothing: random numbers go on as they are."""
-        self._set(impairment.parse(text))
+        self._set(_ways(text, back))
 
     def partition(self) -> None:
         """Let nothing through, in either direction, until `heal`. What is under way arrives."""
-        self._set(msgspec.structs.replace(self._parts, partition=True))
+        self._set([msgspec.structs.replace(way, partition=True) for way in self._ways])
 
     def heal(self) -> None:
         """End the partition; all else is as before."""
-        self._set(msgspec.structs.replace(self._parts, partition=False))
+        self._set([msgspec.structs.replace(way, partition=False) for way in self._ways])
 
     @property
     def counters(self) -> Counters:
@@ -85,10 +88,19 @@ class Link(Uncopied):
         if (reason := self._worker.failure) is not None:
             raise RuntimeError(f"the link failed by itself, please report it: {reason}")
 
-    def _set(self, parts: impairment.Impairment) -> None:
+    def _set(self, ways: Sequence[impairment.Impairment]) -> None:
         self._check()
-        self._worker.impair(LinkSettings(**msgspec.structs.asdict(parts)))
-        self._parts = parts
+        self._worker.impair(*map(_settings, ways))
+        self._ways = ways
+
+
+def _ways(text: str, back: str | None) -> Sequence[impairment.Impairment]:
+    """What packets meet in either direction."""
+    return [impairment.parse(each) for each in (text, text if back is None else back)]
+
+
+def _settings(way: impairment.Impairment) -> LinkSettings:
+    return LinkSettings(**msgspec.structs.asdict(way))
 
 
 def datagram_link(
@@ -110,7 +122,8 @@ def datagram_link(
 class NamespacePair(Uncopied):
     """Two hosts with a network stack of the kernel each, joined by a bad link: network namespaces and a pair of TUN devices.
 
-    With `impair=None` they are joined directly, by a pair of veth devices, and there is no `link`.
+    With `ethernet=True` these are TAP devices, which carry frames of any kind. With `impair=None` the hosts are joined
+    directly, by a pair of veth devices, and there is no `link`.
 
     Needs root, and raises an `OSError` that says so. Use as a context manager. The namespaces are gone when the block ends
     and nothing runs in them any more, also when this process is killed.
@@ -120,9 +133,15 @@ class NamespacePair(Uncopied):
     addresses = ("10.9.0.1", "10.9.0.2")
     addresses6 = ("fd09::1", "fd09::2")
 
-    def __init__(self, impair: str | None = "none", *, seed: int | None = None, mtu: int = 1500) -> None:
+    #: The device of each of them that leads to the other.
+    device = "veth0"
+
+    def __init__(
+        self, impair: str | None = "none", *, seed: int | None = None, mtu: int = 1500, ethernet: bool = False
+    ) -> None:
         self._impair = None if impair is None else with_seed(impair, seed)
         self._mtu = mtu
+        self._kind = TAP if ethernet else TUN
         self._link: Link | None = None
 
     @staticmethod
@@ -130,8 +149,8 @@ class NamespacePair(Uncopied):
         """Why there can be none here, None when there can."""
         if os.geteuid() != 0:
             return "network namespaces need root"
-        if not _TUN.exists():
-            return f"there is no {_TUN}"
+        if not _DEVICES.exists():
+            return f"there is no {_DEVICES}"
         missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
         return f"there is no command {', '.join(missing)}" if missing else None
 
@@ -141,12 +160,13 @@ class NamespacePair(Uncopied):
         with ExitStack() as stack:
             self._hosts = [stack.enter_context(_Namespace()) for _ in range(2)]
             if self._impair is None:
-                devices = _join(self._hosts)
+                _join(self._hosts, self.device)
             else:
-                ends = [stack.enter_context(_Tun()) for _ in self._hosts]
-                devices = [end.move(host) for end, host in zip(ends, self._hosts, strict=True)]
-            for each in zip(self._hosts, devices, self.addresses, self.addresses6, strict=True):
-                _set_up(*each, self._mtu)
+                ends = [stack.enter_context(_Device(self._kind)) for _ in self._hosts]
+                for end, host in zip(ends, self._hosts, strict=True):
+                    end.move(host, self.device)
+            for host, address, address6 in zip(self._hosts, self.addresses, self.addresses6, strict=True):
+                _set_up(host, self.device, address, address6, self._mtu)
             if self._impair is not None:
                 self._link = stack.enter_context(Link(ends[0].release(), ends[1].release(), self._impair))
             self._stack = stack.pop_all()
@@ -200,17 +220,16 @@ class _Namespace:
         return self._keeper.pid
 
 
-def _join(hosts: Sequence[_Namespace]) -> list[str]:
-    """Make a cable between two hosts; return the names of its ends there."""
+def _join(hosts: Sequence[_Namespace], device: str) -> None:
+    """Make a cable between two hosts, with that name at both ends."""
     one, other = (f"netns {host.pid}" for host in hosts)
-    _output(["ip", *f"link add veth0 {one} type veth peer name veth0 {other}".split()])
-    return ["veth0", "veth0"]
+    _output(["ip", *f"link add {device} {one} type veth peer name {device} {other}".split()])
 
 
 def _set_up(host: _Namespace, device: str, address: str, address6: str, mtu: int) -> None:
     words = [
         "link set dev lo up",
-        f"link set dev {device} mtu {mtu} txqueuelen {_QUEUE} up",
+        f"link set dev {device} mtu {mtu} txqueuelen {QUEUE} up",
         f"address add {address}/24 dev {device}",
     ]
     if Path("/proc/net/if_inet6").exists():
@@ -219,27 +238,40 @@ def _set_up(host: _Namespace, device: str, address: str, address6: str, mtu: int
         _output(host.command(["ip", *each.split()]))
 
 
-class _Tun:
-    """A new TUN device for IP packets, gone with its last descriptor."""
+def lacks_devices() -> str | None:
+    """Why this process can open no device of its own, None when it can if it has the rights for one."""
+    return None if os.access(_DEVICES, os.R_OK | os.W_OK) else f"there is no {_DEVICES} that can be opened"
+
+
+def open_device(kind: int, name: str = "") -> tuple[int, str]:
+    """A new device, `TUN` or `TAP`, in the network namespace of this thread, gone with its last descriptor: that, and its
+    name, which the kernel chooses if none is given. Raises `OSError`."""
+    descriptor = os.open(_DEVICES, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        request = fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", name.encode(), kind | _IFF_NO_PI))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor, request[:16].rstrip(b"\0").decode()
+
+
+class _Device:
+    """A device of `open_device`, with a name that is free here."""
+
+    def __init__(self, kind: int) -> None:
+        self._kind = kind
 
     def __enter__(self) -> Self:
-        self._descriptor = os.open(_TUN, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            request = fcntl.ioctl(self._descriptor, _TUNSETIFF, struct.pack("16sH22x", b"", _IFF_TUN | _IFF_NO_PI))
-        except OSError:
-            os.close(self._descriptor)
-            raise
-        self.name = request[:16].rstrip(b"\0").decode()
+        self._descriptor, self._name = open_device(self._kind)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
 
-    def move(self, host: _Namespace) -> str:
-        """Let the other end of the device be in the host; return its name there."""
-        _output(["ip", "link", "set", "dev", self.name, "netns", str(host.pid)])
-        return self.name
+    def move(self, host: _Namespace, name: str) -> None:
+        """Let the other end of the device be in the host, with that name."""
+        _output(["ip", *f"link set dev {self._name} name {name} netns {host.pid}".split()])
 
     def release(self) -> int:
         """The descriptor, which now belongs to the caller."""

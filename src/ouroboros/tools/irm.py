@@ -120,10 +120,15 @@ def _type_of_existing(name: str) -> irm.IpcpType:
 
 def _ipcp_enroll(command: Command) -> None:
     name, layer, dst = command.get("name"), command.get("layer") or None, command.get("dst") or command.get("layer")
-    if not dst:
-        raise UsageError("say with whom: layer NAME, dst NAME, or both", command.verb.object, command.verb.name)
+    if command.has("any") and command.has("dst"):
+        raise UsageError("any and dst NAME exclude each other", command.verb.object, command.verb.name)
+    if not dst and not command.has("any"):
+        raise UsageError("say with whom: layer NAME, dst NAME, or both, or any", command.verb.object, command.verb.name)
     timeout = _seconds(command)
     ipcp_type = _type(command.get("type")) if command.has("type") else None
+    if command.has("any"):
+        _enroll_any(command, ipcp_type, timeout)
+        return
     if ipcp_type is None and not cli.list_ipcps(name=name):
         ipcp_type = irm.IpcpType.UNICAST
     cli.enroll_ipcp(
@@ -136,6 +141,19 @@ def _ipcp_enroll(command: Command) -> None:
         timeout=timeout,
         over=command.values.get("over", ()),
     )
+
+
+def _enroll_any(command: Command, ipcp_type: irm.IpcpType | None, timeout: float | None) -> None:
+    offer = cli.enroll_any(
+        command.get("name"),
+        command.has("autobind"),
+        ipcp_type=ipcp_type,
+        layer=command.get("layer") or None,
+        connect=command.get("connect") != "no",
+        timeout=timeout,
+        over=command.values.get("over", ()),
+    )
+    say(f"{command.get('name')} is a member of {offer}")
 
 
 def _seconds(command: Command) -> float | None:

@@ -129,6 +129,7 @@ _ENROLL = (
     Key("connect", "WORD", "to the member that was asked (default yes)", words=("yes", "no")),
     Key("timeout", "SECONDS", "until it fails (default 6)"),
     _OVER,
+    Key("any", help="whatever layer nodes on the Ethernet segments offer; of several, say its layer or type"),
 )
 _CONNECT = (
     _IPCP,

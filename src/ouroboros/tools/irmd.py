@@ -106,6 +106,7 @@ def _configure(node: Node, path: Path) -> None:
 def _bring_about(node: Node, path: Path) -> Iterator[ConfigurationError | None]:
     found = read_configuration(path)
     node.bound_strangers(found.strangers)
+    node.bound_users(found.users)
     for share in found.shares:
         node.share(share.kind, share.user, share.users)
     return found.apply(node.manage, _find_program, node.pursue)

@@ -256,6 +256,13 @@ class ProbeName(_Message, frozen=True):
     timeout: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_PROBE)]
 
 
+class DiscoverLayers(_Message, frozen=True):
+    """Ask which layers other nodes offer to newcomers. Answered by a list of `OfferEntry`. `over`: names of the layers to
+    ask in; empty: all that can be asked."""
+
+    over: tuple[str, ...] = ()
+
+
 class ListIpcps(_Message, frozen=True):
     """Answered by a list of `IpcpEntry`."""
 
@@ -457,6 +464,17 @@ class HopEntry(msgspec.Struct, frozen=True):
     within: tuple[int, ...] = ()
 
 
+class OfferEntry(msgspec.Struct, frozen=True, order=True):
+    """A layer that another node offers to newcomers. `member`: the name to enroll with. `over`: the layer by which it said
+    so, `station`: where it is there."""
+
+    type: str
+    layer: str
+    member: str
+    over: str
+    station: str
+
+
 class ShareEntry(msgspec.Struct, frozen=True):
     """The share of a user other than the owner in a node. `kind`: as in `control.shares`. `limit`: its share. `refused`:
     how often it wanted more."""
@@ -507,6 +525,7 @@ Request = (
     | DisconnectIpcp
     | DestroyIpcp
     | ProbeName
+    | DiscoverLayers
     | ListIpcps
     | ListFlows
     | Save

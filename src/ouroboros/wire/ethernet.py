@@ -48,9 +48,10 @@ class NameQuery(msgspec.Struct, frozen=True):
 
 
 class NameReply(msgspec.Struct, frozen=True):
-    """The sender has it."""
+    """The sender has it. `data`: for a node of ours, in an answer that no other node gets."""
 
     digest: bytes
+    data: bytes = b""
 
 
 Message = FlowMessage | NameQuery | NameReply
@@ -140,7 +141,7 @@ class Layout:
             case Code.NAME_QUERY:
                 return NameQuery(_split(rest, digest)[0])
             case Code.NAME_REPLY:
-                return NameReply(_split(rest, digest)[0])
+                return NameReply(*_split(rest, digest))
             case Code.FLOW_DEALLOC:
                 died = _response(fixed.response) != 0
                 return FlowDealloc(self._eid("seid", fixed.ours), self._eid("deid", fixed.theirs), died)
@@ -238,7 +239,7 @@ def _parts(message: Message) -> tuple[_Fixed, bytes]:
         case NameQuery():
             return _Fixed(Code.NAME_QUERY), message.digest
         case NameReply():
-            return _Fixed(Code.NAME_REPLY), message.digest
+            return _Fixed(Code.NAME_REPLY), message.digest + message.data
         case FlowDealloc():
             died = DIED if message.died else 0
             return _Fixed(Code.FLOW_DEALLOC, message.eid, message.peer_eid, response=died), b""

@@ -100,23 +100,22 @@ def decode(message: bytes, hash_size: int = 0) -> Header:
         raise ProtocolError(f"it has {len(message)} bytes, but its fields are to have {claimed}")
     if not crt_size and claimed < len(message):
         raise ProtocolError(f"{len(message) - claimed} bytes follow its end, and there is no certificate to sign with")
-    certificate, at = _cut(message, FIXED_SIZE, crt_size)
-    kex, at = _cut(message, at, kex_size)
-    data, at = _cut(message, at, data_size)
-    request_hash, at = _cut(message, at, hash_size)
+    kex_at = FIXED_SIZE + crt_size
+    data_at = kex_at + kex_size
+    hash_at = data_at + data_size
     return Header(
         id=id,
         timestamp=timestamp,
         cipher=cipher,
         kdf=kdf,
         digest=digest,
-        certificate=certificate,
-        kex=kex,
+        certificate=message[FIXED_SIZE:kex_at],
+        kex=message[kex_at:data_at],
         raw=bool(kex_word & _RAW),
         encapsulated=bool(kex_word & _ENCAPSULATED),
-        data=data,
-        request_hash=request_hash,
-        signature=message[at:],
+        data=message[data_at:hash_at],
+        request_hash=message[hash_at:claimed],
+        signature=message[claimed:],
     )
 
 
@@ -126,7 +125,3 @@ def _check_numbers(cipher: int, kdf: int, digest: int) -> None:
     for use, number in (("key derivation", kdf), ("signatures", digest)):
         if number and number not in HASH_BY_NUMBER:
             raise ProtocolError(f"there is no hash for {use} with the number {number}")
-
-
-def _cut(message: bytes, at: int, size: int) -> tuple[bytes, int]:
-    return message[at : at + size], at + size

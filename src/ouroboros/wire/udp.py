@@ -244,14 +244,21 @@ def _eid(field: str, value: int) -> int:
 
 def qos_of(values: list[int], availability: int, in_order: int) -> QoSSpec:
     """The QoS of a request: its words in the order bandwidth, delay, loss, ber, max_gap, timeout, and its two bytes."""
-    bandwidth, delay, loss, ber, max_gap, timeout = values
+    return _qos_of(*values, availability, int(in_order != 0))
+
+
+@lru_cache(256)
+def _qos_of(
+    bandwidth: int, delay: int, loss: int, ber: int, max_gap: int, timeout: int, availability: int, in_order: int
+) -> QoSSpec:
+    """Most requests have one of a few, and each new one is checked."""
     return QoSSpec(
         delay=delay,
         bandwidth=bandwidth,
         availability=availability,
         loss=loss,
         ber=ber,
-        in_order=int(in_order != 0),
+        in_order=in_order,
         max_gap=max_gap,
         timeout=timeout,
     )
@@ -267,8 +274,10 @@ def outgoing_qos(qos: QoSSpec) -> QoSSpec:
 
 def changed(qos: QoSSpec, **values: int) -> QoSSpec:
     """The same with other values. Most have them already, and all are checked when there is a new one."""
-    same = all(getattr(qos, field) == value for field, value in values.items())
-    return qos if same else msgspec.structs.replace(qos, **values)
+    for field, value in values.items():
+        if getattr(qos, field) != value:
+            return msgspec.structs.replace(qos, **values)
+    return qos
 
 
 def incoming_qos(qos: QoSSpec) -> QoSSpec:

@@ -15,9 +15,8 @@ use ouroboros_wire::relay::{Kind, Relay, WORD};
 use crate::counters::TransferCounters;
 use crate::flow::Place;
 use crate::id::{FlowId, MemberId};
-use crate::link::mix;
 use crate::outlet::Blocker;
-use seen::{Contents, Numbers};
+use seen::{Contents, Numbers, unforeseen};
 
 /// The longest packet that a member of the prototype passes on whole (docs/spec/unicast-control.md 8).
 const MOST_FOREIGN: usize = 1399;
@@ -29,6 +28,8 @@ const BORDERS: usize = 256;
 /// How long one is known that says nothing more, ns; and how often we say what we have again while packets come.
 const BORDER_LIFE: u64 = 600_000_000_000;
 const BORDER_PAUSE: u64 = 1_000_000_000;
+/// And how soon when another one appears.
+const BORDER_URGENT: u64 = 10_000_000;
 
 /// A lower flow to a neighbour. `most`: the longest packet that it carries.
 #[derive(Debug)]
@@ -95,13 +96,18 @@ enum Taken<'a> {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Hub {
+    seed: u64,
+    /// Of what enters the layer here, and how often it was another one.
     origin: u64,
+    moves: u64,
     last: u64,
     links: Vec<Link>,
     numbers: Numbers,
     contents: Contents,
     borders: Vec<Border>,
-    said_at: Option<u64>,
+    /// When we said last what we have, and how much later we do again while packets come.
+    said_at: u64,
+    pause: u64,
     counters: TransferCounters,
 }
 
@@ -109,13 +115,16 @@ impl Hub {
     /// `seed`: random.
     pub(crate) fn new(seed: u64) -> Self {
         Hub {
-            origin: mix(seed),
+            seed,
+            origin: unforeseen(seed, &[]),
+            moves: 0,
             last: 0,
             links: Vec::new(),
             numbers: Numbers::default(),
-            contents: Contents::new(mix(seed ^ 1)),
+            contents: Contents::new(seed),
             borders: Vec::new(),
-            said_at: None,
+            said_at: 0,
+            pause: 0,
             counters: TransferCounters::default(),
         }
     }
@@ -157,6 +166,14 @@ impl Hub {
         Relay { kind, hops: 0, foreign, origin: self.origin, number: self.last }
     }
 
+    /// Somebody else uses our origin: others may know our next numbers already, so have one that nobody can foresee. What comes
+    /// back of before is known here.
+    fn begin_anew(&mut self) {
+        self.numbers.know_all(self.origin);
+        self.moves += 1;
+        (self.origin, self.last) = (unforeseen(self.seed, &self.moves.to_be_bytes()), 0);
+    }
+
     /// A program here sends a packet.
     fn enter_own(&mut self, now: u64, packet: &[u8]) -> Option<Relay> {
         if packet.is_empty() {
@@ -194,7 +211,12 @@ impl Hub {
             self.counters.malformed += 1;
             return Taken::Nothing;
         };
-        if relay.origin == self.origin || !self.numbers.take(relay.origin, relay.number) {
+        if relay.origin == self.origin && relay.number > self.last {
+            self.counters.forged += 1;
+            self.begin_anew();
+            return Taken::Nothing;
+        }
+        if relay.origin == self.origin || !self.numbers.take(from, relay.origin, relay.number) {
             self.counters.returned += 1;
             return Taken::Nothing;
         }
@@ -235,7 +257,7 @@ impl Hub {
             None if said.foreign > 0 && has_room => {
                 self.borders.push(border);
                 // It is to know of us before what it sent comes back to it by way of ours.
-                self.said_at = None;
+                self.pause = BORDER_URGENT;
             }
             None => {}
         }

@@ -4,12 +4,13 @@
 use std::collections::VecDeque;
 use std::hash::Hasher;
 
-use crate::id::Map;
+use crate::id::{FlowId, Map};
 
 /// Numbers of one origin that are told apart; what is that much older is taken for known.
 const NUMBERS: u64 = 4096;
 const WORD: u64 = u64::BITS as u64;
-/// Origins at once. One more, and the one that was silent longest is forgotten.
+/// Origins at once. One more, and the one that was silent longest is forgotten, of those that came first by the lower flow by
+/// which most did: whoever invents some makes others forgotten that come by the same way, and no more.
 const ORIGINS: usize = 1024;
 
 /// The last numbers of one origin.
@@ -19,6 +20,8 @@ struct Window {
     bits: Box<[u64; (NUMBERS / WORD) as usize]>,
     /// When it was heard last, in takes.
     used: u64,
+    /// The lower flow by which it came first.
+    from: u64,
 }
 
 impl Window {
@@ -58,25 +61,59 @@ impl Window {
 #[derive(Debug, Default)]
 pub(crate) struct Numbers {
     windows: Map<u64, Window>,
+    /// How many of them came first by which lower flow.
+    by: Map<u64, usize>,
     takes: u64,
 }
 
 impl Numbers {
     /// Whether that number of that origin was not here before.
-    pub(crate) fn take(&mut self, origin: u64, number: u64) -> bool {
-        self.takes += 1;
-        if !self.windows.contains_key(&origin) && self.windows.len() >= ORIGINS {
-            let oldest = self.windows.iter().min_by_key(|(_, window)| window.used).map(|(origin, _)| *origin);
-            oldest.and_then(|oldest| self.windows.remove(&oldest));
-        }
-        let window = (self.windows.entry(origin)).or_insert_with(|| Window {
-            top: 0,
-            bits: Box::new([0; (NUMBERS / WORD) as usize]),
-            used: 0,
-        });
-        window.used = self.takes;
-        window.take(number)
+    pub(crate) fn take(&mut self, from: FlowId, origin: u64, number: u64) -> bool {
+        self.window(from.into(), origin).take(number)
     }
+
+    /// Whatever comes of that origin was here before.
+    pub(crate) fn know_all(&mut self, origin: u64) {
+        let window = self.window(u64::MAX, origin);
+        window.top = u64::MAX;
+        window.bits.fill(u64::MAX);
+    }
+
+    fn window(&mut self, from: u64, origin: u64) -> &mut Window {
+        self.takes += 1;
+        if !self.windows.contains_key(&origin) {
+            if self.windows.len() >= ORIGINS {
+                self.forget_one();
+            }
+            *self.by.entry(from).or_default() += 1;
+        }
+        let bits = || Box::new([0; (NUMBERS / WORD) as usize]);
+        let window = self.windows.entry(origin).or_insert_with(|| Window { top: 0, bits: bits(), used: 0, from });
+        window.used = self.takes;
+        window
+    }
+
+    fn forget_one(&mut self) {
+        let most = self.by.iter().max_by_key(|(from, count)| (**count, **from)).map(|(from, _)| *from);
+        let of_most = self.windows.iter().filter(|(_, window)| Some(window.from) == most);
+        let oldest = of_most.min_by_key(|(_, window)| window.used).map(|(origin, _)| *origin);
+        let Some(window) = oldest.and_then(|oldest| self.windows.remove(&oldest)) else { return };
+        if let Some(count) = self.by.get_mut(&window.from) {
+            *count -= 1;
+            if *count == 0 {
+                self.by.remove(&window.from);
+            }
+        }
+    }
+}
+
+/// A number that follows from those bytes, and that nobody can foresee without the seed.
+pub(crate) fn unforeseen(seed: u64, bytes: &[u8]) -> u64 {
+    #[allow(clippy::disallowed_types, deprecated, reason = "it is seeded")]
+    let mut hasher = std::hash::DefaultHasher::new();
+    hasher.write_u64(seed);
+    hasher.write(bytes);
+    hasher.finish()
 }
 
 /// How long a digest is known, ns, and how many are.
@@ -110,12 +147,7 @@ impl Contents {
     /// member may come back by another.
     pub(crate) fn take(&mut self, now: u64, packet: &[u8], foreign: bool, strict: bool) -> bool {
         self.forget(now);
-        // One that nobody can foresee without the seed.
-        #[allow(clippy::disallowed_types, deprecated, reason = "it is seeded")]
-        let mut hasher = std::hash::DefaultHasher::new();
-        hasher.write_u64(self.seed);
-        hasher.write(packet);
-        let digest = hasher.finish();
+        let digest = unforeseen(self.seed, packet);
         let Some(known) = self.known.get_mut(&digest) else {
             self.known.insert(digest, Digest { at: now, foreign, count: 1 });
             self.order.push_back((now, digest));
@@ -159,7 +191,7 @@ mod tests {
             for (origin, back) in steps {
                 base += back % 3;
                 let number = base - (back % 300);
-                prop_assert_eq!(numbers.take(origin, number), known.insert((origin, number)));
+                prop_assert_eq!(numbers.take(1.into(), origin, number), known.insert((origin, number)));
             }
         }
 
@@ -167,7 +199,7 @@ mod tests {
         fn none_is_taken_twice_wherever_it_is(numbers in prop::collection::vec(1..20_000u64, 1..400)) {
             let (mut seen, mut taken) = (Numbers::default(), BTreeSet::new());
             for number in numbers {
-                if seen.take(1, number) {
+                if seen.take(1.into(), 1, number) {
                     prop_assert!(taken.insert(number));
                 }
             }
@@ -177,12 +209,29 @@ mod tests {
     #[test]
     fn the_origin_that_was_silent_longest_is_forgotten() {
         let mut numbers = Numbers::default();
-        (0..ORIGINS as u64).for_each(|origin| assert!(numbers.take(origin, 7)));
-        assert!(!numbers.take(0, 7));
-        assert!(numbers.take(u64::MAX, 7));
+        let mut take = |origin| numbers.take(1.into(), origin, 7);
+        (0..ORIGINS as u64).for_each(|origin| assert!(take(origin)));
+        assert!(!take(0) && take(u64::MAX) && !take(0));
+        assert!(take(1), "it was the oldest");
         assert_eq!(numbers.windows.len(), ORIGINS);
-        assert!(!numbers.take(0, 7));
-        assert!(numbers.take(1, 7), "it was the oldest");
+    }
+
+    #[test]
+    fn origins_that_come_by_one_way_make_none_forgotten_that_came_by_others() {
+        let mut numbers = Numbers::default();
+        (0..10).for_each(|origin| assert!(numbers.take(1.into(), origin, 7)));
+        (0..9999).for_each(|origin| assert!(numbers.take(2.into(), 100 + origin, 7)));
+        (0..10).for_each(|origin| assert!(!numbers.take(1.into(), origin, 7)));
+        assert_eq!((numbers.windows.len(), numbers.by.values().sum::<usize>()), (ORIGINS, ORIGINS));
+    }
+
+    #[test]
+    fn nothing_of_an_origin_that_is_known_is_new() {
+        let mut numbers = Numbers::default();
+        numbers.know_all(5);
+        for number in [1, 7, NUMBERS, u64::MAX - NUMBERS, u64::MAX - 1, u64::MAX] {
+            assert!(!numbers.take(1.into(), 5, number), "{number}");
+        }
     }
 
     #[test]

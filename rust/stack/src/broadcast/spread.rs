@@ -81,7 +81,7 @@ impl<R: Ring> Stack<R> {
     /// Tell all members of ours how many neighbours of the prototype there are here.
     pub(crate) fn say_border(&mut self, now: u64, member: MemberId) {
         let Some(hub) = self.hub(member) else { return };
-        hub.said_at = Some(now);
+        (hub.said_at, hub.pause) = (now, BORDER_PAUSE);
         let said = hub.enter(Kind::Border);
         self.pass_to_all(now, member, None, said, &[]);
     }
@@ -157,7 +157,7 @@ impl<R: Ring> Stack<R> {
         if let Some(hub) = self.hub(member)
             && hub.foreign() > 0
             && !hub.borders.is_empty()
-            && hub.said_at.is_none_or(|at| at + BORDER_PAUSE <= now)
+            && hub.said_at + hub.pause <= now
         {
             self.say_border(now, member);
         }

@@ -84,7 +84,9 @@ impl<R: Ring> Stack<R> {
         let Some(at) = self.members.get_mut(member) else { return };
         let is_foreign = at.port().is_some_and(|port| port.foreign);
         match Datagram::new(datagram).map(Datagram::report) {
-            Some(Some(report)) if !is_foreign || datagram.len() == FIXED => self.take_report(now, member, report, from),
+            Some(Some(report)) if !is_foreign || datagram.len() == FIXED => {
+                self.take_report(now, member, report, from);
+            }
             _ if is_foreign => self.let_in(now, member, datagram, from),
             None => at.counters.short += 1,
             Some(_) if datagram.len() > LONGEST => at.counters.refused += 1,

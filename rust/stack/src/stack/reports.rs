@@ -15,17 +15,16 @@ use crate::ring::Ring;
 const LOOP_ROOM: u32 = 4 << 20;
 
 impl<R: Ring> Stack<R> {
-    pub(crate) fn take_report(&mut self, now: u64, member: MemberId, report: Report, from: Where) {
-        let Some(at) = self.members.get_mut(member) else { return };
-        let Some(id) = at.by_eid.get(&report.destination).copied() else {
+    /// False: it is of no flow here, or not of its peer, and is counted as such.
+    pub(crate) fn take_report(&mut self, now: u64, member: MemberId, report: Report, from: Where) -> bool {
+        let Some(at) = self.members.get_mut(member) else { return false };
+        let id = at.by_eid.get(&report.destination).copied();
+        let Some((id, mut flow)) = id.and_then(|id| Some((id, self.flows.take(id)?))) else {
             at.counters.unknown += 1;
-            return;
+            return false;
         };
-        let Some(mut flow) = self.flows.take(id) else {
-            at.counters.unknown += 1;
-            return;
-        };
-        if flow.outlet.peer_eid == report.source && flow.outlet.comes_from(from) {
+        let taken = flow.outlet.peer_eid == report.source && flow.outlet.comes_from(from);
+        if taken {
             at.counters.management += 1;
             flow.credit(now, report, self);
             self.ready_taken(id, &mut flow.place);
@@ -33,6 +32,7 @@ impl<R: Ring> Stack<R> {
             at.counters.wrong_source += 1;
         }
         self.flows.put(id, flow);
+        taken
     }
 
     /// Send the report of a raw flow to its sender, when one is due.

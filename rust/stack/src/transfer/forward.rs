@@ -170,7 +170,6 @@ impl<R: Ring> Stack<R> {
         if eid > COMPONENTS {
             transfer.counters.unknown_eid += 1;
         } else if let (Some(word), Some(from), 0) = (Word::read(packet), from, eid) {
-            transfer.counters.words += 1;
             self.take_word(now, member, from, word);
         } else {
             transfer.counters.heard += 1;
@@ -271,16 +270,30 @@ const WORDS: usize = 1024;
 /// Words of receivers to senders, of which the control side hears nothing.
 impl<R: Ring> Stack<R> {
     fn take_word(&mut self, now: u64, member: MemberId, from: FlowId, word: Word) {
-        match word {
+        let taken = match word {
             Word::Report(report) => self.take_report(now, member, report, Where::Flow(from)),
-            Word::Congested(eid, ece) => {
-                let flow = self.members.get(member).and_then(|at| at.by_eid.get(&eid)).copied();
-                // One that does not care ignores it.
-                if let Some(ecn) = flow.and_then(|flow| self.flow(flow)).and_then(|flow| flow.outlet.ecn.as_mut()) {
-                    ecn.sender.told(now, ece);
-                }
-            }
+            Word::Congested(eid, ece) => self.note_congestion(now, member, eid, ece),
+        };
+        if let Some(transfer) = self.transfer(member).filter(|_| taken) {
+            transfer.counters.words += 1;
         }
+    }
+
+    /// False: that flow is not open.
+    fn note_congestion(&mut self, now: u64, member: MemberId, eid: u64, ece: u16) -> bool {
+        let Some(at) = self.members.get_mut(member) else { return false };
+        let id = at.by_eid.get(&eid).copied();
+        let Some(flow) = id.and_then(|id| self.flow(id)) else {
+            if let Some(at) = self.members.get_mut(member) {
+                at.counters.unknown += 1;
+            }
+            return false;
+        };
+        // One that does not care ignores it.
+        if let Some(ecn) = flow.outlet.ecn.as_mut() {
+            ecn.sender.told(now, ece);
+        }
+        true
     }
 
     /// Packets of a flow came with that mark.
@@ -482,6 +495,7 @@ impl Transfer {
     fn place(&mut self, waiting: Waiting) {
         let hop = waiting.pci().and_then(|pci| self.hop(pci.destination, pci.eid));
         match hop {
+            Some(hop) if hop.neighbour == waiting.from => self.counters.returned += 1,
             Some(hop) => self.enqueue(hop.neighbour, waiting),
             None => self.counters.no_route += 1,
         }

@@ -34,8 +34,9 @@ class BroadcastIpcp(ConnectedIpcp):
 
     @property
     def busy(self) -> bool:
-        """A member that others may ask for, or that has neighbours."""
-        return self.state in (State.OPENING, State.OPERATIONAL) and bool(self.names or self.upkeep.wishes)
+        """A member that others may ask for, or that has neighbours for more than the programs that are here."""
+        wishes = not self.on_demand and self.upkeep.wishes
+        return self.state in (State.OPENING, State.OPERATIONAL) and bool(self.names or wishes)
 
     # --- a member
 
@@ -77,9 +78,12 @@ class BroadcastIpcp(ConnectedIpcp):
 
     def join(self, flow_id: int, now: float) -> None:
         self._members.add(flow_id)
+        self.idle_since = None
 
     def leave(self, flow_id: int, now: float) -> None:
         self._members.discard(flow_id)
+        if not self._members:
+            self.idle_since = now
 
     @property
     def members(self) -> frozenset[int]:

@@ -12,18 +12,24 @@ from ouroboros.layers.bucket import Bucket
 from ouroboros.layers.effects import OpenPort, Where
 from ouroboros.layers.ethernet.core import EthCore
 from ouroboros.layers.ethernet.directory import Directory, EthEnd, LlcEnd
+from ouroboros.layers.ethernet.discovery import Discovery
 from ouroboros.layers.face import Host, Task
 from ouroboros.layers.flows.ipcp import PortIpcp
 from ouroboros.settings import EthDixSettings, EthLlcSettings, TypeSettings
+from ouroboros.wire import offers
 from ouroboros.wire.control import PortDetails
 from ouroboros.wire.ethernet import DIX, LLC, Layout, NameQuery, NameReply
 
-#: Queries for names of ours that are answered, so many a second, and at once.
+#: Queries for names of ours that are answered, so many a second, and at once; and questions for layers, whose answers may be
+#: much longer.
 _ANSWERS = (1000.0, 1000.0)
+_OFFERS = (20.0, 40.0)
 
 
 class EthIpcp(PortIpcp):
     """A member of a layer on an Ethernet segment, with one device."""
+
+    discovers = True
 
     layout: Layout
     end: type[EthEnd]
@@ -34,7 +40,8 @@ class EthIpcp(PortIpcp):
         super().__init__(id, name, host, self._directory, self._eth)
         self._directory.found = self._outgoing.found
         self.hash = DEFAULT_HASH
-        self._answers = Bucket(*_ANSWERS)
+        self._answers, self._offers = Bucket(*_ANSWERS), Bucket(*_OFFERS)
+        self._discovery = Discovery(lambda: self._eth.ask(self._eth.question))
 
     # --- management
 
@@ -77,6 +84,8 @@ class EthIpcp(PortIpcp):
         match message:
             case NameQuery(digest=digest):
                 self._asked(digest, source, now)
+            case NameReply(digest=digest, data=rest) if digest == core.question:
+                self._offered(rest, source)
             case NameReply(digest=digest):
                 if not self._directory.heard(digest, source, now):
                     core.counters["messages_unknown"] += 1
@@ -84,20 +93,39 @@ class EthIpcp(PortIpcp):
                 self._heard(message, data, source, now)
 
     def _asked(self, digest: bytes, source: Where, now: float) -> None:
-        if digest not in self._incoming.names:
+        core, answers, data = self._eth, self._answers, b""
+        if digest == core.question:
+            answers, data = self._offers, offers.encode(self.host.upper.offers(self.id), core.request_room)
+        elif digest not in self._incoming.names:
             return
-        if self._answers.take(now):
-            self._eth.counters["queries_answered"] += 1
-            self._eth.send(source, self.layout.encode(NameReply(digest)))
-        else:
-            self._eth.counters["messages_dropped"] += 1
+        if not answers.take(now):
+            core.counters["messages_dropped"] += 1
+        elif data or digest != core.question:
+            core.counters["queries_answered"] += 1
+            core.send(source, self.layout.encode(NameReply(digest, data)))
+
+    def discover(self, task: Task, now: float) -> None:
+        self._check_operational()
+        self._discovery.begin(task, now)
+
+    def _offered(self, data: bytes, source: Where) -> None:
+        try:
+            if not self._discovery.heard(source, offers.decode(data)):
+                self._eth.counters["messages_unknown"] += 1
+        except ProtocolError:
+            self._eth.counters["messages_malformed"] += 1
+
+    def destroy(self, now: float) -> None:
+        self._discovery.close()
+        super().destroy(now)
 
     def deadline(self) -> float | None:
-        return earliest(super().deadline(), self._directory.deadline())
+        return earliest(super().deadline(), self._directory.deadline(), self._discovery.deadline())
 
     def timeout(self, now: float) -> None:
         super().timeout(now)
         self._directory.timeout(now)
+        self._discovery.timeout(now)
 
 
 class DixIpcp(EthIpcp):

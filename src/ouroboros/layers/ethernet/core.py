@@ -12,6 +12,7 @@ from ouroboros.layers.flows import core as flows
 from ouroboros.wire import extension
 from ouroboros.wire.ethernet import Layout, Message, NameQuery
 from ouroboros.wire.extension import Extension
+from ouroboros.wire.offers import QUESTION
 
 #: Counters beside those of all layers with flows; `docs/ethernet.md` explains each.
 COUNTERS: Final = ("queries_sent", "queries_answered")
@@ -65,6 +66,11 @@ class EthCore(flows.Core):
         if self._layout.has_credit:
             return own
         return Extension(own.flags & ~extension.CREDIT, own.max_packet, own.window, own.request)
+
+    @property
+    def question(self) -> bytes:
+        """In the place of the digest of a name: which layers are there?"""
+        return self.digest(QUESTION)
 
     def ask(self, digest: bytes) -> None:
         """Who has that name?"""

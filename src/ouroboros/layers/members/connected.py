@@ -21,6 +21,7 @@ from ouroboros.layers.members.enrollment import ENROLL_PATIENCE, Enrollment
 from ouroboros.layers.members.greeting import DATA_TRANSFER, ENROLLMENT
 from ouroboros.layers.members.upkeep import SILENT_PAUSE, Upkeep, Wish
 from ouroboros.qos import DEFAULT_PEER_TIMEOUT, QOS_RAW, QoSSpec
+from ouroboros.settings import NOBODY
 from ouroboros.wire.control import ConnectionEntry
 from ouroboros.wire.unicast.enrollment import Configuration
 
@@ -61,6 +62,10 @@ class ConnectedIpcp(Ipcp):
         self._over: tuple[str, ...] = ()
         self._is_closed = False
         self._moves = Bucket(*MOVES)
+
+    @property
+    def takes_newcomers(self) -> bool:
+        return self.state == State.OPERATIONAL and self.core.config.enroll != (NOBODY,)
 
     # --- for the types
 

@@ -53,6 +53,9 @@ GREETING_PATIENCE = 1.0
 ADDRESS_PATIENCE = 5.0
 #: Lower flows whose peer has not greeted yet. One more, and the oldest is let go: a greeting comes within a round trip.
 MOST_STRANGERS = 256
+#: Connections of a component with members that tell no address, as those of the prototype in a broadcast layer: nothing says
+#: which of them lead to the same one.
+MOST_NAMELESS = 64
 #: A node of ours with our address that asks again, so many seconds after it was told and no later than that, keeps it; of so
 #: many it is remembered that they were told.
 TWIN_KEEPS = 1.0, 60.0
@@ -400,7 +403,15 @@ class Connections:
             return Objection(RAW_ONLY)
         if is_placed(said.component) and (why := self._core.may_connect(flow.peer)):
             return Objection(why, cep.STRANGE)
-        return self._twin_of_neighbour(said)
+        return self._too_many_nameless(said) or self._twin_of_neighbour(said)
+
+    def _too_many_nameless(self, said: Cep) -> Objection | None:
+        if said.address != NOWHERE or not is_placed(said.component):
+            return None
+        alike = [each for each in self._links if each.component == said.component and each.address == NOWHERE]
+        if len(alike) < MOST_NAMELESS:
+            return None
+        return Objection(f"there are {MOST_NAMELESS} connections with members that do not say who they are")
 
     def _twin_of_neighbour(self, said: Cep) -> Objection | None:
         """What is to be said to one that has the address of another neighbour."""

@@ -136,7 +136,8 @@ class Enrollment:
         def answered(outcome: object) -> None:
             if isinstance(outcome, OuroborosError) and self._enrolling is enrolling:
                 given_up = f"; given up after {patience:g} s: is that host up?"
-                self._fail(f"{outcome}{given_up if isinstance(outcome, FlowTimeoutException) else ''}", now)
+                why = f"{outcome}{given_up if isinstance(outcome, FlowTimeoutException) else ''}"
+                self._fail(why, now, outcome)
 
         self.connections.connect(
             ENROLLMENT, member, QOS_RAW, Then(answered), now, over=over, patience=patience, opened=opened
@@ -155,7 +156,8 @@ class Enrollment:
     def _ask(self, enrolling: _Enrolling, connection: Connection, now: float) -> None:
         """Send the request, to one of ours once more."""
         if now >= enrolling.until:
-            self._fail(f"it does not answer within {enrolling.patience:g} s", now)
+            why = f"it does not answer within {enrolling.patience:g} s"
+            self._fail(why, now, FlowTimeoutException(why))
             return
         if not connection.ours:
             enrolling.asked = self._core.host.wall()
@@ -210,7 +212,8 @@ class Enrollment:
             )
         return ""
 
-    def _fail(self, why: str, now: float) -> None:
+    def _fail(self, why: str, now: float, cause: OuroborosError | None = None) -> None:
+        """`cause`: of what kind that is, for whoever wants to know; it is the cause of the error."""
         enrolling, self._enrolling = self._enrolling, None
         assert enrolling is not None
         if enrolling.connection is not None:
@@ -218,7 +221,9 @@ class Enrollment:
             self.connections.release(enrolling.connection, now)
         # What is asked for, and what was prepared.
         self.connections.close(now)
-        enrolling.task.failed(self._failure(enrolling.member, why))
+        error = self._failure(enrolling.member, why)
+        error.__cause__ = cause
+        enrolling.task.failed(error)
 
     def _failure(self, member: str, why: str) -> IpcpEnrollError:
         return IpcpEnrollError(f"IPC process {self._core.name!r} cannot enroll with {member!r}: {why}")

@@ -57,7 +57,8 @@ class Claims:
             return
         claim = self._claims.get(pair)
         if claim is None:
-            if len(self._claims) >= MOST:
+            is_link = entry is not None and entry.life is Life.LIVE
+            if len(self._claims) >= MOST and not (is_link and self._forget_one()):
                 self._core.counters["lsus_refused"] += 1
                 return
             claim = self._claims[pair] = _Claim(update.number, now, now + PAUSE)
@@ -70,6 +71,15 @@ class Claims:
         if claim.count >= OF_ANOTHER or update.number > LAST_NUMBER:
             claim.count = 0
             self._collided(now)
+
+    def _forget_one(self) -> bool:
+        """Of those for links that we do not have: they can be invented, and hide no link of ours. Whether there was one."""
+        for pair in self._claims:
+            entry = self._database.get(pair)
+            if entry is None or entry.life is not Life.LIVE:
+                del self._claims[pair]
+                return True
+        return False
 
     def deadline(self) -> float | None:
         """When claims are answered: not at once, as we may be about to have the link, and another may answer as well."""

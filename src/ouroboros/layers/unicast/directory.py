@@ -229,6 +229,8 @@ class Directory:
             self._publisher.checked(key, source.address)
         if store.expiry == 0 and not replica:
             self._values.remove(key, store.address)
+            if not self._values.has(store.address):
+                self._gone.pop(store.address, None)
             self._lookups.forget(key)
         elif store.expiry < wall or not self._keep(store, replica=replica, now=now):
             self._core.counters["stores_refused"] += 1
@@ -237,7 +239,7 @@ class Directory:
             self._sweep_at = now + SWEEP
         if self._replicate_at is None and self.mixed:
             self._replicate_at = now + self._t_replicate
-        if not self.alive(store.address):
+        if self._values.has(store.address) and not self.alive(store.address):
             self._miss(store.address, now)
         if replica and self.ours(store.address):
             self._publisher.check([key], store.address, now)
@@ -255,6 +257,7 @@ class Directory:
             return False
         self._room_made = now
         self._values.drop(lambda address, value: value.replica or not self.alive(address))
+        self._gone = {address: since for address, since in self._gone.items() if self._values.has(address)}
         return self._values.put(store.key, store.address, expiry, replica=replica)
 
     def _asked(self, question: FindValue, now: float) -> None:

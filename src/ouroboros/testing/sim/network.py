@@ -77,6 +77,9 @@ class Network:
         self._simulation = Simulation()
         self._calls: list[tuple[int, int, Callable[[], None]]] = []
         self._serial = itertools.count()
+        #: Nodes that may want to be looked after at another time than before. They are asked when time is about to pass: some
+        #: are asked for a hundred flows at one instant.
+        self.unplanned: dict[Node, None] = {}
         #: News that nodes heard.
         self.heard = 0
 
@@ -149,6 +152,7 @@ class Network:
 
     def _step(self, until: int) -> bool:
         """Let time pass up to the next thing that somebody in Python has to know. False: that is all, and it is `until`."""
+        self._plan()
         next_call = self._calls[0][0] if self._calls else until
         now, news = self._simulation.run(min(until, next_call))
         captured = [capture.drain() for capture in self.captures[:]]
@@ -156,10 +160,17 @@ class Network:
             self.heard += sum(len(kind) for kind in each)
             self.nodes[number].hear(each)
         for _ in range(_MOST_CALLS):
+            self._plan()
             if not self._calls or self._calls[0][0] > now:
                 return bool(news) or any(captured) or now < until
             heapq.heappop(self._calls)[2]()
         raise RuntimeError(f"{_MOST_CALLS} things were due at {now} ns: something waits for a time that does not come")
+
+    def _plan(self) -> None:
+        while self.unplanned:
+            node = next(iter(self.unplanned))
+            del self.unplanned[node]
+            node.plan()
 
     # --- what happened
 

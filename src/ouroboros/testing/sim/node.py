@@ -157,18 +157,19 @@ class Node:
 
     # --- programs
 
-    def program(self, name: str = "program") -> Program:
-        """A program that has said hello to the node."""
+    def program(self, name: str = "program", *, user: int = _OWNER) -> Program:
+        """A program that has said hello to the node. `user`: whose it is, by default that of the node's owner."""
         self._last_pid += 1
-        return Program(self, self.irm.process_arrived(self._last_pid, _OWNER, name))
+        return Program(self, self.irm.process_arrived(self._last_pid, user, name))
 
-    def ask(self, process: Process, request: Request) -> Asked:
+    def ask(self, process: Process, request: Request, *, user: int = _OWNER) -> Asked:
+        """`user`: of the connection."""
         self._last_token += 1
         asked = self._asked[self._last_token] = Asked(self, self._last_token, process)
         if self.network.log is not None:
             self.network.note(self.name, f"asks {self._last_token} {request!r}")
         token = self._last_token
-        self._do(lambda: self.irm.handle(token, process, request, self.network.now, user=_OWNER))
+        self._do(lambda: self.irm.handle(token, process, request, self.network.now, user=user))
         return asked
 
     def tell(self, process: Process, request: Request) -> None:
@@ -259,6 +260,10 @@ class Node:
                 if self.network.log is not None:
                     self.network.note(self.name, shown(effect))
                 self._handlers[type(effect)](effect)
+        self.network.unplanned[self] = None
+
+    def plan(self) -> None:
+        """Look after itself when the IRM wants that next."""
         deadline = self.irm.deadline()
         if deadline is not None and (self._due is None or deadline < self._due):
             self._due = deadline

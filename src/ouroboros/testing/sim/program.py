@@ -41,9 +41,9 @@ class Program:
         """Wait for a flow to a name; None: to any that the program is bound to."""
         return self._ask(Accept(name, timeout))
 
-    def join(self, layer: str) -> Asked:
-        """Ask for a flow of a broadcast layer."""
-        return self._ask(Join(layer, QoSSpec(), None))
+    def join(self, layer: str, timeout: float | None = None) -> Asked:
+        """Ask for a flow of a broadcast layer. `timeout`: as of `flow_join`."""
+        return self._ask(Join(layer, QoSSpec(), timeout))
 
     def die(self) -> None:
         """End without a word."""
@@ -53,7 +53,7 @@ class Program:
         self.node.died(self.process)
 
     def _ask(self, request: Alloc | Accept | Join) -> Asked:
-        asked = self.node.ask(self.process, request)
+        asked = self.node.ask(self.process, request, user=self.process.uid)
         self._asked.append(asked)
         return asked
 
