@@ -92,7 +92,7 @@ def seeds() -> list[bytes]:
     )
     found = [bytes([REQUEST]) + control.encode(each)[4:] for each in requests]
     found += [bytes([ANSWER]) + control.encode(each)[4:] for each in answers]
-    found += [bytes([STREAM, 9]) + b"".join(map(control.encode, requests))]
+    found += [bytes([STREAM, 9]) + b"".join(control.encode(each) for each in requests)]
     found += [bytes([FRAMES_DIX]) + DIX.encode(each) for each in messages]
     found += [bytes([FRAMES_LLC]) + LLC.encode(each) for each in messages if isinstance(each, NameQuery)]
     records = listing.encode(NodeRecord("1", 2)) + listing.encode(IpcpGone(3))

@@ -13,20 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from interop.hosts import (
-    ADDRESSES,
-    Addresses,
-    Installation,
-    Link,
-    Namespace,
-    OurHost,
-    PrototypeHost,
-    Unavailable,
-    check_machine,
-    find_installation,
-    join,
-)
+from interop.hosts import ADDRESSES, Addresses, Link, OurHost, PrototypeHost, join
 from support import NodeProcess
+
+from ouroboros.lab import UnavailableError
+from ouroboros.lab.prototype import VARIABLE, Installation, Namespace, check_machine, find_installation
 
 #: Names that programs of the prototype's host have, as our host's peer table has them.
 THEIR_NAMES = ("oping", "oecho", "ocbr", "operf", "theirs")
@@ -54,13 +45,13 @@ def _found(variable: str, *, search_path: bool) -> Installation:
     try:
         check_machine()
         return find_installation(variable, search_path=search_path)
-    except Unavailable as why:
+    except UnavailableError as why:
         pytest.skip(str(why))
 
 
 @pytest.fixture(scope="session")
 def stock_installation() -> Installation:
-    return _found("OUROBOROS_REFERENCE", search_path=True)
+    return _found(VARIABLE, search_path=True)
 
 
 @pytest.fixture(scope="session")
@@ -89,12 +80,12 @@ MakePrototype = Callable[[Installation, str, dict[str, str]], PrototypeHost]
 
 
 @pytest.fixture
-def prototypes() -> Iterator[list[PrototypeHost]]:
-    """The hosts of the prototype; prints their logs at the end."""
-    made: list[PrototypeHost] = []
-    yield made
-    for host in made:
-        print(host.log())
+def prototype_logs() -> Iterator[list[Callable[[], str]]]:
+    """The logs of the hosts of the prototype, printed at the end."""
+    logs: list[Callable[[], str]] = []
+    yield logs
+    for log in logs:
+        print(log())
 
 
 @pytest.hookimpl(wrapper=True)
@@ -102,11 +93,13 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """A failure says nothing when the prototype has lost one of its own races (`_RACES`)."""
     try:
         return (yield)
-    except Exception:
-        found = item.funcargs.get("prototypes") if isinstance(item, pytest.Function) else None
-        hosts: list[PrototypeHost] = found if isinstance(found, list) else []
+    except Exception as error:
+        found = item.funcargs.get("prototype_logs") if isinstance(item, pytest.Function) else None
+        logs = [log() for log in found] if isinstance(found, list) else []
+        # A laboratory that did not come about is gone, and has left its logs here.
+        logs += getattr(error, "__notes__", [])
         for said, meaning in _RACES.items():
-            if any(said in host.log() for host in hosts):
+            if any(said in log for log in logs):
                 pytest.skip(f"the prototype failed by itself: {meaning}")
         raise
 
@@ -122,16 +115,16 @@ _RACES = {
 
 
 @pytest.fixture
-def make_prototype(hosts: ExitStack, prototypes: list[PrototypeHost], tmp_path: Path) -> MakePrototype:
+def make_prototype(hosts: ExitStack, prototype_logs: list[Callable[[], str]], tmp_path: Path) -> MakePrototype:
     """Makes hosts of the prototype."""
 
     def make(installation: Installation, name: str, names: dict[str, str]) -> PrototypeHost:
         try:
             host = PrototypeHost(installation, tmp_path / name, names)
-        except Unavailable as why:
+        except UnavailableError as why:
             pytest.skip(str(why))
         hosts.callback(host.close)
-        prototypes.append(host)
+        prototype_logs.append(host.log)
         return host
 
     return make
@@ -166,7 +159,7 @@ def make_world(
             network = Namespace(private=False)
             hosts.callback(network.close)
             join(network, theirs.namespace)
-        except Unavailable as why:
+        except UnavailableError as why:
             pytest.skip(str(why))
         if trusted is not None:
             theirs.configure("cacert/authority.pem", trusted.read_text())

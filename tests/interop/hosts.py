@@ -7,12 +7,10 @@ the test run is killed.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,70 +20,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from support import NodeProcess, children, until
+from support import NodeProcess, children
+
+from ouroboros.lab import LabError, UnavailableError
+from ouroboros.lab.prototype import Installation, Machine, Namespace
 
 PROGRAMS = Path(__file__).parent / "programs"
 PORT = 3435
 
 #: Seconds after which something that a program has to do counts as never happening.
 LIMIT = 40.0
-
-
-class Unavailable(Exception):
-    """Something that the tests need is not here; says what."""
-
-
-# --- the prototype's installation
-
-
-@dataclass(frozen=True)
-class Installation:
-    """Where the prototype's programs are."""
-
-    daemons: Path
-    tools: Path
-    library: Path
-
-    def security(self) -> list[Path]:
-        """Its security directories, of which a host needs at least one for encryption: the path is part of the programs."""
-        places = (self.tools.parent / "etc/ouroboros/security", Path("/etc/ouroboros/security"))
-        return [folder for folder in places if folder.is_dir()]
-
-    def environment(self) -> dict[str, str]:
-        path = f"{self.tools}:{self.daemons}:/usr/sbin:/usr/bin:/sbin:/bin"
-        # Nothing else: what the tests set for our side is not meant for this one.
-        return {"PATH": path, "LD_LIBRARY_PATH": str(self.library), "LC_ALL": "C.UTF-8"}
-
-
-def find_installation(variable: str, *, search_path: bool) -> Installation:
-    """The installation under the prefix that the variable names, or on PATH; raise `Unavailable` when there is none."""
-    prefix = os.environ.get(variable)
-    if prefix is not None:
-        return _installation(Path(prefix, "sbin", "irmd"))
-    if search_path:
-        for folder in f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin".split(":"):
-            # Our own node has the same name, but no programs for its layers beside it.
-            if Path(folder, "irmd").exists() and Path(folder, "ipcpd-udp4").exists():
-                return _installation(Path(folder, "irmd"))
-    raise Unavailable(f"no C prototype: set {variable} to the prefix of its installation")
-
-
-def _installation(irmd: Path) -> Installation:
-    prefix = irmd.resolve().parent.parent
-    found = Installation(irmd.parent, prefix / "bin", prefix / "lib")
-    for path in (found.daemons / "irmd", found.daemons / "ipcpd-udp4", found.tools / "oping"):
-        if not path.exists():
-            raise Unavailable(f"no complete C prototype: {path} is missing")
-    return found
-
-
-def check_machine() -> None:
-    """Raise `Unavailable` unless namespaces and veth pairs can be made here."""
-    if os.geteuid() != 0:
-        raise Unavailable("network namespaces need root")
-    for tool in ("unshare", "nsenter", "ip", "mount", "stdbuf"):
-        if shutil.which(tool) is None:
-            raise Unavailable(f"the command {tool!r} is missing")
 
 
 # --- commands
@@ -184,49 +128,6 @@ def _descendants(pid: int) -> list[int]:
 # --- hosts and links
 
 
-class Namespace:
-    """The namespaces of one host; `private` ones include mounts, shared memory and process ids, else only the network."""
-
-    def __init__(self, *, private: bool, prepare: str = "") -> None:
-        kinds = ["--net", *(["--mount", "--ipc", "--pid", "--mount-proc"] if private else [])]
-        # As the first process, `cat` takes all others with it when its input ends.
-        script = f"set -e; {prepare}\nip link set lo up; echo ready; exec cat"
-        self._process = subprocess.Popen(
-            ["unshare", *kinds, "--fork", "--kill-child", "sh", "-c", script],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            # Not that of a test: it is no program of the test's node.
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-        )
-        assert self._process.stdout is not None
-        if self._process.stdout.readline() != b"ready\n":
-            errors = self._process.communicate()[1].decode().strip()
-            raise Unavailable(f"no namespaces here: {errors}")
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text()
-        self.pid = int(children)
-        self._kinds = ["--net", *(["--mount", "--ipc", "--pid"] if private else [])]
-
-    def within(self) -> list[str]:
-        """What to put before a command to have it run here."""
-        return ["nsenter", f"--target={self.pid}", *self._kinds, "--"]
-
-    def processes(self) -> dict[str, int]:
-        """Process ids, as seen from outside, by name."""
-        mine = os.readlink(f"/proc/{self.pid}/ns/pid")
-        found = {}
-        for folder in Path("/proc").iterdir():
-            # Processes end while we look, and some are none of our business.
-            with contextlib.suppress(OSError):
-                if folder.name.isdigit() and os.readlink(folder / "ns/pid") == mine:
-                    found[(folder / "comm").read_text().strip()] = int(folder.name)
-        return found
-
-    def close(self) -> None:
-        if self._process.returncode is None:
-            self._process.communicate()
-
-
 @dataclass(frozen=True)
 class Addresses:
     """Of one family: the two hosts, and the two faces of a `Link` that stands between them."""
@@ -265,24 +166,11 @@ def join(ours: Namespace, theirs: Namespace, *, mtu: int = 1500) -> None:
         _ip("link set o7 up", host)
 
 
-def bridge(hosts: Sequence[tuple[Namespace, str]]) -> None:
-    """Put hosts into one network, each with its address; the first one has the bridge."""
-    middle, address = hosts[0]
-    _ip("link add o7 type bridge", middle)
-    _ip(f"addr add {address}/24 dev o7", middle)
-    _ip("link set o7 up", middle)
-    for number, (host, address) in enumerate(hosts[1:]):
-        _ip(f"link add p{number} netns {middle.pid} type veth peer name o7 netns {host.pid}")
-        _ip(f"link set p{number} master o7 up", middle)
-        _ip(f"addr add {address}/24 dev o7", host)
-        _ip("link set o7 up", host)
-
-
 def _ip(words: str, host: Namespace | None = None) -> None:
     before = [] if host is None else ["nsenter", f"--target={host.pid}", "--net", "--"]
     done = subprocess.run([*before, "ip", *words.split()], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise Unavailable(f"ip {words}: {done.stderr.strip()}")
+        raise UnavailableError(f"ip {words}: {done.stderr.strip()}")
 
 
 @dataclass
@@ -321,27 +209,14 @@ class PrototypeHost(Host):
     def __init__(self, installation: Installation, directory: Path, names: dict[str, str]) -> None:
         directory.mkdir()
         self.installation = installation
-        security = directory / "security"
-        security.mkdir()
-        self._log = directory / "irmd.log"
-        self._log.touch()
-        lines = [f"{address} {hashlib.md5(name.encode()).hexdigest()}" for name, address in names.items()]
-        (directory / "hosts").write_text("127.0.0.1 localhost\n" + "".join(f"{line}\n" for line in lines))
-        super().__init__(Namespace(private=True, prepare=_mounts(installation, directory)), security)
+        self._machine = Machine(installation, directory, directory / "security")
+        self._machine.find(names)
+        super().__init__(self._machine.namespace, directory / "security")
         self._names = names
-        self._daemon: subprocess.Popen[bytes] | None = None
         self._died = False
 
     def start(self, family: str, address: str) -> None:
-        with self._log.open("wb") as log:
-            self._daemon = subprocess.Popen(
-                self._command("irmd", "--stdout"),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self.installation.environment(),
-            )
-        until(lambda: "daemon started" in self.log())
+        self._machine.start()
         self.irm("ipcp", "bootstrap", "type", family, "name", "u", "layer", "net", *place(family, address))
         for name in self._names:
             # Not `name create`: a name that was made by that takes its settings of encryption from nowhere.
@@ -349,23 +224,15 @@ class PrototypeHost(Host):
 
     def irm(self, *words: str) -> None:
         """Have its `irm` do something, which must succeed."""
-        said = subprocess.run(
-            self._command("irm", *words),
-            env=self.installation.environment(),
-            capture_output=True,
-            timeout=LIMIT,
-            check=False,
-        )
-        assert said.returncode == 0, (words, said.stdout, self.log())
+        self._machine.irm(*words, seconds=int(LIMIT))
 
     def try_irm(self, *words: str) -> None:
         """As `irm`, several times, each for a few seconds: its layer loses some requests, and gives up late."""
-        for _ in range(5):
-            command = self.run("timeout", "6", "irm", *words)
-            command.finish()
-            if command.status == 0:
+        for _ in range(4):
+            with contextlib.suppress(LabError):
+                self._machine.irm(*words)
                 return
-        raise AssertionError((words, command.said, self.log()))
+        self._machine.irm(*words)
 
     def run(self, tool: str, *arguments: str) -> Command:
         """Run one of its tools."""
@@ -400,7 +267,7 @@ class PrototypeHost(Host):
         return self.keep(Command(self._command(sys.executable, str(PROGRAMS / name), *arguments), dict(os.environ)))
 
     def log(self) -> str:
-        return self._log.read_text(errors="replace")
+        return self._machine.log()
 
     def check(self) -> None:
         """Its layer survived, unless the test killed it, and was sent nothing that it does not know."""
@@ -414,25 +281,10 @@ class PrototypeHost(Host):
 
     def close(self) -> None:
         self.end_programs()
-        self.namespace.close()
-        if self._daemon is not None:
-            self._daemon.wait()
+        self._machine.close()
 
     def _command(self, *command: str) -> list[str]:
-        return [*self.namespace.within(), *command]
-
-
-def _mounts(installation: Installation, directory: Path) -> str:
-    """Commands that give the prototype's fixed paths to this host alone."""
-    lines = [
-        "mount --make-rprivate /",
-        "mount -t tmpfs shm /dev/shm",
-        "mount -t tmpfs run /run",
-        "mkdir /run/ouroboros",
-        f"mount --bind '{directory}/hosts' /etc/hosts",
-        *(f"mount --bind '{directory}/security' '{folder}'" for folder in installation.security()),
-    ]
-    return "; ".join(lines)
+        return self._machine.command(*command)
 
 
 class Program:

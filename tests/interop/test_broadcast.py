@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from interop.conftest import MakeWorld, World
-from interop.hosts import Command, Installation, OurHost, PrototypeHost
+from interop.hosts import Command, OurHost, PrototypeHost
 from support import until
+
+from ouroboros.lab.prototype import Installation
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 

@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from interop.conftest import MakeWorld, World, able
 from interop.encrypted import SPEC, Stranger, Suite, Watcher, encrypt, from_them, suite_of, talk, to_them
-from interop.hosts import Installation
 from support import until
 
+from ouroboros.lab.prototype import Installation
 from ouroboros.wire import oap
 from ouroboros.wire.udp import FlowRequest
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 from interop.conftest import MakePrototype
-from interop.hosts import ADDRESSES, Installation, Link, PrototypeHost, Unavailable, join
+from interop.hosts import ADDRESSES, Link, PrototypeHost, join
+
+from ouroboros.lab import UnavailableError
+from ouroboros.lab.prototype import Installation
 
 
 @pytest.fixture
@@ -22,7 +25,7 @@ def client(
     )
     try:
         join(client.namespace, server.namespace)
-    except Unavailable as why:
+    except UnavailableError as why:
         pytest.skip(str(why))
     client.start(family, addresses.ours)
     server.start(family, addresses.theirs)

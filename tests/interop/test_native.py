@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from conformance.worlds import PROTOTYPE
 from interop.conftest import MakePrototype
-from interop.hosts import Command, Installation, PrototypeHost
+from interop.hosts import Command, PrototypeHost
 from support import HEAD, SHELL, children, outcome, until
 
 from ouroboros.errors import (
@@ -28,6 +28,7 @@ from ouroboros.errors import (
     NodeError,
     UnsupportedError,
 )
+from ouroboros.lab.prototype import Installation
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 

@@ -25,7 +25,7 @@ from interop.encrypted import (
     talk,
     to_them,
 )
-from interop.hosts import Installation, Program
+from interop.hosts import Program
 from interop.test_frcp import DATA, RELIABLE, digest, numbered
 from interop.test_raw import received
 from support import Background, until
@@ -33,6 +33,7 @@ from support import Background, until
 from ouroboros.dev import Flow, flow_accept, flow_alloc
 from ouroboros.errors import FlowAuthException, FlowCryptException, FlowTimeoutException
 from ouroboros.irm import list_flows
+from ouroboros.lab.prototype import Installation
 from ouroboros.qos import QoSSpec
 from ouroboros.tools.main import ouroboros
 

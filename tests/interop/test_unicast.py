@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 from interop.conftest import MakePrototype, MakeWorld, World
-from interop.hosts import ADDRESSES, Installation, Namespace, OurHost, PrototypeHost, Unavailable, bridge, join
-from support import NodeProcess, until
+from interop.hosts import ADDRESSES, OurHost, PrototypeHost, join
+from support import until
+
+from ouroboros.lab import Description, Event, Expectation, Here, Lab, LabError, LabNode, UnavailableError, describe
+from ouroboros.lab.commands import EVENTS
+from ouroboros.lab.doing import play
+from ouroboros.lab.prototype import Installation
+from ouroboros.qos import QOS_DATA
 
 #: Names of the two members, which their UDP layers lead to.
 OURS, THEIRS = "ours", "theirs"
@@ -63,7 +69,7 @@ def test_two_members_of_the_prototype(stock_installation: Installation, make_pro
     other = make_prototype(stock_installation, "other", {"na": addresses.theirs})
     try:
         join(other.namespace, one.namespace)
-    except Unavailable as why:
+    except UnavailableError as why:
         pytest.skip(str(why))
     one.start("udp4", addresses.theirs)
     other.start("udp4", addresses.ours)
@@ -132,199 +138,159 @@ def test_a_newcomer_of_the_prototype_without_a_certificate_is_let_in_by_default_
     until(lambda: ping(world.ours) == 5)
 
 
-#: Names of members, and the addresses of their hosts.
-PLACES = {"na": "10.9.0.1", "nb": "10.9.0.2", "nc": "10.9.0.3", "nd": "10.9.0.4"}
+# --- laboratories
 
-Hosts = list[OurHost | PrototypeHost]
-MakeLine = Callable[..., Hosts]
+#: Seconds. Where a member of the prototype comes last, it tells nobody of a name before it is in the directory.
+WITHIN = 60.0
+
+
+def scenario(shape: str, kinds: str, *steps: str, top: str = "") -> Description:
+    """Nodes n0, n1 ..., "o" for one of ours, "p" for one of the prototype. `steps`: events, and what is to come about.
+    `top`: a network over that one."""
+    foreign = [f"n{number}(stack=c)" for number, kind in enumerate(kinds) if kind == "p"]
+    lines = ", ".join([f"{shape} {len(kinds)}", *foreign])
+    events = tuple(Event(at, step) for at, step in enumerate(steps) if step.split()[0] in EVENTS)
+    expected = tuple(Expectation(at, step, WITHIN) for at, step in enumerate(steps) if step.split()[0] not in EVENTS)
+    network = describe(top, lines) if top else describe(lines)
+    return replace(network, events=events, expectations=expected)
+
+
+MakeLab = Callable[[Description], Lab]
 
 
 @pytest.fixture
-def make_line(
-    hosts: ExitStack,
-    stock_installation: Installation,
-    make_prototype: MakePrototype,
-    make_node: Callable[..., NodeProcess],
-    runtime_dir: Path,
-) -> Iterator[MakeLine]:
-    """Makes hosts whose members stand in a line. Kinds: "o" for one of ours, "p" for one of the prototype. The options are
-    those of the first member."""
-    lines: list[Hosts] = []
+def make_lab(stock_installation: Installation, prototype_logs: list[Callable[[], str]]) -> Iterator[MakeLab]:
+    """Makes laboratories in namespaces. What the prototype is told there it has to know."""
+    with ExitStack() as stack:
 
-    def host_of(kind: str, name: str, address: str) -> OurHost | PrototypeHost:
-        others = {other: at for other, at in PLACES.items() if other != name}
-        if kind == "p":
-            prototype = make_prototype(stock_installation, name, others)
-            spaces.append((prototype.namespace, address))
-            return prototype
-        space = Namespace(private=False)
-        hosts.callback(space.close)
-        spaces.append((space, address))
-        return OurHost(space, make_node, "udp4", others, runtime_dir / name)
+        def make(description: Description) -> Lab:
+            lab = stack.enter_context(Lab(description, clock="namespaces"))
+            for node in lab.description.nodes:
+                if node.stack == "c":
+                    watch(lab[node.name])
+            return lab
 
-    spaces: list[tuple[Namespace, str]] = []
+        def watch(node: LabNode) -> None:
+            def log() -> str:
+                return node.log
 
-    def make(kinds: str, *options: str) -> Hosts:
-        places = list(PLACES.items())[: len(kinds)]
-        made = [host_of(kind, *place) for kind, place in zip(kinds, places, strict=True)]
-        lines.append(made)
-        try:
-            bridge(spaces)
-        except Unavailable as why:
-            pytest.skip(str(why))
-        for host, (_, address) in zip(made, places, strict=True):
-            if isinstance(host, PrototypeHost):
-                host.start("udp4", address)
-            else:
-                host.bootstrap(address=address)
-        begin(made[0], "na", *options)
-        for host, (name, _), (neighbour, _) in zip(made[1:], places[1:], places, strict=False):
-            come_in(host, name, neighbour)
-        return made
+            def leave() -> None:
+                prototype_logs.remove(log)
+                print(log())
+                assert "Unknown message" not in log()
 
-    yield make
-    for line in lines:
-        for host, name in zip(line, PLACES, strict=False):
-            if not isinstance(host, PrototypeHost):
-                leave(host, name)
+            prototype_logs.append(log)
+            stack.callback(leave)
+
+        yield make
 
 
-def reaches(client: OurHost | PrototypeHost) -> None:
-    """Wait until a host gets all packets back from the server."""
-    if isinstance(client, PrototypeHost):
-        client.irm("name", "create", "oping")
-    until(lambda: ping(client) == 5)
+def assert_all_met(lab: Lab) -> None:
+    verdict = play(lab)
+    assert verdict, str(verdict)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kinds", "server"),
-    # A member of the prototype that came last tells nobody of a name before it is in the directory, which takes seconds.
-    [("ppp", 0), *((kinds, server) for kinds in ("pop", "opo", "oop", "poo") for server in (0, 2))],
-)
-def test_a_line_of_three(make_line: MakeLine, kinds: str, server: int) -> None:
-    """From one end to the other, through a member that has neither."""
-    line = make_line(kinds)
-    serve(line[server])
-    reaches(line[2 - server])
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize("kinds", ["ppp", "pop", "opo", "oop", "poo"])
+def test_a_line_of_three(make_lab: MakeLab, kinds: str) -> None:
+    """From one end to the other and back, through a member that has neither."""
+    assert_all_met(make_lab(scenario("line", kinds, "ping n0 n2", "ping n2 n0")))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("kinds", ["opp", "pop", "ppo"])
-def test_a_ring_of_three(make_line: MakeLine, kinds: str) -> None:
+def test_a_ring_of_three(make_lab: MakeLab, kinds: str) -> None:
     """Each place is taken once by ours; everybody reaches the first one."""
-    ring = make_line(kinds)
-    connect(ring[2], "nc", "na")
-    serve(ring[0])
-    for client in ring[1:]:
-        reaches(client)
+    assert_all_met(make_lab(scenario("ring", kinds, "ping n1 n0", "ping n2 n0")))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("kinds", ["oppp", "popp", "pppo", "oopp", "opop"])
-def test_a_square(make_line: MakeLine, kinds: str) -> None:
+def test_a_square(make_lab: MakeLab, kinds: str) -> None:
     """From one corner to the other, by one of two ways."""
-    square = make_line(kinds)
-    connect(square[3], "nd", "na")
-    serve(square[2])
-    reaches(square[0])
+    assert_all_met(make_lab(scenario("ring", kinds, "ping n0 n2", "ping n2 n0")))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize(("kinds", "near", "far"), [("opp", 0, 2), ("pop", 1, 0), ("ppo", 2, 0), ("ppo", 2, 1)])
 def test_a_ring_is_whole_again_where_a_member_of_ours_is_at_an_end_of_the_link_that_is_cut(
-    make_line: MakeLine, kinds: str, near: int, far: int
+    make_lab: MakeLab, kinds: str, near: int, far: int
 ) -> None:
     """Two members of the prototype would not do it (`unicast-control.md` 12.4)."""
-    ring = make_line(kinds, "ls_t_update", "2", "ls_t_timeo", "8", "ls_t_recalc", "1")
-    ours, names = ring[near], list(PLACES)
-    assert isinstance(ours, OurHost)
-    # Who asked for a link can end it by the name of the other.
-    one, other = (0, 2) if near == 0 else (2, 0)
-    connect(ring[one], names[one], names[other])
-    serve(ring[far])
-    reaches(ours)
-    ours.irm("ipcp", "disconnect", "name", names[near], "dst", names[far])
-    reaches(ours)
+    one, other = f"n{near}", f"n{far}"
+    steps = [f"hops {one} {other} = 1", f"ping {one} {other}", f"cut {one}-{other}", f"hops {one} {other} = 2"]
+    assert_all_met(make_lab(scenario("ring", kinds, *steps, f"ping {one} {other}")))
 
 
-def hops_of(host: OurHost, command: str) -> list[tuple[int, str, str]]:
-    """What `ouroboros ping` or `trace` tells of the members of the layer on the way to the server: hop, state, name."""
-    said = "\n".join(host.run("ouroboros", command, "oping", "--json").finish())
-    if not said:
-        # No way leads there yet.
-        return []
-    found = json.loads(said)["hops"]
-    return [(each["path"][-1], each["state"], each["member"]) for each in found if each["layer"] == LAYER]
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+def test_a_node_of_the_prototype_is_killed_and_comes_back(make_lab: MakeLab) -> None:
+    steps = "ping n0 n2", "kill n1", "no runs n1", "no ping n0 n2", "restart n1", "converged", "ping n0 n2"
+    assert_all_met(make_lab(scenario("line", "opo", *steps)))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize(
-    ("kinds", "server", "hops"),
+    ("kinds", "path", "hops"),
     [
-        ("opo", 0, [(1, "silent", ""), (2, "answered", "na")]),
-        ("poo", 0, [(1, "answered", "nb"), (2, "silent", "")]),
+        ("opo", ("n0", "?", "n2"), [(1, "silent", ""), (2, "answered", "net1.n2")]),
+        ("oop", ("n0", "n1", "n2"), [(1, "answered", "net1.n1"), (2, "silent", "")]),
     ],
 )
 def test_a_member_of_the_prototype_on_the_way_is_silent_and_none_the_worse_for_it(
-    make_line: MakeLine, kinds: str, server: int, hops: list[tuple[int, str, str]]
+    make_lab: MakeLab, kinds: str, path: tuple[str, ...], hops: list[tuple[int, str, str]]
 ) -> None:
-    line = make_line(kinds)
-    client = line[2 - server]
-    assert isinstance(client, OurHost)
-    serve(line[server])
-    reaches(client)
-    # What is between them is known when all announcements have come.
-    until(lambda: hops_of(client, "trace") == hops)
-    shown = client.run("ouroboros", "trace", "oping").finish()
-    assert ["*" in row.split() for row in shown if LAYER in row] == [state == "silent" for _, state, _ in hops]
+    lab = make_lab(scenario("line", kinds, "hops n0 n2 = 2", "ping n0 n2"))
+    assert_all_met(lab)
     for _ in range(3):
-        assert hops_of(client, "trace") == hops
-    assert hops_of(client, "ping") == hops[-1:]
-    # It goes on as before, and has been told nothing that it does not know (`PrototypeHost.check`, at the end).
-    until(lambda: ping(client) == 5)
-
-
-# --- over each other
-
-TOP = "top"
+        found = lab.n0.trace("n2").hops
+        assert [(hop.path[-1], hop.state, hop.member) for hop in found if hop.layer == "net1"] == hops
+    # It goes on as before, and has been told nothing that it does not know (`make_lab`, at the end).
+    assert lab.n0.ping("n2").path == path
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("kinds", ["opo", "pop", "opp", "ppo", "oop", "poo"])
-def test_a_layer_over_a_layer(make_line: MakeLine, kinds: str) -> None:
+def test_a_layer_over_a_layer(make_lab: MakeLab, kinds: str) -> None:
     """Both ends are members of a layer over that of all three: two of ours with one of the prototype on the way below, the
-    other way round, and one of each, with either on the way. The last one comes to the first."""
-    line = make_line(kinds)
-    first, last = line[0], line[2]
-    try:
-        _be_in_top(first, "ta")
-        _be_in_top(last, "tc", "ta")
-        first.serve("oping", layer=TOP)
-        reaches(last)
-    finally:
-        for host, name in ((last, "tc"), (first, "ta")):
-            if isinstance(host, OurHost):
-                leave(host, name)
+    other way round, and one of each, with either on the way."""
+    assert_all_met(make_lab(scenario("line", kinds, "ping n2 n0", top="a@n0 - c@n2")))
 
 
-def _be_in_top(host: OurHost | PrototypeHost, name: str, neighbour: str = "") -> None:
-    """A member of the upper layer, known in the lower one."""
-    words = "type", "unicast", "name", name, "layer", TOP
-    if isinstance(host, PrototypeHost):
-        if neighbour:
-            host.irm("name", "create", neighbour)
-            host.try_irm("ipcp", "enroll", *words[2:], "dst", neighbour, "autobind")
-            connect(host, name, neighbour)
-        else:
-            host.irm("ipcp", "bootstrap", *words, "autobind")
-        host.try_irm("name", "register", name, "layer", LAYER)
-    elif neighbour:
-        host.irm("ipcp", "enroll", *words[2:], "dst", neighbour, "autobind")
-    else:
-        host.irm("ipcp", "bootstrap", *words, "autobind")
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+def test_what_a_node_of_the_prototype_can_do_and_what_not(make_lab: MakeLab) -> None:
+    async def nothing(here: Here) -> None:
+        await here.accept("nothing")
+
+    lab = make_lab(scenario("line", "op", "ping n1 n0", "hops n0 n1 = 1"))
+    assert_all_met(lab)
+    assert "net1.n1" in lab.n1.execute("irm", "ipcp", "list")
+    left = lab.n1.start("sleep", "1000", stdout=subprocess.PIPE)
+    assert set(lab.n0.routes()) == {"n1"}
+    link = lab.link("n0", "n1")
+    link.change(forth="delay=1ms")
+    for refused, said in (
+        (
+            lambda: link.change(back="delay=1ms"),
+            "packets that leave node n1 cannot be chosen, as there is the C prototype",
+        ),
+        (lab.n1.pause, "does not come to itself after a pause"),
+        (lab.n1.routes, "cannot be asked that"),
+        (lambda: lab.n1.trace("n0"), "cannot be asked that"),
+        (lambda: lab.n1.path("n0"), "whose tables cannot be read"),
+        (lambda: lab.n1.ping("n0", qos=QOS_DATA), "over raw flows only"),
+        (lambda: lab.n1.run(nothing), "no coroutine runs"),
+    ):
+        with pytest.raises(LabError, match=said):
+            refused()
+    assert lab.n1.runs
+    # It ends with its node.
+    lab.n1.kill()
+    assert left.wait(60) != 0

@@ -9,8 +9,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ouroboros.lab import Certificate, Description, DescriptionError, Event, Expectation, Program, describe
-from ouroboros.lab.description import LINKS, Layer, Link, Node
+from ouroboros.lab import Certificate, Description, DescriptionError, Event, Expectation, Policy, Program, describe
+from ouroboros.lab.description import LINKS, STACKS, Layer, Link, Node
 from ouroboros.lab.grammar import Graph, parse, text_of
 from ouroboros.lab.scenario import read
 from ouroboros.lab.scenario import text_of as scenario_text
@@ -37,6 +37,7 @@ PIECES = st.sampled_from(
         "3",
         "3x3",
         "as",
+        "(stack=c)",
         "#",
         "é",
         "2^3",
@@ -63,7 +64,8 @@ def typed(draw: st.DrawFn, link: Link) -> Link:
 def graphs(draw: st.DrawFn) -> Graph:
     names = draw(NAMES)
     places = {name: draw(st.sampled_from("xyz")) for name in names if draw(st.booleans())}
-    return Graph(tuple(names), draw(links(names)), tuple(places.items()))
+    stacks = {name: draw(st.sampled_from(STACKS)) for name in names if draw(st.booleans())}
+    return Graph(tuple(names), draw(links(names)), tuple(places.items()), tuple(stacks.items()))
 
 
 @st.composite
@@ -76,17 +78,24 @@ def descriptions(draw: st.DrawFn) -> Description:
         layers.append(Layer("net2", members=members, over="net1", settings={"max_ttl": draw(st.integers(2, 200))}))
     if draw(st.booleans()):
         layers.append(Layer("here", "local", members={names[0]: names[0]}))
+    if draw(st.booleans()):
+        layers.append(replace(layers[0], name="hall", type="broadcast"))
     texts = st.text(st.characters(codec="utf-8"), max_size=8)
     served: st.SearchStrategy[list[str | None]] = st.sampled_from([[], [None], ["clock"]])
     certified: st.SearchStrategy[list[str | None]] = st.sampled_from([[], [None], ["net1", "clock"]])
+    lines = st.sampled_from([None, (), ("require=encryption", "strength=192")])
     times = st.floats(0, 1000, allow_subnormal=False)
     ends = [f"cut {one}-{other}" for one, other in (link.ends for link in wires)]
     return Description(
-        tuple(Node(name) for name in names),
+        tuple(Node(name, draw(st.sampled_from(STACKS))) for name in names),
         wires,
         tuple(layers),
         programs=tuple(Program(names[0], (draw(texts),), name) for name in draw(served)),
         certificates=tuple(Certificate(names[0], "ann", to) for to in draw(certified)),
+        policies=tuple(
+            Policy(names[0], "clock", side, draw(lines), draw(st.sampled_from([None, (), ("cipher=aes-256-gcm",)])))
+            for side in ("server", "client")
+        ),
         events=tuple(Event(draw(times), do) for do in [*ends, f"kill {names[0]}", "wait 3"]),
         expectations=(Expectation(draw(times), f"no runs {names[0]}", draw(times)),),
         title=draw(texts),
@@ -98,6 +107,7 @@ def descriptions(draw: st.DrawFn) -> Description:
 def test_a_graph_is_read_as_it_was_written(graph: Graph) -> None:
     found = parse(text_of(graph))
     assert (found.nodes, found.links, dict(found.places)) == (graph.nodes, graph.links, dict(graph.places))
+    assert dict(found.stacks) == dict(graph.stacks)
 
 
 @given(descriptions())

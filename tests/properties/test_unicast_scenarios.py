@@ -189,7 +189,7 @@ def test_ten_members_for_ten_minutes(seed: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("kind", ["ring", "grid", "tree"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_hundred_members_for_ten_minutes(kind: str) -> None:
     scenario = Scenario(kind, 100, 1)
     scenario.offer(3)

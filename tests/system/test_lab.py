@@ -24,6 +24,7 @@ from ouroboros.lab import (
     Lab,
     LabError,
     LabNode,
+    Layer,
     Program,
     UnavailableError,
     describe,
@@ -309,6 +310,24 @@ def test_a_service_has_the_certificate_of_the_description() -> None:
         assert lab.a.execute(sys.executable, "-c", ask) == "echo\n"
         key = lab.b.security / "server/echo/key.pem"
         assert key.stat().st_mode & 0o777 == 0o600
+
+
+def test_all_hear_what_is_said_in_a_broadcast_layer_over_a_unicast_one() -> None:
+    async def talk(here: Here) -> bytes:
+        flow = await here.join("hall")
+        there.add(here.node.name)
+        while len(there) < 2:
+            await here.sleep(0.01)
+        await flow.write(here.node.name.encode())
+        heard = await flow.read()
+        flow.dealloc()
+        return heard
+
+    there: set[str] = set()
+    line = describe("a - b - c")
+    hall = Layer("hall", "broadcast", {"a": "a", "c": "c"}, (("a", "c"),), "net1")
+    with Lab(replace(line, layers=(*line.layers, hall))) as lab:
+        assert lab.run({"a": talk, "c": talk}) == {"a": b"c", "c": b"a"}
 
 
 def test_coroutines_of_one_program_run_on_many_nodes() -> None:

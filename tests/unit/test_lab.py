@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ouroboros.control.irm import Irm
-from ouroboros.errors import FlowDownException, NodeError
-from ouroboros.lab import Certificate, Description, DescriptionError, Here, Lab, LabError, describe
+from ouroboros.errors import FlowAuthException, FlowDownException, NodeError
+from ouroboros.lab import Certificate, Description, DescriptionError, Here, Lab, LabError, Policy, describe
+from ouroboros.lab.description import Layer
 from ouroboros.lab.virtual import VirtualGround
 from ouroboros.layers.agenda import earliest
 from ouroboros.qos import QoSSpec
@@ -233,6 +234,55 @@ def test_members_prove_by_certificates_who_they_are() -> None:
     mallory = Certificate("c", "mallory", "net1")
     with pytest.raises(LabError, match=r"the network is not ready within 5 s: .*'mallory' is not one of those"):
         Lab(certified(ann, ben, mallory), clock="virtual", within=5).start()
+
+
+def test_policies_say_who_may_have_flows_and_members_be_connected() -> None:
+    line = describe("a - b - c")
+    policies = (
+        Policy("c", "clock", rules=("allow=ann",)),
+        Policy("b", "net1", encryption=()),
+        *(Policy(name, "net1", "client", encryption=()) for name in line.names),
+    )
+    certificates = (Certificate("a", "ann", "clock"),)
+
+    async def serve(here: Here) -> bytes:
+        return await (await here.accept("clock")).read()
+
+    async def ask(here: Here) -> None:
+        flow = await here.alloc("clock", timeo=5)
+        await flow.write(here.node.name.encode())
+        await here.sleep(1)
+
+    with Lab(replace(line, policies=policies, certificates=certificates), clock="virtual") as made:
+        assert made.a.ping("c").path == ("a", "b", "c")
+        made.c.offer("clock")
+        made.wait(1)
+        assert made.run({"c": serve, "a": ask})["c"] == b"a"
+        with pytest.raises(FlowAuthException):
+            made.run({"c": serve, "b": ask})
+        below = [flow for flow in made.a.flows() if flow.name == "net1.b"]
+        assert below
+        assert all(flow.qos.cypher_s for flow in below)
+
+
+@pytest.mark.parametrize("over", [None, "net1"])
+def test_a_broadcast_layer_lies_between_nodes(over: str | None) -> None:
+    line = describe("a - b - c")
+    hall = Layer("hall", "broadcast", {"a": "a", "b": "b", "c": "c"}, (("a", "b"), ("b", "c")), over)
+
+    async def talk(here: Here) -> set[bytes]:
+        flow = await here.join("hall")
+        await here.sleep(1)
+        await flow.write(here.node.name.encode())
+        return {await flow.read(), await flow.read()}
+
+    with Lab(replace(line, layers=(*line.layers, hall)), clock="virtual") as made:
+        names = ["a", "b", "c"]
+        heard = made.run(dict.fromkeys(names, talk))
+        assert heard == {name: {other.encode() for other in names if other != name} for name in names}
+        assert made.a.ping("c").path == ("a", "b", "c")
+        made.b.restart()
+        assert made.run(dict.fromkeys(names, talk)) == heard
 
 
 def test_a_graph_of_several_pieces_has_a_layer_in_each() -> None:

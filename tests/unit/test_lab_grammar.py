@@ -69,6 +69,12 @@ def test_a_random_graph_is_connected_and_the_same_for_a_seed() -> None:
             "a - (b)",
             "'(b)': what happens on a link stands between -( and )-, such as: a -(loss=1%)- b",
         ),
+        (
+            "a(loss=1%) - b",
+            "'(loss=1%)': of a node, say (stack=c); what happens on a link stands between -( and )-, such as: "
+            "a -(loss=1%)- b",
+        ),
+        ("a(stack=d) - b", "'d': no stack: choose from ours, c"),
         ("a - b c", "'c': between two nodes stands -"),
         ("a b", "'a': no shape: choose from line, ring, star, full, grid, tree, random, or put - between two nodes"),
         ("a - a", "'a - a': a link leads to another node"),
@@ -102,6 +108,11 @@ def test_over_a_network_lies_one_layer() -> None:
     assert description.layers == (Layer("net1", members=members, adjacencies=(("a", "b"), ("b", "c"))),)
 
 
+def test_a_node_has_the_stack_that_is_said_of_it() -> None:
+    assert describe("ring 3, n1 ( stack = c )").nodes == (Node("n0"), Node("n1", "c"), Node("n2"))
+    assert describe("p - q", over="a - b(stack=c)").nodes == (Node("a"), Node("b", "c"))
+
+
 def test_members_of_a_layer_over_others_are_where_they_are_said_to_be_or_where_there_is_room() -> None:
     description = describe("a - b@y - z", over="x - y - z")
     assert description.layers[1].members == {"a": "x", "b": "y", "z": "z"}
@@ -118,6 +129,7 @@ def test_members_of_a_layer_over_others_are_where_they_are_said_to_be_or_where_t
         ("a@x - b@x", "x - y", "'b': node x has another member of the layer already"),
         ("a@x - b, a@y", "x - y", "'a@y': is on node x already"),
         ("a -(loss=1%)- b", "x - y", "'a - b': only links of the lowest network can be bad"),
+        ("a(stack=c) - b", "x - y", "'a(stack=c)': is said of nodes, in the lowest network"),
     ],
 )
 def test_ranks_that_do_not_fit_are_refused(text: str, over: str, message: str) -> None:
@@ -127,6 +139,6 @@ def test_ranks_that_do_not_fit_are_refused(text: str, over: str, message: str) -
 
 
 def test_a_graph_has_a_text_that_is_read_back() -> None:
-    for text in ("a - b - c", "c, b - a, c - a", "a@x -(loss=1%|none)- b@y", "grid 3x3", "a"):
+    for text in ("a - b - c", "c, b - a, c - a", "a@x -(loss=1%|none)- b@y", "grid 3x3", "a", "a - b(stack=c) - c"):
         assert parse(text_of(parse(text))) == parse(text)
     assert text_of(parse("ring 3 as r")) == "r0 - r1 - r2, r0 - r2"

@@ -31,6 +31,9 @@ def test_text_has_a_line_for_each_node_and_layer() -> None:
             "net1, unicast: a b c",
         ]
     )
+    assert (
+        as_text(describe("a - b(stack=c)"), State(dead=frozenset("b"))).splitlines()[1] == "b (C prototype, killed) - a"
+    )
     ranks = as_text(describe("p@a - q", "a - b"), State())
     assert ranks == "a - b\nb - a\nnet2, unicast over net1: p@a q@b\nnet1, unicast: a b"
 
@@ -49,6 +52,7 @@ def test_the_picture_shows_what_is_killed_and_cut_and_says_names_safely() -> Non
     svg = as_svg(describe("ring 4"), State(dead=frozenset(["n1"]), cut=frozenset(["n0-n1"])))
     assert svg.count('class="dead"') == 1
     assert svg.count('class="link cut"') == 1
+    assert as_svg(describe("a - b(stack=c)"), State()).count('class="node prototype"') == 1
     ElementTree.fromstring(svg)
 
 

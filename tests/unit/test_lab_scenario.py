@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ouroboros.lab import Certificate, DescriptionError, Event, Expectation, Program
+from ouroboros.lab import Certificate, DescriptionError, Event, Expectation, Policy, Program
 from ouroboros.lab.commands import read_command, read_event, read_question
 from ouroboros.lab.description import Layer, Link, Node
 from ouroboros.lab.grammar import describe
@@ -20,6 +20,10 @@ links = "udp6"
 
 [[node]]
 name = "c"
+
+[[node]]
+name = "a"
+stack = "c"
 
 [[link]]
 between = "b - c"
@@ -43,6 +47,13 @@ members = ["a", "c"]
 adjacencies = ["a - c"]
 
 [[layer]]
+name = "hall"
+type = "broadcast"
+over = "campus"
+members = ["a", "c"]
+adjacencies = ["a - c"]
+
+[[layer]]
 name = "desk"
 type = "local"
 members = ["a"]
@@ -61,6 +72,17 @@ node = "a"
 name = "ann"
 to = "campus"
 
+[[policy]]
+node = "c"
+name = "clock"
+rules = ["allow=ann", "strength=256"]
+
+[[policy]]
+node = "a"
+name = "clock"
+side = "client"
+encryption = []
+
 [[event]]
 at = 1
 do = "change b->c delay=1s"
@@ -74,9 +96,9 @@ within = 3
 def test_a_scenario_has_all_that_a_description_has() -> None:
     found = read(FULL)
     assert (found.title, found.silence) == ("all that there is", 0.5)
-    assert found.nodes == (Node("a"), Node("b"), Node("c"))
+    assert found.nodes == (Node("a", "c"), Node("b"), Node("c"))
     assert found.links == (Link("b", "a", "delay=5ms", "delay=5ms"), Link("b", "c", "loss=1%", type="udp6"))
-    campus, top, desk = found.layers
+    campus, top, hall, desk = found.layers
     assert campus == Layer(
         "campus",
         members={"x": "a", "y": "b", "z": "c"},
@@ -85,9 +107,14 @@ def test_a_scenario_has_all_that_a_description_has() -> None:
     )
     assert campus.told().unicast.dt.routing.ls.pol.name == "LFA"
     assert (top.over, top.members) == ("campus", {"a": "a", "c": "c"})
+    assert (hall.type, hall.is_between, hall.has_names) == ("broadcast", True, False)
     assert (desk.type, desk.members) == ("local", {"a": "a"})
     assert found.programs == (Program("c", ("python", "clock.py"), "clock"),)
     assert found.certificates == (Certificate("c", "clock"), Certificate("a", "ann", "campus"))
+    assert found.policies == (
+        Policy("c", "clock", rules=("allow=ann", "strength=256")),
+        Policy("a", "clock", "client", encryption=()),
+    )
     assert found.events == (Event(1.0, "change b->c delay=1s"),)
     assert found.expectations == (Expectation(0.0, "no ping a c", 3.0),)
 
@@ -135,6 +162,22 @@ def test_without_layers_of_its_own_a_scenario_has_those_of_its_lines() -> None:
         ),
         ("network = 'a - b'\n[[link]]\nbetween = 'a'", "line 3: 'a': say between which two nodes: a - b"),
         ("network = 'a - b'\n[[program]]\nnode = 'q'\nrun = ['x']", "line 3: 'q': no node of that name"),
+        (
+            "network = 'a - b'\n[[node]]\nname = 'c'\n[[node]]\nname = 'c'",
+            "line 3: 'c': a node of that name is there already",
+        ),
+        (
+            "network = 'a - b'\n[[policy]]\nnode = 'a'\nname = 'clock'\nrules = ['permit=ann']",
+            "line 5: 'permit=ann': ",
+        ),
+        (
+            "network = 'a - b'\n[[policy]]\nnode = 'a'\nname = 'clock'\nside = 'left'",
+            "line 5: 'left': no side: choose from server, client",
+        ),
+        (
+            "network = 'a - b'\n[[policy]]\nnode = 'a'\nname = 'clock'\nencryption = [3]",
+            "line 5: '3': encryption is a list of texts",
+        ),
         ("network = 'a - b'\n[[node]]\nname = 'c'\nstack = 'd'", "line 4: 'd': no stack: choose from ours, c"),
         (
             "network = 'a'\n[[layer]]\nname = 'l'\nsettings = { tll = 3 }",

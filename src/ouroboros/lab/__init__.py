@@ -9,7 +9,7 @@ a to c: 4 ms, 2 hops: a - b - c
 `docs/lab.md` has the rest.
 """
 
-from ouroboros.lab.description import Certificate, Description, Event, Expectation, Layer, Link, Node, Program
+from ouroboros.lab.description import Certificate, Description, Event, Expectation, Layer, Link, Node, Policy, Program
 from ouroboros.lab.errors import DescriptionError, LabError, UnavailableError
 from ouroboros.lab.grammar import describe
 from ouroboros.lab.lab import Here, Lab, LabLink, LabNode
@@ -30,6 +30,7 @@ __all__ = [
     "Link",
     "Node",
     "Ping",
+    "Policy",
     "Program",
     "Rank",
     "Trace",

@@ -8,16 +8,15 @@ from dataclasses import dataclass, field
 
 from ouroboros._checks import assembled
 from ouroboros.control.configuration import setting_keys
-from ouroboros.errors import IpcpBootstrapError
+from ouroboros.errors import IpcpBootstrapError, OuroborosError
 from ouroboros.lab.errors import DescriptionError
 from ouroboros.layers import impairment
 from ouroboros.settings import UnicastSettings
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,30}", re.ASCII)
 
-#: Types of layers that a description can have. Those between nodes have adjacencies.
-BETWEEN_NODES = ("unicast",)
-WITHIN_NODES = ("local", "broadcast")
+#: Types of layers that a description can have.
+_LAYERS = ("unicast", "broadcast", "local")
 #: Types of links: of layers over UDP, and over Ethernet.
 LINKS = ("udp4", "udp6", "eth-dix", "eth-llc")
 #: Seconds.
@@ -94,8 +93,8 @@ class Link:
 @dataclass(frozen=True, slots=True)
 class Layer:
     """A layer. `members`: nodes, by the names of their members. `adjacencies`: pairs of such names that are neighbours,
-    in a layer between nodes. `over`: the layer below; None: the links. `settings`: keys of the table in
-    `docs/unicast.md`."""
+    in a layer between nodes: a unicast one, or a broadcast one that has some. `over`: the layer below; None: the links.
+    `settings`: keys of the table in `docs/unicast.md`."""
 
     name: str
     type: str = "unicast"
@@ -108,17 +107,25 @@ class Layer:
         check_name(self.name, "layer")
         for member in self.members:
             check_name(member, "member")
-        if self.type not in BETWEEN_NODES + WITHIN_NODES:
-            raise DescriptionError(
-                f"no type of layer: choose from {', '.join(BETWEEN_NODES + WITHIN_NODES)}", word=self.type
-            )
-        if self.type in WITHIN_NODES and self.adjacencies:
-            raise DescriptionError(f"a {self.type} layer is within a node, so it has no adjacencies", word=self.name)
+        if self.type not in _LAYERS:
+            raise DescriptionError(f"no type of layer: choose from {', '.join(_LAYERS)}", word=self.type)
+        if self.type == "local" and self.adjacencies:
+            raise DescriptionError("a local layer is within a node, so it has no adjacencies", word=self.name)
         self.told()
         for pair in self.adjacencies:
             for member in pair:
                 if member not in self.members:
                     raise DescriptionError(f"no member of layer {self.name}", word=member)
+
+    @property
+    def has_names(self) -> bool:
+        """Between nodes, with routes and names."""
+        return self.type == "unicast"
+
+    @property
+    def is_between(self) -> bool:
+        """Its members are connected; else there is one in each of its nodes."""
+        return self.has_names or bool(self.adjacencies)
 
     def ipcp(self, member: str) -> str:
         """The name of the IPC process of a member."""
@@ -177,6 +184,31 @@ class Certificate:
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """What a node demands of flows, as of its files `policy.conf` (`rules`) and `enc.conf` (`encryption`), a line each;
+    None: it has no such file. `name`: of the service, or of a layer, for flows between its members. `side`: "server",
+    for flows that the node accepts, or "client"."""
+
+    node: str
+    name: str
+    side: str = "server"
+    rules: tuple[str, ...] | None = None
+    encryption: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        from ouroboros.oap.files import parse_encryption, parse_policy
+
+        if self.side not in ("server", "client"):
+            raise DescriptionError("no side: choose from server, client", word=self.side)
+        for parse, lines in ((parse_policy, self.rules), (parse_encryption, self.encryption)):
+            for line in lines or ():
+                try:
+                    parse("", line.encode())
+                except OuroborosError as error:
+                    raise DescriptionError(str(error), word=line) from error
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """Something that is done, `at` seconds after the network is ready. `do`: a command, as of the prompt."""
 
@@ -204,6 +236,7 @@ class Description:
     layers: tuple[Layer, ...] = ()
     programs: tuple[Program, ...] = ()
     certificates: tuple[Certificate, ...] = ()
+    policies: tuple[Policy, ...] = ()
     events: tuple[Event, ...] = ()
     expectations: tuple[Expectation, ...] = ()
     title: str = ""
@@ -229,6 +262,7 @@ class Description:
             *(node for layer in self.layers for node in layer.members.values()),
             *(p.node for p in self.programs),
             *(each.node for each in self.certificates),
+            *(each.node for each in self.policies),
         ):
             if node not in known:
                 raise DescriptionError("no node of that name", word=node)
@@ -238,7 +272,7 @@ class Description:
         for layer in self.layers:
             if layer.over is not None and layer.over not in lower:
                 raise DescriptionError(f"no layer of that name stands before layer {layer.name}", word=layer.over)
-            if layer.over is not None and lower[layer.over].type in WITHIN_NODES:
+            if layer.over is not None and not lower[layer.over].has_names:
                 raise DescriptionError(
                     f"a {lower[layer.over].type} layer carries no layer between nodes", word=layer.over
                 )

@@ -54,7 +54,7 @@ def _ask(lab: Lab, question: Command) -> tuple[bool, str]:
                 path = lab[words[0]].path(words[1])
                 return path == words[2:], " - ".join(path)
             case "hops":
-                hops = len(lab[words[0]].path(words[1])) - 1
+                hops = lab[words[0]].hops(words[1])
                 return hops == int(words[2]), str(hops)
             case "runs":
                 return lab[words[0]].runs, repr(lab[words[0]])

@@ -8,6 +8,7 @@
     ring 5 as r                 nodes r0 to r4, in place of n0 to n4
     a -(delay=5ms,loss=1%)- b   a bad link, in both directions; -(delay=5ms|none)- in one
     a@x - b@y                   of a layer over others: member a is on node x
+    a - b(stack=c) - c          a node with the C prototype
 
 A node is the same wherever its name stands."""
 
@@ -23,8 +24,8 @@ from ouroboros.lab.errors import DescriptionError
 from ouroboros.lab.shapes import SHAPES
 
 _TOKEN = re.compile(
-    r"(?P<space>[ \t\r]+|\#[^\n]*)|(?P<end>[,;\n])|(?P<wire>-(?:\([^()\n]*\)-)?)|(?P<at>@)|(?P<number>\d[\dx^/]*)"
-    r"|(?P<name>[A-Za-z_]\w*)",
+    r"(?P<space>[ \t\r]+|\#[^\n]*)|(?P<end>[,;\n])|(?P<wire>-(?:\([^()\n]*\)-)?)|(?P<words>\([^()\n]*\))|(?P<at>@)"
+    r"|(?P<number>\d[\dx^/]*)|(?P<name>[A-Za-z_]\w*)",
     re.ASCII,
 )
 _NUMBERS = {
@@ -37,11 +38,12 @@ _NUMBERS = {
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """What a text says. `places`: nodes of members that have one said."""
+    """What a text says. `places`: nodes of members that have one said. `stacks`: of nodes that have one said."""
 
     nodes: tuple[str, ...]
     links: tuple[Link, ...] = ()
     places: tuple[tuple[str, str], ...] = ()
+    stacks: tuple[tuple[str, str], ...] = ()
 
 
 class _Token(NamedTuple):
@@ -62,6 +64,7 @@ class _Reader:
         self._nodes: dict[str, None] = {}
         self._links: dict[frozenset[str], Link] = {}
         self._places: dict[str, str] = {}
+        self._stacks: dict[str, str] = {}
 
     def read(self) -> Graph:
         item: list[_Token] = []
@@ -76,7 +79,8 @@ class _Reader:
                 item = []
         if not self._nodes:
             raise DescriptionError("a network has one node at least, such as: a - b - c")
-        return Graph(tuple(self._nodes), tuple(self._links.values()), tuple(self._places.items()))
+        places, stacks = tuple(self._places.items()), tuple(self._stacks.items())
+        return Graph(tuple(self._nodes), tuple(self._links.values()), places, stacks)
 
     def _split(self, text: str) -> Iterator[_Token]:
         at, line = 0, 1
@@ -139,18 +143,21 @@ class _Reader:
         if not tokens or tokens[0].kind != "name":
             if not tokens:
                 raise DescriptionError("a node is missing after it", word=after)
+            if tokens[0].kind == "words":
+                raise DescriptionError(_instead_of(tokens[0].text), word=tokens[0].text)
             names = "; its name begins with a letter" if tokens[0].kind == "number" else ""
             raise DescriptionError(f"a node stands here, not {tokens[0].text}{names}", word=tokens[0].text)
-        name = check_name(tokens[0].text, "node")
+        name, rest = check_name(tokens[0].text, "node"), tokens[1:]
         self._nodes[name] = None
-        if len(tokens) < 2 or tokens[1].kind != "at":
-            return name, tokens[1:]
-        if len(tokens) < 3 or tokens[2].kind != "name":
-            raise DescriptionError("a node is missing after it", word=f"{name}@")
-        node = check_name(tokens[2].text, "node")
-        if self._places.setdefault(name, node) != node:
-            raise DescriptionError(f"is on node {self._places[name]} already", word=f"{name}@{node}")
-        return name, tokens[3:]
+        if rest and rest[0].kind == "at":
+            if len(rest) < 2 or rest[1].kind != "name":
+                raise DescriptionError("a node is missing after it", word=f"{name}@")
+            node, rest = check_name(rest[1].text, "node"), rest[2:]
+            if self._places.setdefault(name, node) != node:
+                raise DescriptionError(f"is on node {self._places[name]} already", word=f"{name}@{node}")
+        if rest and rest[0].kind == "words":
+            self._stacks[name], rest = _stack(rest[0].text), rest[1:]
+        return name, rest
 
     def _link(self, link: Link) -> None:
         pair = frozenset(link.ends)
@@ -168,6 +175,17 @@ def _instead_of(word: str) -> str:
     return "not understood here: say nodes, and links between them, such as: a - b - c"
 
 
+def _stack(words: str) -> str:
+    """Of `(stack=c)`."""
+    key, equals, stack = words[1:-1].replace(" ", "").partition("=")
+    if key != "stack" or not equals:
+        raise DescriptionError(
+            "of a node, say (stack=c); what happens on a link stands between -( and )-, such as: a -(loss=1%)- b",
+            word=words,
+        )
+    return Node("a", stack).stack
+
+
 def _wire(one: str, other: str, wire: str) -> Link:
     forth, bar, back = wire[1:].strip("()-").partition("|")
     if wire == "-":
@@ -181,12 +199,11 @@ def _wire(one: str, other: str, wire: str) -> Link:
 def text_of(graph: Graph) -> str:
     """A text that says the same, with nodes and links in the same order."""
     places = dict(graph.places)
-    shown: set[str] = set()
+    stacks = dict(graph.stacks)
 
     def place(name: str) -> str:
-        where = f"@{places[name]}" if name in places and name not in shown else ""
-        shown.add(name)
-        return f"{name}{where}"
+        where, stack = places.pop(name, None), stacks.pop(name, None)
+        return f"{name}{f'@{where}' if where else ''}{f'(stack={stack})' if stack else ''}"
 
     order = dict.fromkeys(name for link in graph.links for name in link.ends)
     items = [] if tuple(order) == graph.nodes else [place(name) for name in graph.nodes]
@@ -221,7 +238,11 @@ def describe(text: str, over: str | Sequence[str] = (), *, links: str = "udp4") 
         raise DescriptionError(f"say {lowest.nodes[0]} {shape[0]}", word=lowest.nodes[0])
     if lowest.places:
         raise DescriptionError("@ is for layers over others", word="@".join(lowest.places[0]))
-    nodes = tuple(Node(name) for name in lowest.nodes)
+    for graph in upper:
+        for member, stack in graph.stacks:
+            raise DescriptionError("is said of nodes, in the lowest network", word=f"{member}(stack={stack})")
+    stacks = dict(lowest.stacks)
+    nodes = tuple(Node(name, stacks.get(name, "ours")) for name in lowest.nodes)
     layers = [Layer("net1", members={name: name for name in lowest.nodes}, adjacencies=tuple(pairs_of(lowest.links)))]
     for number, graph in enumerate(reversed(upper), 2):
         layers.append(_rank(f"net{number}", graph, layers[-1]))

@@ -31,14 +31,21 @@ class State:
 def as_text(description: Description, state: State) -> str:
     """A line for each node with its neighbours, then one for each layer."""
     width = max(len(name) for name in description.names)
+    foreign = _foreign(description)
     lines = []
     for name in description.names:
-        mark = " (killed)" if name in state.dead else " (paused)" if name in state.paused else ""
+        how = ["killed"] if name in state.dead else ["paused"] if name in state.paused else []
+        words = [*(["C prototype"] if name in foreign else []), *how]
+        mark = f" ({', '.join(words)})" if words else ""
         beside = [_beside(link, name, state) for link in description.links if name in link.ends]
         lines.append(f"{name:<{width}}{mark} - {', '.join(beside)}" if beside else f"{name}{mark}")
     for layer in reversed(description.layers):
         lines.append(_layer_line(layer))
     return "\n".join(lines)
+
+
+def _foreign(description: Description) -> set[str]:
+    return {node.name for node in description.nodes if node.stack != "ours"}
 
 
 def _beside(link: Link, name: str, state: State) -> str:
@@ -67,9 +74,10 @@ def as_svg(description: Description, state: State) -> str:
     parts = []
     for link in description.links:
         parts.append(_arc(columns[link.one], columns[link.other], bottom, state.words(link), "link"))
+    foreign = _foreign(description)
     for name, x in columns.items():
         kind = "dead" if name in state.dead else "paused" if name in state.paused else "node"
-        parts.append(_box(x, bottom, name, kind))
+        parts.append(_box(x, bottom, name, f"{kind} prototype" if name in foreign else kind))
     parts.append(_label(bottom, "links"))
     for row, layer in enumerate(layers, 1):
         y = bottom - _ROW * row
@@ -92,6 +100,7 @@ def as_svg(description: Description, state: State) -> str:
 _STYLE = (
     "text{font:12px sans-serif;text-anchor:middle;dominant-baseline:central}.label{text-anchor:start;fill:#666}"
     "rect{fill:#fff;stroke:#333}.member rect{stroke:#2a6}.dead rect{fill:#fcc;stroke-dasharray:3}.paused rect{fill:#ffc}"
+    ".prototype rect{stroke:#06c;stroke-width:2}"
     "path{fill:none;stroke:#333}.adjacency path{stroke:#2a6}.cut path{stroke:#c00;stroke-dasharray:4}"
     "line.rank{stroke:#bbb;stroke-dasharray:2}.words{font-size:10px;fill:#666}"
 )

@@ -6,7 +6,7 @@ written once."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -45,6 +45,8 @@ class Ground(ABC):
     links: tuple[str, ...]
     #: Of keys.
     random: Random
+    #: Nodes that run the C prototype.
+    foreign: Collection[str] = ()
 
     # --- time
 
@@ -109,6 +111,19 @@ class Ground(ABC):
     @abstractmethod
     async def accept(self, node: str, name: str) -> Flow:
         """As `flow_accept`."""
+
+    @abstractmethod
+    async def join(self, node: str, layer: str) -> Flow:
+        """As `flow_join`."""
+
+    async def echo(self, node: str, name: str) -> None:
+        """Have a node of the prototype give back packets of `oping`, of all flows to that name."""
+        raise AssertionError(node)
+
+    async def ping(self, node: str, name: str, count: int, length: int) -> list[float | None] | None:
+        """Round trips of packets from a node of the prototype to a name, seconds; None for one that is lost. None: no
+        flow leads there."""
+        raise AssertionError(node)
 
     def check(self, link: Link) -> None:
         """Raises `LabError` for a link of a type that there is not."""

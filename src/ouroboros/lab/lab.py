@@ -32,6 +32,9 @@ from ouroboros.wire.control import (
 #: Seconds that whatever is waited for may take, when nothing else is said.
 WITHIN = 60.0
 
+#: Characters of the log of a node of the prototype that an error brings along.
+_NOTE = 4000
+
 CLOCKS = ("real", "namespaces", "virtual")
 
 
@@ -93,7 +96,10 @@ class Lab(Uncopied):
             self._ground.run(self._set_up())
             for program in self.description.programs:
                 self._start_program(program)
-        except BaseException:
+        except BaseException as error:
+            for name in self._ground.foreign:
+                if log := self._ground.log(name):
+                    error.add_note(f"log of node {name}: {log[-_NOTE:]}")
             self.close()
             raise
 
@@ -234,9 +240,13 @@ class Lab(Uncopied):
     # --- programs
 
     def _start_program(self, program: Program) -> None:
+        node = self[program.node]
         if program.serves is not None:
-            self[program.node].offer(program.serves)
-        self[program.node].start(*program.run)
+            node.offer(program.serves)
+            if node.name in self.ground.foreign:
+                # There a program is known by its name, and says none when it accepts.
+                node.execute("irm", "bind", "program", program.run[0], "name", program.serves)
+        node.start(*program.run)
 
     def _begin(self, command: list[str], environment: dict[str, str], **more: Any) -> subprocess.Popen[str]:  # noqa: ANN401
         process = subprocess.Popen(command, env=environment, text=True, **more)
@@ -266,6 +276,10 @@ class LabNode:
         """The nodes on the way to another, both ends included, as the tables say. Raises `LabError` when there is no
         way."""
         return self._run(self.lab._prober.path(self.name, _name(other)))
+
+    def hops(self, other: LabNode | str) -> int:
+        """How far another node is, as its table says. Raises `LabError` when there is no way."""
+        return self._run(self.lab._prober.hops(self.name, _name(other)))
 
     def trace(self, other: LabNode | str) -> Trace:
         """Who answers on the way to another node, hop by hop in each layer, as `ouroboros.ping.trace` has it: packets
@@ -432,6 +446,7 @@ class LabLink:
         told = [before if text is None else text for before, text in zip(self.impair, words, strict=True)]
         ways = reversed(told) if self._reverse else told
         link = replace(self._wire.link, **dict(zip(("forth", "back"), ways, strict=True)))
+        self._lab.ground.check(link)
         before, self._wire.impair[:] = list(self._wire.impair), (link.forth, link.back)
         try:
             self._lab.ground.run(self._lab._works.impair(self._wire))
@@ -463,6 +478,10 @@ class Here:
         if name not in self.node._place.offered:
             await self._lab._works.offer(self.node.name, name)
         return await self._lab.ground.accept(self.node.name, name)
+
+    async def join(self, layer: str) -> Flow:
+        """As `flow_join`: a flow of a broadcast layer that has a member here."""
+        return await self._lab.ground.join(self.node.name, layer)
 
     async def request(self, request: Request) -> Any:  # noqa: ANN401
         """Any request of management, as `LabNode.request`."""
@@ -517,8 +536,8 @@ def _seeded(description: Description, seed: int) -> Description:
 
 def _ground(clock: str, description: Description, seed: int) -> Ground:
     foreign = [node.name for node in description.nodes if node.stack != "ours"]
-    if foreign:
-        raise LabError(f"node {foreign[0]}: nodes of the C prototype are not built yet; leave stack out")
+    if foreign and clock != "namespaces":
+        raise LabError(f"node {foreign[0]}: the C prototype runs in namespaces only: take clock='namespaces'")
     if clock == "virtual":
         from ouroboros.lab.virtual import VirtualGround
 
@@ -527,6 +546,10 @@ def _ground(clock: str, description: Description, seed: int) -> Ground:
         from ouroboros.lab.real import RealGround
 
         return RealGround()
+    if foreign:
+        from ouroboros.lab.mixed import MixedGround
+
+        return MixedGround(foreign)
     from ouroboros.lab.namespaces import NamespaceGround
 
     return NamespaceGround()

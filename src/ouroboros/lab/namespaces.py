@@ -98,7 +98,7 @@ class NamespaceGround(RealGround):
         of nodes."""
         lines: dict[str, list[str]] = {name: ["link set dev lo up"] for name in self._pids}
         for number, link in links:
-            if link.is_ethernet and testing.lacks_devices() is None:
+            if self.can_be_bad(link):
                 await self._lay_between(number, link)
                 continue
             self._check_cable(link, (link.forth, link.back))
@@ -107,15 +107,22 @@ class NamespaceGround(RealGround):
         await self._batches(lines)
         lines = {}
         for number, link in links:
-            for name, address in zip(link.ends, self.addresses(number, link), strict=True):
+            for side, name in enumerate(link.ends):
                 device = lines.setdefault(name, [])
                 if not link.is_ethernet:
-                    # Nobody else can have it: it need not be asked for first.
-                    size = "64 nodad" if link.type == "udp6" else "30"
-                    device.append(f"address add {address}/{size} dev veth{number}")
+                    device.append(f"address add {self.words(number, link, side)} dev veth{number}")
                 queue = f"txqueuelen {testing.QUEUE} " if number in self.between else ""
                 device.append(f"link set dev veth{number} {queue}up")
         await self._batches(lines)
+
+    def can_be_bad(self, link: Link) -> bool:
+        """An Ethernet that has more than a cable between its ends."""
+        return link.is_ethernet and testing.lacks_devices() is None
+
+    def words(self, number: int, link: Link, side: int) -> str:
+        """The address of one end, as `ip` is told it."""
+        # Nobody else can have it: it need not be asked for first.
+        return f"{self.addresses(number, link)[side]}/{'64 nodad' if link.type == 'udp6' else '30'}"
 
     async def _lay_between(self, number: int, link: Link) -> None:
         with ExitStack() as stack:

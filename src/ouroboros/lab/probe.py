@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,8 +19,11 @@ from ouroboros.ping import Hop
 from ouroboros.qos import QOS_RAW, QoSSpec
 from ouroboros.wire.control import HopEntry, ProbeName
 
-#: Seconds until a packet counts as lost, and until there is a flow for it.
-PATIENCE = 2.0
+#: Seconds until a packet counts as lost, and until there is a flow for it: names of a node of the prototype are found
+#: some seconds after it has come into a layer.
+PATIENCE, _PATIENCE_WITH_PROTOTYPE = 2.0, 20.0
+#: Packets are those of `oping`, so that nodes of the prototype can be at either end: kind, number, and what else there is.
+_HEAD, _REQUEST, _ANSWER, _SHORTEST = struct.Struct("!II"), 0, 1, 24
 _LENGTH = 64
 #: Seconds between two tries.
 _PAUSE = 0.05
@@ -104,6 +108,10 @@ class Prober:
         """Packets to the other node and back. Raises `LabError` when there is no flow to it."""
         layer = self._layer(source, target)
         await self._have_echo(target)
+        if source in self._ground.foreign:
+            if qos != QOS_RAW:
+                raise LabError(f"node {source} has the C prototype, which pings over raw flows only")
+            return Ping(source, target, tuple(await self._times(source, target, count, length)), ())
         flow = await self._flow(source, target, qos)
         try:
             times = [await self._round(flow, number, length) for number in range(count)]
@@ -124,7 +132,7 @@ class Prober:
         """Who answers on the way, in each layer. Raises `LabError` when no layer leads there."""
         layer = self._layer(source, target)
         await self._have_echo(target)
-        end = self._ground.now() + PATIENCE
+        end = self._ground.now() + self._patience(target)
         while True:
             try:
                 return await self._ask(layer, source, target)
@@ -146,6 +154,9 @@ class Prober:
             path = (await self._ask(layer, source, target)).path
         except FlowNameException:
             return ()
+        if target in self._ground.foreign and path[-1] == "?":
+            # It has the name, and says nothing.
+            return (*path[:-1], target)
         return path if path[-1] == target else ()
 
     def forget(self, node: str) -> None:
@@ -163,13 +174,13 @@ class Prober:
         if places[source].paused or (places[target].paused and _echo(target) not in places[target].offered):
             raise LabError(f"node {source if places[source].paused else target} is paused")
         for layer in reversed(self._works.description.layers):
-            if layer.adjacencies and layer.member_on(source) and layer.member_on(target):
+            if layer.has_names and layer.adjacencies and layer.member_on(source) and layer.member_on(target):
                 return layer
         raise LabError(f"{source} and {target} are in no layer together")
 
     async def _flow(self, source: str, target: str, qos: QoSSpec) -> Flow:
         """To the echo of the target. A name is known to others a moment after it was offered."""
-        end = self._ground.now() + PATIENCE
+        end = self._ground.now() + self._patience(target)
         while True:
             try:
                 return await self._ground.alloc(source, _echo(target), qos, end - self._ground.now())
@@ -180,13 +191,26 @@ class Prober:
                 raise LabError(f"{source} has no flow to {target}: {error}") from error
             await self._ground.sleep(_PAUSE)
 
+    async def _times(self, source: str, target: str, count: int, length: int) -> list[float | None]:
+        """The same from a node of the prototype, by its `oping`."""
+        end = self._ground.now() + self._patience(source)
+        while (times := await self._ground.ping(source, _echo(target), count, length)) is None:
+            if self._ground.now() + _PAUSE >= end:
+                raise LabError(f"{source} has no flow to {target}: its oping does not say why")
+            await self._ground.sleep(_PAUSE)
+        return times
+
+    def _patience(self, node: str) -> float:
+        return _PATIENCE_WITH_PROTOTYPE if node in self._ground.foreign else PATIENCE
+
     async def _round(self, flow: Flow, number: int, length: int) -> float | None:
-        packet = number.to_bytes(4, "big").ljust(max(4, length), b".")
+        request = _HEAD.pack(_REQUEST, number).ljust(max(_SHORTEST, length), b"\0")
+        reply = _reply(request)
         start = self._ground.now()
 
         async def there_and_back() -> None:
-            await flow.write(packet)
-            while await flow.read() != packet:
+            await flow.write(request)
+            while await flow.read() != reply:
                 pass
 
         try:
@@ -200,7 +224,22 @@ class Prober:
         if name in self._works.places[node].offered:
             return
         await self._works.offer(node, name)
-        self._ground.begin(_serve(self._ground, node, name))
+        if node in self._ground.foreign:
+            await self._ground.echo(node, name)
+        else:
+            self._ground.begin(_serve(self._ground, node, name))
+
+    async def hops(self, source: str, target: str) -> int:
+        """How far another node is, as the table of the highest layer of both says. Raises `LabError` when there is no
+        way."""
+        layer = self._layer(source, target)
+        addresses, entry = await self._works.addresses(layer), await self._works.entry(source, layer.name)
+        there = addresses.get(layer.member_on(target) or "")
+        found = {route.address: route for route in entry.routes}.get(there or "")
+        if found is None:
+            raise LabError(f"the table of {source} knows no way to {target}")
+        hops: int = found.hops
+        return hops
 
     async def _path(self, layer: Layer, source: str, target: str) -> tuple[str, ...]:
         addresses = await self._works.addresses(layer)
@@ -208,6 +247,10 @@ class Prober:
         here, there = layer.member_on(source), layer.member_on(target)
         path = [source]
         while here != there and here in addresses and len(path) <= len(addresses):
+            if layer.members[here] in self._ground.foreign:
+                raise LabError(
+                    f"node {layer.members[here]} has the C prototype, whose tables cannot be read: ask for hops, or trace"
+                )
             entry = await self._works.entry(layer.members[here], layer.name)
             via = next((route.via for route in entry.routes if members.get(route.address) == there), ())
             here = members.get(via[0]) if via else None
@@ -240,6 +283,14 @@ def _node_of(hop: Hop, layers: Mapping[str, Layer]) -> str | None:
     return None if layer is None else layer.members.get(hop.member.removeprefix(f"{layer.name}."))
 
 
+def _reply(packet: bytes) -> bytes:
+    """What an echo gives back: the packet, of another kind if it is a request of `oping`."""
+    if len(packet) < _HEAD.size:
+        return packet
+    kind, number = _HEAD.unpack_from(packet)
+    return _HEAD.pack(_ANSWER if kind == _REQUEST else kind, number) + packet[_HEAD.size :]
+
+
 def _echo(node: str) -> str:
     return f"lab.echo.{node}"
 
@@ -255,6 +306,6 @@ async def _give_back(flow: Flow) -> None:
     try:
         with contextlib.suppress(FlowException):
             while True:
-                await flow.write(await flow.read())
+                await flow.write(_reply(await flow.read()))
     finally:
         flow.dealloc()

@@ -180,6 +180,10 @@ class RealGround(Ground):
         with node_at(self.directory(node)):
             return await aio.flow_accept(name=name)
 
+    async def join(self, node: str, layer: str) -> Flow:
+        with node_at(self.directory(node)):
+            return await aio.flow_join(layer)
+
     def addresses(self, number: int, link: Link) -> tuple[str, str]:
         high, low = divmod(2 * number + 2, 256)
         return f"127.{self._subnet}.{high}.{low}", f"127.{self._subnet}.{high}.{low + 1}"

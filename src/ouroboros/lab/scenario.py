@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, TypeVar
 
 from ouroboros.lab import commands
 from ouroboros.lab.description import (
-    WITHIN_NODES,
     Certificate,
     Description,
     Event,
@@ -22,6 +21,7 @@ from ouroboros.lab.description import (
     Layer,
     Link,
     Node,
+    Policy,
     Program,
 )
 from ouroboros.lab.errors import DescriptionError
@@ -84,6 +84,13 @@ _TABLES: dict[str, dict[str, _Key]] = {
     },
     "program": {"node": _TEXT._replace(needed=True), "run": _TEXTS._replace(needed=True), "serves": _TEXT},
     "certificate": {"node": _TEXT._replace(needed=True), "name": _TEXT._replace(needed=True), "to": _TEXT},
+    "policy": {
+        "node": _TEXT._replace(needed=True),
+        "name": _TEXT._replace(needed=True),
+        "side": _TEXT,
+        "rules": _TEXTS,
+        "encryption": _TEXTS,
+    },
     "event": {"at": _NUMBER, "do": _TEXT._replace(needed=True)},
     "expect": {"at": _NUMBER, "that": _TEXT._replace(needed=True), "within": _NUMBER},
 }
@@ -98,7 +105,11 @@ class _Reader:
         self._check_top()
         silence = {"silence": self._values["silence"]} if "silence" in self._values else {}
         with_lines = self._at_key("network", self._from_lines)
-        nodes = [*with_lines.nodes, *self._tables("node", lambda table: Node(**table))]
+        said = list(self._tables("node", lambda table: Node(**table)))
+        there = [node.name for node in with_lines.nodes]
+        changed = {node.name: node for node in said if node.name in there}
+        nodes = [changed.get(node.name, node) for node in with_lines.nodes]
+        nodes += [node for node in said if node.name not in there]
         known = [node.name for node in nodes]
         links = list(with_lines.links)
         for link in self._tables("link", self._link(known)):
@@ -108,7 +119,7 @@ class _Reader:
             else:
                 links.append(link)
         layers = self._tables("layer", self._layer)
-        if all(layer.type in WITHIN_NODES for layer in layers):
+        if all(layer.type != "unicast" for layer in layers):
             layers = [*with_lines.layers, *layers]
         description = self._at_key(
             "",
@@ -120,6 +131,7 @@ class _Reader:
             description,
             programs=tuple(self._tables("program", self._program(description))),
             certificates=tuple(self._tables("certificate", self._certificate(description))),
+            policies=tuple(self._tables("policy", self._policy(description))),
             events=tuple(self._tables("event", self._event(description))),
             expectations=tuple(self._tables("expect", self._expectation(description))),
         )
@@ -179,6 +191,20 @@ class _Reader:
             return made
 
         return certificate
+
+    def _policy(self, description: Description) -> Callable[[dict[str, Any]], Policy]:
+        def policy(table: dict[str, Any]) -> Policy:
+            given = dict(table)
+            for key in {"rules", "encryption"} & table.keys():
+                given[key] = tuple(table[key])
+                for line in given[key]:
+                    if not isinstance(line, str):
+                        raise DescriptionError(f"{key} is a list of texts", word=str(line))
+            made = Policy(**given)
+            replace(description, policies=(made,))
+            return made
+
+        return policy
 
     def _event(self, description: Description) -> Callable[[dict[str, Any]], Event]:
         def event(table: dict[str, Any]) -> Event:
@@ -319,6 +345,8 @@ def text_of(description: Description) -> str:
         lines += _table("program", {"node": program.node, "run": list(program.run), **serves})
     for certificate in description.certificates:
         lines += _table("certificate", _changed(certificate, node=certificate.node))
+    for policy in description.policies:
+        lines += _table("policy", _changed(policy, node=policy.node))
     for event in description.events:
         lines += _table("event", {"at": event.at, "do": event.do})
     for each in description.expectations:
@@ -355,7 +383,7 @@ def _toml(value: object) -> str:
             return str(value).lower()
         case float():
             return repr(value)
-        case list():
+        case list() | tuple():
             return f"[{', '.join(map(_toml, value))}]"
         case dict():
             return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + " }" if value else "{}"

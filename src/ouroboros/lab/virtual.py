@@ -347,6 +347,9 @@ class VirtualGround(Ground):
     async def accept(self, node: str, name: str) -> Flow:
         return await self._flow(self._program(node).accept(name))
 
+    async def join(self, node: str, layer: str) -> Flow:
+        return await self._flow(self._program(node).join(layer))
+
     def addresses(self, number: int, link: Link) -> tuple[str, str]:
         if link.type == "udp6":
             return f"fd00::{number:x}:1", f"fd00::{number:x}:2"

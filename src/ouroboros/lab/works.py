@@ -4,15 +4,16 @@ clock."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from ouroboros.control.configuration import NETWORKED
 from ouroboros.errors import NodeError, OuroborosError
 from ouroboros.lab.certificates import issue
-from ouroboros.lab.description import WITHIN_NODES, Description, Layer, Link, distances, neighbours
+from ouroboros.lab.description import Description, Layer, Link, distances, neighbours
 from ouroboros.lab.errors import LabError
-from ouroboros.lab.ground import Ground
+from ouroboros.lab.ground import Ground, Job
 from ouroboros.layers import impairment
 from ouroboros.qos import QoSSpec
 from ouroboros.settings import (
@@ -24,6 +25,7 @@ from ouroboros.settings import (
     Udp4Settings,
     Udp6Config,
     Udp6Settings,
+    UnicastSettings,
 )
 from ouroboros.wire.control import (
     BindProcess,
@@ -42,9 +44,12 @@ from ouroboros.wire.control import (
 #: Seconds between two looks at what is to come about: the first, and the longest.
 _PAUSE = 0.01
 _LONGEST_PAUSE = 0.2
+#: How many times `silence` a link that nobody announces is known, and how many times that a neighbour may be silent,
+#: where there are nodes of the prototype.
+_LINKS_OF_PROTOTYPE, _SILENCE_OF_PROTOTYPE = 4, 6
+#: Seconds for which a member is asked again. The prototype loses one request in some, and a try of its takes long.
+_PATIENCE, _PATIENCE_WITH_PROTOTYPE = 20.0, 45.0
 _ROUND_ROBIN = "round-robin"
-#: What members say about routes, and what they carry.
-_COMPONENTS = ("Management", "Data Transfer")
 
 
 @dataclass
@@ -116,7 +121,7 @@ class Works:
         await self.ground.lay([(wire.number, wire.link) for wire in self.wires])
         await self.ground.all([self._begin(name) for name in self.places])
         for layer in self.description.layers:
-            if layer.type not in WITHIN_NODES:
+            if layer.is_between:
                 await self._make(layer)
 
     async def _begin(self, name: str) -> None:
@@ -127,7 +132,7 @@ class Works:
             settings = self._settings(wire, wire.link.ends.index(name), other)
             place.ipcps[wire.link.name] = await self._ipcp(name, wire.link.name, wire.link.type, settings)
         for layer in self.description.layers:
-            if layer.type in WITHIN_NODES and name in layer.members.values():
+            if not layer.is_between and name in layer.members.values():
                 place.ipcps[layer.name] = await self._ipcp(name, layer.name, layer.type, None)
 
     def _settings(self, wire: Wire, side: int, other: str) -> AnySettings:
@@ -152,7 +157,7 @@ class Works:
 
     def _members_on(self, node: str) -> list[str]:
         """Names of members on a node by which its neighbours find them."""
-        layers = [layer for layer in self.description.layers if layer.over is None and layer.type not in WITHIN_NODES]
+        layers = [layer for layer in self.description.layers if layer.over is None and layer.is_between]
         return [layer.ipcp(member) for layer in layers if (member := layer.member_on(node)) is not None]
 
     async def _make(self, layer: Layer) -> None:
@@ -161,26 +166,53 @@ class Works:
         beside = neighbours(layer.adjacencies)
         left = dict.fromkeys(layer.members)
         while left:
-            first = _middle(next(iter(left)), beside)
+            middle = _middle(next(iter(left)), beside)
+            # One of ours, if there is one: it never fails to answer.
+            ours = (each for each in distances(middle, beside) if layer.members[each] not in self.ground.foreign)
+            first = next(ours, middle)
             await self._bootstrap(layer, first)
             await self._grow(layer, first, _children(first, beside))
             for member in distances(first, beside):
                 del left[member]
-        for component in reversed(_COMPONENTS):
-            await self.ground.all([self._connect(layer, *pair, [component]) for pair in layer.adjacencies])
+        for component in reversed(NETWORKED[layer.type]):
+            await self._all([self._connect(layer, *pair, [component]) for pair in layer.adjacencies])
+
+    async def _all(self, jobs: Sequence[Job[None]]) -> None:
+        """One after the other, if some nodes have the prototype, which loses requests that come together."""
+        if not self.ground.foreign:
+            await self.ground.all(jobs)
+            return
+        waiting = list(jobs)
+        try:
+            while waiting:
+                await waiting.pop(0)
+        finally:
+            for job in waiting:
+                job.close()
 
     async def _grow(self, layer: Layer, member: str, children: Mapping[str, Sequence[str]]) -> None:
         async def join(child: str) -> None:
             await self._enroll(layer, child, member)
             await self._grow(layer, child, children)
 
-        await self.ground.all([join(child) for child in children.get(member, ())])
+        await self._all([join(child) for child in children.get(member, ())])
 
     async def _bootstrap(self, layer: Layer, member: str) -> None:
         node = layer.members[member]
         ipcp: int = await self.ground.request(node, CreateIpcp(layer.ipcp(member), layer.type))
-        await self.ground.request(node, BootstrapIpcp(ipcp, layer.name, layer.told()))
+        await self.ground.request(node, BootstrapIpcp(ipcp, layer.name, self._told(layer)))
         await self._be_known(layer, member, ipcp)
+
+    def _told(self, layer: Layer) -> UnicastSettings | None:
+        """The settings, if its type has some. Members of the prototype hear of what is gone by its silence only, and all
+        members go by the same."""
+        if not layer.has_names:
+            return None
+        silence = max(1, round(self.description.silence))
+        quick = {"ls_t_recalc": 1, "ls_t_update": silence, "ls_t_timeo": _LINKS_OF_PROTOTYPE * silence}
+        if self.ground.foreign and not quick.keys() & layer.settings.keys():
+            return replace(layer, settings={**quick, **layer.settings}).told()
+        return layer.told()
 
     async def _enroll(self, layer: Layer, member: str, at: str) -> None:
         node = layer.members[member]
@@ -199,9 +231,15 @@ class Works:
             await self.ground.request(place.name, RegisterName(name, place.ipcps[below]))
 
     async def _connect(self, layer: Layer, one: str, other: str, components: Sequence[str]) -> None:
+        if layer.members[one] in self.ground.foreign and layer.members[other] not in self.ground.foreign:
+            # Ours asks again when the connection is lost, and knows whom it asked.
+            one, other = other, one
         node = layer.members[one]
         # A layer has time to go another way before one over it finds its neighbours silent.
         silence = self.description.silence * self._ranks[layer.name]
+        if {layer.members[one], layer.members[other]} & set(self.ground.foreign):
+            # The prototype does not find another way when it hears that a neighbour is gone before the link is forgotten.
+            silence *= _SILENCE_OF_PROTOTYPE
         qos = QoSSpec(timeout=max(1, round(silence * 1000)))
         for component in components:
             ipcp = self.places[node].ipcps[layer.name]
@@ -209,7 +247,7 @@ class Works:
 
     async def _insist(self, node: str, request: EnrollIpcp | ConnectIpcp) -> None:
         """Ask again as long as the other one is not known yet: what was registered is found a moment later."""
-        end, pause = self.ground.now() + 20.0, _PAUSE
+        end, pause = self.ground.now() + (_PATIENCE_WITH_PROTOTYPE if self.ground.foreign else _PATIENCE), _PAUSE
         while True:
             try:
                 await self.ground.request(node, request)
@@ -227,11 +265,11 @@ class Works:
     # --- links and nodes
 
     async def impair(self, wire: Wire) -> None:
-        """Have both ends do what the wire says."""
-        if wire.link.is_ethernet:
+        """Have both ends do what the wire says. The prototype does nothing to its packets."""
+        ours = [name for name in wire.link.ends if name not in self.ground.foreign]
+        if wire.link.is_ethernet or len(ours) < 2:
             await self.ground.change(wire.number, wire.link, wire.impair, plugged=not wire.is_cut)
-            return
-        for name in wire.link.ends:
+        for name in ours if not wire.link.is_ethernet else ():
             await self._impair_end(wire, self.places[name])
 
     async def _impair_end(self, wire: Wire, place: Place) -> None:
@@ -243,8 +281,8 @@ class Works:
 
     async def pause(self, name: str) -> None:
         self._check_alive(name)
-        self.places[name].paused = True
         await self.ground.pause(name)
+        self.places[name].paused = True
 
     async def resume(self, name: str) -> None:
         self._check_alive(name)
@@ -274,7 +312,7 @@ class Works:
         await self._begin(name)
         for layer in self.description.layers:
             member = layer.member_on(name)
-            if layer.type not in WITHIN_NODES and member is not None:
+            if layer.is_between and member is not None:
                 await self._join_again(layer, member)
         for each in offered:
             await self.offer(name, each)
@@ -292,7 +330,7 @@ class Works:
             return
         await self._enroll(layer, member, near[0])
         for other in near:
-            await self._connect(layer, member, other, _COMPONENTS)
+            await self._connect(layer, member, other, NETWORKED[layer.type])
 
     async def offer(self, node: str, name: str) -> None:
         """A name can be reached at a node, through the highest layers that it is in."""
@@ -304,7 +342,7 @@ class Works:
 
     def top_layers(self, node: str) -> list[Layer]:
         """The highest layers between nodes that a node is in."""
-        layers = [each for each in self.description.layers if each.type not in WITHIN_NODES and each.member_on(node)]
+        layers = [each for each in self.description.layers if each.has_names and each.member_on(node)]
         below = {layer.over for layer in layers}
         return [layer for layer in layers if layer.name not in below]
 
@@ -336,37 +374,64 @@ class Works:
         not."""
         end = self.ground.now() + seconds
         for layer in self.description.layers:
-            if layer.type not in WITHIN_NODES:
+            if layer.has_names:
                 await self._converge(layer, end)
 
     async def _converge(self, layer: Layer, end: float) -> None:
         graph, addresses = self.graph(layer), await self.addresses(layer)
-        for member in addresses:
-            wanted = {addresses[other]: hops for other, hops in distances(member, graph).items() if other != member}
-            pause = _PAUSE
-            while (found := await self._hops(layer, member)) != wanted:
+        for member in self._asked(layer):
+            hops, pause = distances(member, graph), _PAUSE
+            del hops[member]
+            while not _agree(found := await self._hops(layer, member), hops, addresses):
                 if self.ground.now() >= end:
-                    raise LabError(_not_yet(layer, member, addresses, wanted, found))
+                    raise LabError(_not_yet(layer, member, addresses, hops, found))
                 await self.ground.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
+                if self.ground.foreign:
+                    addresses = await self.addresses(layer)
+
+    def _asked(self, layer: Layer) -> list[str]:
+        """The members of a layer that can say what they know."""
+        foreign = self.ground.foreign
+        return [member for member, node in layer.members.items() if self.places[node].runs and node not in foreign]
 
     async def addresses(self, layer: Layer) -> dict[str, str]:
-        """Of the members of a layer that run."""
-        running = [member for member, node in layer.members.items() if self.places[node].runs]
-        entries = await self.ground.all([self.entry(layer.members[each], layer.name) for each in running])
-        return {member: entry.address for member, entry in zip(running, entries, strict=True)}
+        """Of the members of a layer that run; of the prototype, those that are neighbours of ours."""
+        asked = self._asked(layer)
+        entries = await self.ground.all([self.entry(layer.members[each], layer.name) for each in asked])
+        found = {member: entry.address for member, entry in zip(asked, entries, strict=True)}
+        names = {
+            layer.ipcp(member): member
+            for member, node in layer.members.items()
+            if node in self.ground.foreign and self.places[node].runs
+        }
+        known = [
+            each for entry in entries if names for each in entry.connections if each.name in names and each.address
+        ]
+        # One that is silent for a neighbour may have been heard by another one since.
+        for each in sorted(known, key=lambda each: each.state == "up"):
+            found[names[each.name]] = each.address
+        return found
 
     async def _hops(self, layer: Layer, member: str) -> dict[str, int]:
         entry = await self.entry(layer.members[member], layer.name)
         return {route.address: route.hops for route in entry.routes}
 
 
+def _agree(found: Mapping[str, int], hops: Mapping[str, int], addresses: Mapping[str, str]) -> bool:
+    """A table says what the graph says. `hops`: by member. Those whose address nobody knows are told by their distance
+    only."""
+    wanted = {addresses[member]: count for member, count in hops.items() if member in addresses}
+    nameless = sorted(count for member, count in hops.items() if member not in addresses)
+    return wanted.items() <= found.items() and nameless == sorted(found[each] for each in found.keys() - wanted.keys())
+
+
 def _not_yet(
-    layer: Layer, member: str, addresses: Mapping[str, str], wanted: Mapping[str, int], found: Mapping[str, int]
+    layer: Layer, member: str, addresses: Mapping[str, str], hops: Mapping[str, int], found: Mapping[str, int]
 ) -> str:
     names = {address: name for name, address in addresses.items()}
-    missing = [f"{names[each]} in {hops}" for each, hops in wanted.items() if found.get(each) != hops]
-    more = [names.get(each, each) for each in found if each not in wanted]
+    missing = [f"{each} in {count}" for each, count in hops.items() if found.get(addresses.get(each, "")) != count]
+    more = [names.get(each, each) for each in found if names.get(each) not in hops]
     return (
         f"layer {layer.name} has not converged: {member}"
         f"{f' should reach {chr(44).join(missing)} hops, and does not yet' if missing else ''}"

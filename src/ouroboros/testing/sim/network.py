@@ -77,8 +77,8 @@ class Network:
         self._simulation = Simulation()
         self._calls: list[tuple[int, int, Callable[[], None]]] = []
         self._serial = itertools.count()
-        #: Nodes that may want to be looked after at another time than before. They are asked when time is about to pass: some
-        #: are asked for a hundred flows at one instant.
+        #: Nodes that may want to be looked after at another time than before. They are asked when time is about to pass:
+        #: some are asked for a hundred flows at one instant.
         self.unplanned: dict[Node, None] = {}
         #: News that nodes heard.
         self.heard = 0
