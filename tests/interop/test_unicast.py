@@ -216,10 +216,14 @@ def test_a_square(make_lab: MakeLab, kinds: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(150)
-def test_a_ring_is_whole_again_where_a_member_of_ours_is_at_an_end_of_the_link_that_is_cut(make_lab: MakeLab) -> None:
+@pytest.mark.parametrize(("kinds", "near", "far"), [("opp", 0, 2), ("pop", 1, 0), ("ppo", 2, 0), ("ppo", 2, 1)])
+def test_a_ring_is_whole_again_where_a_member_of_ours_is_at_an_end_of_the_link_that_is_cut(
+    make_lab: MakeLab, kinds: str, near: int, far: int
+) -> None:
     """Two members of the prototype would not do it (`unicast-control.md` 12.4)."""
-    steps = "hops n0 n2 = 1", "ping n0 n2", "cut n0-n2", "hops n0 n2 = 2", "ping n0 n2"
-    assert_all_met(make_lab(scenario("ring", "opp", *steps)))
+    one, other = f"n{near}", f"n{far}"
+    steps = [f"hops {one} {other} = 1", f"ping {one} {other}", f"cut {one}-{other}", f"hops {one} {other} = 2"]
+    assert_all_met(make_lab(scenario("ring", kinds, *steps, f"ping {one} {other}")))
 
 
 @pytest.mark.slow

@@ -766,11 +766,28 @@ class TestHostileNeighbours:
         hear(world, world.members[A], link, *lies)
         assert rows(world.members[A])[B, A].number == known
         assert (B, C) not in rows(world.members[A])
-        # It has been silent for as long as three refreshments: nobody else can say what it has.
+        # Silent for as long as three refreshments, it can say no more what it has.
         world.links[min(A, B), max(A, B)].up = False
         world.run(46.0)
-        hear(world, world.members[A], link, *lies)
         assert rows(world.members[A])[B, A].number == known + 1000
+        assert (B, C) in rows(world.members[A])
+
+    def test_what_others_said_of_a_neighbour_of_the_prototype_counts_as_soon_as_its_packets_are_missed(self) -> None:
+        world = world_of(A, B, C, prototypes=(B,))
+        world.notice = 0.3
+        world.connect(A, B)
+        link = world.connect(A, C)
+        world.run(20.0)
+        wire = Wire(world)
+        hear(world, world.members[A], link, LinkStateUpdate(C, B, 7))
+        world.run(10.0)
+        assert (B, C) not in rows(world.members[A])
+        assert (B, C) not in wire.said(A, B), "it would take that up"
+        world.cut(A, B)
+        world.run(0.2)
+        assert (B, C) not in rows(world.members[A])
+        world.run(0.2)
+        assert rows(world.members[A])[B, C].number == 7
 
     def test_so_much_is_asked_of_a_neighbour_and_the_rest_is_refused(self) -> None:
         world = world_of(A, B, C)

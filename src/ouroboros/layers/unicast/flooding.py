@@ -10,6 +10,9 @@ when it acknowledges the question, it has the word. If it is not reached any mor
 believed after all: they were told the same, and acknowledged, and nobody would say it again. One that has left two
 repetitions in a row without an acknowledgement, of whatever, is not waited for: others are believed at once until it
 acknowledges something. It is told all the same, and contradicts what is not so.
+
+One of the prototype cannot be asked. What others say of its links waits until it says something as new, or is not heard any
+more: then they are believed after all.
 """
 
 from __future__ import annotations
@@ -154,10 +157,9 @@ class Neighbour:
         if used is self._used:
             return
         self._used = used
-        if used is None:
-            self._asked = self._answered | self._asked
-        self._answered.clear()
-        self._ask_no_more(now)
+        if used is not None:
+            self._answered.clear()
+        self.is_silent(now)
         self._queue.clear()
         self._waiting.clear()
         self._told.clear()
@@ -227,7 +229,7 @@ class Neighbour:
             self._queue.setdefault(pair, False)
 
     def ask(self, update: LinkStateUpdate, now: float) -> None:
-        """Somebody else says that of a link of it."""
+        """Somebody else says that of a link of it. One of the prototype is not asked, and not told."""
         if self._repeated >= QUESTIONS:
             self._unanswered(update, now)
             return
@@ -239,7 +241,14 @@ class Neighbour:
             self._core.counters["lsus_refused"] += 1
             return
         self._asked[pair] = update, now
-        self.tell(pair)
+        if self.ours:
+            self.tell(pair)
+
+    def is_silent(self, now: float) -> None:
+        """It says nothing any more."""
+        self._asked = self._answered | self._asked
+        self._answered.clear()
+        self._ask_no_more(now)
 
     def _ask_no_more(self, now: float) -> None:
         asked, self._asked = self._asked, {}
@@ -329,7 +338,7 @@ class Neighbour:
         return copied and (destination == self._core.address or self._exists(pair))
 
     def _update(self, pair: Pair, now: float) -> LinkStateUpdate | None:
-        if (asked := self._asked.get(pair)) is not None:
+        if self.ours and (asked := self._asked.get(pair)) is not None:
             return asked[0]
         entry = self._database.get(pair)
         if entry is None or entry.life is Life.AGED:

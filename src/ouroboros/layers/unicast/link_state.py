@@ -251,6 +251,7 @@ class LinkState:
         """Do what is due."""
         for address in self._silence.judge(now):
             self._core.counters["neighbours_silent"] += 1
+            self._neighbours[address].is_silent(now)
             self._own.settle(address, now)
         self._own.timeout(now)
         if self._sweep_at is not None and self._sweep_at <= now:
@@ -307,9 +308,8 @@ class LinkState:
         if speaker is not None and speaker is not neighbour and self._speaks(speaker):
             # It says that itself, if it is true.
             self._core.counters["lsus_of_neighbours"] += 1
-            if speaker.ours:
-                speaker.ask(update, now)
-                self._busy[speaker.address] = speaker
+            speaker.ask(update, now)
+            self._busy[speaker.address] = speaker
             return
         self._believe(update, neighbour, now)
 
@@ -331,7 +331,7 @@ class LinkState:
 
     def _speaks(self, neighbour: Neighbour) -> bool:
         """Whether a neighbour tells us its links itself."""
-        return neighbour.is_reached if neighbour.ours else self._silence.awaits(neighbour.address)
+        return neighbour.is_reached and (neighbour.ours or self._silence.awaits(neighbour.address))
 
     def _store(self, update: LinkStateUpdate, now: float, via: Neighbour | None = None) -> None:
         """That counts from now on: in the database, in the graph, and for the neighbours."""
