@@ -151,6 +151,12 @@ def flood(send: Send, packet: bytes, count: int) -> None:
         send(packet)
 
 
+def flood_over(ends: Sequence[Ends], packet: bytes, count: int) -> None:
+    """`flood` of several connections in turn, with so many packets for each."""
+    for send, _ in islice(cycle(ends), count * len(ends)):
+        send(packet)
+
+
 def drain(
     recv: Recv, give_up: Callable[[float], object], count: int, silence: tuple[type[Exception], ...]
 ) -> tuple[int, float]:

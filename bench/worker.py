@@ -128,6 +128,10 @@ class Worker:
         loops.flood(self._channels[-1].send, bytes(size), count)
         return {}
 
+    def flood_over(self, size: int, count: int) -> Answer:
+        loops.flood_over(self._ends(size), bytes(size), count)
+        return {}
+
     def drain(self, size: int, count: int) -> Answer:
         channel = self._channels[-1]
         if channel.give_up is None:
@@ -141,7 +145,7 @@ class Worker:
         return {}
 
     def drain_all(self, size: int, count: int) -> Answer:
-        """Be the other side of `flood` with all connections, of which each may get all."""
+        """Be the other side of `flood` in a broadcast layer, of which each member may get all, or of `flood_over`."""
         members = [(channel.recv_many, channel.give_up) for channel in self._channels]
         received, per_second = loops.drain_all(members, count, self._channels[-1].silence)  # type: ignore[arg-type]
         return {"received": received, "per_second": per_second}
