@@ -23,6 +23,9 @@ class TimedMember(Protocol):
 
 _M = TypeVar("_M", bound=TimedMember)
 
+#: More calls at one time than any network here has.
+_STANDSTILL = 100_000
+
 
 class TimedWorld(ABC, Generic[_M]):
     """Members by their addresses, and time. `delay`: of packets, seconds."""
@@ -45,9 +48,12 @@ class TimedWorld(ABC, Generic[_M]):
 
     def run(self, seconds: float) -> None:
         """Let so many seconds pass."""
-        end = self.now + seconds
+        end, calls = self.now + seconds, 0
         while self._heap and self._heap[0][0] <= end:
+            before = self.now
             self.now, _, call = heapq.heappop(self._heap)
+            calls = calls + 1 if self.now == before else 0
+            assert calls < _STANDSTILL, "time stands still: a member wants to be called, and does nothing then"
             call()
         self.now = end
 

@@ -156,6 +156,19 @@ class TestPace:
                 assert not neighbour._waiting
                 assert times
 
+    def test_neighbour_that_is_of_the_prototype_after_all_is_told_at_its_pace(self) -> None:
+        """Found as a time that stood still."""
+        world = world_of(A, B, C, D)
+        link = world.connect(A, B)
+        world.run(3.0)
+        flow, _ = world.members[A].flows[link.fds[link.ends.index(world.members[A])]]
+        world.connect(A, C)
+        world.run(PAUSE / 2)
+        flow.ours = False
+        world.connect(A, D)
+        world.run(3.0)
+        assert world.members[A].table.keys() >= {C, D}
+
 
 class TestWithThePrototype:
     def test_golden_updates(self) -> None:

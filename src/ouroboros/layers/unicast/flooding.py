@@ -260,10 +260,14 @@ class Neighbour:
         """When `send` has something to do."""
         if self._used is None:
             return None
-        full = self._used.ours and len(self._waiting) >= WINDOW
-        due = (0.0 if self._left else self._next) if self._queue and not full else None
-        acknowledge = self._acknowledge_at if self._arrived else None
-        return earliest(due, acknowledge, self._repeat_at, self._copy_at)
+        acknowledge = self._acknowledge_at if self._used.ours and self._arrived else None
+        return earliest(self._due(self._used), acknowledge, self._repeat_at, self._copy_at)
+
+    def _due(self, flow: Flow) -> float | None:
+        """When it may be told something next."""
+        if not self._queue or (flow.ours and len(self._waiting) >= WINDOW):
+            return None
+        return 0.0 if flow.ours and self._left else self._next
 
     def send(self, now: float, *, at_once: bool = False) -> None:
         """Send what is due. `at_once`: do not wait for the next time."""
