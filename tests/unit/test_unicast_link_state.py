@@ -10,12 +10,12 @@ from routing_world import EPOCH, Flow, Link, Member, World, lay, oracle, shape
 from ouroboros.layers.face import Size
 from ouroboros.layers.unicast.claims import LAST_NUMBER, MOST
 from ouroboros.layers.unicast.database import MOST_OF_ONE, OURS, Life
-from ouroboros.layers.unicast.flooding import MOST_ASKED, PAUSE
+from ouroboros.layers.unicast.flooding import MOST_ASKED
 from ouroboros.layers.unicast.link_state import MOST_AHEAD, Row
 from ouroboros.layers.unicast.own_links import REFRESHMENT
 from ouroboros.settings import LinkStatePolicy
 from ouroboros.wire.unicast import lsu
-from ouroboros.wire.unicast.lsu import MOST_NUMBER, Acknowledgement, LinkStateUpdate, Updates
+from ouroboros.wire.unicast.lsu import MOST_NUMBER, LinkStateUpdate, Updates
 
 A, B, C, D, E = 0x5DE9D31B, 0x80ACF665, 0x07C0FBAC, 0x12345678, 0x23456789
 CLOCK = EPOCH << 16
@@ -133,41 +133,6 @@ class TestTwoMembers:
         for member in world.ours():
             assert member.table == oracle(world.announced(), member.address, policy)
             assert member.spread is (policy is LinkStatePolicy.ECMP)
-
-
-class TestPace:
-    def test_news_of_all_cross_many_members_without_a_pause_at_each(self) -> None:
-        world = World()
-        lay(world, shape("line", 40))
-        world.run(40 * world.delay + 4 * PAUSE)
-        assert all(len(rows(member)) == 2 * 39 for member in world.members.values())
-
-    def test_messages_that_come_soon_after_each_other_are_acknowledged_together(self) -> None:
-        world = World()
-        wire = Wire(world)
-        lay(world, shape("line", 10))
-        world.run(1.0)
-        for member in world.members.values():
-            for neighbour in member.link_state._neighbours.values():
-                ends = [member.address, neighbour.address]
-                sent = [(when, lsu.decode(data, ours=True)) for when, *each, data in wire.packets if each == ends]
-                times = [when for when, message in sent if isinstance(message, Acknowledgement)]
-                assert all(after - before > 0.999 * PAUSE for before, after in pairwise(times))
-                assert not neighbour._waiting
-                assert times
-
-    def test_neighbour_that_is_of_the_prototype_after_all_is_told_at_its_pace(self) -> None:
-        """Found as a time that stood still."""
-        world = world_of(A, B, C, D)
-        link = world.connect(A, B)
-        world.run(3.0)
-        flow, _ = world.members[A].flows[link.fds[link.ends.index(world.members[A])]]
-        world.connect(A, C)
-        world.run(PAUSE / 2)
-        flow.ours = False
-        world.connect(A, D)
-        world.run(3.0)
-        assert world.members[A].table.keys() >= {C, D}
 
 
 class TestWithThePrototype:

@@ -37,8 +37,7 @@ AGAIN = 2.0
 #: Packets at once, and the pause after them, seconds.
 BURST = 16
 BURST_PAUSE = 0.005
-#: Of ours: messages within a pause, those without an acknowledgement, the pause. What comes one by one is passed on at
-#: once, so that news cross many members soon.
+#: Of ours: messages at once, those without an acknowledgement, the pause between.
 OURS_BURST = 8
 WINDOW = 32
 PAUSE = 0.01
@@ -105,11 +104,7 @@ class Neighbour:
         self._asked: dict[Pair, tuple[LinkStateUpdate, float]] = {}
         self._answered: dict[Pair, tuple[LinkStateUpdate, float]] = {}
         self._arrived: list[int] = []
-        #: When those are acknowledged at the latest.
-        self._acknowledge_at = 0.0
         self._next = 0.0
-        #: Messages to one of ours that may be sent before that.
-        self._left = 0
         self._repeat_at: float | None = None
         #: How often in a row all was told again.
         self._repeated = 0
@@ -167,7 +162,7 @@ class Neighbour:
         self._repeat_at = self._copy_at = self._round_trip = None
         self._repeated = 0
         if used is not None:
-            self._next, self._left = now if used.ours else now + QUIET, 0
+            self._next = now if used.ours else now + QUIET
             self._copy()
             if not used.ours:
                 self._copy_at = now + AGAIN
@@ -182,11 +177,9 @@ class Neighbour:
         """Whether it has not sent too much already."""
         return (self._single if single else self._several).take(now)
 
-    def arrived(self, flow: Flow, id: int, now: float) -> None:
-        """It sent a message, which is to be acknowledged: a moment later, with those that come meanwhile."""
+    def arrived(self, flow: Flow, id: int) -> None:
+        """It sent a message, which is to be acknowledged."""
         if flow is self._used and len(self._arrived) < MOST_IDS:
-            if not self._arrived:
-                self._acknowledge_at = now + PAUSE
             self._arrived.append(id)
 
     def acknowledged(self, ids: Iterable[int], now: float) -> None:
@@ -260,29 +253,26 @@ class Neighbour:
         """When `send` has something to do."""
         if self._used is None:
             return None
-        acknowledge = self._acknowledge_at if self._used.ours and self._arrived else None
-        return earliest(self._due(self._used), acknowledge, self._repeat_at, self._copy_at)
-
-    def _due(self, flow: Flow) -> float | None:
-        """When it may be told something next."""
-        if not self._queue or (flow.ours and len(self._waiting) >= WINDOW):
-            return None
-        return 0.0 if flow.ours and self._left else self._next
+        full = self._used.ours and len(self._waiting) >= WINDOW
+        due = self._next if self._arrived or (self._queue and not full) else None
+        return earliest(due, self._repeat_at, self._copy_at)
 
     def send(self, now: float, *, at_once: bool = False) -> None:
         """Send what is due. `at_once`: do not wait for the next time."""
         if self._used is None:
             return
-        if at_once or self._next <= now:
-            self._next, self._left = now, OURS_BURST if self._used.ours else 0
+        if at_once:
+            self._next = now
         if self._copy_at is not None and self._copy_at <= now:
             self._copy_at = None
             self._copy()
         if self._repeat_at is not None and self._repeat_at <= now:
             self._repeat(now)
+        if self._next > now or not (self._queue or self._arrived):
+            return
         if self._used.ours:
             self._send_several(self._used, now)
-        elif self._queue and self._next <= now:
+        else:
             self._send_single(self._used, now)
 
     def _repetition(self) -> float:
@@ -301,20 +291,20 @@ class Neighbour:
         self._repeat_at = None
 
     def _send_several(self, flow: Flow, now: float) -> None:
-        if self._arrived and self._acknowledge_at <= now:
+        self._next = now + PAUSE
+        if self._arrived:
             self._core.message(flow.fd, Acknowledgement(tuple(self._arrived)).encode())
             self._arrived.clear()
         most = fitting(flow.size.whole)
-        while self._left and self._queue and len(self._waiting) < WINDOW:
+        for _ in range(OURS_BURST):
+            if not self._queue or len(self._waiting) >= WINDOW:
+                break
             pairs = tuple(islice(self._queue, most))
             updates = tuple(update for pair in pairs if (update := self._update(pair, now)) is not None)
             for pair in pairs:
                 del self._queue[pair]
             if updates:
                 id = self._draw()
-                self._left -= 1
-                if self._next <= now:
-                    self._next = now + PAUSE
                 told = tuple((each.source, each.destination) for each in updates)
                 self._waiting[id] = now, told
                 self._told.update(dict.fromkeys(told, id))

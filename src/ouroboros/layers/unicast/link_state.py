@@ -167,7 +167,7 @@ class LinkState:
             case LinkStateUpdate():
                 self._take(message, neighbour, now)
             case Updates(id, updates):
-                neighbour.arrived(connection, id, now)
+                neighbour.arrived(connection, id)
                 self._busy[connection.address] = neighbour
                 for update in updates:
                     self._take(update, neighbour, now)
