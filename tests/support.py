@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import importlib.util
 import json
 import os
 import platform
@@ -26,6 +27,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any, Generic, NoReturn, TypeVar
 
+import pytest
 from warm import Warm
 
 from ouroboros import errors
@@ -143,6 +145,17 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end, "it never came to this"
         os.sched_yield()
+
+
+def fuzz(target: str, runs: int, folder: Path) -> None:
+    """Have a fuzzer try a target of the folder `fuzz` so often. What it finds is left in `folder`."""
+    if importlib.util.find_spec("atheris") is None:
+        pytest.skip("there is no atheris for this platform")
+    program = Path(__file__).parents[1] / "fuzz" / f"{target}.py"
+    command = [sys.executable, str(program), f"-runs={runs}", "-seed=1", f"-artifact_prefix={folder}/", "new"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"Done {runs} runs" in done.stderr
 
 
 def forever(call: Callable[[], object]) -> NoReturn:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 from random import Random
 
 import pytest
 from oap_attack import altered, attack, seeds
+from support import fuzz
 
-FUZZ = Path(__file__).parents[2] / "fuzz"
 RUNS = 20_000
 
 pytestmark = pytest.mark.slow
@@ -34,9 +31,5 @@ def test_altered_messages_cause_nothing_but_the_errors_that_are_meant_for_them(s
             raise
 
 
-@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="there is no atheris for this platform")
 def test_a_fuzzer_finds_nothing_in_a_few_thousand_runs(tmp_path: Path) -> None:
-    command = [sys.executable, str(FUZZ / "oap.py"), f"-runs={RUNS}", "-seed=1", f"-artifact_prefix={tmp_path}/", "new"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert f"Done {RUNS} runs" in done.stderr
+    fuzz("oap", RUNS, tmp_path)

@@ -3,17 +3,14 @@ reach."""
 
 from __future__ import annotations
 
-import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 from random import Random
 
 import pytest
 from oap_attack import altered
+from support import fuzz
 from unicast_attack import Message, attack, deliver, messages, recorded, seeds, small_layer, spoiled
 
-FUZZ = Path(__file__).parents[2] / "fuzz"
 RUNS = 20_000
 #: Messages to the members of one layer.
 MESSAGES = 150
@@ -69,16 +66,5 @@ def test_members_outlive_whatever_their_neighbours_say(seed: int) -> None:
     assert layer.network.balance().missing == 0
 
 
-@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="there is no atheris for this platform")
 def test_a_fuzzer_finds_nothing_in_a_few_thousand_runs(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        str(FUZZ / "unicast.py"),
-        f"-runs={FUZZED}",
-        "-seed=1",
-        f"-artifact_prefix={tmp_path}/",
-        "new",
-    ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert f"Done {FUZZED} runs" in done.stderr
+    fuzz("unicast", FUZZED, tmp_path)

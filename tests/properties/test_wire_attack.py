@@ -3,17 +3,14 @@ code they reach."""
 
 from __future__ import annotations
 
-import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 from random import Random
 
 import pytest
 from oap_attack import altered
+from support import fuzz
 from wire_attack import attack, seeds
 
-FUZZ = Path(__file__).parents[2] / "fuzz"
 RUNS = 4_000
 #: Of the fuzzer, which is slow at first.
 FUZZED = 2_000
@@ -49,16 +46,5 @@ def test_depths_and_lengths_that_cannot_be_are_refused_at_once(opening: bytes, d
         assert not attack(head + b"\xc0" + opening * count)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="there is no atheris for this platform")
 def test_a_fuzzer_finds_nothing_in_a_few_thousand_runs(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        str(FUZZ / "wire.py"),
-        f"-runs={FUZZED}",
-        "-seed=1",
-        f"-artifact_prefix={tmp_path}/",
-        "new",
-    ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert f"Done {FUZZED} runs" in done.stderr
+    fuzz("wire", FUZZED, tmp_path)
