@@ -54,17 +54,8 @@ class OursNative(Ours):
         irm.bind_process(os.getpid(), self.address)
 
 
-class Broadcast(Peer):
+class Broadcast(Ours):
     """Flows of a broadcast layer, on a node of ours or, by our API, on the C prototype."""
-
-    needs_node = True
-
-    def __init__(self, address: str) -> None:
-        super().__init__(Path(address).name)
-
-    @staticmethod
-    def version() -> str:
-        return str(ouroboros.__version__)
 
     def serve(self) -> None:
         """Between hosts the harness has made the layer."""
