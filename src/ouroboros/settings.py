@@ -210,6 +210,9 @@ class Users(Checked):
 
 _SECONDS = whole(1, UNLIMITED, "s")
 
+#: Crosses any link that carries IPv6 (RFC 8200, section 5).
+MTU = 1280
+
 #: Who may enroll, in a word.
 ANYONE, CERTIFIED, NOBODY = "anyone", "certified", "nobody"
 
@@ -250,7 +253,9 @@ class DtConfig(Checked):
     """Data transfer in a unicast layer.
 
     Sizes in the header of a packet, bytes from 1 to 8: `addr_size` of an address, `eid_size` of the id of an endpoint.
-    `max_ttl`: hops from 1 to 255 after which a packet is dropped. `routing`: how it finds its way.
+    `max_ttl`: hops from 1 to 255 after which a packet is dropped. `routing`: how it finds its way. `mtu`: bytes, from 128 to
+    65535, of the longest packet that crosses a link whole of which no member has said it, since both its ends are members of
+    the prototype (`docs/unicast.md`).
 
     >>> DtConfig(max_ttl=30).routing.ls.t_timeo
     60
@@ -261,12 +266,14 @@ class DtConfig(Checked):
         eid_size=Setting(whole(1, 8, "bytes"), "eid", "size of an endpoint id", file="eid_size"),
         max_ttl=Setting(whole(1, 255, "hops"), "ttl", "way after which a packet is dropped", file="max_ttl"),
         routing=part(RoutingConfig),
+        mtu=Setting(whole(128, 65535, "bytes"), "mtu", "what crosses a link of which nobody says it"),
     )
 
     addr_size: int = 4
     eid_size: int = 8
     max_ttl: int = 60
     routing: RoutingConfig = msgspec.field(default_factory=RoutingConfig)
+    mtu: int = MTU
 
 
 class DhtConfig(Checked):

@@ -190,6 +190,11 @@ def test_every_key_of_a_unicast_ipcp_as_the_prototype_writes_it() -> None:
     assert parse(text.replace("link-state", "link_state").replace("expiry", "expire")) == parse(text)
 
 
+def test_a_unicast_layer_has_an_mtu() -> None:
+    (table,) = parse('[unicast.u0]\nbootstrap = "campus"\nmtu = 1400').ipcps
+    assert table.settings == UnicastSettings(unicast=UnicastConfig(DtConfig(mtu=1400)))
+
+
 @pytest.mark.parametrize(
     ("text", "enrol", "neighbours"),
     [

@@ -151,6 +151,7 @@ def test_addresses_can_be_objects_and_are_kept_as_strings() -> None:
         (DtConfig, "addr_size", 1, 8),
         (DtConfig, "eid_size", 1, 8),
         (DtConfig, "max_ttl", 1, 255),
+        (DtConfig, "mtu", 128, 65535),
         (LinkStateConfig, "t_recalc", 1, 2**32 - 1),
         (LinkStateConfig, "t_update", 1, 2**32 - 1),
         (LinkStateConfig, "t_timeo", 1, 2**32 - 1),

@@ -119,6 +119,13 @@ class TestIpcps:
         dht = config.dir.dht
         assert (dht.alpha, dht.k, dht.t_expire, dht.t_refresh, dht.t_replicate, dht.peer) == (5, 6, 70, 80, 90, 0)
 
+    @pytest.mark.parametrize("unicast", [UnicastConfig(enroll=("bob",)), UnicastConfig(DtConfig(mtu=1400))])
+    def test_settings_of_unicast_that_it_does_not_know_are_refused(
+        self, daemon: Daemon, unicast: UnicastConfig
+    ) -> None:
+        with pytest.raises(UnsupportedError, match=r"leave (enroll|mtu) out"):
+            self.configured(daemon, IpcpConfig(IpcpType.UNICAST, "u", unicast=unicast))
+
     def test_addresses_are_in_the_order_of_the_network(self, any_daemon: Daemon) -> None:
         conf = IpcpConfig(IpcpType.UDP4, "u", udp4=Udp4Config("192.0.2.1", "192.0.2.2", 3436))
         config = self.configured(any_daemon, conf)

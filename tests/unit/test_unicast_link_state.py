@@ -13,7 +13,7 @@ from ouroboros.layers.unicast.database import MOST_OF_ONE, OURS, Life
 from ouroboros.layers.unicast.flooding import MOST_ASKED
 from ouroboros.layers.unicast.link_state import MOST_AHEAD, Row
 from ouroboros.layers.unicast.own_links import REFRESHMENT
-from ouroboros.settings import LinkStatePolicy
+from ouroboros.settings import MTU, DtConfig, LinkStatePolicy, UnicastConfig
 from ouroboros.wire.unicast import lsu
 from ouroboros.wire.unicast.lsu import MOST_NUMBER, LinkStateUpdate, Updates
 
@@ -825,10 +825,11 @@ def test_listing() -> None:
 class TestLengths:
     def sized(self, world: World, one: int, other: int, size: Size) -> None:
         for near, far in ((one, other), (other, one)):
-            world.do(
-                world.members[near],
-                lambda part, far=far: part.adjacency_resized(far, size, world.now),  # type: ignore[misc]
-            )
+            if world.members[near].ours:
+                world.do(
+                    world.members[near],
+                    lambda part, far=far: part.adjacency_resized(far, size, world.now),  # type: ignore[misc]
+                )
 
     def test_the_least_of_a_way_is_that_of_all_its_links(self) -> None:
         world = world_of(A, B, C, D)
@@ -863,14 +864,31 @@ class TestLengths:
         world.run(10.0)
         assert world.members[A].link_state.least(D) == Size(1350, 1350)
 
-    def test_of_members_of_the_prototype_nothing_is_known_and_absurd_lengths_are_not_believed(self) -> None:
+    def test_between_two_members_of_the_prototype_it_is_the_mtu_of_the_layer(self) -> None:
+        world = World(config=UnicastConfig(DtConfig(mtu=600)))
+        for address in (A, B, C, D):
+            world.add(address, ours=address in (A, D))
+        for one, other in ((A, B), (B, C), (C, D)):
+            world.connect(one, other)
+        self.sized(world, A, B, Size(9000, 1400))
+        self.sized(world, C, D, Size(8000, 1300))
+        world.run(10.0)
+        least = world.members[A].link_state.least
+        # An announcement of D would be told on without its lengths. But D tells them with a flow.
+        assert (least(B), least(C), least(D)) == (Size(9000, 1400), Size(9000, 1400), Size(9000, 600))
+
+    def test_absurd_lengths_are_not_believed(self) -> None:
+        world = world_of(A, B, C, D)
+        for one, other, most in ((A, B, 9000), (B, C, 100), (C, D, 9000)):
+            world.connect(one, other)
+            self.sized(world, one, other, Size(most, most))
+        world.run(10.0)
+        least = world.members[A].link_state.least
+        assert (least(B), least(C), least(D)) == (Size(9000, 9000), Size(9000, 9000), Size(9000, MTU))
+
+    def test_of_members_of_the_prototype_nothing_is_known(self) -> None:
         world = world_of(A, B, C, prototypes=(B,))
         world.connect(A, B)
         world.connect(B, C)
         world.run(10.0)
         assert world.members[A].link_state.least(C) is None
-        world = world_of(A, B)
-        world.connect(A, B)
-        self.sized(world, A, B, Size(100, 100))
-        world.run(10.0)
-        assert world.members[A].link_state.least(B) is None

@@ -18,6 +18,7 @@ from ouroboros.settings import (
     DhtConfig,
     DirConfig,
     DirectoryHashAlgo,
+    DtConfig,
     UnicastConfig,
     UnicastSettings,
 )
@@ -165,6 +166,17 @@ def test_who_may_enroll_fits_into_the_longest_configuration(enroll: tuple[str, .
     assert enrollment.decode_response(message.encode()) == message
     with pytest.raises(ValueError, match=r"names of \d+ bytes together"):
         UnicastConfig(enroll=tuple(map(str, range(1000))))
+
+
+@pytest.mark.parametrize("mtu", [128, 1279, 65535])
+def test_the_mtu_is_told_only_when_it_is_another_one_than_that_of_all_layers(mtu: int) -> None:
+    def configuration(mtu: int) -> Response:
+        settings = UnicastSettings(unicast=UnicastConfig(DtConfig(mtu=mtu)))
+        return Response(ID, 0, Configuration("u", settings, A))
+
+    assert configuration(1280).encode() == Response(ID, 0, Configuration("u", UnicastSettings(), A)).encode()
+    assert len(configuration(mtu).encode()) > len(configuration(1280).encode())
+    assert enrollment.decode_response(configuration(mtu).encode()) == configuration(mtu)
 
 
 def test_who_may_enroll_is_told_only_when_a_member_of_the_prototype_would_not_know() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ouroboros.wire.extension import LEAST_PACKET
 from ouroboros.wire.unicast.lsu import LinkStateUpdate
 
 #: The one that announces, and its neighbour.
@@ -44,6 +45,11 @@ class Entry:
     stamp: float
     most: int = 0
     whole: int = 0
+
+    @property
+    def has_size(self) -> bool:
+        """Whether it is that of a link, with a length of packets that can be believed."""
+        return self.life is Life.LIVE and self.most >= LEAST_PACKET
 
     def yields_to(self, update: LinkStateUpdate) -> bool:
         """Whether that takes its place. Of two things that were said with one number it is the same for all members: they

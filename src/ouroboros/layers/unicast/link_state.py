@@ -16,6 +16,7 @@ them on as they are.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import msgspec
@@ -31,9 +32,8 @@ from ouroboros.layers.unicast.graph import Graph, Table
 from ouroboros.layers.unicast.own_links import REFRESHMENT, OwnLinks
 from ouroboros.layers.unicast.silence import STALL, Silence
 from ouroboros.settings import LinkStatePolicy
-from ouroboros.wire.extension import LEAST_PACKET
 from ouroboros.wire.unicast import lsu
-from ouroboros.wire.unicast.lsu import Acknowledgement, LinkStateUpdate, Updates
+from ouroboros.wire.unicast.lsu import MOST_LENGTH, Acknowledgement, LinkStateUpdate, Updates
 
 #: So many refreshments of a link may be missed.
 MISSED = 3
@@ -82,6 +82,7 @@ class LinkState:
         self._graph = Graph(core.address, self._policy)
         #: What `least` has found out, and whether that is still so.
         self._least: dict[int, Size | None] = {}
+        self._mtu = Size(MOST_LENGTH, core.config.dt.mtu)
         self._is_resized = False
         self._silence = Silence(self._t_update)
         self._claims = Claims(core, self._database, collided)
@@ -182,18 +183,25 @@ class LinkState:
         return self._graph.distance(address)
 
     def least(self, address: int) -> Size | None:
-        """Of packets that cross all links of the shortest paths to that member, in both directions, as far as members of
-        ours have said it; None: none has."""
+        """Of packets that cross all links of the shortest paths to that member, both ways; None: nobody has said it.
+
+        What nobody has said of a link is the MTU of the layer. Of their own links both ends of a flow tell each other
+        (`Extension.whole`): those count only where they are announced."""
         if address not in self._least:
-            found: Size | None = None
-            for edge in self._graph.paths(address):
-                for pair in (edge, edge[::-1]):
-                    entry = self._database.get(pair)
-                    if entry is not None and entry.life is Life.LIVE and entry.most >= LEAST_PACKET:
-                        size = Size(entry.most, entry.whole)
-                        found = size if found is None else size.less(found)
-            self._least[address] = found
+            ends = {address, self._own.address}
+            sizes = [
+                self._mtu if said is None else said
+                for edge in self._graph.paths(address)
+                if (said := self._said(edge)) is not None or ends.isdisjoint(edge)
+            ]
+            self._least[address] = functools.reduce(Size.less, sizes) if sizes else None
         return self._least[address]
+
+    def _said(self, edge: tuple[int, int]) -> Size | None:
+        """Of packets that cross a link, as its ends announce it."""
+        entries = (self._database.get(pair) for pair in (edge, edge[::-1]))
+        sizes = [Size(each.most, each.whole) for each in entries if each is not None and each.has_size]
+        return functools.reduce(Size.less, sizes) if sizes else None
 
     def ours(self, address: int) -> bool:
         """Whether that member is one of ours, as far as is known."""

@@ -14,6 +14,7 @@ from ouroboros._arguments import as_name
 from ouroboros.errors import ProtocolError
 from ouroboros.settings import (
     ANYONE,
+    MTU,
     BroadcastSettings,
     DhtConfig,
     DirConfig,
@@ -168,6 +169,7 @@ def _transfer_message(dt: DtConfig) -> Any:  # noqa: ANN401
         eid_size=dt.eid_size,
         max_ttl=dt.max_ttl,
         routing=protobuf.make("Routing", policy=dt.routing.pol, ls=ls_message),
+        mtu=None if dt.mtu == MTU else dt.mtu,
     )
 
 
@@ -228,6 +230,7 @@ def _unicast(message: Any, dht: Any) -> UnicastConfig:  # noqa: ANN401
             routing=RoutingConfig(
                 message.dt.routing.policy, LinkStateConfig(ls.policy, ls.t_recalc, ls.t_update, ls.t_timeo)
             ),
+            mtu=message.dt.mtu if message.dt.HasField("mtu") else MTU,
         ),
         dir=DirConfig(message.dir.policy, DhtConfig(dht.alpha, dht.k, dht.t_expire, dht.t_refresh, dht.t_replicate)),
         addr_auth=message.addr_auth,
