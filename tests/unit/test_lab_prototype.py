@@ -89,16 +89,16 @@ def test_all_its_links_over_udp_are_one_layer_that_knows_all_neighbours() -> Non
     told = Recorder()
     there = node(told)
     udp = [
-        begin(there, name, "udp4", name, Udp4Settings(udp4=Udp4Config("10.255.0.1", peers=(peer,))))
-        for name, peer in (("a-b", "net1.a@10.0.0.2"), ("b-c", "net1.c@10.0.0.6"))
+        begin(there, name, "udp4", name, Udp4Settings(udp4=Udp4Config("10.255.0.1", peers=peers)))
+        for name, peers in (("a-b", ()), ("b-c", ("net1.c@10.0.0.6",)), ("b-e", ("net1.e@10.0.0.8",)))
     ]
     begin(there, "b-d", "eth-dix", "b-d", EthDixSettings(eth=EthConfig("veth2")))
-    assert udp[0] == udp[1]
+    assert udp == [udp[0]] * 3
     assert told.said == [
         "ipcp bootstrap type udp4 name links layer links ip 10.255.0.1",
         "ipcp bootstrap type eth-dix name b-d layer b-d dev veth2",
     ]
-    assert told.places == {"net1.a": "10.0.0.2", "net1.c": "10.0.0.6"}
+    assert told.places == {"net1.c": "10.0.0.6", "net1.e": "10.0.0.8"}
 
 
 def test_settings_of_a_layer_are_words_of_its_command() -> None:
@@ -109,8 +109,10 @@ def test_settings_of_a_layer_are_words_of_its_command() -> None:
     assert told.said[0].startswith("ipcp bootstrap type unicast name net1.b layer net1 ")
     for words in ("ls_t_recalc 1", "ls_t_update 2", "ls_t_timeo 8", "routing link_state", "directory DHT", "ttl 60"):
         assert f" {words}" in told.said[0]
-    with pytest.raises(LabError, match="lets anyone enroll: leave the setting enroll out"):
-        begin(node(told), "net1.b", "unicast", "net1", UnicastSettings(unicast=UnicastConfig(enroll=("ann",))))
+    assert "mtu" not in told.said[0]
+    for unicast in (UnicastConfig(enroll=("ann",)), UnicastConfig(DtConfig(mtu=1400))):
+        with pytest.raises(LabError, match=r"leave (enroll|mtu) out"):
+            begin(node(told), "net1.b", "unicast", "net1", UnicastSettings(unicast=unicast))
 
 
 def test_it_begins_again_when_it_did_not_find_its_own_process() -> None:

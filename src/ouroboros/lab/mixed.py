@@ -51,6 +51,7 @@ class Prototype:
         self._ipcps: list[CreateIpcp] = []
         self._names: set[str] = set()
         self._places: dict[str, str] = {}
+        self._is_over_udp = False
         self._echo: subprocess.Popen[bytes] | None = None
 
     def do(self, request: Request) -> Any:  # noqa: ANN401
@@ -95,11 +96,12 @@ class Prototype:
     def _bootstrap(self, ipcp: CreateIpcp, request: BootstrapIpcp) -> None:
         layer = request.layer
         if isinstance(request.settings, Udp4Settings):
-            begun, layer = bool(self._places), _OVER_UDP
+            layer = _OVER_UDP
             self._places |= dict(peer.split("@") for peer in request.settings.udp4.peers)
             self.machine.find(self._places)
-            if begun:
+            if self._is_over_udp:
                 return
+            self._is_over_udp = True
         words = "type", ipcp.type, "name", ipcp.name, "layer", layer, *_words(request.settings)
         for last in (False, False, True):
             try:
