@@ -334,6 +334,13 @@ class UnicastConfig(Checked):
     cong_avoid: CongestionAvoidPolicy = CongestionAvoidPolicy.MB_ECN
     enroll: tuple[str, ...] = (ANYONE,)
 
+    def check_for_prototype(self) -> None:
+        """Raise `ValueError` if there is a setting that members of the C prototype do not have."""
+        if self.enroll != (ANYONE,):
+            raise ValueError("members of the C prototype let anyone enroll: leave enroll out")
+        if self.dt.mtu != MTU:
+            raise ValueError("members of the C prototype have no mtu in common: leave mtu out")
+
 
 class EthConfig(Checked):
     """A layer on an Ethernet segment. `dev`: the network device. `ethertype`: 0x0600 to 0xFFFE; it matters for `ETH_DIX`."""

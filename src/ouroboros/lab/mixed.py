@@ -17,7 +17,7 @@ from ouroboros.lab.ground import Flow
 from ouroboros.lab.namespaces import NamespaceGround
 from ouroboros.lab.prototype import Machine, Namespace, check_machine, find_installation
 from ouroboros.qos import QoSSpec
-from ouroboros.settings import ANYONE, AnySettings, EthDixSettings, EthLlcSettings, Udp4Settings, UnicastSettings
+from ouroboros.settings import AnySettings, EthDixSettings, EthLlcSettings, Udp4Settings, UnicastSettings
 from ouroboros.wire.control import (
     BindProcess,
     BootstrapIpcp,
@@ -164,9 +164,12 @@ def _words(settings: AnySettings | None) -> list[str]:
         case EthDixSettings() | EthLlcSettings():
             return ["dev", settings.eth.dev]
         case UnicastSettings():
+            try:
+                settings.unicast.check_for_prototype()
+            except ValueError as error:
+                raise LabError(str(error)) from None
             values = {setting.key: value for setting, value in told(settings) if not setting.quiet}
-            if values.pop("enroll") != (ANYONE,):
-                raise LabError("a member of the C prototype lets anyone enroll: leave the setting enroll out")
+            del values["enroll"], values["mtu"]
             return [word for key, value in values.items() for word in (key, str(getattr(value, "word", value)))]
     return []
 

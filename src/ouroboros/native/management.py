@@ -37,7 +37,6 @@ from ouroboros.native import declarations as c
 from ouroboros.native.calls import run
 from ouroboros.native.library import Library
 from ouroboros.qos import QoSSpec
-from ouroboros.settings import ANYONE, MTU
 from ouroboros.wire import control as messages
 from ouroboros.wire.control import IpcpEntry, NameEntry
 
@@ -296,11 +295,11 @@ class Management:
 
 
 def _set_unicast(c_unicast: Any, unicast: UnicastConfig, *, flat: bool) -> None:  # noqa: ANN401
-    if unicast.enroll != (ANYONE,):
-        raise UnsupportedError("members of the C Ouroboros let anyone enroll: leave enroll out")
+    try:
+        unicast.check_for_prototype()
+    except ValueError as error:
+        raise UnsupportedError(str(error)) from None
     dt = unicast.dt
-    if dt.mtu != MTU:
-        raise UnsupportedError("members of the C Ouroboros have no mtu in common: leave mtu out")
     c_unicast.addr_size, c_unicast.eid_size, c_unicast.max_ttl = dt.addr_size, dt.eid_size, dt.max_ttl
     c_unicast.addr_auth, c_unicast.cong_avoid = int(unicast.addr_auth), int(unicast.cong_avoid)
     if flat:
