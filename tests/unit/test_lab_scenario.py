@@ -119,6 +119,15 @@ def test_a_scenario_has_all_that_a_description_has() -> None:
     assert found.expectations == (Expectation(0.0, "no ping a c", 3.0),)
 
 
+def test_a_unicast_layer_over_the_links_has_all_nodes_unless_it_says_its_own() -> None:
+    text = "network = 'a - b - c'\n[[layer]]\nname = 'campus'\nsettings = { max_ttl = 7 }\n"
+    (layer,) = read(text).layers
+    assert layer.members == {"a": "a", "b": "b", "c": "c"}
+    assert layer.adjacencies == (("a", "b"), ("b", "c"))
+    above = read(text + "[[layer]]\nname = 'top'\nover = 'campus'\n[[layer]]\nname = 'x'\nmembers = ['a']").layers[1:]
+    assert [(dict(each.members), each.adjacencies) for each in above] == [({}, ()), ({"a": "a"}, ())]
+
+
 def test_without_layers_of_its_own_a_scenario_has_those_of_its_lines() -> None:
     assert read('network = "a - b"\nover = "x - y"').layers == describe("a - b", "x - y").layers
 

@@ -118,7 +118,7 @@ class _Reader:
                 links[same[0]] = link
             else:
                 links.append(link)
-        layers = self._tables("layer", self._layer)
+        layers = self._tables("layer", self._layer(known, links))
         if all(layer.type != "unicast" for layer in layers):
             layers = [*with_lines.layers, *layers]
         description = self._at_key(
@@ -163,15 +163,23 @@ class _Reader:
 
         return link
 
-    def _layer(self, table: dict[str, Any]) -> Layer:
-        members = table.get("members", {})
-        named = dict(members) if isinstance(members, dict) else {name: name for name in members}
-        for name, node in named.items():
-            if not isinstance(node, str) or not isinstance(name, str):
-                raise DescriptionError("members are nodes, or are on nodes", word=str(name))
-        pairs = [pair for text in table.get("adjacencies", ()) for pair in _pairs(text)]
-        given = {key: table[key] for key in ("type", "over", "settings") if key in table}
-        return Layer(table["name"], members=named, adjacencies=tuple(pairs), **given)
+    def _layer(self, known: list[str], links: list[Link]) -> Callable[[dict[str, Any]], Layer]:
+        def layer(table: dict[str, Any]) -> Layer:
+            members, adjacencies = table.get("members", {}), table.get("adjacencies", ())
+            named = dict(members) if isinstance(members, dict) else {name: name for name in members}
+            for name, node in named.items():
+                if not isinstance(node, str) or not isinstance(name, str):
+                    raise DescriptionError("members are nodes, or are on nodes", word=str(name))
+            pairs = tuple(pair for text in adjacencies for pair in _pairs(text))
+            given = {key: table[key] for key in ("type", "over", "settings") if key in table}
+            made = Layer(table["name"], members=named, adjacencies=pairs, **given)
+            if made.has_names and made.over is None and not table.keys() & {"members", "adjacencies"}:
+                return replace(
+                    made, members={name: name for name in known}, adjacencies=tuple(link.ends for link in links)
+                )
+            return made
+
+        return layer
 
     def _program(self, description: Description) -> Callable[[dict[str, Any]], Program]:
         def program(table: dict[str, Any]) -> Program:
