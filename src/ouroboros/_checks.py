@@ -325,13 +325,13 @@ def described(kind: type[Checked], without: tuple[str, ...] = ()) -> Iterator[tu
             yield check, getattr(kind(), field)
 
 
-def told(settings: Checked) -> Iterator[tuple[Setting, Any]]:
+def told(settings: Checked, without: tuple[str, ...] = ()) -> Iterator[tuple[Setting, Any]]:
     """The settings with their values, in the order of `described`; of parts, those that there are."""
     for field, check in settings.checks.items():
         value = getattr(settings, field)
         if isinstance(check, Check) and check.part is not None:
-            yield from told(value) if value is not None else ()
-        elif isinstance(check, Setting):
+            yield from told(value, check.without) if value is not None else ()
+        elif isinstance(check, Setting) and field not in without:
             yield check, value
 
 

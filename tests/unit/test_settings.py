@@ -11,7 +11,7 @@ import pytest
 from irm_world import World
 
 import ouroboros
-from ouroboros._checks import Check, Setting, address, described, fields, whole
+from ouroboros._checks import Check, Setting, address, described, fields, told, whole
 from ouroboros.control.configuration import ConfigurationError, parse
 from ouroboros.errors import IpcpBootstrapError, ProtocolError
 from ouroboros.irm import IpcpType
@@ -105,6 +105,12 @@ def test_every_type_has_a_description_in_the_order_of_its_number() -> None:
 
 def test_each_type_is_told_what_is_described() -> None:
     assert {type: kind.settings for type, kind in IPCP_TYPES.items()} == TYPES
+
+
+@pytest.mark.parametrize("type", TYPES)
+def test_what_a_type_was_told_is_what_is_described(type: str) -> None:
+    settings = TYPES[type]()
+    assert [setting for setting, _ in told(settings)] == [setting for setting, _ in described(TYPES[type])]
 
 
 @pytest.mark.parametrize("type", TYPES)
