@@ -73,11 +73,16 @@ static int policy_of(const char * name)
 
 static void test_layers(void)
 {
-        struct ipcp_config conf = local_default_conf, udp = udp4_default_conf;
+        struct ipcp_config conf = local_default_conf, udp = udp4_default_conf, segment = eth_llc_default_conf;
         IS(irm_create_ipcp(NULL, IPCP_LOCAL), -EINVAL);
         IS(irm_create_ipcp("x", IPCP_INVALID), -EINVAL);
         pid_t lan = irm_create_ipcp("lan0", IPCP_ETH_LLC);
         TRUE(lan > 0);
+        strcpy(segment.layer_info.name, "segment");
+        memset(segment.eth.dev, 'x', sizeof(segment.eth.dev));
+        IS(irm_bootstrap_ipcp(lan, &segment), -EINVAL);
+        strcpy(segment.eth.dev, "no-such-device0");
+        IS(irm_bootstrap_ipcp(lan, &segment), -EIPCP);
         IS(irm_destroy_ipcp(lan), 0);
         pid_t lab = irm_create_ipcp("lab0", IPCP_LOCAL);
         TRUE(lab > 0);

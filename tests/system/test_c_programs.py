@@ -20,10 +20,12 @@ from c_support import CProgram, build, cannot_build, install
 from stuck_node import StuckNode, piecemeal, polite, polite_piecemeal, silent
 from support import Background, NodeProcess, Programs, asleep_in, node_info, until
 from udp_nodes import Nodes
+from unicast_nodes import at
 
 from ouroboros import cli, irm
 from ouroboros.dev import FlowDownException, FlowPeerException, QoSSpec, flow_accept, flow_alloc
 from ouroboros.runtime import client
+from ouroboros.testing.link import NamespacePair
 from ouroboros.wire.control import BindProcess, ListFlows, ListNames
 
 pytestmark = [
@@ -88,6 +90,19 @@ def test_the_management_functions_do_what_they_say(node: NodeProcess, run: Run) 
     assert {each.dir_hash_algo for each in (a, b)} == {irm.DirectoryHashAlgo.SHA3_512}
     for name in ("b", "a"):
         cli.destroy_ipcp(name)
+
+
+@pytest.mark.skipif(NamespacePair.lacks() is not None, reason=str(NamespacePair.lacks()))
+def test_layers_on_an_ethernet_segment(make_node: Callable[..., NodeProcess], run: Run, tmp_path: Path) -> None:
+    with NamespacePair(None) as pair:
+        node = make_node(within=pair.command(0), directory=tmp_path / "node")
+        program = run("segment", OUROBOROS_RUNTIME_DIR=str(node.directory), DEVICE="veth0")
+        assert program.finish() == (0, "ok\n", "")
+        with at(node.directory):
+            saved = irm.save_configuration()
+            layers = {each.layer: (each.type.word, each.dir_hash_algo) for each in irm.list_ipcps()}
+    assert layers == {name: (f"eth-{name}", irm.DirectoryHashAlgo.SHA3_384) for name in ("dix", "llc")}
+    assert [saved.count(words) for words in ('dev = "veth0"', f"ethertype = {0xA7A7}")] == [2, 1]
 
 
 def test_the_functions_do_what_they_say_without_spinning(node: NodeProcess, run: Run) -> None:

@@ -15,7 +15,10 @@ use crate::error::Error;
 use crate::time::PATIENCE;
 
 /// The version of the messages. A node that speaks another one says so.
-pub const VERSION: u64 = 11;
+pub const VERSION: u64 = 12;
+
+/// The `mtu` of unicast layers, if none is said.
+const MTU: i64 = 1280;
 
 /// The largest answer, bytes.
 pub const MESSAGE_LENGTH: usize = 64 << 20;
@@ -94,9 +97,12 @@ pub enum OfType<'a> {
     Udp(Udp<'a>),
     /// Of a unicast layer.
     Unicast(Unicast),
+    /// Of a layer on an Ethernet segment.
+    Ethernet(Ethernet<'a>),
 }
 
-/// Settings of a unicast layer, in the order of `ouroboros.settings`. The node checks them.
+/// Settings of a unicast layer, in the order of `ouroboros.settings`. The node checks them. Of those that the prototype does
+/// not have, C programs get the default: its `mtu`, and that anyone may enroll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct Unicast {
@@ -124,6 +130,15 @@ pub struct Udp<'a> {
     pub dns: &'a str,
     /// UDP port.
     pub port: u16,
+}
+
+/// Settings of a layer on an Ethernet segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ethernet<'a> {
+    /// The network device.
+    pub device: &'a str,
+    /// Of DIX frames.
+    pub ethertype: u16,
 }
 
 /// The answer of the node to a request.
@@ -320,6 +335,7 @@ impl Settings<'_> {
             OfType::None => {}
             OfType::Udp(udp) => udp.encode(out),
             OfType::Unicast(unicast) => unicast.encode(out),
+            OfType::Ethernet(ethernet) => ethernet.encode(out),
         }
     }
 }
@@ -337,10 +353,19 @@ impl Udp<'_> {
     }
 }
 
+impl Ethernet<'_> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        done(write_map_len(out, 2));
+        string(out, "dev");
+        string(out, self.device);
+        numbers(out, &[("ethertype", self.ethertype.into())]);
+    }
+}
+
 impl Unicast {
     fn encode(&self, out: &mut Vec<u8>) {
         done(write_map_len(out, 5));
-        open(out, "dt", 4);
+        open(out, "dt", 5);
         let sizes = [("addr_size", self.addr_size), ("eid_size", self.eid_size), ("max_ttl", self.max_ttl)];
         numbers(out, &sizes.map(|(field, size)| (field, size.into())));
         open(out, "routing", 2);
@@ -348,6 +373,7 @@ impl Unicast {
         open(out, "ls", 4);
         let [recalc, update, timeo] = self.link_state_times;
         numbers(out, &[("pol", self.link_state), ("t_recalc", recalc), ("t_update", update), ("t_timeo", timeo)]);
+        numbers(out, &[("mtu", MTU)]);
         open(out, "dir", 2);
         numbers(out, &[("pol", self.directory)]);
         open(out, "dht", 5);
@@ -356,7 +382,6 @@ impl Unicast {
             [("alpha", alpha), ("k", k), ("t_expire", expire), ("t_refresh", refresh), ("t_replicate", replicate)];
         numbers(out, &dht);
         numbers(out, &[("addr_auth", self.addr_auth), ("cong_avoid", self.cong_avoid)]);
-        // As with the prototype. C programs cannot ask for less.
         string(out, "enroll");
         array(out, 1);
         string(out, "anyone");

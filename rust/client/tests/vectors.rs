@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use ouroboros_client::message::{
-    Answer, Granted, IpcpEntry, Key, NameEntry, OfType, Qos, Request, Settings, Udp, Unicast, decode_answer,
+    Answer, Ethernet, Granted, IpcpEntry, Key, NameEntry, OfType, Qos, Request, Settings, Udp, Unicast, decode_answer,
     decode_value,
 };
 
@@ -51,6 +51,8 @@ fn every_request_is_written_as_recorded() {
         dht: [10, 20, 86_400, 3, 3600],
     };
     let unicast = Settings { kind: "unicast", hash: 3, of_type: OfType::Unicast(unicast) };
+    let ethernet = Ethernet { device: "eth0", ethertype: 0xA001 };
+    let ethernet = Settings { kind: "eth-dix", hash: 1, of_type: OfType::Ethernet(ethernet) };
     let paths = [Some("/enc"), None, Some("/key"), None, Some("/crt"), None];
     let requests = [
         ("hello", Request::Hello { program: "oecho", instance: (1 << 48) - 1 }),
@@ -74,6 +76,7 @@ fn every_request_is_written_as_recorded() {
         ("bootstrap ipcp", Request::BootstrapIpcp { ipcp: IPCP, layer: "lab", settings: local }),
         ("bootstrap udp ipcp", Request::BootstrapIpcp { ipcp: 1, layer: "lab", settings: udp }),
         ("bootstrap unicast ipcp", Request::BootstrapIpcp { ipcp: 1, layer: "campus", settings: unicast }),
+        ("bootstrap ethernet ipcp", Request::BootstrapIpcp { ipcp: 1, layer: "segment", settings: ethernet }),
         ("enroll ipcp", Request::EnrollIpcp { ipcp: IPCP, name: "campus" }),
         ("connect ipcp", Request::ConnectIpcp { ipcp: 1, component: "Data Transfer", name: "b", qos: DATA }),
         ("disconnect ipcp", Request::DisconnectIpcp { ipcp: 1, component: "Management", name: "b" }),

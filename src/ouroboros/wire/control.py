@@ -22,7 +22,7 @@ from ouroboros.settings import AnySettings
 
 #: Raised by one whenever a message changes; a node answers a client of another version with `Failed`. The client of C
 #: programs, `rust/client/src/message.rs`, has the same number.
-VERSION = 11
+VERSION = 12
 
 #: The largest answer, bytes. A list of 100 000 names fits.
 MESSAGE_LENGTH = 64 << 20

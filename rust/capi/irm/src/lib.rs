@@ -142,14 +142,15 @@ pub unsafe extern "C" fn irm_bootstrap_ipcp(pid: pid_t, conf: *const IpcpConfig)
             OfType::Udp(Udp { ip: &ip, dns: &dns, port })
         } else if conf.is_unicast() {
             OfType::Unicast(conf.unicast().ok_or(-libc::EINVAL)?)
+        } else if conf.is_ethernet() {
+            OfType::Ethernet(conf.ethernet().ok_or(-libc::EINVAL)?)
         } else {
             OfType::None
         };
-        // The settings of Ethernet cannot be passed on, and names are hashed in their own way over UDP.
-        let hash = match kind {
-            "local" | "broadcast" | "unicast" => types::hash(conf.hash).ok_or(-libc::EINVAL)?,
-            "udp4" | "udp6" => types::DEFAULT_HASH,
-            _ => return Err(-libc::ENOTSUP),
+        // Names are hashed in their own way over UDP.
+        let hash = match of_type {
+            OfType::Udp(_) => types::DEFAULT_HASH,
+            _ => types::hash(conf.hash).ok_or(-libc::EINVAL)?,
         };
         tell(&Request::BootstrapIpcp { ipcp: pid.into(), layer, settings: Settings { kind, hash, of_type } }, EIPCP)
     })

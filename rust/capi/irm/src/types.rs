@@ -4,16 +4,21 @@ use std::ffi::{CStr, c_int};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use libc::pid_t;
-use ouroboros_client::message::{IpcpEntry, NameEntry, Qos, Unicast};
+use ouroboros_client::message::{Ethernet, IpcpEntry, NameEntry, Qos, Unicast};
 
 /// The words that the node knows the types of IPC processes by, in the order of their numbers.
 const TYPES: [&str; 7] = ["local", "unicast", "broadcast", "eth-llc", "eth-dix", "udp4", "udp6"];
 const UNICAST: c_int = 1;
+const ETH_LLC: c_int = 3;
+const ETH_DIX: c_int = 4;
 const UDP4: c_int = 5;
 const UDP6: c_int = 6;
 
 /// Directory hashes, by number: SHA3-224, SHA3-256, SHA3-384, SHA3-512.
 const HASHES: std::ops::Range<u64> = 0..4;
+
+/// The ethertype of layers, if none is said.
+const ETHERTYPE: u16 = 0xA000;
 
 /// SHA3-256.
 pub const DEFAULT_HASH: u64 = 1;
@@ -199,6 +204,18 @@ impl IpcpConfig {
             addr_auth: policy(88, 1)?,
             cong_avoid: policy(92, 2)?,
         })
+    }
+
+    /// Whether it is for a layer on an Ethernet segment.
+    pub fn is_ethernet(&self) -> bool {
+        [ETH_LLC, ETH_DIX].contains(&self.kind)
+    }
+
+    /// Settings of such a layer; None when the name of its device is no text.
+    pub fn ethernet(&self) -> Option<Ethernet<'_>> {
+        // LLC has none, and C programs leave it out.
+        let ethertype = if self.kind == ETH_LLC { ETHERTYPE } else { u16::from_ne_bytes(self.bytes(256)) };
+        Some(Ethernet { device: read(&self.settings.0[..256])?, ethertype })
     }
 
     fn ipv4(&self, at: usize) -> IpAddr {
