@@ -33,6 +33,7 @@ from ouroboros.settings import (
     DtConfig,
     EthConfig,
     EthDixSettings,
+    EthLlcSettings,
     LinkStateConfig,
     LinkStatePolicy,
     LocalSettings,
@@ -40,6 +41,8 @@ from ouroboros.settings import (
     Strangers,
     Udp4Config,
     Udp4Settings,
+    Udp6Config,
+    Udp6Settings,
     UnicastConfig,
     UnicastSettings,
     Users,
@@ -84,6 +87,7 @@ UNICAST = st.builds(
             addr_size=st.just(4),
             eid_size=st.just(8),
             max_ttl=st.integers(1, 255),
+            mtu=st.integers(128, 65535),
             routing=st.builds(
                 RoutingConfig,
                 ls=st.builds(LinkStateConfig, st.sampled_from(LinkStatePolicy), *[st.integers(1, 600)] * 3),
@@ -120,11 +124,15 @@ UDP = st.builds(
     ),
 )
 
-ETHERNET = st.builds(
+UDP6 = st.builds(Udp6Settings, udp6=st.builds(Udp6Config, st.just("2001:db8::1"), port=st.integers(1, 65535)))
+DIX = st.builds(
     EthDixSettings,
     st.sampled_from(DirectoryHashAlgo),
     eth=st.builds(EthConfig, st.just("eth0"), st.integers(0x0600, 0xFFFE)),
 )
+LLC = st.builds(EthLlcSettings, st.sampled_from(DirectoryHashAlgo), eth=st.just(EthConfig("eth0")))
+#: Of types that have nothing else.
+SHIMS: dict[str, st.SearchStrategy[Any]] = {"local": LOCAL, "udp4": UDP, "udp6": UDP6, "eth-dix": DIX, "eth-llc": LLC}
 
 
 @st.composite
@@ -163,22 +171,18 @@ def members(draw: st.DrawFn, name: str, layer: str) -> IpcpTable:
 def ipcps(draw: st.DrawFn) -> tuple[IpcpTable, ...]:
     tables = []
     for name in draw(st.lists(WORDS, max_size=4, unique=True)):
-        kind = draw(st.sampled_from(["local", "unicast", "broadcast", "udp4", "eth-dix", "created"]))
+        kind = draw(st.sampled_from([*TYPES, "created"]))
         registered = tuple(draw(st.lists(WORDS, max_size=2, unique=True)))
         match kind:
-            case "local":
-                tables.append(IpcpTable(kind, name, name, draw(LOCAL), register=registered))
-            case "udp4":
-                tables.append(IpcpTable(kind, name, name, draw(UDP), register=registered))
-            case "eth-dix":
-                tables.append(IpcpTable(kind, name, name, draw(ETHERNET), register=registered))
             case "broadcast":
                 tables.append(IpcpTable(kind, name, name, BroadcastSettings(), draw(st.booleans())))
             case "unicast":
                 tables.append(draw(members(name, name)))
-            case _:
-                type = draw(st.sampled_from(["local", "unicast", "broadcast", "udp4"]))
+            case "created":
+                type = draw(st.sampled_from(list(TYPES)))
                 tables.append(IpcpTable(type, name, settings=TYPES[type]()))
+            case _:
+                tables.append(IpcpTable(kind, name, name, draw(SHIMS[kind]), register=registered))
     # TOML keeps those of one type together.
     types = [table.type for table in tables]
     return tuple(sorted(tables, key=lambda table: types.index(table.type)))
