@@ -609,7 +609,7 @@ class TestHostileNeighbours:
         assert 5_000 < member.core.counters["lsus_dropped"] < 6_000
 
     @pytest.mark.parametrize(("delay", "late"), [(0.001, 0.0), (0.03, 0.0), (0.001, 1.0)])
-    def test_all_that_a_honest_neighbour_knows_is_taken(self, delay: float, late: float) -> None:
+    def test_all_that_an_honest_neighbour_knows_is_taken(self, delay: float, late: float) -> None:
         """More than is taken at once and in a second, of a neighbour that says it as fast as it may; and if every other
         message is late."""
         world = world_of(A, B)
