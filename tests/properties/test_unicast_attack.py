@@ -3,13 +3,20 @@ reach."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from oap_attack import altered
+from sim_world import RELIABLE
 from support import fuzz
-from unicast_attack import Message, attack, deliver, messages, recorded, seeds, small_layer, spoiled
+from unicast_attack import Message, attack, deliver, messages, recorded, say_again, seeds, small_layer, spoiled
+from unicast_world import Layer
+
+from ouroboros.errors import FlowNameException
+from ouroboros.wire.control import DisconnectIpcp, UnregisterName
 
 RUNS = 20_000
 #: Messages to the members of one layer.
@@ -64,6 +71,41 @@ def test_members_outlive_whatever_their_neighbours_say(seed: int) -> None:
             raise
     layer.network.run(700)
     assert layer.network.balance().missing == 0
+
+
+@pytest.mark.parametrize(
+    "order",
+    [lambda each: each, lambda each: each[::-1], lambda each: Random(1).sample(each, len(each)), lambda each: each * 3],
+    ids=["as it was", "backwards", "mixed", "three times"],
+)
+def test_what_was_said_before_changes_nothing_when_it_is_said_again(order: Callable[[list[Any]], list[Any]]) -> None:
+    """All that members said to each other while a layer began, a name and a flow came and went, and a link was lost."""
+    layer = Layer([])
+    captures = [layer.nodes[0].capture(layer.ids[0])]
+    for number, neighbours in enumerate(([0], [0, 1], [2]), 1):
+        layer.add(neighbours)
+        captures.append(layer.nodes[number].capture(layer.ids[number]))
+    layer.offer("clock", 0)
+    layer.offer("gone", 1)
+    layer.network.run(2)
+    client, server = layer.flow("clock", 3, 0, RELIABLE)
+    layer.flow("gone", 3, 1)[0].dealloc()
+    layer.nodes[1].manage(UnregisterName("gone", layer.ids[1])).value  # noqa: B018 - or its error
+    layer.nodes[2].manage(DisconnectIpcp(layer.ids[2], "Data Transfer", "m1")).wait().value  # noqa: B018
+    layer.network.run(10)
+    tables = [layer.member(number).link_state.table() for number in range(4)]
+    addresses = [layer.member(number).core.address for number in range(4)]
+    assert say_again(layer, captures, order) > 50
+    layer.network.run(60)
+    assert [layer.member(number).link_state.table() for number in range(4)] == tables
+    assert [layer.member(number).core.address for number in range(4)] == addresses
+    client.write(b"tick")
+    assert server.read() == b"tick"
+    layer.flow("clock", 2, 0)[0].dealloc()
+    with pytest.raises(FlowNameException):
+        layer.nodes[3].program("late").alloc("gone").wait().flow  # noqa: B018 - its error
+    assert layer.network.balance().missing == 0
+    assert all(not node.warnings for node in layer.nodes)
 
 
 def test_a_fuzzer_finds_nothing_in_a_few_thousand_runs(tmp_path: Path) -> None:

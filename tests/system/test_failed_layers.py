@@ -249,6 +249,25 @@ def test_a_bug_in_something_that_anybody_can_cause_fails_no_layer(
         assert far.read() == b"as before"
 
 
+def test_a_bug_that_each_packet_of_a_peer_meets_does_not_fill_the_log(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = runtime(nodes.near)
+
+    def bug(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    member = node._engine._held.members[shown(nodes.near, "net0").pid]
+    with monkeypatch.context() as patch:
+        patch.setattr(node._irm, "management_arrived", bug)
+        datagrams = [(member, ("127.0.0.9", 9), bytes(4))] * 1000
+        on_loop(nodes.near, lambda: node._engine.heard((datagrams, [], [], [], [])))
+    caplog.set_level(logging.WARNING, "ouroboros.irmd")
+    on_loop(nodes.near, node._journal.count)
+    assert 1 <= len(errors(caplog)) <= 10
+    assert f"lines that were left out: {1000 - len(errors(caplog))} of others" in caplog.text
+
+
 def test_a_bug_while_the_end_of_an_ipc_process_is_made_fails_the_end(
     nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -269,6 +269,29 @@ def test_lines_are_bounded_and_those_that_were_left_out_are_counted() -> None:
     assert lines.deadline() is None
 
 
+def test_who_fills_the_log_leaves_others_their_lines_and_all_together_have_an_end() -> None:
+    said: list[str] = []
+    lines = Lines(1.0, 5.0, said.append)
+    now = 100.0
+    for second in range(60):
+        for _ in range(100):
+            lines.add("flood", now, whose=1)
+        lines.add(f"of another in second {second}", now, whose=2)
+        now += 1.01
+        lines.timeout(now)
+    assert [each for each in said if "another" in each] == [f"of another in second {each}" for each in range(60)]
+    counts = [int(each.split()[0]) for each in said if "more like that" in each]
+    # A line a second, which is the count.
+    assert (len(counts), sum(counts) + said.count("flood"), said.count("flood")) == (60, 6000, 5)
+
+    said.clear()
+    for whose in range(1000):
+        lines.add("crowd", now, whose=("crowd", whose))
+    assert said == ["crowd"] * 25
+    lines.timeout(now + 1.01)
+    assert said[25:] == ["975 more like that were not logged"]
+
+
 def test_strangers_cannot_fill_the_log() -> None:
     network, _, server = two_nodes()
     server.files["server/clock/policy.conf"] = b"require=certificate"

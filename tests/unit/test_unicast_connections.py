@@ -729,6 +729,17 @@ def test_a_member_of_the_prototype_that_asks_for_ordered_data_transfer_is_refuse
     assert any("raw flows only" in each for each in a.warnings)
 
 
+def test_many_refused_greetings_do_not_fill_the_log() -> None:
+    world, a, _ = two_members()
+    c = Puppet(world, "c")
+    for _ in range(100):
+        world.send(c.flow_to("a", QOS_DATA), GREETINGS[DATA_TRANSFER].encode())
+    world.run(3)
+    assert a.core.counters["greetings_refused"] == 100
+    counts = [int(each.split()[0]) for each in a.warnings if "more like that" in each]
+    assert (len(a.warnings) - len(counts), sum(counts)) == (20, 80)
+
+
 def test_a_member_of_the_prototype_that_is_disconnected_hears_nothing() -> None:
     world, a, _ = two_members()
     c = prototype(world)

@@ -234,6 +234,25 @@ class TestChanges:
         for member in world.members.values():
             assert world.find(member, "x") == [members[0].address]
 
+    @pytest.mark.parametrize("told", [False, True], ids=["before routing knows", "once routing knows"])
+    def test_a_directory_that_has_lost_any_one_member_has_all_names_of_the_others(self, *, told: bool) -> None:
+        """Each keeps some of them, and dies once."""
+        size = 9
+        for victim in range(size):
+            world = World(k=2)
+            members = world.fill(size)
+            for number, member in enumerate(members):
+                world.register(member, f"name{number}")
+            world.run(1.0)
+            assert len(members[victim].part.entries()) > 0
+            world.kill(members[victim])
+            if told:
+                world.tell()
+            for number, member in enumerate(members):
+                for asker in world.members.values():
+                    if number != victim:
+                        assert world.find(asker, f"name{number}") == [member.address]
+
     def test_member_that_only_unreachable_ones_have_is_named(self) -> None:
         """So that people can be told where it was."""
         world = World()

@@ -156,7 +156,10 @@ def test_many_who_may_not_enroll_do_not_fill_the_log() -> None:
         newcomer.enroll("a")
         world.run(0.1)
     assert member.core.counters["enrollments_refused"] == 100
+    world.run(2)
     assert 1 <= len(member.warnings) < 50
+    counts = [int(each.split()[-7]) for each in member.warnings if "more like that" in each]
+    assert len(member.warnings) - len(counts) + sum(counts) == 100
 
 
 def test_a_newcomer_of_the_prototype_is_let_in_by_default_and_told_nothing_that_it_does_not_know() -> None:

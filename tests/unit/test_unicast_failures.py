@@ -10,6 +10,7 @@ from unicast_world import Edges, Layer, ring
 
 from ouroboros.layers.effects import Route
 from ouroboros.layers.members.core import KEEPALIVE, MISSED
+from ouroboros.layers.members.links import SILENT_PATIENCE
 from ouroboros.layers.members.upkeep import FIRST_PAUSE, SILENT_PAUSE
 from ouroboros.qos import QOS_RAW, QoSSpec
 from ouroboros.settings import DtConfig, LinkStateConfig, LinkStatePolicy, RoutingConfig, UnicastConfig, UnicastSettings
@@ -240,6 +241,19 @@ def test_a_neighbour_that_says_that_it_ends_is_passed_round_at_once(end: str) ->
     assert gone not in near.adjacencies.neighbours
     layer.network.run(0.25)
     assert near.link_state.distance(gone) == (2 if end == "closed" else None)
+
+
+def test_a_socket_that_fails_below_ends_the_adjacencies_at_once_and_they_are_made_anew() -> None:
+    """An error of which the kernel says that it is for good: the layer over that socket begins again, without its flows."""
+    layer = Layer(TRIANGLE)
+    layer.converge()
+    node, member = layer.nodes[2], layer.member(2)
+    assert len(member.adjacencies.neighbours) == 2
+    node.irm.member_broke(layer.udp[2], "recvmmsg: no such device", layer.network.now)
+    node._carry_out()
+    layer.network.run(NEARLY)
+    assert not member.adjacencies.neighbours
+    layer.converge(SILENCE + SILENT_PATIENCE + SILENT_PAUSE + MISSED * KEEPALIVE)
 
 
 @pytest.mark.parametrize("qos", [QOS_RAW, RELIABLE])

@@ -10,7 +10,7 @@ from routing_world import EPOCH, Flow, Link, Member, World, lay, oracle, shape
 from ouroboros.layers.face import Size
 from ouroboros.layers.unicast.claims import LAST_NUMBER, MOST
 from ouroboros.layers.unicast.database import MOST_OF_ONE, OURS, Life
-from ouroboros.layers.unicast.flooding import MOST_ASKED
+from ouroboros.layers.unicast.flooding import MOST_ASKED, SEVERAL
 from ouroboros.layers.unicast.link_state import MOST_AHEAD, Row
 from ouroboros.layers.unicast.own_links import REFRESHMENT
 from ouroboros.settings import MTU, DtConfig, LinkStatePolicy, UnicastConfig
@@ -607,6 +607,32 @@ class TestHostileNeighbours:
         member = world.members[A]
         hear(world, member, link, *[LinkStateUpdate(C, D, 1)] * 10_000)
         assert 5_000 < member.core.counters["lsus_dropped"] < 6_000
+
+    @pytest.mark.parametrize(("delay", "late"), [(0.001, 0.0), (0.03, 0.0), (0.001, 1.0)])
+    def test_all_that_an_honest_neighbour_knows_is_taken(self, delay: float, late: float) -> None:
+        """More than is taken at once and in a second, of a neighbour that says it as fast as it may; and if every other
+        message is late."""
+        world = world_of(A, B)
+        world.delay, world.late, world.reordered = delay, late, 0.5 if late else 0.0
+        whole = world.members[B].link_state
+        known = [
+            (source, destination)
+            for source in range(1 << 17, (1 << 17) + 20)
+            for destination in range(1 << 18, (1 << 18) + 300)
+        ]
+        for source, destination in known:
+            whole._store(LinkStateUpdate(destination, source, CLOCK), world.now)
+        link = world.connect(A, B)
+        for member, fd in zip(link.ends, link.fds, strict=True):
+            # As the narrowest lower flows: so many messages.
+            member.flows[fd][0].size = Size(128, 128)
+        world.run(100.0 if late else 20.0)
+        member = world.members[A]
+        received = member.core.counters["lsus_received"]
+        assert received > SEVERAL[1] + 2 * SEVERAL[0]
+        assert set(rows(member)) == {*known, (A, B), (B, A)}
+        for each in world.members.values():
+            assert each.core.counters["lsus_dropped"] == 0
 
     def test_invented_pairs_cost_no_computation(self) -> None:
         """`unicast-control.md` N16: only links that both ends announce."""

@@ -10,10 +10,10 @@ from security_world import certified, trusting
 from sim_world import RELIABLE, TYPES
 from unicast_world import COMPONENTS
 
-from ouroboros.errors import OuroborosError
+from ouroboros.errors import FlowPeerException, FlowTimeoutException, OuroborosError
 from ouroboros.lab import Lab
 from ouroboros.layers.unicast.member import UnicastIpcp
-from ouroboros.qos import QOS_RAW
+from ouroboros.qos import QOS_RAW, QoSSpec
 from ouroboros.settings import (
     DtConfig,
     LinkStateConfig,
@@ -286,6 +286,54 @@ def test_a_link_that_is_cut_below_three_ranks_is_felt_by_the_lowest_only() -> No
             ("net2", 2),
             ("net2", 2),
         ]
+
+
+@pytest.mark.parametrize("qos", [QOS_RAW, RELIABLE], ids=["raw", "reliable"])
+@pytest.mark.parametrize("end", ["node", "net2", "net1", "a-b"])
+def test_over_two_ranks_a_program_hears_that_the_other_end_went(end: str, qos: QoSSpec) -> None:
+    """At once, if the node of its peer is told to end, or the layer of the flow. One below may come again, or another way:
+    that is waited for, as long as the peer may be silent."""
+    with Lab("p@a - q@b", over="a - b", clock="virtual", seed=5) as lab:
+        near, far = lab.ground.node("a"), lab.ground.node("b")  # type: ignore[attr-defined]
+        lab.b.offer("clock")
+        lab.wait(SETTLED)
+        accepting = far.program("server").accept("clock")
+        client = near.program("client").alloc("clock", qos).wait().flow
+        server = accepting.wait().flow
+        client.write(b"what time is it?")
+        assert server.read() == b"what time is it?"
+        server.write(b"late")
+        assert client.read() == b"late"
+        if end == "node":
+            far._do(lambda: far.irm.shut_down(lab.now))
+        else:
+            far.manage(DestroyIpcp(lab.b.member(end).id)).value  # noqa: B018 - or its error
+        if end in ("net1", "a-b"):
+            with pytest.raises(FlowTimeoutException):
+                client.read(0.9 * qos.timeout / 1000)
+        with pytest.raises(FlowPeerException):
+            client.read(0.1 if end in ("node", "net2") else 0.2 * qos.timeout / 1000)
+
+
+@pytest.mark.parametrize("impair", ["partition", "loss=20%"])
+def test_over_two_ranks_a_reliable_flow_outlives_what_happens_to_the_lowest_link(impair: str) -> None:
+    with Lab("p@a - q@b", over="a - b", clock="virtual", seed=5) as lab:
+        near, far = lab.ground.node("a"), lab.ground.node("b")  # type: ignore[attr-defined]
+        lab.b.offer("clock")
+        lab.wait(SETTLED)
+        accepting = far.program("server").accept("clock")
+        client = near.program("client").alloc("clock", RELIABLE).wait().flow
+        accepting.wait().flow.echo()
+        for number in range(60):
+            if number == 20:
+                lab.link("a", "b").change(impair)
+            packet = bytes([number]) * 800
+            client.write(packet)
+            if number == 20:
+                lab.wait(1.0)
+            if number == 40 or impair == "partition":
+                lab.link("a", "b").change("none")
+            assert client.read() == packet
 
 
 def test_a_layer_over_another_waits_longer_until_a_neighbour_is_silent() -> None:

@@ -14,7 +14,7 @@ log = logging.getLogger("ouroboros.irmd")
 
 #: Seconds after which it is told how many lines were left out.
 _COUNT_TIME = 10.0
-#: Characters of a line; it may quote what a client sent.
+#: Characters of a line; it may quote what a client or a peer sent.
 _LONGEST = 1000
 
 
@@ -35,6 +35,10 @@ class Journal:
             if self._timer is None:
                 self._timer = loop.call_later(_COUNT_TIME, self.count)
             return
+        self.tell(level, text, bug=bug)
+
+    def tell(self, level: int, text: str, *, bug: BaseException | None = None) -> None:
+        """A line whose cause bounds how many there are. It may quote a peer or a client."""
         if len(text) > _LONGEST:
             text = f"{text[:_LONGEST]}..."
         log.log(level, "%s", text if text.isprintable() else repr(text), exc_info=bug)

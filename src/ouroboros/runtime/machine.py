@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ouroboros.control.shares import PEERS
 from ouroboros.dataplane import Engine
 from ouroboros.errors import ProtocolError
 from ouroboros.layers.effects import Address, OpenPort, Resolve
@@ -18,6 +19,7 @@ from ouroboros.runtime import figures
 from ouroboros.runtime.descriptors import duplicates
 from ouroboros.runtime.devices import Device, Devices
 from ouroboros.runtime.held import News, Program
+from ouroboros.runtime.journal import Journal
 from ouroboros.runtime.ports import Resolver, open_port, path_mtu
 from ouroboros.wire.counters import Counters
 
@@ -30,8 +32,9 @@ _MOST_EVENTS = 64
 class RealMachine:
     """A `Machine` of `runtime.held`. What is asked of it happens in the running loop."""
 
-    def __init__(self, directory: Path | None = None) -> None:
+    def __init__(self, directory: Path | None = None, journal: Journal | None = None) -> None:
         """`directory`: where the engine has its file of counters; None: nowhere."""
+        self._journal = Journal(lambda user: False) if journal is None else journal
         self.random: Random = random.SystemRandom()
         self.instance = 0
         self._path = None if directory is None else directory / figures.COUNTERS
@@ -116,7 +119,9 @@ class RealMachine:
         return *duplicates(program[0], program[1]), program[2]
 
     def met_bug(self, what: str, error: Exception) -> None:
-        log.error("a bug of the node, please report it: %s could not be told", what, exc_info=error)
+        # Peers may cause it, with each packet.
+        text = f"a bug of the node, please report it: {what} could not be told"
+        self._journal.write(PEERS, text, level=logging.ERROR, bug=error)
 
     def shut_down(self) -> None:
         self.stop()

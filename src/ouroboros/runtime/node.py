@@ -150,7 +150,7 @@ class Node:
         self._callers = Callers(self, self._irm.shares, journal, self._irm.trusts)
         self._processes = Processes(self._irm, self._callers, self._process_ended)
         self._programs = Programs(self._irm, self._processes, directory, core_files)
-        self._engine = EngineRuntime(self._irm, self._carry_out, RealMachine(directory))
+        self._engine = EngineRuntime(self._irm, self._carry_out, RealMachine(directory, journal))
         self._publisher = Publisher(directory, self._irm, self._engine)
         grants = Grants(self._irm, self._callers, journal, self._publisher.answered)
         self._flows = FlowRuntime(self._irm, grants, self._engine, warn=functools.partial(journal.write, PEERS))
@@ -193,7 +193,7 @@ class Node:
         `stopping` when the node begins to end.
         """
         self._loop = asyncio.get_running_loop()
-        self._loop.set_exception_handler(_met_bug)
+        self._loop.set_exception_handler(self._met_bug)
         make_runtime_dir(self.directory)
         with (
             _lock(self.directory) as lock,
@@ -431,9 +431,14 @@ class Node:
 
     def _warn(self, effect: Warn) -> None:
         if effect.user is None:
-            log.log(logging.ERROR if effect.error else logging.WARNING, "%s", effect.text)
+            self._journal.tell(logging.ERROR if effect.error else logging.WARNING, effect.text)
         else:
             self._journal.write(effect.user, effect.text)
+
+    def _met_bug(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Something in the loop raised that nobody there expects: the node goes on, and says so."""
+        text = f"a bug of the node, please report it: {context['message']}"
+        self._journal.write(PEERS, text, level=logging.ERROR, bug=context.get("exception"))
 
     async def _shut_down(self) -> None:
         self._pursuits.shut_down()
@@ -461,11 +466,6 @@ def _value(request: Request, answer: object) -> object:
         raise getattr(errors, answer.error)(answer.text)
     assert isinstance(answer, Done), f"{type(request).__name__} is no management request"
     return answer.value
-
-
-def _met_bug(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Something in the loop raised that nobody there expects: the node goes on, and says so."""
-    log.error("a bug of the node, please report it: %s", context["message"], exc_info=context.get("exception"))
 
 
 def _in_main_thread() -> bool:

@@ -174,7 +174,7 @@ class Incoming:
         try:
             received = host.oap.receive(request.oap, host.upper.settings(name), host.wall(), proven=proven)
         except OapError as error:
-            self._fail_handshake(name, address, error, now)
+            self._fail_handshake(name, address, error, now, via)
             self._refuse(request.eid, address, error.code, now, blob)
             return
         qos = self._bounded(incoming_qos(request.qos))
@@ -240,7 +240,7 @@ class Incoming:
         try:
             oap, session = self._respond(arrival, b"" if own is None else own.encode())
         except OapError as error:
-            self._fail_handshake(arrival.name, arrival.address, error, now)
+            self._fail_handshake(arrival.name, arrival.address, error, now, arrival.via)
             self.refuse(arrival, error.code, now)
             return None
         qos = changed(arrival.qos, cypher_s=session.strength)
@@ -326,11 +326,11 @@ class Incoming:
         if len(self._answered) > ANSWERS:
             self._forget(next(self._answered.due(now + ANSWER_TIME)))
 
-    def _fail_handshake(self, name: str, address: Where, error: OapError, now: float) -> None:
+    def _fail_handshake(self, name: str, address: Where, error: OapError, now: float, via: int | None) -> None:
         """The peer is told a code only; what it means is for us."""
         self._core.counters["handshakes_failed"] += 1
         place = self._core.directory.written(address)
-        self._warnings.add(f"a flow to {name!r} for {place} was refused: {error}", now)
+        self._warnings.add(f"a flow to {name!r} for {place} was refused: {error}", now, via)
 
     def _refuse(self, eid: int, address: Where, code: int, now: float, blob: Extension | None = None) -> None:
         if self._refusals[self._core.is_proven(address, blob)].take(now):

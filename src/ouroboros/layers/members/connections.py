@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from ouroboros.errors import FlowTimeoutException, IpcpConnectError, OuroborosError, ProtocolError
-from ouroboros.layers.agenda import Agenda
-from ouroboros.layers.bucket import WARNINGS, Bucket
+from ouroboros.layers.agenda import Agenda, earliest
+from ouroboros.layers.bucket import WARNINGS, Lines
 from ouroboros.layers.effects import Listen, written_address
 from ouroboros.layers.face import How, LowerFlow, Size, Task
 from ouroboros.layers.members.core import NOWHERE, Core
@@ -108,7 +108,7 @@ class Connections:
         self._twins: dict[int, float] = {}
         self._times = Agenda()
         self._links = Links(core, components, self._times, self._moves)
-        self._warnings = Bucket(*WARNINGS)
+        self._warnings = Lines(*WARNINGS, core.warn)
         self._last_number = 0
 
     # --- what people and the other parts ask
@@ -274,12 +274,13 @@ class Connections:
     # --- time
 
     def deadline(self) -> float | None:
-        return self._times.next()
+        return earliest(self._times.next(), self._warnings.deadline())
 
     def timeout(self, now: float) -> None:
         for fd in self._times.due(now):
             if not self._links.timeout(fd, now):
                 self._missed(self._greetings[fd], now)
+        self._warnings.timeout(now)
 
     def _missed(self, greeting: _Greeting, now: float) -> None:
         self._core.counters["greetings_missed"] += 1
@@ -427,10 +428,9 @@ class Connections:
 
     def _refuse(self, greeting: _Greeting, found: Objection, now: float) -> None:
         self._core.counters["greetings_refused"] += 1
-        if self._warnings.take(now):
-            self._core.warn(
-                f"IPC process {self._core.name!r} refused a connection on {greeting.flow.name!r}: {found.why}"
-            )
+        text = f"IPC process {self._core.name!r} refused a connection on {greeting.flow.name!r}: {found.why}"
+        # A neighbour can come on any number of flows: what it cannot choose is the layer below.
+        self._warnings.add(text, now, greeting.flow.ipcp)
         self._core.message(greeting.flow.fd, refuse(self._core, self.rank, found.flag).encode())
         self._drop(greeting.flow.fd, now)
 

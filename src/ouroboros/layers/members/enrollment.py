@@ -26,8 +26,8 @@ from dataclasses import dataclass
 import msgspec
 
 from ouroboros.errors import FlowTimeoutException, IpcpEnrollError, OuroborosError, ProtocolError
-from ouroboros.layers.agenda import Agenda
-from ouroboros.layers.bucket import WARNINGS, Bucket
+from ouroboros.layers.agenda import Agenda, earliest
+from ouroboros.layers.bucket import WARNINGS, Lines
 from ouroboros.layers.face import LowerFlow, Task
 from ouroboros.layers.members.connections import Connection, Connections
 from ouroboros.layers.members.core import Core, Then
@@ -99,7 +99,7 @@ class Enrollment:
         self._enrolling: _Enrolling | None = None
         self._newcomers: dict[int, _Newcomer] = {}
         self._times = Agenda()
-        self._warnings = Bucket(*WARNINGS)
+        self._warnings = Lines(*WARNINGS, lambda text: core.warn(f"enrollment in layer {core.layer!r}: {text}"))
 
     # --- the newcomer
 
@@ -237,13 +237,13 @@ class Enrollment:
                 return
             newcomer.id = enrollment.decode_request(data).id
         except ProtocolError as error:
-            self._warn(f"a newcomer said what makes no sense: {error}", now)
+            self._warn(newcomer, f"a newcomer said what makes no sense: {error}", now)
             self._let_go(newcomer, now)
             return
         why = self._core.may_enroll(newcomer.connection.proven)
         if why:
             self._core.counters["enrollments_refused"] += 1
-            self._warn(f"{newcomer.connection.peer or 'a newcomer'} may not enroll: {why}", now)
+            self._warn(newcomer, f"{newcomer.connection.peer or 'a newcomer'} may not enroll: {why}", now)
         configuration = None if why else self._told(newcomer.connection)
         newcomer.response = Response(newcomer.id, self._core.host.wall(), configuration, why).encode()
         self._core.message(newcomer.connection.fd, newcomer.response)
@@ -266,7 +266,7 @@ class Enrollment:
             return
         ack = enrollment.decode_ack(data)
         if ack.result or ack.id != newcomer.id:
-            self._warn(f"a newcomer ended its enrollment with result {ack.result}", now)
+            self._warn(newcomer, f"a newcomer ended its enrollment with result {ack.result}", now)
         else:
             self._core.counters["enrollments"] += 1
         self._let_go(newcomer, now)
@@ -277,9 +277,8 @@ class Enrollment:
         self._times.cancel(fd)
         self.connections.release(newcomer.connection, now)
 
-    def _warn(self, text: str, now: float) -> None:
-        if self._warnings.take(now):
-            self._core.warn(f"enrollment in layer {self._core.layer!r}: {text}")
+    def _warn(self, newcomer: _Newcomer, text: str, now: float) -> None:
+        self._warnings.add(text, now, newcomer.connection.layer)
 
     # --- the component
 
@@ -314,7 +313,7 @@ class Enrollment:
         """The time limits are shorter than any silence that is told."""
 
     def deadline(self) -> float | None:
-        return self._times.next()
+        return earliest(self._times.next(), self._warnings.deadline())
 
     def timeout(self, now: float) -> None:
         for fd in self._times.due(now):
@@ -323,6 +322,7 @@ class Enrollment:
                 self._let_go(newcomer, now)
             elif self._enrolling is not None and self._enrolling.connection is not None:
                 self._ask(self._enrolling, self._enrolling.connection, now)
+        self._warnings.timeout(now)
 
 
 def _apart(theirs: int, asked: int, answered: int) -> float:

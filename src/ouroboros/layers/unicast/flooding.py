@@ -36,11 +36,13 @@ QUIET = 0.02
 AGAIN = 2.0
 #: Packets at once, and the pause after them, seconds.
 BURST = 16
-BURST_PAUSE = 0.005
-#: Of ours: messages at once, those without an acknowledgement, the pause between.
+BURST_PAUSE = 0.01
+#: Of ours: messages at once, those without an acknowledgement, the pause between, in which there is one acknowledgement.
 OURS_BURST = 8
 WINDOW = 32
 PAUSE = 0.01
+#: So many of those messages a second, and before that applies.
+TOLD = (160.0, 256.0)
 #: A message that is not acknowledged within so many round trips is sent again; within so many seconds, before one was
 #: measured. The pause doubles, and stays between these.
 ROUNDS = 3.0
@@ -52,9 +54,10 @@ MOST_DOUBLINGS = 8
 #: trips, or 0.15 s when those are shorter, or 1.5 s before one was measured. So much is asked at a time.
 QUESTIONS = 2
 MOST_ASKED = 64
-#: Messages a second that are taken from a neighbour, and at once: single updates, and messages of ours.
+#: Messages a second that are taken from a neighbour, and at once: single updates, and messages of ours. More than one sends
+#: that keeps to the above, acknowledgements included, whose packets were held up for a second and come together.
 SINGLE = (2000.0, 4096.0)
-SEVERAL = (200.0, 512.0)
+SEVERAL = (300.0, 512.0)
 
 
 class Flow(Protocol):
@@ -111,6 +114,7 @@ class Neighbour:
         self._round_trip: float | None = None
         self._copy_at: float | None = None
         self._single, self._several = Bucket(*SINGLE), Bucket(*SEVERAL)
+        self._tells = Bucket(*TOLD)
 
     # --- flows
 
@@ -297,7 +301,7 @@ class Neighbour:
             self._arrived.clear()
         most = fitting(flow.size.whole)
         for _ in range(OURS_BURST):
-            if not self._queue or len(self._waiting) >= WINDOW:
+            if not self._queue or len(self._waiting) >= WINDOW or not self._tells.take(now):
                 break
             pairs = tuple(islice(self._queue, most))
             updates = tuple(update for pair in pairs if (update := self._update(pair, now)) is not None)
