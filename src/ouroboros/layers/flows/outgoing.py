@@ -102,8 +102,8 @@ class Outgoing:
         self._tries: dict[int, Try] = {}
         #: What proves our address to nodes of ours; the last one at the end.
         self._cookies: dict[Where, int] = {}
-        self._repetitions = Agenda()
-        self._late = Agenda()
+        self._repetitions = Agenda(core.host.alarm)
+        self._late = Agenda(core.host.alarm)
 
     def __len__(self) -> int:
         return len(self._allocations)
