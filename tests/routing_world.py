@@ -16,6 +16,7 @@ from typing import Any, Protocol, cast
 import networkx as nx
 from timed_world import TimedWorld
 
+from ouroboros.layers.agenda import Alarm
 from ouroboros.layers.effects import Effect, SendMessage, Warn
 from ouroboros.layers.face import Size
 from ouroboros.layers.members.core import Core
@@ -56,7 +57,9 @@ class Part(Protocol):
 def make_core(address: int, seed: int, clock: Callable[[], float], config: UnicastConfig | None = None) -> Core:
     """A core whose effects nobody carries out yet."""
     effects: list[Effect] = []
-    host = SimpleNamespace(effects=effects, random=Random(seed), wall=lambda: int((EPOCH + clock()) * 10**9))
+    host = SimpleNamespace(
+        effects=effects, random=Random(seed), wall=lambda: int((EPOCH + clock()) * 10**9), alarm=Alarm()
+    )
     core = Core(address, f"member{address}", cast("Any", host))
     core.address = address
     core.settings = UnicastSettings(unicast=config or UnicastConfig())

@@ -52,7 +52,7 @@ from ouroboros.errors import (
     FlowTimeoutException,
     FlowWouldBlockException,
 )
-from ouroboros.qos import BILLION, DEFAULT_PEER_TIMEOUT, MILLION, UINT32_MAX, QoSSpec
+from ouroboros.qos import BILLION, DEFAULT_PEER_TIMEOUT, MILLION, QOS_RAW, UINT32_MAX, QoSSpec
 from ouroboros.runtime.client import FlowGrant
 from ouroboros.security import FlowSecurity
 from ouroboros.wire.control import Accept, Alloc, Join
@@ -126,7 +126,7 @@ class Flow(Uncopied, BlockingFlow):
     # Here, because a subclass may forget to call `__init__`.
     def __new__(cls, *_args: object, **_kwargs: object) -> Self:
         flow = super().__new__(cls)
-        flow._qos = QoSSpec()
+        flow._qos = QOS_RAW
         flow._security = None
         flow._max_packet = MAX_PACKET
         flow._frct_flags = flow._flow_id = flow._side = flow._node = flow._pid = 0

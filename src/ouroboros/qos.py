@@ -161,7 +161,7 @@ NAMED_SPECS: dict[str, QoSSpec] = {
 def check_qos(qos: QoSSpec | None) -> QoSSpec:
     """The argument `qos` of a call, None for raw. Raises `TypeError` for anything else."""
     if qos is None:
-        return QoSSpec()
+        return QOS_RAW
     if not isinstance(qos, QoSSpec):
         raise TypeError(f"qos is a QoSSpec such as QoSSpec(loss=0), not {shown(qos)}")
     return qos

@@ -269,6 +269,9 @@ def test_what_is_written_of_a_layer_is_made_when_it_has_changed_and_not_for_each
     with monkeypatch.context() as patched:
         patched.setattr(Ipcp, "rows", 1000)
         world.publisher.answered()
+    # Nor of a short one in which only counters have changed.
+    world.alloc(world.node)
+    world.publisher.answered()
     assert made == []
     world.publisher.ipcps()
     world.publisher.ipcps()

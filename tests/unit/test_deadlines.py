@@ -16,8 +16,9 @@ RELIABLE = QoSSpec(loss=0)
 
 @pytest.fixture
 def checked(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
-    """Whatever the resource manager says is what all of its IPC processes say at that moment."""
-    told = Irm.deadline
+    """Whatever the resource manager says is what all of its IPC processes say at that moment, and a node is not woken up
+    later."""
+    told, wakes = Irm.deadline, Irm.wake_at
     seen: list[float | None] = []
 
     def check(irm: Irm) -> float | None:
@@ -26,7 +27,13 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
         seen.append(when)
         return when
 
+    def check_wake(irm: Irm) -> float | None:
+        when, due = wakes(irm), check(irm)
+        assert due is None or (when is not None and when <= due)
+        return when
+
     monkeypatch.setattr(Irm, "deadline", check)
+    monkeypatch.setattr(Irm, "wake_at", check_wake)
     return seen
 
 

@@ -9,6 +9,7 @@ from ouroboros.layers.effects import SendPdu
 from ouroboros.layers.members.core import DIRECTORY
 from ouroboros.layers.unicast import lookups, values
 from ouroboros.layers.unicast.directory import Entry
+from ouroboros.layers.unicast.places import Places
 from ouroboros.layers.unicast.publisher import RETURNS
 from ouroboros.wire.unicast import dht
 from ouroboros.wire.unicast.dht import Contact, FindNode, FindValue, NodeFound, Store, ValueFound
@@ -700,6 +701,19 @@ def test_place_of_a_member_follows_from_its_address() -> None:
     """So a member that begins anew is where it was, and others know where without asking."""
     first, second = World(1).add(0), World(2).add(0)
     assert [each.source for each in answer_to(first, JOIN)] == [each.source for each in answer_to(second, JOIN)]
+
+
+def test_members_next_to_a_name_are_those_that_there_are_now() -> None:
+    """They are remembered for some names."""
+    places = Places(World().add(0).core, 3)
+    others: list[dict[int, bool]] = [dict.fromkeys(range(1, count), True) for count in (10, 200, 5)]
+    names = [digest(str(number)) for number in range(300)]
+    for members in others:
+        places.update(members)
+        for key in names + names[:5]:
+            near = sorted([*members, BASE], key=lambda each: int.from_bytes(places.place(each)) ^ int.from_bytes(key))
+            assert places.nearest(key, 3) == near[:3]
+            assert places.nearest(key, 3, own=False) == [each for each in near if each != BASE][:3]
 
 
 def test_join_of_the_prototype_is_answered_before_routing_knows_it() -> None:

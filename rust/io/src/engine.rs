@@ -201,6 +201,8 @@ impl Shared {
         let mut events = lock(&self.events);
         let first = events.is_empty();
         let told = events.push(event);
+        // Whoever is woken up takes them, and must not find them locked.
+        drop(events);
         if first && told {
             ring(&self.news);
         }

@@ -41,7 +41,7 @@ from ouroboros.errors import (
     NodeLimitError,
     OuroborosError,
 )
-from ouroboros.layers.agenda import earliest
+from ouroboros.layers.agenda import Alarm, earliest
 from ouroboros.layers.base import Ipcp, State
 from ouroboros.layers.effects import Effect, Join, Reply
 from ouroboros.layers.face import Arrival, End, Posts, Reach
@@ -73,14 +73,17 @@ class FlowManager:
         ipcps: Mapping[int, Ipcp],
         posts: Posts,
         shares: Shares,
+        alarm: Alarm,
     ) -> None:
+        """`alarm`: hears of each time of `deadline`."""
+        self._alarm = alarm
         self._registry = registry
         self._security = security
         self._ipcps = ipcps
         self._effects = effects
         self._post = posts.add
         self._shares = shares
-        self._waiting = WaitingRoom(registry, shares)
+        self._waiting = WaitingRoom(registry, shares, alarm)
         self._table = FlowTable(effects, limit, ipcps, shares)
         self.bound_peers(Strangers())
         self._layering = Layering(registry.members)
@@ -344,6 +347,7 @@ class FlowManager:
             self.cancel(token, now)
         is_first = not self._dead
         self._dead.extend((process, end, now) for end in sorted(process.ends))
+        self._alarm.sooner(now)
         if is_first:
             self._lose_ends(ENDS_A_TURN, now)
 

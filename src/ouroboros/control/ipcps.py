@@ -124,6 +124,7 @@ class IpcProcesses:
         self._table[id] = kind(id, request.name, self._host)
         self._host.touched.add(id)
         self._host.stirred.add(id)
+        self._host.unsure.add(id)
         member = self._registry.add_member(self._table[id])
         if kind.accepts_flows:
             self._flows.stand(member)

@@ -7,6 +7,7 @@ what `take_effects` returns. Requests that the caller got wrong raise nothing he
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -20,7 +21,7 @@ from ouroboros.control.probing import Probing
 from ouroboros.control.security import NoSecurityFiles, Security, SecurityFiles
 from ouroboros.control.shares import Kind, Share, Shares, default_shares
 from ouroboros.errors import FlowPermissionException, OuroborosError
-from ouroboros.layers.agenda import earliest
+from ouroboros.layers.agenda import Alarm, earliest
 from ouroboros.layers.base import Ipcp, State
 from ouroboros.layers.effects import Effect, Reply, Warn, Where
 from ouroboros.layers.face import Host, How, PostedUpper, Posts, Random, Size
@@ -98,13 +99,14 @@ class Irm:
             random=random,
             wall=wall,
         )
+        alarm = Alarm()
         self.flows = FlowManager(
-            self.registry, self.security, self._effects, flow_limit, self.ipcps, self._posts, self.shares
+            self.registry, self.security, self._effects, flow_limit, self.ipcps, self._posts, self.shares, alarm
         )
-        upper = PostedUpper(self.flows, self._posts)
-        self._host = Host(
-            self._effects, random, wall, Server(), upper, self.flows.lower, {} if memory is None else memory
-        )
+        upper, kept = PostedUpper(self.flows, self._posts), {} if memory is None else memory
+        self._host = Host(self._effects, random, wall, Server(), upper, self.flows.lower, kept, alarm=alarm)
+        #: The alarm has rung, and knows nothing of what is due after that.
+        self._rang = False
         self._processes = IpcProcesses(
             self.ipcps, types, self.registry, self.flows, self._effects, self._posts, self._host
         )
@@ -211,9 +213,26 @@ class Irm:
         self._ask_stirred()
         return earliest(self.flows.deadline(), self._joins.deadline(), *self._deadlines.values())
 
+    def wake_at(self) -> float | None:
+        """When to call `timeout`: at the `deadline`, or earlier, as what was over before its time is not looked for. This is
+        asked after each step of a flow."""
+        alarm, unsure = self._host.alarm, self._host.unsure
+        if self._rang:
+            self._rang, alarm.at = False, math.inf
+            alarm.sooner(self.deadline())
+            unsure.clear()
+        elif unsure:
+            self._ask_stirred()
+            for id in unsure:
+                alarm.sooner(self._deadlines.get(id))
+            unsure.clear()
+            # Members that are joined are called, too, when something changes for them.
+            alarm.sooner(self._joins.deadline())
+        return None if alarm.at == math.inf else alarm.at
+
     def _ask_stirred(self) -> None:
-        """Ask those IPC processes for their deadlines that were called: some have hundreds of parts that wait for something,
-        and this is looked at after each step of a flow."""
+        """Ask those IPC processes for their deadlines that were called: some have hundreds of parts that wait for
+        something."""
         stirred, self._host.stirred = self._host.stirred, set()
         for id in stirred:
             ipcp = self.ipcps.get(id)
@@ -225,6 +244,7 @@ class Irm:
 
     @_entry
     def timeout(self, now: float) -> None:
+        self._rang = True
         self.flows.timeout(now)
         self._joins.timeout(now)
         self._ask_stirred()
@@ -266,9 +286,13 @@ class Irm:
         """Something else may be shown of an IPC process than before."""
         self._host.touched.add(ipcp)
 
-    def take_touched(self) -> set[int]:
-        """The ids of IPC processes that may have changed since the last time, or are gone."""
+    def take_touched(self, *, counted: bool = True) -> set[int]:
+        """The ids of IPC processes that may have changed since the last time, or are gone. `counted`: with those of which
+        only counters may be others."""
         touched, self._host.touched = self._host.touched, set()
+        if counted:
+            touched |= self._host.counted
+            self._host.counted.clear()
         return touched
 
     def take_managed(self) -> bool:

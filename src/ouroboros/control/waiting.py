@@ -11,7 +11,7 @@ from ouroboros.control.names import Registry
 from ouroboros.control.parties import IpcProcess, Party, Process, Question
 from ouroboros.control.shares import Kind, Shares
 from ouroboros.errors import OuroborosError, ProtocolError
-from ouroboros.layers.agenda import Agenda, earliest
+from ouroboros.layers.agenda import Agenda, Alarm, earliest
 from ouroboros.layers.base import Ipcp
 from ouroboros.layers.face import Arrival
 from ouroboros.qos import QoSSpec
@@ -162,7 +162,9 @@ Waiting = Asking | Accepting | Arrived | Joining
 class WaitingRoom:
     """All requests that wait, with their deadlines, and their places in the queues of names."""
 
-    def __init__(self, registry: Registry, shares: Shares) -> None:
+    def __init__(self, registry: Registry, shares: Shares, alarm: Alarm) -> None:
+        """`alarm`: hears of each time of `deadline`."""
+        self._alarm = alarm
         self._registry = registry
         self._shares = shares
         self._waiting: dict[int, Waiting] = {}
@@ -171,7 +173,7 @@ class WaitingRoom:
         self.acceptors: dict[int, Accepting] = {}
         self._deadlines: list[tuple[float, int]] = []
         self._arrivals: dict[Arrival, Arrived] = {}
-        self._rounds = Agenda()
+        self._rounds = Agenda(alarm)
         self._order = 0
         self._last_token = 0
 
@@ -267,6 +269,7 @@ class WaitingRoom:
             yield self._waiting[heapq.heappop(self._deadlines)[1]]
 
     def _set_deadline(self, until: float, token: int) -> None:
+        self._alarm.sooner(until)
         heapq.heappush(self._deadlines, (until, token))
         if len(self._deadlines) > 64 + 4 * len(self._waiting):
             # Most entries belong to requests that were answered long before their time was up.

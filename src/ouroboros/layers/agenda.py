@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
@@ -32,10 +33,24 @@ def soonest(parts: Iterable[Timed]) -> float | None:
     return first
 
 
+class Alarm:
+    """The time at which the first of many has something to do, or an earlier one: it does not hear of what was given up."""
+
+    def __init__(self) -> None:
+        self.at = math.inf
+
+    def sooner(self, when: float | None) -> None:
+        """Somebody has something to do then."""
+        if when is not None and when < self.at:
+            self.at = when
+
+
 class Agenda:
     """Keys by the time at which each is due. A key has one time; setting it again moves it."""
 
-    def __init__(self) -> None:
+    def __init__(self, alarm: Alarm | None = None) -> None:
+        """`alarm`: hears of each time, so that nobody has to ask for the next one."""
+        self._alarm = alarm
         self._times: dict[int, float] = {}
         self._heap: list[tuple[float, int]] = []
 
@@ -47,6 +62,8 @@ class Agenda:
 
     def set(self, key: int, when: float) -> None:
         self._times[key] = when
+        if self._alarm is not None and when < self._alarm.at:
+            self._alarm.at = when
         heapq.heappush(self._heap, (when, key))
         if len(self._heap) > 64 + 4 * len(self._times):
             # Most entries are of things that were over before their time.

@@ -49,14 +49,19 @@ _CHANGES = (
 _QUIET_CHANGES = ("abandoned", "keep_alive", "locate", "probe", "discover", "lower_resized")
 
 
-def _marking(verb: Callable[Concatenate[Ipcp, _P], _T]) -> Callable[Concatenate[Ipcp, _P], _T]:
+def _marking(verb: Callable[Concatenate[Ipcp, _P], _T], *, is_frequent: bool) -> Callable[Concatenate[Ipcp, _P], _T]:
     is_shown = verb.__name__ not in _QUIET_CHANGES
 
     @functools.wraps(verb)
     def call(ipcp: Ipcp, /, *args: _P.args, **named: _P.kwargs) -> _T:
-        if is_shown:
-            ipcp.host.touched.add(ipcp.id)
-        ipcp.host.stirred.add(ipcp.id)
+        host, id = ipcp.host, ipcp.id
+        host.stirred.add(id)
+        if is_frequent:
+            host.counted.add(id)
+        else:
+            host.unsure.add(id)
+            if is_shown:
+                host.touched.add(id)
         return verb(ipcp, *args, **named)
 
     return call
@@ -100,6 +105,9 @@ class Ipcp:
     accepts_flows: ClassVar[bool] = False
     #: It can ask which layers there are.
     discovers: ClassVar[bool] = False
+    #: Verbs that are a part of each flow. After them nobody asks for `entry`, in which only counters may have changed, nor
+    #: for the `deadline`: they tell `Host.alarm` what becomes due. Some types have hundreds of parts.
+    frequent: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
         _mark_changes(cls)
@@ -467,7 +475,7 @@ def _mark_changes(cls: type[Ipcp]) -> None:
     """After its verbs, it is published anew, and asked when it wants to be called."""
     for name in (*_CHANGES, *_QUIET_CHANGES):
         if name in cls.__dict__:
-            setattr(cls, name, _marking(cls.__dict__[name]))
+            setattr(cls, name, _marking(cls.__dict__[name], is_frequent=name in cls.frequent))
 
 
 _mark_changes(Ipcp)

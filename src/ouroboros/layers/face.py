@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import msgspec
 
 from ouroboros.errors import OuroborosError
+from ouroboros.layers.agenda import Alarm
 from ouroboros.oap import Server, Session, Settings
 from ouroboros.qos import QoSSpec
 from ouroboros.settings import Strangers
@@ -348,7 +349,8 @@ class Task:
 class Host:
     """What an IPC process is given by its node. `wall`: nanoseconds since 1970. `memory`: what the node before was told to
     `Remember`. `strangers`: may be replaced at any time. `touched`: IPC processes, by id, of which something else may be
-    shown than before. `stirred`: those whose `deadline` may be another one."""
+    shown than before. `counted`: those with other counters. `stirred`: those whose `deadline` may be another one. `unsure`:
+    those of them where `alarm` may not have heard of it."""
 
     effects: list[Effect]
     random: Random
@@ -359,4 +361,7 @@ class Host:
     memory: Mapping[str, bytes] = field(default_factory=dict)
     strangers: Strangers = field(default_factory=Strangers)
     touched: set[int] = field(default_factory=set)
+    counted: set[int] = field(default_factory=set)
     stirred: set[int] = field(default_factory=set)
+    unsure: set[int] = field(default_factory=set)
+    alarm: Alarm = field(default_factory=Alarm)

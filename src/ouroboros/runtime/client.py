@@ -135,9 +135,10 @@ class Call(ABC, Generic[_T]):
     def poll(self) -> _T | None:
         """The outcome, or None when there is none yet. Raises the exception that the node names, or `NodeError` when there
         is no node, it goes away or it does not answer in time."""
-        if self._connection is None:
-            self._find_node()
         connection = self._connection
+        if connection is None:
+            # What was sent just now is not answered yet.
+            self._find_node()
         found = None if connection is None else self._receive(connection)
         if connection is None or found is None:
             self._check_time()
@@ -505,9 +506,11 @@ class Client:
         here = place()
         for connection in self._idle[::-1]:
             if (connection.directory, connection.user) == here if node is None else connection.node == node:
-                with contextlib.suppress(ValueError):
+                try:
                     self._idle.remove(connection)
-                    return connection
+                except ValueError:
+                    continue
+                return connection
         return None
 
     def _connect(self) -> Connection | None:

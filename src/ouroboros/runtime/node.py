@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import functools
 import logging
+import math
 import os
 import random
 import resource
@@ -168,6 +169,8 @@ class Node:
         self._pursuits = Pursuits(self._ask)
         self.pursue = self._pursuits.begin
         self._timer: asyncio.TimerHandle | None = None
+        #: When that is.
+        self._timed = math.inf
         self._idle_timer: asyncio.TimerHandle | None = None
         #: When what IPC processes have counted is published next.
         self._show_timer: asyncio.TimerHandle | None = None
@@ -338,13 +341,13 @@ class Node:
         while effects := self._irm.take_effects():
             for effect in effects:
                 self._try(effect)
-        self._publisher.flows()
         if self._show_timer is None:
             self._show_timer = self._loop.call_later(SHOW_TIME, self._show)
         self._set_timer()
 
     def _show(self) -> None:
         self._show_timer = None
+        self._publisher.flows()
         self._publisher.ipcps()
 
     def _try(self, effect: Effect) -> None:
@@ -390,18 +393,17 @@ class Node:
     # --- time
 
     def _set_timer(self) -> None:
-        deadline = self._irm.deadline()
-        if deadline is not None:
-            deadline = max(deadline, self._not_before)
-        if deadline is None or (self._timer is not None and self._timer.when() <= deadline):
+        deadline = self._irm.wake_at()
+        if deadline is None or deadline >= self._timed:
             # An early timer finds nothing to do and sets the next one: cheaper than moving it for every request.
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(deadline, self._time_out)
+        self._timed = max(deadline, self._not_before)
+        self._timer = self._loop.call_at(self._timed, self._time_out)
 
     def _time_out(self) -> None:
-        self._timer = None
+        self._timer, self._timed = None, math.inf
         try:
             self._irm.timeout(self._loop.time())
         except Exception:  # a bug of ours: what else is due comes a bit later

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -68,8 +67,9 @@ class Publisher:
         self._write()
 
     def ipcps(self, most: int | None = None) -> None:
-        """IPC processes may have changed. `most`: of longer ones, in rows, it is shown later; None: all are shown now."""
-        touched = self._irm.take_touched()
+        """IPC processes may have changed. `most`: what has more rows is shown later, and so are counters; None: all is shown
+        now."""
+        touched = self._irm.take_touched(counted=most is None)
         if self._file is None:
             return
         for id in sorted(touched):
@@ -82,8 +82,8 @@ class Publisher:
         self._write()
 
     def answered(self) -> None:
-        """A request is answered by what may be shown now. What requests for flows change of IPC processes with many rows is
-        shown a bit later: it takes time, and anybody can ask."""
+        """A request is answered by what may be shown now. What requests for flows change of counters, and of IPC processes
+        with many rows, is shown a bit later: it takes time, and anybody can ask."""
         self.flows()
         self.ipcps(None if self._irm.take_managed() else _SHORT)
 
@@ -97,7 +97,7 @@ class Publisher:
 
     def _put_flow(self, entry: FlowEntry) -> None:
         place = self._engine.place_of_flow(entry.id) if entry.layer or entry.address else None
-        if place is not None:
+        if place is not None and entry.counters:
             # They are in the file of the engine.
             entry = msgspec.structs.replace(entry, counters={})
         self._put(entry.id, FlowRecord(entry, place))
@@ -124,31 +124,31 @@ class Publisher:
         if self._length > _LEAST and self._length > 2 * self._live:
             self._write_anew()
             return
-        with self._giving_up():
+        try:
             _write_all(self._file, data)
+        except OSError as error:
+            self._give_up(error)
 
     def _write_anew(self) -> None:
         self._new.clear()
         data = b"".join([listing.MAGIC, self._node, *self._records.values()])
         before, self._file, self._length = self._file, None, len(data)
-        with self._giving_up():
+        try:
             self._file = figures.create(self._path)
             # As long as it is held, the node is there.
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _write_all(self._file, data)
             figures.put(self._path)
+        except OSError as error:
+            self._give_up(error)
         if before is not None:
             os.close(before)
 
-    @contextlib.contextmanager
-    def _giving_up(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            log.warning("%s cannot be written, so irm asks the node: %s", self._path, error.strerror or error)
-            self._close()
-            with contextlib.suppress(OSError):
-                figures.remove(self._path.parent)
+    def _give_up(self, error: OSError) -> None:
+        log.warning("%s cannot be written, so irm asks the node: %s", self._path, error.strerror or error)
+        self._close()
+        with contextlib.suppress(OSError):
+            figures.remove(self._path.parent)
 
     def _close(self) -> None:
         file, self._file = self._file, None

@@ -584,32 +584,27 @@ def _decode(decoder: msgspec.msgpack.Decoder[_T], body: bytes) -> _T:
 class MessageReader:
     """Cuts a byte stream into message bodies. Feed bytes with `feed`, take bodies with `next`."""
 
-    __slots__ = ("_buffer", "_limit")
+    __slots__ = ("_buffer", "_limit", "missing")
 
     def __init__(self, limit: int = MESSAGE_LENGTH) -> None:
         self._buffer = bytearray()
         self._limit = limit
-
-    @property
-    def missing(self) -> int:
-        """Bytes that are missing of the next message, or, before it is known, of its length."""
-        if len(self._buffer) < _PREFIX.size:
-            return _PREFIX.size - len(self._buffer)
-        (length,) = _PREFIX.unpack_from(self._buffer)
-        return max(0, _PREFIX.size + int(length) - len(self._buffer))
+        #: When there is no next message: bytes that are missing of it, or, before it is known, of its length.
+        self.missing = _PREFIX.size
 
     def feed(self, data: bytes) -> None:
         self._buffer += data
 
     def next(self) -> bytes | None:
         """The next whole body, or None; raise `ProtocolError` when the announced length is over the limit."""
-        if len(self._buffer) < _PREFIX.size:
-            return None
-        (length,) = _PREFIX.unpack_from(self._buffer)
-        if length > self._limit:
-            raise ProtocolError(f"control message of {length} bytes announced; the limit is {self._limit}")
-        end = _PREFIX.size + length
-        if len(self._buffer) < end:
+        there, end = len(self._buffer), _PREFIX.size
+        if there >= end:
+            (length,) = _PREFIX.unpack_from(self._buffer)
+            if length > self._limit:
+                raise ProtocolError(f"control message of {length} bytes announced; the limit is {self._limit}")
+            end += length
+        if there < end:
+            self.missing = end - there
             return None
         body = bytes(self._buffer[_PREFIX.size : end])
         del self._buffer[:end]

@@ -35,7 +35,9 @@ class EthIpcp(PortIpcp):
     end: type[EthEnd]
 
     def __init__(self, id: int, name: str, host: Host) -> None:
-        self._directory = Directory(self.end, lambda name: self._eth.digest(name), lambda digest: self._eth.ask(digest))
+        self._directory = Directory(
+            self.end, lambda name: self._eth.digest(name), lambda digest: self._eth.ask(digest), host.alarm
+        )
         self._eth = EthCore(id, host, self._directory, self.layout)
         super().__init__(id, name, host, self._directory, self._eth)
         self._directory.found = self._outgoing.found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ouroboros.layers.agenda import Agenda
+from ouroboros.layers.agenda import Agenda, Alarm
 from ouroboros.layers.effects import Address, RemoteEnd, Where
 from ouroboros.layers.face import UNICAST_MPL
 
@@ -53,7 +53,9 @@ class Directory:
 
     guesses = False
 
-    def __init__(self, end: type[EthEnd], digest: Callable[[str], bytes], ask: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, end: type[EthEnd], digest: Callable[[str], bytes], ask: Callable[[bytes], None], alarm: Alarm
+    ) -> None:
         """`ask`: asks all stations where the name with that digest is."""
         self._end = end
         self._digest = digest
@@ -67,7 +69,7 @@ class Directory:
         self._queries: dict[int, _Query] = {}
         self._numbers: dict[bytes, int] = {}
         self._last = 0
-        self._agenda = Agenda()
+        self._agenda = Agenda(alarm)
         #: Is told what was found, with the token.
         self.found: Callable[[int, tuple[Where, ...], float], None] = _nobody
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple, Protocol
 
 from ouroboros.layers.effects import RemoteEnd, SendManagement, Warn, Where
-from ouroboros.layers.face import Host
+from ouroboros.layers.face import Host, Size
 from ouroboros.wire import extension
 from ouroboros.wire.extension import Extension
 from ouroboros.wire.udp import REPLY_OAP_LENGTH, REQUEST_OAP_LENGTH, RESERVED_EIDS, Message, digest_of
@@ -159,12 +159,16 @@ class Core:
     def warn(self, text: str, *, error: bool = False) -> None:
         self.effects.append(Warn(text, error))
 
+    def _size(self, address: Where) -> Size:
+        """Of packets between here and there."""
+        return Size(self.directory.longest(address), 0)
+
     def fits(self, address: Where) -> bool:
         """Whether packets of a flow with a node of ours fit on the way from there."""
-        return self.directory.longest(address) >= extension.LEAST_PACKET
+        return self._size(address).most >= extension.LEAST_PACKET
 
     def extension(self, request: bytes, address: Where, *, crc: bool) -> Extension:
         """Our blob for a peer there, if it `fits`. `crc`: a CRC on each packet of a flow with FRCP is wanted."""
         flags = OWN_FLAGS | (extension.CRC if crc else 0) | (extension.RETRY if self.has_strangers else 0)
-        longest = min(self.directory.longest(address), extension.LONGEST_PACKET)
-        return Extension(flags, longest, OWN_WINDOW, request)
+        size, most = self._size(address), extension.LONGEST_PACKET
+        return Extension(flags, min(size.most, most), OWN_WINDOW, request, min(size.whole, most))

@@ -85,7 +85,7 @@ class Incoming:
         self._requested: dict[int, Request] = {}
         self._known: dict[_Key, Request] = {}
         #: When answered requests are forgotten.
-        self._answered = Agenda()
+        self._answered = Agenda(core.host.alarm)
         self._places = Places()
         self._of_flows = Places()
         #: Of those that have proven nothing: what waits, and flows without a packet yet, by our endpoint id.
@@ -331,6 +331,7 @@ class Incoming:
         self._core.counters["handshakes_failed"] += 1
         place = self._core.directory.written(address)
         self._warnings.add(f"a flow to {name!r} for {place} was refused: {error}", now, via)
+        self._core.host.alarm.sooner(self._warnings.deadline())
 
     def _refuse(self, eid: int, address: Where, code: int, now: float, blob: Extension | None = None) -> None:
         if self._refusals[self._core.is_proven(address, blob)].take(now):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from ouroboros.errors import FlowDownException, IpcpBootstrapError, OuroborosError, ProtocolError
 from ouroboros.layers.agenda import earliest
 from ouroboros.layers.base import Ipcp, State
@@ -28,6 +30,10 @@ class FlowIpcp(Ipcp):
 
     registers = True
     elsewhere = True
+    frequent: ClassVar[tuple[str, ...]] = (
+        *("allocate", "cancel", "accept", "confirm", "refuse", "give_back"),
+        *("received", "begun", "over"),
+    )
 
     def __init__(self, id: int, name: str, host: Host, directory: Directory, core: Core | None = None) -> None:
         """`core`: of a type that writes messages in its own way."""

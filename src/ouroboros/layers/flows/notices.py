@@ -37,7 +37,7 @@ class Notices:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._waiting: dict[int, Notice] = {}
-        self._agenda = Agenda()
+        self._agenda = Agenda(core.host.alarm)
 
     def tell(self, message: FlowDealloc, address: Where, now: float, *, repeat: bool = True) -> None:
         """Send, and go on until it is acknowledged. The caller does not hold the endpoint id any longer."""
@@ -90,7 +90,7 @@ class RepeatedAnswers:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._left: dict[int, tuple[Request, list[float]]] = {}
-        self._agenda = Agenda()
+        self._agenda = Agenda(core.host.alarm)
 
     def add(self, arrival: Request, now: float) -> None:
         """It was said just now."""

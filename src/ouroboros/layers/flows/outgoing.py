@@ -102,8 +102,8 @@ class Outgoing:
         self._tries: dict[int, Try] = {}
         #: What proves our address to nodes of ours; the last one at the end.
         self._cookies: dict[Where, int] = {}
-        self._repetitions = Agenda()
-        self._late = Agenda()
+        self._repetitions = Agenda(core.host.alarm)
+        self._late = Agenda(core.host.alarm)
 
     def __len__(self) -> int:
         return len(self._allocations)
@@ -284,7 +284,7 @@ class Outgoing:
                 f"no flow to {allocation.name!r}: all endpoint ids of the layer are in use; some are free a minute after "
                 "their flows end"
             )
-        if not self._core.fits(address):
+        if own.max_packet < extension.LEAST_PACKET:
             raise FlowRefusedException(
                 f"no flow to {allocation.name!r}: the way to {self._directory.written(address)} carries no packets of "
                 f"{extension.LEAST_PACKET} bytes"

@@ -16,8 +16,6 @@ import heapq
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-import msgspec
-
 from ouroboros.errors import ProtocolError
 from ouroboros.layers.base import HASHES
 from ouroboros.layers.effects import UnicastEnd, Where, written_address
@@ -26,7 +24,7 @@ from ouroboros.layers.flows import core as flows
 from ouroboros.layers.flows.core import PATIENCE, Patience
 from ouroboros.layers.members.core import ALLOCATOR, Core
 from ouroboros.qos import QoSSpec
-from ouroboros.wire.extension import LONGEST_PACKET, Extension
+from ouroboros.settings import DirectoryHashAlgo
 from ouroboros.wire.udp import Message
 from ouroboros.wire.unicast import flow
 
@@ -238,9 +236,8 @@ class FlowsCore(flows.Core):
         ours = address in self.ours or self._names.routes.ours(_member(address))
         return PATIENCE if ours else _PROTOTYPE_PATIENCE
 
-    def extension(self, request: bytes, address: Where, *, crc: bool) -> Extension:
-        blob = super().extension(request, address, crc=crc)
-        return msgspec.structs.replace(blob, whole=min(self._names.size(address).whole, LONGEST_PACKET))
+    def _size(self, address: Where) -> Size:
+        return self._names.size(address)
 
     def encode(self, message: Message) -> bytes:
         return flow.encode(message, self._member.address)
@@ -270,13 +267,13 @@ def _keep(kept: dict[str, _V], name: str, value: _V) -> None:
 
 
 def _digest(core: Core, name: str) -> bytes:
-    return _hashed(core.settings.dir_hash_algo.word, name)
+    return _hashed(core.settings.dir_hash_algo, name)
 
 
 @functools.lru_cache(_KNOWN)
-def _hashed(algorithm: str, name: str) -> bytes:
+def _hashed(algorithm: DirectoryHashAlgo, name: str) -> bytes:
     """Each flow asks for it some ten times."""
-    return HASHES[algorithm](name.encode()).digest()
+    return HASHES[algorithm.word](name.encode()).digest()
 
 
 def _member(address: Where) -> int:

@@ -75,7 +75,7 @@ class Directory:
         self._room_made = float("-inf")
         self._sweep_at: float | None = None
         self._replicate_at: float | None = None
-        self._lookups = Lookups(self, dht_config.alpha)
+        self._lookups = Lookups(self, dht_config.alpha, core.host.alarm)
         self._publisher = Publisher(self, dht_config)
         #: Lookups for other members: that go on, and ever.
         self._helping = self._helped = 0

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ouroboros.layers.agenda import Agenda
+from ouroboros.layers.agenda import Agenda, Alarm
 
 #: Until the next member is asked beside one that does not answer, and that one again: these pauses, seconds.
 PAUSES = (0.2, 0.4, 0.4, 0.5, 0.5)
@@ -56,7 +56,7 @@ class _Lookup:
 class Lookups:
     """Those of one member."""
 
-    def __init__(self, asker: Asker, alpha: int) -> None:
+    def __init__(self, asker: Asker, alpha: int, alarm: Alarm) -> None:
         self._asker = asker
         self._alpha = alpha
         #: Until when a member that knows nobody yet expects to: it is being connected.
@@ -64,7 +64,7 @@ class Lookups:
         self._lookups: dict[bytes, _Lookup] = {}
         self._numbers: dict[int, _Lookup] = {}
         self._cookies: dict[int, tuple[_Lookup, int]] = {}
-        self._times = Agenda()
+        self._times = Agenda(alarm)
         self._kept: dict[bytes, tuple[tuple[int, ...], float]] = {}
         self._last = 0
 

@@ -57,6 +57,7 @@ class UnicastIpcp(ConnectedIpcp, FlowIpcp):
     preference = 1
     several = True
     components = (MANAGEMENT, DATA_TRANSFER)
+    frequent = (*FlowIpcp.frequent, "heard")
 
     #: From bootstrap or enrollment on.
     link_state: LinkState
@@ -279,11 +280,10 @@ class UnicastIpcp(ConnectedIpcp, FlowIpcp):
     # --- what the engine tells
 
     def heard(self, eid: int, data: bytes, fd: int, now: float) -> None:
-        if eid == PROBES:
-            self.probes.heard(data, fd, now)
-            return
         if eid != ALLOCATOR:
-            self.directory.heard(data, fd, now)
+            self._stir()
+            component = self.probes if eid == PROBES else self.directory
+            component.heard(data, fd, now)
             return
         try:
             message, address = self._flows_core.decode(data)
@@ -293,11 +293,17 @@ class UnicastIpcp(ConnectedIpcp, FlowIpcp):
         source: Where = address
         if isinstance(message, FlowRequest) and not self.query(message.digest):
             # It was here once, and is still said to be.
+            self._stir()
             self.directory.disown(message.digest, now)
         if isinstance(message, FlowReply):
             # It does not say where it comes from. Who knows the endpoint id was asked, or is on the way there.
             source = self._outgoing.asked(message.eid)
         self._heard(message, data, source, now, via=fd)
+
+    def _stir(self) -> None:
+        """It is no message of those that are frequent."""
+        self.host.unsure.add(self.id)
+        self.host.touched.add(self.id)
 
     # --- time
 

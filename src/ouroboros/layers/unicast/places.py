@@ -12,6 +12,8 @@ from ouroboros.wire.unicast.dht import Contact
 #: What the place of a member is a digest of, with its address.
 _PLACE = b"member"
 _DISTANCE = 8
+#: Keys next to which members are known.
+_NEAR = 256
 
 
 class Places:
@@ -25,6 +27,8 @@ class Places:
         #: Whether each is ours. Places are kept with them.
         self._members: Mapping[int, bool] = {}
         self._places: dict[int, bytes] = {}
+        #: Members next to keys: that is asked for each flow, and takes a look at each member.
+        self._near: dict[tuple[bytes, int, int | None], list[int]] = {}
         #: Ids of members of the prototype.
         self._ids: dict[int, bytes] = {}
 
@@ -32,6 +36,7 @@ class Places:
         """Those to which paths lead now, without ourselves; and whether they are ours. Returns those that came and went;
         one that changed its kind did both."""
         before, self._members = self._members, dict(members)
+        self._near.clear()
         added = [each for each, ours in members.items() if before.get(each) is not ours]
         removed = [each for each, ours in before.items() if members.get(each) is not ours]
         for address in removed:
@@ -78,8 +83,13 @@ class Places:
 
     def nearest(self, key: bytes, count: int, *, own: bool = True) -> list[int]:
         """Members next to a key, ourselves among them (`own`)."""
-        everybody = [*self._members, self._core.address] if own else list(self._members)
-        return self._by_distance(key, everybody, count)
+        kept = key, count, self._core.address if own else None
+        if (near := self._near.get(kept)) is None:
+            everybody = [*self._members, self._core.address] if own else list(self._members)
+            if len(self._near) >= _NEAR:
+                del self._near[next(iter(self._near))]
+            near = self._near[kept] = self._by_distance(key, everybody, count)
+        return near
 
     def _by_distance(self, key: bytes, addresses: Iterable[int], count: int | None = None) -> list[int]:
         place = int.from_bytes(key[:_DISTANCE])

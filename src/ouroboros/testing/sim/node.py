@@ -264,7 +264,7 @@ class Node:
 
     def plan(self) -> None:
         """Look after itself when the IRM wants that next."""
-        deadline = self.irm.deadline()
+        deadline = self.irm.wake_at()
         if deadline is not None and (self._due is None or deadline < self._due):
             self._due = deadline
             self.network.at(deadline, lambda: self._pass(deadline))
