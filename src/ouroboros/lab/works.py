@@ -11,7 +11,7 @@ import msgspec
 from ouroboros.control.configuration import NETWORKED
 from ouroboros.errors import NodeError, OuroborosError
 from ouroboros.lab.certificates import issue
-from ouroboros.lab.description import Description, Layer, Link, distances, neighbours
+from ouroboros.lab.description import Description, Layer, Link, distances, neighbours, rounds
 from ouroboros.lab.errors import LabError
 from ouroboros.lab.ground import Ground, Job
 from ouroboros.layers import impairment
@@ -174,8 +174,11 @@ class Works:
             await self._grow(layer, first, _children(first, beside))
             for member in distances(first, beside):
                 del left[member]
-        for component in reversed(NETWORKED[layer.type]):
+        management, *others = NETWORKED[layer.type]
+        for component in reversed(others):
             await self._all([self._connect(layer, *pair, [component]) for pair in layer.adjacencies])
+        for pairs in rounds(layer.adjacencies):
+            await self._all([self._connect(layer, *pair, [management]) for pair in pairs])
 
     async def _all(self, jobs: Sequence[Job[None]]) -> None:
         """One after the other, if some nodes have the prototype, which loses requests that come together."""
