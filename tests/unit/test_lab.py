@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ouroboros.control.irm import Irm
-from ouroboros.errors import FlowAuthException, FlowDownException, NodeError
+from ouroboros.errors import FlowAuthException, FlowDownException, FlowNameException, NodeError
 from ouroboros.lab import Certificate, Description, DescriptionError, Here, Lab, LabError, Policy, describe
 from ouroboros.lab.description import Layer
 from ouroboros.lab.virtual import VirtualGround
@@ -291,6 +291,30 @@ def test_a_graph_of_several_pieces_has_a_layer_in_each() -> None:
         assert made.c.ping("d")
         with pytest.raises(LabError, match="the tables know no way from a to d"):
             made.a.path("d")
+
+
+def test_a_busy_machine_gives_a_ping_its_time_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found as a negative timeout: what pauses for a moment may come back when all the time has passed."""
+    left: list[float] = []
+    with lab("a - b - c") as made:
+        ground = made.ground
+        alloc, sleep = ground.alloc, ground.sleep
+
+        async def note(node: str, name: str, qos: QoSSpec, timeo: float | None) -> object:
+            assert timeo is not None
+            left.append(timeo)
+            if len(left) == 1:
+                raise FlowNameException("not known yet")
+            return await alloc(node, name, qos, timeo)
+
+        async def oversleep(seconds: float) -> None:
+            await sleep(seconds + 10)
+
+        monkeypatch.setattr(ground, "alloc", note)
+        monkeypatch.setattr(ground, "sleep", oversleep)
+        assert made.a.ping("c")
+    assert len(left) == 2
+    assert all(seconds > 0 for seconds in left)
 
 
 def test_all_are_told_of_all_in_few_messages() -> None:
