@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 from dataclasses import replace
+from random import Random
 
+import networkx as nx
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ouroboros.lab import Certificate, Description, DescriptionError, Event, Expectation, Policy, Program, describe
-from ouroboros.lab.description import LINKS, STACKS, Layer, Link, Node
+from ouroboros.lab.description import LINKS, STACKS, Layer, Link, Node, rounds
 from ouroboros.lab.grammar import Graph, parse, text_of
 from ouroboros.lab.scenario import read
 from ouroboros.lab.scenario import text_of as scenario_text
@@ -142,3 +144,22 @@ def test_any_text_is_a_network_or_a_mistake_that_is_named(text: str) -> None:
 def test_any_text_is_a_scenario_or_a_mistake_that_is_named(text: str) -> None:
     with contextlib.suppress(DescriptionError):
         assert read(text).nodes
+
+
+@given(st.integers(1, 40), st.integers(0, 2**32))
+def test_rounds_join_pieces_of_a_graph_until_it_is_in_one(size: int, seed: int) -> None:
+    random = Random(seed)
+    pairs = [(f"n{random.randrange(number)}", f"n{number}") for number in range(1, size)]
+    pairs += [(f"n{one}", f"n{other}") for one, other in (random.sample(range(size), 2) for _ in range(size // 2))]
+    pairs = list({frozenset(pair): pair for pair in pairs}.values())
+    found = rounds(pairs)
+    assert sorted(pair for each in found for pair in each) == sorted(pairs)
+    joined: nx.Graph[str] = nx.Graph()
+    joined.add_nodes_from(f"n{number}" for number in range(size))
+    for each in found:
+        before = nx.number_connected_components(joined)
+        if before > 1:
+            joined.add_edges_from(each)
+            # No two pairs join the same pieces.
+            assert nx.number_connected_components(joined) == before - len(each) <= before / 2
+    assert nx.number_connected_components(joined) == 1

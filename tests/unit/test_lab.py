@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ouroboros import layers
 from ouroboros.control.irm import Irm
-from ouroboros.errors import FlowAuthException, FlowDownException, NodeError
-from ouroboros.lab import Certificate, Description, DescriptionError, Here, Lab, LabError, Policy, describe
+from ouroboros.errors import FlowAuthException, FlowDownException, FlowNameException, NodeError
+from ouroboros.lab import (
+    Certificate,
+    Description,
+    DescriptionError,
+    Expectation,
+    Here,
+    Lab,
+    LabError,
+    Policy,
+    describe,
+)
+from ouroboros.lab.commands import read_question
+from ouroboros.lab.counted import COUNTERS
 from ouroboros.lab.description import Layer
+from ouroboros.lab.doing import answer, play
 from ouroboros.lab.virtual import VirtualGround
 from ouroboros.layers.agenda import earliest
 from ouroboros.qos import QoSSpec
@@ -175,7 +191,7 @@ def test_members_on_the_way_answer_a_trace_in_each_rank() -> None:
         ]
         assert trace.hops[0].round_trip is not None
         # Two hops there, of a millisecond each, and back.
-        assert 0.004 <= trace.hops[0].round_trip < 0.005
+        assert 0.004 <= round(trace.hops[0].round_trip, 9) < 0.005
         made.link("x", "y").cut()
         made.converge()
         with pytest.raises(LabError, match="no layer leads from x to w"):
@@ -291,6 +307,76 @@ def test_a_graph_of_several_pieces_has_a_layer_in_each() -> None:
         assert made.c.ping("d")
         with pytest.raises(LabError, match="the tables know no way from a to d"):
             made.a.path("d")
+
+
+def test_expectations_ask_for_counters_and_tables() -> None:
+    line = describe("a - b - c")
+    asked = [
+        ("counter b forwarded = 0", True),
+        ("ping a c", True),
+        ("counter b net1 forwarded >= 2", True),
+        ("no counter b forwarded > 100", True),
+        ("counter a b-a received > 0", True),
+        ("counter a forwarded > 0", False),
+        ("routes b = 2", True),
+        ("routes b net1 < 2", False),
+        ("flows c > 0", True),
+        ("flows c = 0", False),
+    ]
+    expected = tuple(Expectation(0, that, 0.5) for that, _ in asked)
+    with Lab(replace(line, expectations=expected), clock="virtual", seed=7) as made:
+        verdict = play(made)
+        assert verdict.met == tuple(asked), str(verdict)
+        assert "NOT MET: at 0 s, routes b net1 < 2\n    after 0.5 s: 2" in str(verdict)
+        made.b.kill()
+        assert answer(made, read_question("flows b = 0", made.description)) == (False, "node b is gone")
+
+
+def test_what_a_node_counts_can_be_asked_for() -> None:
+    """In virtual time as on others: what the engine counts of packets, too."""
+    line = describe("a - b")
+    hall = Layer("hall", "broadcast", {"a": "a", "b": "b"}, (("a", "b"),))
+    desk = Layer("desk", "local", {"a": "a"})
+    with Lab(replace(line, layers=(*line.layers, hall, desk)), clock="virtual", seed=7) as made:
+        made.a.ping("b", count=3)
+        shown = {name for node in made for ipcp in node.ipcps() for name in ipcp.counters}
+        assert {"lsus_received", "requests_sent", "forwarded", "delivered", "no_route"} <= shown <= COUNTERS
+        assert made.b.counters("a-b")["received"] > 3
+        assert any(flow.counters["received"] >= 3 for flow in made.b.flows() if flow.counters)
+    source = Path(next(iter(layers.__path__)))
+    written = {name for path in source.rglob("*.py") for name in re.findall(r'counters\["(\w+)"\]', path.read_text())}
+    assert written <= COUNTERS
+
+
+def test_a_busy_machine_gives_a_ping_its_time_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found as a negative timeout: what pauses for a moment may come back when all the time has passed."""
+    left: list[float] = []
+    with lab("a - b - c") as made:
+        ground = made.ground
+        alloc, sleep = ground.alloc, ground.sleep
+
+        async def note(node: str, name: str, qos: QoSSpec, timeo: float | None) -> object:
+            assert timeo is not None
+            left.append(timeo)
+            if len(left) == 1:
+                raise FlowNameException("not known yet")
+            return await alloc(node, name, qos, timeo)
+
+        async def oversleep(seconds: float) -> None:
+            await sleep(seconds + 10)
+
+        monkeypatch.setattr(ground, "alloc", note)
+        monkeypatch.setattr(ground, "sleep", oversleep)
+        assert made.a.ping("c")
+    assert len(left) == 2
+    assert all(seconds > 0 for seconds in left)
+
+
+def test_all_are_told_of_all_in_few_messages() -> None:
+    with lab("line 40") as made:
+        heard = [node.counters("net1")["lsus_received"] for node in made]
+    # One by one, two for each link would come from each side: one that tells of its ends, and one that acknowledges.
+    assert max(heard) < 40
 
 
 def test_coroutines_run_on_nodes() -> None:

@@ -163,8 +163,17 @@ def test_without_layers_of_its_own_a_scenario_has_those_of_its_lines() -> None:
         ),
         (
             "network = 'a - b'\n[[expect]]\nthat = 'pong a b'",
-            "line 3: 'pong': no expectation: there are ping, path, hops, runs, converged",
+            "line 3: 'pong': no expectation: there are ping, path, hops, counter, routes, flows, runs, converged",
         ),
+        (
+            "network = 'a - b'\n[[expect]]\nthat = 'ping a b'\n[[expect]]\nthat = 'counter a forwardde > 0'",
+            "line 5: 'forwardde': nothing of that name is counted: perhaps forwarded",
+        ),
+        (
+            "network = 'a - b - c'\n[[expect]]\n\nthat = 'counter a b-c lost = 0'",
+            "line 4: 'b-c': no layer or link of node a: there are net1, a-b",
+        ),
+        ("network = 'a - b'\n[[expect]]\nthat = 'routes a = many'", "line 3: 'many': no number"),
         (
             "network = 'a - b'\n[[link]]\nbetween = 'a - q'",
             "line 3: 'q': there is no node of that name: there are a, b",
@@ -230,10 +239,45 @@ def test_events_are_shown_as_they_are_written(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["ping a c", "no ping a c", "path a c = a b c", "hops a c = 2", "no runs a", "converged"]
+    "line",
+    [
+        "ping a c",
+        "no ping a c",
+        "path a c = a b c",
+        "hops a c = 2",
+        "no runs a",
+        "converged",
+        "counter b forwarded >= 1",
+        "no counter b net1 no_route > 10",
+        "counter b a-b received < 7",
+        "routes a = 2",
+        "routes a net1 <= 2",
+        "flows c > 0",
+    ],
 )
 def test_questions_are_shown_as_they_are_written(line: str) -> None:
     assert str(read_question(line, describe("a - b - c"))) == line
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("counter a forwarded", "'a forwarded': say counter NODE [LAYER] COUNTER > COUNT"),
+        ("counter a > 1", "'a > 1': say counter NODE [LAYER] COUNTER > COUNT"),
+        ("counter > 1", "'> 1': say counter NODE [LAYER] COUNTER > COUNT"),
+        ("counter q lost > 1", "'q': there is no node of that name: there are a, b, c"),
+        ("counter a net7 lost > 1", "'net7': no layer or link of node a: there are net1, a-b"),
+        ("counter a net1 lost => 1", "'a net1 lost => 1': say"),
+        ("counter a net1 lost > 1 2", "'a net1 lost > 1 2': say"),
+        ("counter a net1 lost > \u0661", "'\u0661': no number"),
+        ("routes a net1 lost = 1", "'lost': say routes NODE [LAYER] = COUNT"),
+        ("flows a net1 = 1", "'net1': say flows NODE = COUNT"),
+    ],
+)
+def test_a_question_that_is_wrong_is_answered_with_how_to_ask_it(line: str, message: str) -> None:
+    with pytest.raises(DescriptionError) as caught:
+        read_question(line, describe("a - b - c"))
+    assert str(caught.value).startswith(message), str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from routing_world import EPOCH, Flow, Link, Member, World, lay, oracle, shape
 from ouroboros.layers.face import Size
 from ouroboros.layers.unicast.claims import LAST_NUMBER, MOST
 from ouroboros.layers.unicast.database import MOST_OF_ONE, OURS, Life
-from ouroboros.layers.unicast.flooding import MOST_ASKED, SEVERAL
+from ouroboros.layers.unicast.flooding import MOST_ASKED, PAUSE, SEVERAL
 from ouroboros.layers.unicast.link_state import MOST_AHEAD, Row
 from ouroboros.layers.unicast.own_links import REFRESHMENT
 from ouroboros.settings import MTU, DtConfig, LinkStatePolicy, UnicastConfig
@@ -133,6 +133,56 @@ class TestTwoMembers:
         for member in world.ours():
             assert member.table == oracle(world.announced(), member.address, policy)
             assert member.spread is (policy is LinkStatePolicy.ECMP)
+
+
+class TestPace:
+    def test_news_of_all_cross_many_members_without_a_pause_at_each(self) -> None:
+        world = World()
+        lay(world, shape("line", 40))
+        world.run(40 * (world.delay + PAUSE / 3))
+        assert all(len(rows(member)) == 2 * 39 for member in world.members.values())
+
+    @pytest.mark.parametrize("source", [B, D], ids=["question", "news"])
+    def test_what_is_said_again_and_again_is_passed_on_once_a_pause(self, source: int) -> None:
+        """Of the one that hears it, as it is to answer; and of any other member."""
+        world = world_of(A, B, C)
+        wire = Wire(world)
+        world.connect(A, B)
+        lies = world.connect(C, A)
+        world.run(3.0)
+        begun, step = world.now, PAUSE / 9
+        for number in range(100):
+            said = LinkStateUpdate(E, source, CLOCK + (1 << 20) + number)
+            hear(world, world.members[A], lies, Updates(number, (said,)))
+            # What else there is to tell makes the lie no quicker.
+            other = LinkStateUpdate(E, C, CLOCK + (1 << 20) + number)
+            hear(world, world.members[A], lies, Updates(1000 + number, (other,)))
+            world.run(step)
+        told = [
+            when
+            for when, *ends, data in wire.packets
+            if ends == [A, B]
+            and when > begun
+            and isinstance(message := lsu.decode(data, ours=True), Updates)
+            and any((each.source, each.destination) == (source, E) for each in message.updates)
+        ]
+        assert 5 < len(told) < 15
+        # News begin a pause or come within it, once each; a question only begins one.
+        apart = 1 if source == B else 2
+        assert all(after - before > 0.999 * PAUSE for before, after in zip(told, told[apart:], strict=False))
+
+    def test_neighbour_that_is_of_the_prototype_after_all_is_told_at_its_pace(self) -> None:
+        """Found as a time that stood still."""
+        world = world_of(A, B, C, D)
+        link = world.connect(A, B)
+        world.run(3.0)
+        flow, _ = world.members[A].flows[link.fds[link.ends.index(world.members[A])]]
+        world.connect(A, C)
+        world.run(PAUSE / 2)
+        flow.ours = False
+        world.connect(A, D)
+        world.run(3.0)
+        assert world.members[A].table.keys() >= {C, D}
 
 
 class TestWithThePrototype:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from typing import NamedTuple
 
+from ouroboros.lab.counted import COUNTERS
 from ouroboros.lab.description import Description, check_impairment
 from ouroboros.lab.errors import DescriptionError
 
 _PAIR = re.compile(r"([A-Za-z]\w*)\s*(->|-|\s)\s*([A-Za-z]\w*)(?:\s+(.*))?", re.ASCII)
+_COMPARISON = re.compile(r"([^<>=]*)(<=|>=|<|>|=)\s*(\S+)")
 _LONGEST = 1e6
 
 
@@ -29,7 +32,7 @@ class Command(NamedTuple):
             return f"{no}{' '.join([verb, pair, *words[2:]])}"
         if verb in ("path", "hops") and words[2:]:
             return f"{no}{verb} {' '.join(words[:2])} = {' '.join(words[2:])}"
-        return f"{no}{' '.join([verb, *words])}"
+        return f"{no}{' '.join([verb, *filter(None, words)])}"
 
 
 Reader = Callable[[str, Description], Command]
@@ -182,6 +185,56 @@ def _is_count(words: Sequence[str], description: Description) -> None:
         raise DescriptionError("a number of hops", word=" ".join(words))
 
 
+def _comparison(text: str, words: int) -> tuple[list[str], str, str]:
+    """What is compared, in so many words at the most; how; and with which number."""
+    match = _COMPARISON.fullmatch(text)
+    if match is None:
+        raise _UsageError(text)
+    left = match[1].split()
+    if not left or len(left) > words:
+        raise _UsageError(" ".join(left[words:]) or text)
+    if not (match[3].isascii() and match[3].isdecimal()):
+        raise DescriptionError("no number", word=match[3])
+    return left, match[2], str(int(match[3]))
+
+
+def _part(node: str, name: str, description: Description) -> str:
+    """A layer that a node is in, or a link of it, by its name."""
+    one, _, other = name.partition("-")
+    if other:
+        link = description.link(one, other)
+        if node in link.ends:
+            return link.name
+    layers = [layer.name for layer in description.layers if layer.member_on(node) is not None]
+    if name in layers:
+        return name
+    parts = [*layers, *(link.name for link in description.links if node in link.ends)]
+    raise DescriptionError(f"no layer or link of node {node}: there are {', '.join(parts) or 'none'}", word=name)
+
+
+def _counter(text: str, description: Description) -> Command:
+    (node, *part), than, number = _comparison(text, 3)
+    if not part:
+        raise _UsageError(text)
+    *layer, name = part
+    _node(node, description)
+    if name not in COUNTERS:
+        near = get_close_matches(name, COUNTERS, 3) or sorted(COUNTERS)
+        raise DescriptionError(f"nothing of that name is counted: perhaps {', '.join(near)}", word=name)
+    return Command("", (node, _part(node, layer[0], description) if layer else "", name, than, number))
+
+
+def _routes(text: str, description: Description) -> Command:
+    (node, *layer), than, number = _comparison(text, 2)
+    _node(node, description)
+    return Command("", (node, _part(node, layer[0], description) if layer else "", than, number))
+
+
+def _flows(text: str, description: Description) -> Command:
+    (node,), than, number = _comparison(text, 1)
+    return Command("", (_node(node, description), than, number))
+
+
 def _program(text: str, description: Description) -> Command:
     name, _, rest = text.partition(" ")
     if not rest.strip():
@@ -207,6 +260,13 @@ QUESTIONS: dict[str, tuple[str, str, Reader]] = {
     "ping": ("A B", "packets come from one node to another and back", _two_nodes),
     "path": ("A B = A ... B", "the tables lead over these nodes", _is(_are_nodes)),
     "hops": ("A B = COUNT", "so many hops are between two nodes", _is(_is_count)),
+    "counter": (
+        "NODE [LAYER] COUNTER > COUNT",
+        "a node has counted more for a layer or a link; or <, =, <=, >=",
+        _counter,
+    ),
+    "routes": ("NODE [LAYER] = COUNT", "a node has ways to so many others", _routes),
+    "flows": ("NODE = COUNT", "a node has so many flows", _flows),
     "runs": ("NODE", "a node was neither killed nor paused", _one_node),
     "converged": ("", "all tables say what the network is", _nothing),
 }

@@ -336,5 +336,34 @@ def distances(start: str, beside: Mapping[str, list[str]]) -> dict[str, int]:
     return reached
 
 
+def rounds(pairs: Iterable[tuple[str, str]]) -> list[list[tuple[str, str]]]:
+    """Pairs in the order in which few messages tell all of all: pieces of the graph are joined that are about as large as
+    each other, and what one of them knows, the other is told in one go. A round halves the number of pieces at least; the
+    last one has the pairs whose ends are in one piece already."""
+    left = list(dict.fromkeys(pairs))
+    piece, found = {node: node for pair in left for node in pair}, []
+    while joined := _joined(piece, left):
+        found.append(list(joined))
+        left = [pair for pair in left if pair not in joined]
+    return [*found, left] if left else found
+
+
+def _joined(piece: dict[str, str], pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], None]:
+    """Of a round: pieces have a partner each, and one that finds none goes to a neighbour and its partner. `piece`: the name
+    of the piece by node, as it is then."""
+    between = [(pair, piece[pair[0]], piece[pair[1]]) for pair in pairs if piece[pair[0]] != piece[pair[1]]]
+    chosen, becomes = dict[tuple[str, str], None](), dict[str, str]()
+    for pair, one, other in between:
+        if not becomes.keys() & {one, other}:
+            becomes[one] = becomes[other] = one
+            chosen[pair] = None
+    for pair, *ends in between:
+        for alone in [each for each in ends if each not in becomes]:
+            becomes[alone] = next(becomes[each] for each in ends if each != alone)
+            chosen[pair] = None
+    piece.update({node: becomes.get(name, name) for node, name in piece.items()})
+    return chosen
+
+
 def pairs_of(links: Iterable[Link]) -> Iterator[tuple[str, str]]:
     return ((link.one, link.other) for link in links)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import eq, ge, gt, le, lt
 
+from ouroboros.errors import NodeError
 from ouroboros.lab import commands
 from ouroboros.lab.commands import Command
 from ouroboros.lab.description import Event, Expectation
@@ -14,6 +16,7 @@ from ouroboros.lab.lab import Lab
 
 #: Seconds between two tries of a question.
 _PAUSE = 0.1
+_COMPARISONS: dict[str, Callable[[int, int], bool]] = {"=": eq, "<": lt, ">": gt, "<=": le, ">=": ge}
 
 
 def act(lab: Lab, command: Command) -> None:
@@ -56,14 +59,27 @@ def _ask(lab: Lab, question: Command) -> tuple[bool, str]:
             case "hops":
                 hops = lab[words[0]].hops(words[1])
                 return hops == int(words[2]), str(hops)
+            case "counter":
+                node, layer, name, *_ = words
+                return _compares(lab[node].counters(layer or None).get(name, 0), words)
+            case "routes":
+                return _compares(len(lab[words[0]].routes(words[1] or None)), words)
+            case "flows":
+                return _compares(len(lab[words[0]].flows()), words)
             case "runs":
                 return lab[words[0]].runs, repr(lab[words[0]])
             case "converged":
                 lab.converge(0)
                 return True, "converged"
-    except LabError as error:
+    except (LabError, NodeError) as error:
         return False, str(error)
     raise AssertionError(question)
+
+
+def _compares(count: int, words: tuple[str, ...]) -> tuple[bool, str]:
+    """Whether that is so of a number, as the last two words say."""
+    than, number = words[-2:]
+    return _COMPARISONS[than](count, int(number)), str(count)
 
 
 # --- a scenario

@@ -141,8 +141,12 @@ class Ground(ABC):
     async def lay(self, links: Sequence[tuple[int, Link]]) -> None:  # noqa: B027 - most links need no device
         """Have the links of these numbers between nodes that run, for good."""
 
+    def impairs(self, link: Link) -> bool:
+        """Whether `change` does what happens to the packets of a link; else the layers at its ends do."""
+        return link.is_ethernet
+
     async def change(self, number: int, link: Link, ways: Sequence[str], *, plugged: bool) -> None:
-        """Put both plugs of an Ethernet link in, or pull them, and have this happen to frames forth and back."""
+        """Put both plugs of a link in, or pull them, and have this happen to packets forth and back."""
         raise LabError(f"link {link.name}: {self.clock} time has no Ethernet")
 
     @property

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ouroboros._checks import told
@@ -18,6 +19,7 @@ from ouroboros.lab.namespaces import NamespaceGround
 from ouroboros.lab.prototype import Machine, Namespace, check_machine, find_installation
 from ouroboros.qos import QoSSpec
 from ouroboros.settings import AnySettings, EthDixSettings, EthLlcSettings, Udp4Settings, UnicastSettings
+from ouroboros.testing.forks import open_device_in
 from ouroboros.wire.control import (
     BindProcess,
     BootstrapIpcp,
@@ -187,16 +189,17 @@ class MixedGround(NamespaceGround):
 
     def check(self, link: Link) -> None:
         super().check(link)
-        for end, words in zip(link.ends, (link.forth, link.back), strict=True):
+        for end in link.ends:
             if end in self.foreign and link.type == "udp6":
                 raise LabError(
                     f"link {link.name}: links of node {end}, which has the C prototype, are of type udp4, eth-dix or eth-llc"
                 )
-            if words != "none" and self.foreign.keys() & ({*link.ends} if link.is_ethernet else {end}):
-                raise LabError(
-                    f"link {link.name}: what happens to packets that leave node {end} cannot be chosen, as there is the C "
-                    "prototype; the link can be cut"
-                )
+        if not self.can_be_bad(link):
+            self._check_cable(link, (link.forth, link.back))
+
+    def impairs(self, link: Link) -> bool:
+        """The prototype does nothing to its packets."""
+        return link.is_ethernet or bool(self.foreign.keys() & set(link.ends))
 
     # --- nodes
 
@@ -237,9 +240,16 @@ class MixedGround(NamespaceGround):
         await asyncio.to_thread(self._prototypes.pop(name).close)
 
     async def pause(self, name: str) -> None:
-        if name in self.foreign:
-            raise LabError(f"node {name} has the C prototype, which does not come to itself after a pause: kill it")
-        await super().pause(name)
+        if name not in self.foreign:
+            await super().pause(name)
+            return
+        await asyncio.to_thread(self._there(name).machine.pause)
+
+    async def resume(self, name: str) -> None:
+        if name not in self.foreign:
+            await super().resume(name)
+            return
+        self._there(name).machine.resume()
 
     async def _do(self, node: str, function: Callable[[Prototype], T]) -> T:
         there = self._there(node)
@@ -297,17 +307,25 @@ class MixedGround(NamespaceGround):
         addresses = self.addresses(number, link)
         return f"{addresses[side]} peer {addresses[1 - side]}/32"
 
-    def can_be_bad(self, link: Link) -> bool:
-        return not self.foreign.keys() & set(link.ends) and super().can_be_bad(link)
+    async def _tap(self, node: str, device: str) -> int:
+        if node not in self.foreign:
+            return await super()._tap(node, device)
+        return await asyncio.to_thread(open_device_in, Path(f"/proc/{self.pid(node)}/ns/net"), device)
 
     async def change(self, number: int, link: Link, ways: Sequence[str], *, plugged: bool) -> None:
-        """A device of the prototype stays up, and has no carrier when the other end is down."""
+        """A device of the prototype stays up. Of a cable, it has no carrier when the other end is down."""
         ours = [end for end in link.ends if end not in self.foreign]
         if len(ours) == 2:
             await super().change(number, link, ways, plugged=plugged)
             return
-        end = ours[0] if ours else link.one
-        await self._batches({end: [f"link set dev veth{number} {'up' if plugged else 'down'}"]})
+        if (between := self.between.get(number)) is None:
+            self._check_cable(link, ways)
+        else:
+            between.impair(*ways)
+            if not plugged:
+                between.partition()
+        end = ours[:1] if between is not None else [*ours, link.one][:1]
+        await self._batches({name: [f"link set dev veth{number} {'up' if plugged else 'down'}"] for name in end})
 
     async def _batches(self, lines: dict[str, list[str]]) -> None:
         await super()._batches({name: each for name, each in lines.items() if name not in self.foreign})

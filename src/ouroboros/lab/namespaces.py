@@ -116,8 +116,8 @@ class NamespaceGround(RealGround):
         await self._batches(lines)
 
     def can_be_bad(self, link: Link) -> bool:
-        """An Ethernet that has more than a cable between its ends."""
-        return link.is_ethernet and testing.lacks_devices() is None
+        """It has more than a cable between its ends, so that more can be done to it than to cut it."""
+        return self.impairs(link) and testing.lacks_devices() is None
 
     def words(self, number: int, link: Link, side: int) -> str:
         """The address of one end, as `ip` is told it."""
@@ -129,7 +129,7 @@ class NamespaceGround(RealGround):
             ends = []
             for name in link.ends:
                 try:
-                    ends.append(await asyncio.wrap_future(self._forks.tap(self._key(name), f"veth{number}")))
+                    ends.append(await self._tap(name, f"veth{number}"))
                 except OSError as error:
                     raise LabError(f"link {link.name}: node {name} gets no device for it: {error}") from error
                 stack.callback(os.close, ends[-1])
@@ -137,8 +137,12 @@ class NamespaceGround(RealGround):
             stack.pop_all()
             self.between[number] = testing.Link(ends[0], ends[1], link.forth, link.back)
 
+    async def _tap(self, node: str, device: str) -> int:
+        """A device for frames in the namespace of a node. Raises `OSError`."""
+        return await asyncio.wrap_future(self._forks.tap(self._key(node), device))
+
     def _check_cable(self, link: Link, ways: Sequence[str]) -> None:
-        if link.is_ethernet and any(way != "none" for way in ways):
+        if self.impairs(link) and any(way != "none" for way in ways):
             raise LabError(f"link {link.name}: it can be cut, and nothing else: {testing.lacks_devices()}")
 
     async def change(self, number: int, link: Link, ways: Sequence[str], *, plugged: bool) -> None:

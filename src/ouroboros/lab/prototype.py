@@ -11,8 +11,9 @@ import contextlib
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +25,13 @@ VARIABLE = "OUROBOROS_REFERENCE"
 _TOOLS = ("unshare", "nsenter", "ip", "mount", "setpriv", "timeout", "chrt", "taskset", "stdbuf")
 #: Its layers lose flows when the answer to a request overtakes what they do with the request (`unicast-data.md`, U25). Its
 #: threads run in the order in which they were woken if they have one processor, and a real-time priority where that may be.
-_IN_TURN = "in_turn='chrt --fifo 1 taskset --cpu-list {cpu}'; $in_turn true || in_turn=; exec $in_turn "
+_IN_TURN = "in_turn='chrt --fifo 1 taskset --cpu-list {cpu}'; $in_turn true || in_turn=; "
 #: Seconds until its daemon counts as one that does not start, and until a command of its counts as lost.
 _STARTS_WITHIN, _PATIENCE = 20, 6
+#: The shell stays: `nsenter` stands still when the process does that it began, and nobody would note the end of that.
+_DAEMON = "$in_turn irmd --stdout; exit $?"
+#: What the names of its processes begin with.
+_DAEMONS = ("irmd", "ipcpd")
 
 
 # --- the installation
@@ -119,13 +124,17 @@ class Namespace:
 
     def processes(self) -> dict[str, int]:
         """Process ids, as seen from outside, by name."""
+        return {name: pid for pid, name in self.names().items()}
+
+    def names(self) -> dict[int, str]:
+        """Names of processes, by their ids as seen from outside."""
         mine = os.readlink(f"/proc/{self.pid}/ns/pid")
         found = {}
         for folder in Path("/proc").iterdir():
             # Processes end while we look, and some are none of our business.
             with contextlib.suppress(OSError):
                 if folder.name.isdigit() and os.readlink(folder / "ns/pid") == mine:
-                    found[(folder / "comm").read_text().strip()] = int(folder.name)
+                    found[int(folder.name)] = (folder / "comm").read_text().strip()
         return found
 
     def close(self) -> None:
@@ -160,7 +169,7 @@ class Machine:
         """Have its daemon begin. Raises `LabError`."""
         with self._log.open("wb") as log:
             self._daemon = subprocess.Popen(
-                self.command("sh", "-c", _IN_TURN.format(cpu=min(os.sched_getaffinity(0))) + "irmd --stdout"),
+                self.command("sh", "-c", _IN_TURN.format(cpu=min(os.sched_getaffinity(0))) + _DAEMON),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -191,6 +200,25 @@ class Machine:
                 f"{' '.join(words)} of the C prototype {why}: {done.stdout}{done.stderr}{self.log()[-2000:]}"
             )
 
+    def pause(self) -> None:
+        """Have its daemons stand still; programs go on. Returns when they do."""
+        # Layers may begin meanwhile.
+        while running := [pid for pid in self._daemons() if not _stands_still(pid)]:
+            self._signal(running, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Have them go on."""
+        self._signal(self._daemons(), signal.SIGCONT)
+
+    def _daemons(self) -> list[int]:
+        return [pid for pid, name in self.namespace.names().items() if name.startswith(_DAEMONS)]
+
+    def _signal(self, pids: Iterable[int], number: int) -> None:
+        for pid in pids:
+            # It may have ended.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
     def command(self, *words: str) -> list[str]:
         """The command line that runs a program there, with the environment of the installation."""
         return [*self.namespace.within(), *words]
@@ -203,6 +231,15 @@ class Machine:
         self.namespace.close()
         if self._daemon is not None:
             self._daemon.wait()
+
+
+def _stands_still(pid: int) -> bool:
+    """Or has ended."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state in "TZX"
 
 
 def _mounts(installation: Installation, directory: Path, security: Path) -> str:

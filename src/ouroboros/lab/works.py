@@ -11,7 +11,7 @@ import msgspec
 from ouroboros.control.configuration import NETWORKED
 from ouroboros.errors import NodeError, OuroborosError
 from ouroboros.lab.certificates import issue
-from ouroboros.lab.description import Description, Layer, Link, distances, neighbours
+from ouroboros.lab.description import Description, Layer, Link, distances, neighbours, rounds
 from ouroboros.lab.errors import LabError
 from ouroboros.lab.ground import Ground, Job
 from ouroboros.layers import impairment
@@ -72,18 +72,19 @@ class Place:
 
 class Wire:
     """A link that is set up. `addresses`: of its two ends. `impair`: what happens to packets from the first to the
-    second, and back."""
+    second, and back. `apart`: the ground does that, and not the layers at its ends."""
 
-    def __init__(self, number: int, link: Link, addresses: tuple[str, str]) -> None:
+    def __init__(self, number: int, link: Link, addresses: tuple[str, str], *, apart: bool) -> None:
         self.number = number
         self.link = link
         self.addresses = addresses
+        self.apart = apart
         self.impair = [link.forth, link.back]
         self.is_cut = False
 
     def words(self, side: int) -> str:
         """What happens to packets that leave that end, in the words of its layer."""
-        if self.link.is_ethernet:
+        if self.apart:
             return "none"
         parts = impairment.parse(self.impair[side])
         return msgspec.structs.replace(parts, partition=True).text if self.is_cut else parts.text
@@ -99,7 +100,8 @@ class Works:
             ground.check(link)
         self.places = {name: Place(name) for name in description.names}
         self.wires = [
-            Wire(number, link, ground.addresses(number, link)) for number, link in enumerate(description.links)
+            Wire(number, link, ground.addresses(number, link), apart=ground.impairs(link))
+            for number, link in enumerate(description.links)
         ]
         self._by_pair = {frozenset(wire.link.ends): wire for wire in self.wires}
         self._beside = neighbours(wire.link.ends for wire in self.wires)
@@ -174,8 +176,11 @@ class Works:
             await self._grow(layer, first, _children(first, beside))
             for member in distances(first, beside):
                 del left[member]
-        for component in reversed(NETWORKED[layer.type]):
+        management, *others = NETWORKED[layer.type]
+        for component in reversed(others):
             await self._all([self._connect(layer, *pair, [component]) for pair in layer.adjacencies])
+        for pairs in rounds(layer.adjacencies):
+            await self._all([self._connect(layer, *pair, [management]) for pair in pairs])
 
     async def _all(self, jobs: Sequence[Job[None]]) -> None:
         """One after the other, if some nodes have the prototype, which loses requests that come together."""
@@ -265,11 +270,11 @@ class Works:
     # --- links and nodes
 
     async def impair(self, wire: Wire) -> None:
-        """Have both ends do what the wire says. The prototype does nothing to its packets."""
-        ours = [name for name in wire.link.ends if name not in self.ground.foreign]
-        if wire.link.is_ethernet or len(ours) < 2:
+        """Have what the wire says happen to packets."""
+        if wire.apart:
             await self.ground.change(wire.number, wire.link, wire.impair, plugged=not wire.is_cut)
-        for name in ours if not wire.link.is_ethernet else ():
+            return
+        for name in wire.link.ends:
             await self._impair_end(wire, self.places[name])
 
     async def _impair_end(self, wire: Wire, place: Place) -> None:

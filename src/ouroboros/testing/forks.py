@@ -72,6 +72,28 @@ def _enter(space: int) -> None:
         raise OSError(ctypes.get_errno(), f"no network namespace: {os.strerror(ctypes.get_errno())}")
 
 
+def _open_device(space: int, device: str) -> int:
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _enter(space)
+        try:
+            descriptor, _ = open_device(TAP, device)
+        finally:
+            _enter(home)
+    finally:
+        os.close(home)
+    return descriptor
+
+
+def open_device_in(namespace: Path, device: str) -> int:
+    """Make a device for frames in a network namespace, which is for root. Its descriptor. Raises `OSError`."""
+    space = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return _open_device(space, device)
+    finally:
+        os.close(space)
+
+
 async def _serve(directory: Path, security: Path, alive: int, ready: Callable[[], None]) -> None:
     from ouroboros.runtime.node import Node
 
@@ -154,19 +176,14 @@ class _Server:
 
     def _tap(self, name: str, device: str) -> None:
         """Make a TAP device in the namespace of a node, and send its descriptor."""
-        home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        _enter(self._space(name))
         try:
-            descriptor, _ = open_device(TAP, device)
+            descriptor = _open_device(self._space(name), device)
         except OSError as error:
             _tell(1, name=name, tap=str(error))
         else:
             socket.send_fds(self._socket, [b"t"], [descriptor])
             os.close(descriptor)
             _tell(1, name=name, tap="")
-        finally:
-            _enter(home)
-            os.close(home)
 
     def _set_up(self, name: str, batch: str) -> None:
         """Have `ip` do something in the namespace of a node."""

@@ -37,10 +37,13 @@ AGAIN = 2.0
 #: Packets at once, and the pause after them, seconds.
 BURST = 16
 BURST_PAUSE = 0.01
-#: Of ours: messages at once, those without an acknowledgement, the pause between, in which there is one acknowledgement.
+#: Of ours: messages at once, those without an acknowledgement, the pause between, in which there is one acknowledgement; and
+#: how many more may be sent within it when there are news, so that news cross many members soon. In a mesh, what is sent
+#: later need often not be sent at all.
 OURS_BURST = 8
 WINDOW = 32
 PAUSE = 0.01
+QUICK = 4
 #: So many of those messages a second, and before that applies.
 TOLD = (160.0, 256.0)
 #: A message that is not acknowledged within so many round trips is sent again; within so many seconds, before one was
@@ -107,7 +110,11 @@ class Neighbour:
         self._asked: dict[Pair, tuple[LinkStateUpdate, float]] = {}
         self._answered: dict[Pair, tuple[LinkStateUpdate, float]] = {}
         self._arrived: list[int] = []
-        self._next = 0.0
+        #: Those of the queue that need not wait until the pause is over; what was told since it began; when it is over; and
+        #: how many messages may be sent before.
+        self._quick: dict[Pair, None] = {}
+        self._said: set[Pair] = set()
+        self._next, self._left = 0.0, 0
         self._repeat_at: float | None = None
         #: How often in a row all was told again.
         self._repeated = 0
@@ -160,6 +167,7 @@ class Neighbour:
             self._answered.clear()
         self.is_silent(now)
         self._queue.clear()
+        self._quick.clear()
         self._waiting.clear()
         self._told.clear()
         self._arrived.clear()
@@ -202,6 +210,7 @@ class Neighbour:
     def knows(self, pair: Pair) -> None:
         """It told that itself, as it is now."""
         self._queue.pop(pair, None)
+        self._quick.pop(pair, None)
         self._told.pop(pair, None)
         self._answer(pair)
         entry = self._database.get(pair)
@@ -221,9 +230,17 @@ class Neighbour:
     # --- what goes out
 
     def tell(self, pair: Pair) -> None:
-        """An entry is another one now."""
+        """An entry is another one now, or was asked for."""
         if self._used is not None:
             self._queue.setdefault(pair, False)
+
+    def tell_soon(self, pair: Pair) -> None:
+        """The same, for what has just become so. It waits for the end of a pause only if the neighbour was told of that pair
+        within it, or is the one that is to have said it: so lies are told no more often than with a pause after each
+        message, and questions as often as that."""
+        self.tell(pair)
+        if self._used is not None and pair[0] != self.address and pair not in self._said:
+            self._quick[pair] = None
 
     def ask(self, update: LinkStateUpdate, now: float) -> None:
         """Somebody else says that of a link of it. One of the prototype is not asked, and not told."""
@@ -257,9 +274,15 @@ class Neighbour:
         """When `send` has something to do."""
         if self._used is None:
             return None
-        full = self._used.ours and len(self._waiting) >= WINDOW
-        due = self._next if self._arrived or (self._queue and not full) else None
-        return earliest(due, self._repeat_at, self._copy_at)
+        return earliest(self._due(self._used), self._repeat_at, self._copy_at)
+
+    def _due(self, flow: Flow) -> float | None:
+        """When it is to be told something, or that what it told has come."""
+        if not flow.ours:
+            return self._next if self._queue else None
+        if len(self._waiting) >= WINDOW or not self._queue:
+            return self._next if self._arrived else None
+        return 0.0 if self._quick and self._left else self._next
 
     def send(self, now: float, *, at_once: bool = False) -> None:
         """Send what is due. `at_once`: do not wait for the next time."""
@@ -272,11 +295,9 @@ class Neighbour:
             self._copy()
         if self._repeat_at is not None and self._repeat_at <= now:
             self._repeat(now)
-        if self._next > now or not (self._queue or self._arrived):
-            return
         if self._used.ours:
             self._send_several(self._used, now)
-        else:
+        elif self._queue and self._next <= now:
             self._send_single(self._used, now)
 
     def _repetition(self) -> float:
@@ -295,26 +316,37 @@ class Neighbour:
         self._repeat_at = None
 
     def _send_several(self, flow: Flow, now: float) -> None:
-        self._next = now + PAUSE
-        if self._arrived:
-            self._core.message(flow.fd, Acknowledgement(tuple(self._arrived)).encode())
-            self._arrived.clear()
-        most = fitting(flow.size.whole)
-        for _ in range(OURS_BURST):
-            if not self._queue or len(self._waiting) >= WINDOW or not self._tells.take(now):
-                break
-            pairs = tuple(islice(self._queue, most))
+        if self._next > now:
+            sent = self._send_updates(flow, self._quick, self._left, now)
+            # Perhaps it is told no more for now.
+            self._left = self._left - sent if sent else 0
+        elif self._queue or self._arrived:
+            self._next, self._left = now + PAUSE, QUICK
+            self._said.clear()
+            if self._arrived:
+                self._core.message(flow.fd, Acknowledgement(tuple(self._arrived)).encode())
+                self._arrived.clear()
+            self._send_updates(flow, self._queue, OURS_BURST, now)
+        if self._waiting and self._repeat_at is None:
+            self._repeat_at = now + self._repetition()
+
+    def _send_updates(self, flow: Flow, which: dict[Pair, bool] | dict[Pair, None], messages: int, now: float) -> int:
+        """Those of the queue, in so many messages at the most. How many there were."""
+        most, sent = fitting(flow.size.whole), 0
+        while sent < messages and len(self._waiting) < WINDOW and which and self._tells.take(now):
+            pairs = tuple(islice(which, most))
             updates = tuple(update for pair in pairs if (update := self._update(pair, now)) is not None)
             for pair in pairs:
                 del self._queue[pair]
+                self._quick.pop(pair, None)
             if updates:
-                id = self._draw()
-                told = tuple((each.source, each.destination) for each in updates)
+                id, told = self._draw(), tuple((each.source, each.destination) for each in updates)
                 self._waiting[id] = now, told
                 self._told.update(dict.fromkeys(told, id))
+                self._said.update(told)
                 self._core.message(flow.fd, Updates(id, updates).encode())
-        if self._waiting and self._repeat_at is None:
-            self._repeat_at = now + self._repetition()
+                sent += 1
+        return sent
 
     def _send_single(self, flow: Flow, now: float) -> None:
         self._next = now + BURST_PAUSE

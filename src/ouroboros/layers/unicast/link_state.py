@@ -356,7 +356,7 @@ class LinkState:
             if neighbour is via:
                 neighbour.knows(pair)
             else:
-                neighbour.tell(pair)
+                neighbour.tell_soon(pair)
                 self._busy[address] = neighbour
         if self._sweep_at is None:
             self._sweep_at = now + self._sweep_interval()

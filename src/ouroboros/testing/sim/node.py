@@ -42,6 +42,8 @@ from ouroboros.wire.control import (
     CreateName,
     Failed,
     Granted,
+    ListFlows,
+    ListIpcps,
     RegisterName,
     Request,
 )
@@ -169,7 +171,13 @@ class Node:
         if self.network.log is not None:
             self.network.note(self.name, f"asks {self._last_token} {request!r}")
         token = self._last_token
-        self._do(lambda: self.irm.handle(token, process, request, self.network.now, user=user))
+
+        def handle() -> None:
+            if isinstance(request, ListIpcps | ListFlows):
+                self._runtime.count(flows=isinstance(request, ListFlows))
+            self.irm.handle(token, process, request, self.network.now, user=user)
+
+        self._do(handle)
         return asked
 
     def tell(self, process: Process, request: Request) -> None:
