@@ -165,7 +165,10 @@ def _ethernet() -> list[Bar]:
             at_least=3 * DIX_SIZES[-1] / JUMBO,
         ),
         Bar("DIX, reliable, 1 % lost: over TCP", ("dix-lossy", OURS), ("dix-lossy", "tcp"), at_least=50),
-        Bar("broadcast: over the C prototype", ("broadcast-1", OURS), ("broadcast-1", "prototype"), at_least=3),
+        *(
+            Bar(f"broadcast, {what}: over the C prototype", (row, OURS), (row, "prototype"), at_least=3)
+            for row, what in (("broadcast-1", "one machine"), ("broadcast-hosts", "two hosts"))
+        ),
     ]
 
 

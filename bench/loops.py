@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import cycle, islice, repeat
+from operator import length_hint
 from time import perf_counter, perf_counter_ns
 
 Send = Callable[[bytes], object]
@@ -20,7 +21,7 @@ RecvSoon = Callable[[], Awaitable[bytes]]
 #: Packets in one `write_many` or `read_many`.
 BATCH = 64
 #: Seconds in which the first packet comes, and after which no more are expected.
-_START_TIME = 10.0
+START_TIME = 10.0
 _SILENCE = 0.5
 _MARKER = b"that was all"
 _ANSWER = b"!"
@@ -145,10 +146,16 @@ def pull_many(recv_many: Callable[[], list[bytes]], send: Send, size: int, count
     return (count - first) / seconds
 
 
-def flood(send: Send, packet: bytes, count: int) -> None:
-    """Send `count` packets as fast as they go, whatever becomes of them."""
-    for _ in repeat(None, count):
-        send(packet)
+def flood(send: Send, packet: bytes, count: int, silence: tuple[type[Exception], ...] = ()) -> int:
+    """Send `count` packets as fast as they go, whatever becomes of them; return how many went before `send` raised one of
+    `silence`."""
+    left = repeat(None, count)
+    with suppress(*silence):
+        for _ in left:
+            send(packet)
+        return count
+    # Without the one that found no room.
+    return count - 1 - length_hint(left)
 
 
 def flood_over(ends: Sequence[Ends], packet: bytes, count: int) -> None:
@@ -164,7 +171,7 @@ def drain(
 
     `give_up` sets after how many seconds without a packet `recv` raises one of `silence`.
     """
-    give_up(_START_TIME)
+    give_up(START_TIME)
     recv()
     give_up(_SILENCE)
     clock = perf_counter
@@ -176,7 +183,7 @@ def drain(
             last = clock()
             received += 1
     # What comes next by the same connection may begin later than that.
-    give_up(_START_TIME)
+    give_up(START_TIME)
     return received, (received - 1) / (last - start)
 
 
@@ -188,7 +195,7 @@ def drain_all(
     """`drain` of several members, each of which may get all that is sent, with their calls to receive what there is and to
     give up. Return how many came to all of them together, and how many a second to one, on average."""
     for _, give_up in members:
-        give_up(_START_TIME)
+        give_up(START_TIME)
     got = dict.fromkeys(members, 0)
     first = got[members[0]] = len(members[0][0]())
     start = last = perf_counter()

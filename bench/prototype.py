@@ -18,11 +18,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from subprocess import PIPE, STDOUT
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 from bench.harness import PATIENCE, ROOT, BenchError, Node, Pair, Program, our_tool, serve
 from bench.loops import RoundTrips
 from ouroboros.testing.link import NamespacePair
+
+T = TypeVar("T")
 
 _VARIABLE = "OUROBOROS_REFERENCE"
 #: An interpreter whose `ouroboros` is the prototype's own Python package.
@@ -185,6 +187,28 @@ class Tools:
 
 
 @contextmanager
+def broadcast_hosts(layer: str) -> Iterator[Pair]:
+    """Start two Python programs on two hosts that run it, with a broadcast layer of both over an Ethernet. They use our
+    package, over the prototype's libraries."""
+    prefix = installed()
+    with ExitStack() as stack:
+        segment = stack.enter_context(NamespacePair(None))
+        hosts = [stack.enter_context(PrototypeHost(prefix, segment.command(side))) for side in (0, 1)]
+        server, client = hosts
+        for host in hosts:
+            host.run("irm", "ipcp", "bootstrap", "type", "eth-dix", "name", "eth", "layer", "net", "dev", "veth0")
+        server.run("irm", "ipcp", "bootstrap", "type", "broadcast", "name", "b0", "layer", layer, "autobind")
+        server.run("irm", "name", "register", "b0", "layer", "net")
+        # A name that is only created takes its settings of encryption from nowhere.
+        client.run("irm", "bind", "program", "true", "name", "b0")
+        client.run("irm", "ipcp", "enroll", "type", "broadcast", "name", "b1", "layer", layer, "dst", "b0", "autobind")
+        client.run("irm", "ipcp", "connect", "name", "b1", "dst", "b0", "component", "dt")
+        env = {"OUROBOROS_BACKEND": "native", "OUROBOROS_LIBDIR": str(prefix / "lib")}
+        programs = [stack.enter_context(Program(None, env, host.within())) for host in hosts]
+        yield from serve(Pair(*programs, []), "broadcast", layer)
+
+
+@contextmanager
 def on_one_host(peer: str, cores: tuple[int | None, int | None]) -> Iterator[Pair]:
     """Start two Python programs on a host that runs it, with its own package (`binding`) or with ours (`native`)."""
     python = os.environ[_PYTHON] if peer == "binding" else sys.executable
@@ -235,15 +259,22 @@ class PrototypeDix(Tools):
 
 def one_way_over_dix(size: int, seconds: int) -> tuple[float, float]:
     """`Tools.one_way`, on hosts of its own: a flood can leave a layer over an Ethernet deaf for good, and no flow is
-    allocated there any more. Then there are new ones, a few times."""
-    for left in reversed(range(_AFRESH)):
-        try:
-            with PrototypeDix() as hosts:
-                return hosts.one_way(size, seconds)
-        except BenchError:
-            if not left:
-                raise
-    raise AssertionError
+    allocated there any more."""
+
+    def sample() -> tuple[float, float]:
+        with PrototypeDix() as hosts:
+            return hosts.one_way(size, seconds)
+
+    return afresh(sample)
+
+
+def afresh(sample: Callable[[], T]) -> T:
+    """Take a sample on hosts of its own, and on new ones when that fails, a few times: a flood can leave a host of the
+    prototype deaf for good. Raises BenchError at last."""
+    for _ in range(_AFRESH - 1):
+        with suppress(BenchError):
+            return sample()
+    return sample()
 
 
 class PrototypeLocal(Tools):

@@ -125,8 +125,12 @@ class Worker:
         return {"per_second": loops.pull_many(channel.recv_many, channel.send, size, count)}
 
     def flood(self, size: int, count: int) -> Answer:
-        loops.flood(self._channels[-1].send, bytes(size), count)
-        return {}
+        channel = self._channels[-1]
+        if channel.give_up_sending is None:
+            loops.flood(channel.send, bytes(size), count)
+            return {"sent": count}
+        channel.give_up_sending(loops.START_TIME)
+        return {"sent": loops.flood(channel.send, bytes(size), count, channel.silence)}
 
     def flood_over(self, size: int, count: int) -> Answer:
         loops.flood_over(self._ends(size), bytes(size), count)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from typing import Any
 
-from bench.harness import Node, Pair, Program, serve
-from bench.prototype import on_one_host
+from bench.harness import BenchError, Node, Pair, Program, serve
+from bench.prototype import afresh, broadcast_hosts, on_one_host
 from bench.rows import MEMBERS
 from bench.run import Run, Sample, packets_for
 from ouroboros.testing.link import NamespacePair
@@ -30,31 +32,45 @@ def measure(run: Run) -> None:
     def sample(column: str) -> Iterator[Sample]:
         # Of the prototype one: with more of them a flood came to no end here.
         for count in MEMBERS if column == "ours" else MEMBERS[:1]:
-            with _one_machine(run, column) as pair:
-                yield from _flood(run, pair, str(count), count)
-        if column == "ours":
-            with _hosts() as pair:
-                yield from _flood(run, pair, "hosts", 1)
+            yield from _flood(run, partial(_one_machine, run, column), str(count), count)
+        yield from _flood(run, partial(_hosts, column), "hosts", 1)
 
     run.interleave("broadcast", run.known("prototype", "ours"), sample)
 
 
-def _flood(run: Run, pair: Pair, key: str, members: int) -> Iterator[Sample]:
-    pair.server.call("join", count=members)
-    pair.client.call("join", count=1)
-    trial = pair.together("drain_all", "flood", size=_SIZE, count=_TRIAL)[0]["per_second"]
-    count = packets_for(run.seconds, 1 / trial, _TRIAL, _MOST_PACKETS)
-    came = pair.together("drain_all", "flood", size=_SIZE, count=count)[0]
-    yield f"broadcast-{key}", came["per_second"]
-    yield f"broadcast-{key}-loss", 100 * (1 - came["received"] / (count * members))
+def _flood(run: Run, make: Callable[[], AbstractContextManager[Pair]], key: str, members: int) -> list[Sample]:
+    def sample() -> list[Sample]:
+        with make() as pair:
+            pair.server.call("join", count=members)
+            pair.client.call("join", count=1)
+            trial = _came(pair, _TRIAL)[0]["per_second"]
+            came, sent = _came(pair, packets_for(run.seconds, 1 / trial, _TRIAL, _MOST_PACKETS))
+            return [
+                (f"broadcast-{key}", came["per_second"]),
+                (f"broadcast-{key}-loss", 100 * (1 - came["received"] / (sent["sent"] * members))),
+            ]
+
+    return afresh(sample)
+
+
+def _came(pair: Pair, count: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    came, sent = pair.together("drain_all", "flood", size=_SIZE, count=count)
+    if sent["sent"] < count:
+        # It can stop in the prototype, whose members hold each other up.
+        raise BenchError(f"the flood stopped after {sent['sent']} of {count} packets")
+    return came, sent
 
 
 def _one_machine(run: Run, column: str) -> AbstractContextManager[Pair]:
     return run.pair(_PEER) if column == "ours" else on_one_host(_PEER, run.cores)
 
 
+def _hosts(column: str) -> AbstractContextManager[Pair]:
+    return _two_nodes() if column == "ours" else broadcast_hosts(_LAYER)
+
+
 @contextmanager
-def _hosts() -> Iterator[Pair]:
+def _two_nodes() -> Iterator[Pair]:
     with ExitStack() as stack:
         segment = stack.enter_context(NamespacePair(None))
         nodes = [stack.enter_context(Node(segment.command(side))) for side in (0, 1)]

@@ -33,6 +33,8 @@ class Channel:
     recv_many: Callable[[], list[bytes]] | None = None
     #: For peers that lose packets: after how many seconds without one `recv` is to raise one of `silence`.
     give_up: Callable[[float], object] | None = None
+    #: ... and after how many without room `send` is to raise one of them.
+    give_up_sending: Callable[[float], object] | None = None
     silence: tuple[type[Exception], ...] = (TimeoutError, BlockingIOError)
     #: For peers of the measure `aio`: the calls for packets of one size.
     awaited: Callable[[int], Awaited] | None = None

@@ -123,4 +123,5 @@ def _channel(flow: dev.Flow) -> Channel:
         send_many=flow.write_many,
         recv_many=partial(flow.read_many, BATCH),
         give_up=flow.set_rcv_timeout,
+        give_up_sending=flow.set_snd_timeout,
     )

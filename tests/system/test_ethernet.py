@@ -229,11 +229,12 @@ def test_a_unicast_layer_over_ethernet_and_udp_outlives_a_cut_of_either(
         station.irm("ipcp", "destroy", "name", name)
 
 
-def test_a_node_joins_a_layer_of_which_it_knows_nothing(stations: tuple[Station, Station]) -> None:
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_node_joins_a_layer_of_which_it_knows_nothing(stations: tuple[Station, Station], kind: str) -> None:
     """By the command, and from Python. Of two layers, one has to be said."""
     near, far = stations
     for station in stations:
-        station.bootstrap("eth-dix")
+        station.bootstrap(kind)
     done = near.tool("irm", "ipcp", "enroll", "name", "n", "any")
     assert (done.returncode, "no node offers a layer to newcomers" in done.stderr) == (1, True)
     far.irm("ipcp bootstrap type broadcast name b0 layer hall autobind")

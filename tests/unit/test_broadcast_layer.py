@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 from members_world import Member, Puppet, World
@@ -214,6 +215,44 @@ def test_members_die_and_come_back_and_nobody_gets_anything_twice(seed: int) -> 
     number = layer.come(sorted(neighbours))
     flows[number] = layer.nodes[number].program("program").join("campus").wait().flow
     for round in range(2, 5):
+        layer.exchange(flows, round)
+
+
+def spoil(layer: Hall, drawn: random.Random) -> list[Callable[[], None]]:
+    """Cut a connection, stop a node, or make what it sends lossy, while others go on; what takes that back."""
+    one, other = drawn.sample(layer.nodes, 2)
+    match drawn.choice(["cut", "pause", "impair"]):
+        case "cut":
+            layer.network.cut(one, other)
+            return [lambda: layer.network.mend(one, other)]
+        case "pause":
+            one.pause()
+            return [one.resume]
+        case _:
+            one.impair("loss=30%")
+            return [lambda: one.impair(None)]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_is_cut_stopped_or_lossy_for_a_while_all_get_everything_once_afterwards(seed: int) -> None:
+    drawn = random.Random(seed)
+    layer = Hall(edges(6, drawn.randrange(4), seed), seed=seed, keepalive=1.0, delay=drawn.choice([0.001, 0.02]))
+    flows = dict(enumerate(layer.join()))
+    for round in range(3):
+        back: list[Callable[[], None]] = []
+        for _ in range(3):
+            back += spoil(layer, drawn)
+            # Some are missed meanwhile, and some not for long enough.
+            layer.network.run(drawn.choice([0.05, 0.5, 2.0, 5.0, 40.0]))
+            for number, flow in flows.items():
+                if drawn.random() < 0.5:
+                    flow.write(b"%d meanwhile %d %d" % (number, round, len(back)))
+        for each in back:
+            each()
+        layer.network.run(60)
+        for flow in flows.values():
+            got = list(iter(flow.poll, None))
+            assert len(set(got)) == len(got)
         layer.exchange(flows, round)
 
 

@@ -19,12 +19,14 @@ from ouroboros.control.configuration import (
     ConfigurationError,
     IpcpTable,
     NameTable,
+    Offered,
     Program,
     ShareTable,
     Steps,
     parse,
 )
 from ouroboros.control.shares import Kind
+from ouroboros.errors import IpcpEnrollError
 from ouroboros.settings import (
     BroadcastSettings,
     DhtConfig,
@@ -45,12 +47,14 @@ from ouroboros.wire.control import (
     BindProgram,
     ConnectIpcp,
     CreateName,
+    DiscoverLayers,
     EnrollIpcp,
     IpcpEntry,
     KeepAliveIpcp,
     ListIpcps,
     ListNames,
     NameEntry,
+    OfferEntry,
     Request,
 )
 
@@ -211,6 +215,20 @@ def test_whom_a_member_enrolls_with_and_connects_to(text: str, enrol: str, neigh
     assert bool(table.layer) is not bool(enrol)
 
 
+@pytest.mark.parametrize(
+    ("text", "offered"),
+    [
+        ("any = true", Offered()),
+        ('any = "n"\nany_over = ["lan", "lan2"]\nreg = ["x"]', Offered("n", ("lan", "lan2"))),
+        ("any = true\nconnect = false", Offered(connects=False)),
+        ('any = false\nenrol = "a"', None),
+    ],
+)
+def test_a_member_can_enter_whatever_layer_others_offer(text: str, offered: Offered | None) -> None:
+    (table,) = parse(f"[unicast.u0]\n{text}").ipcps
+    assert (table.offered, table.layer) == (offered, "")
+
+
 def test_a_member_is_told_how_often_to_send_keepalives_before_it_connects() -> None:
     (table,) = parse('[unicast.u0]\nenrol = "a"\nkeepalive = 1').ipcps
     asked: list[Request] = []
@@ -328,6 +346,13 @@ def test_an_error_names_the_table_and_the_key(text: str) -> None:
         ('enrol = "a"\nconn = ["b"]\nconnect = false', r"conn: .*leave one of them out"),
         ('reg = ["a"]', r"reg: .* add bootstrap or enrol"),
         ('enrol = ""', r"enrol: the name to enroll with is empty"),
+        ('any = true\nenrol = "a"', r"any: takes the layer that there is, and enrol says which: leave one of them out"),
+        ('any = "n"\nbootstrap = "n"', r"any: takes the layer that there is, and bootstrap says which"),
+        ('any = ""', r"any: the layer name is empty"),
+        ("any = 1", r"any: must be true, false or the name of a layer, not 1"),
+        ('any_over = ["n"]', r"any_over: says where to ask for layers, and any whether to: add any = true"),
+        ('any = true\nany_over = "n"', r"any_over: must be an array of strings"),
+        ('any = true\nconn = ["b"]\nconnect = false', r"conn: .*leave one of them out"),
         ('bootstrap = "n"\naddr_size = 2', r"addr: flat addresses have 4 bytes, not 2"),
         ("dht_t_expire = 60\ndht_t_expiry = 60", r"dht_t_expiry: says the same as dht_t_expire"),
         ('routing = "rip"', r"routing: must be one of link_state, lfa, ecmp"),
@@ -394,6 +419,34 @@ def test_layers_of_the_file_over_each_of_which_there_is_a_connection() -> None:
         (each.name, each.over) for each in asked if isinstance(each, ConnectIpcp) and each.component == "Management"
     ]
     assert over == [("a", "n"), ("a", "m"), ("b", ""), ("c", "k")]
+
+
+@pytest.mark.parametrize("refusing", [EnrollIpcp, ConnectIpcp])
+def test_of_members_that_offer_a_layer_the_next_is_asked_when_one_refuses(
+    refusing: type[EnrollIpcp | ConnectIpcp],
+) -> None:
+    (table,) = parse('[unicast.u]\nany = "campus"\nany_over = ["lan"]').ipcps
+    offers = [OfferEntry("unicast", "campus", member, "lan", "02:00:00:00:00:0a") for member in "aab"]
+    others = [OfferEntry("unicast", "other", "c", "lan", ""), OfferEntry("broadcast", "campus", "d", "lan", "")]
+    answers: dict[type[Request], object] = {
+        ListIpcps: [IpcpEntry(1, "u", "unicast", "boot", "", "")],
+        DiscoverLayers: [*others, *offers],
+    }
+    asked, steps = [], table._be_member()
+    with contextlib.suppress(StopIteration):
+        request = next(steps)
+        while True:
+            asked.append(request)
+            if isinstance(request, refusing) and request.name == "a":
+                request = steps.throw(IpcpEnrollError("not here"))
+            else:
+                request = steps.send(answers.get(type(request)))
+    assert [each.over for each in asked if isinstance(each, DiscoverLayers)] == [("lan",)]
+    # A member stays what it has become.
+    enrolled = ["a", "b"] if refusing is EnrollIpcp else ["a"]
+    assert [each.name for each in asked if isinstance(each, EnrollIpcp)] == enrolled
+    connected = [(each.name, each.component, each.over) for each in asked if isinstance(each, ConnectIpcp)]
+    assert connected[-2:] == [("b", "Management", "lan"), ("b", "Data Transfer", "lan")]
 
 
 def test_arguments_with_blanks_are_arrays() -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from security_world import certified, trusting
 
 from ouroboros import cli, irm
-from ouroboros.errors import IpcpEnrollError, ProtocolError
+from ouroboros.control.configuration import ConfigurationError, Steps, parse
+from ouroboros.errors import IpcpEnrollError, OuroborosError, ProtocolError
 from ouroboros.irm import IpcpType, LayerOffer
 from ouroboros.layers.ethernet.discovery import FIRST_PAUSE, QUESTIONS
 from ouroboros.qos import QOS_RAW
@@ -24,6 +30,7 @@ from ouroboros.wire.control import (
     EnrollIpcp,
     OfferEntry,
     RegisterName,
+    Request,
 )
 from ouroboros.wire.ethernet import DIX, LLC, NameQuery, NameReply
 from ouroboros.wire.offers import Offer
@@ -86,6 +93,60 @@ def test_a_node_enrolls_in_a_layer_of_which_it_knew_nothing(kind: str) -> None:
         flows = [node.program().join("campus").wait().flow for node in (near, far)]
         flows[0].write(b"hello")
         assert flows[1].read() == b"hello"
+
+
+def enter(node: Node, text: str) -> None:
+    """Carry out what a configuration file says of its only IPC process; raises what a step of it raises."""
+    (table,) = parse(text).ipcps
+
+    def ask(request: Request) -> Any:
+        return node.manage(request).wait().value
+
+    def later(title: str, begin: Callable[[], Steps]) -> None:
+        steps = begin()
+        go_on: Callable[[], Request] = partial(steps.send, None)
+        with suppress(StopIteration):
+            while True:
+                request = go_on()
+                try:
+                    go_on = partial(steps.send, ask(request))
+                except OuroborosError as error:
+                    go_on = partial(steps.throw, error)
+
+    table.apply(ask, lambda name: None, later)
+
+
+@pytest.mark.parametrize("kind", ["unicast", "broadcast"])
+def test_a_file_says_that_a_node_enters_whatever_layer_there_is(kind: str) -> None:
+    network = Network(1)
+    offering(network, "far", kind, "campus")
+    near, _ = station(network, "near")
+    enter(near, f"[{kind}.new]\nany = true\nautobind = true")
+    new = next(ipcp for ipcp in near.irm.ipcps.values() if ipcp.name == "new")
+    assert (new.layer, sorted(new.names)) == ("campus", ["campus", "new"])
+    # It is connected, and offers the layer itself.
+    third, _ = station(network, "third")
+    assert {each.layer for each in discovered(third)} == {"campus"}
+    assert len({each.station for each in discovered(third)}) == 2
+    # A second time, as at a reload, there is nothing to be done.
+    enter(near, f"[{kind}.new]\nany = true\nautobind = true")
+
+
+def test_a_file_has_to_say_which_of_several_layers() -> None:
+    network = Network(1)
+    offering(network, "a", "broadcast", "hall")
+    offering(network, "b", "broadcast", "yard")
+    near, _ = station(network, "near")
+    with pytest.raises(
+        ConfigurationError, match=r"any: several layers answer: broadcast layer 'hall' by .* Say the name"
+    ):
+        enter(near, "[broadcast.new]\nany = true")
+    with pytest.raises(ConfigurationError, match="any: no node offers a broadcast layer 'attic', by a member with"):
+        enter(near, '[broadcast.new]\nany = "attic"')
+    with pytest.raises(IpcpEnrollError, match="no layer in which it can ask for others of these: 'lan'"):
+        enter(near, '[broadcast.new]\nany = true\nany_over = ["lan"]')
+    enter(near, '[broadcast.new]\nany = "yard"')
+    assert next(ipcp for ipcp in near.irm.ipcps.values() if ipcp.name == "new").layer == "yard"
 
 
 def test_all_layers_of_all_stations_are_found_and_no_others() -> None:

@@ -121,6 +121,18 @@ def test_all_steps_are_taken_again_and_with_success_it_ends(caplog: pytest.LogCa
     assert caplog.messages == ["[unicast.m0] no way; it is tried again", "[unicast.m0] is done"]
 
 
+def test_steps_may_have_another_way_when_one_fails() -> None:
+    def either() -> Steps:
+        try:
+            yield ENROLL
+        except IpcpEnrollError:
+            yield CONNECT
+
+    others = Others(IpcpEnrollError("nobody is there"), None)
+    assert pursue(others, either, 1000.0) == []
+    assert others.asked == [(0.0, ENROLL), (0.0, CONNECT)]
+
+
 def test_each_reason_is_said_once_in_a_row(caplog: pytest.LogCaptureFixture) -> None:
     reasons: list[OuroborosError] = [IpcpEnrollError(text) for text in ("a", "a", "a", "b", "b", "a")]
     pursue(Others(*reasons), enroll, 16.0)

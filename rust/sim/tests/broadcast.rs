@@ -6,8 +6,8 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::{CREDIT, DELAY, MS, Quality, RAW, SECOND, address, setup};
-use ouroboros_sim::Network;
 use ouroboros_sim::stack::{Carrier, Event, FlowId, Kind, MemberId, TransferCounters, User};
+use ouroboros_sim::{Network, Program};
 use ouroboros_wire::relay::{Kind as Said, Relay};
 
 /// The longest packet that a lower flow carries.
@@ -376,6 +376,67 @@ fn a_neighbour_that_takes_nothing_costs_the_others_nothing() {
     let said = hall.round(&[0], 9);
     hall.check(&[2], &said);
     assert!(late.len() < 5000, "{}", late.len());
+}
+
+/// Let the program of a node write so many packets as fast as there is room, and wait until all are written, or so long.
+fn flood(hall: &mut Hall, node: usize, count: u64, most: u64) -> u64 {
+    let program = hall.programs[node].unwrap();
+    assert!(hall.net.start(node, program, Program::Source { count, length: 64, interval: 0, closes: false }));
+    let start = hall.net.now();
+    while hall.net.tally(node, program).unwrap().written < count && hall.net.now() < start + most {
+        hall.run(MS);
+    }
+    hall.net.tally(node, program).unwrap().written
+}
+
+const FLOOD: u64 = 60_000;
+
+/// The reports of the second neighbour take fifty times as long.
+#[test]
+fn a_program_that_floods_waits_for_the_quickest_neighbour() {
+    let mut hall = Hall::new(3, 0);
+    [(0, 1), (0, 2)].into_iter().for_each(|(one, other)| hall.join(one, other));
+    hall.net.mend(2, hall.ports[2], 50 * DELAY);
+    let program = hall.programs[1].unwrap();
+    assert!(hall.net.start(1, program, Program::Sink));
+    assert_eq!(flood(&mut hall, 0, FLOOD, 60 * SECOND), FLOOD);
+    hall.run(SECOND);
+    let tally = hall.net.tally(1, program).unwrap();
+    assert_eq!((tally.read, tally.disordered), (FLOOD, 0));
+    let lost = hall.counted(0).queue_full;
+    assert!(lost > 0 && lost < FLOOD, "{lost}");
+}
+
+/// The only neighbour stands still: it is waited for a moment, until it is clear that it says nothing.
+#[test]
+fn a_program_that_floods_does_not_wait_for_a_neighbour_that_is_silent() {
+    let mut hall = Hall::new(2, 0);
+    hall.join(0, 1);
+    let said = hall.round(&[0, 1], 0);
+    hall.check(&[0, 1], &said);
+    hall.net.freeze(1);
+    assert_eq!(flood(&mut hall, 0, FLOOD, SECOND), FLOOD);
+    assert!(hall.counted(0).queue_full > FLOOD / 2, "{:?}", hall.counted(0));
+    hall.net.thaw(1);
+    hall.run(2 * SECOND);
+    hall.got(1);
+    let said = hall.round(&[0], 1);
+    hall.check(&[1], &said);
+}
+
+/// Another program of the host gets all at its own speed, however slow the neighbour is.
+#[test]
+fn programs_of_one_host_are_not_slowed_by_a_neighbour() {
+    let mut hall = Hall::new(2, 0);
+    hall.join(0, 1);
+    let (member, listener) = (hall.members[0], hall.net.name_flow(0));
+    assert!(hall.net.add(0, setup(listener, member, 0, 0, RAW, (0, 0))));
+    assert!(hall.net.start(0, listener, Program::Sink));
+    hall.net.mend(1, hall.ports[1], 50 * DELAY);
+    assert_eq!(flood(&mut hall, 0, FLOOD, 10 * MS), FLOOD);
+    hall.run(SECOND);
+    assert_eq!(hall.net.tally(0, listener).unwrap().read, FLOOD);
+    assert!(hall.counted(0).queue_full > FLOOD / 2, "{:?}", hall.counted(0));
 }
 
 #[test]

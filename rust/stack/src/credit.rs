@@ -27,6 +27,8 @@ const PROBE: u64 = 1000 * MILLISECOND;
 /// Bytes that a packet takes of the receiver's kernel buffer, at least, and beside two and a half times its own length.
 const OVERHEAD: u64 = 1664;
 
+const NEVER: u64 = u64::MAX;
+
 /// What followed from packets that were taken for lost.
 #[derive(Debug)]
 struct Cut {
@@ -55,8 +57,8 @@ pub(crate) struct Credit {
     /// Packets may be under way for so long, as some came that were taken for lost; and when they did.
     slack: u64,
     slack_at: u64,
-    /// Since the last report the window was used up.
-    limited: bool,
+    /// When the window was used up first since the last report.
+    shut_at: u64,
     /// Bytes that may be under way: when the receiver says to wait, half of its program's ring is free, and all packets under
     /// way still have to fit there. No bound if it has no ring.
     ring: u64,
@@ -89,7 +91,7 @@ impl Credit {
             cut: None,
             slack: 0,
             slack_at: 0,
-            limited: false,
+            shut_at: NEVER,
             room: FIRST * OVERHEAD,
             wait: None,
             length: 0,
@@ -122,8 +124,16 @@ impl Credit {
             self.age(now);
         }
         let may = self.is_open();
-        self.limited |= !may;
+        if !may {
+            self.shut_at = self.shut_at.min(now);
+        }
         may
+    }
+
+    /// Whether the receiver says something of what was sent to it. A window that is used up says nothing about it, until it
+    /// was silent for long.
+    pub(crate) fn is_answered(&self, now: u64) -> bool {
+        now < self.shut_at.saturating_add(UNKNOWN.max(4 * self.round_trip))
     }
 
     /// A packet was sent.
@@ -165,7 +175,7 @@ impl Credit {
         if now - self.slack_at > 10 * PROBE {
             self.slack = 0;
         }
-        if std::mem::take(&mut self.limited) {
+        if std::mem::replace(&mut self.shut_at, NEVER) != NEVER {
             // Reports come four times in a window: this doubles it in a round trip.
             self.window = (self.window + self.window / 4).min(self.cap);
         }
@@ -184,7 +194,7 @@ impl Credit {
 
     /// When more may be sent though no report comes; None while nothing waits for it.
     pub(crate) fn deadline(&self) -> Option<u64> {
-        let marked = self.marks.front().filter(|_| self.limited).map(|(at, _)| at + self.patience());
+        let marked = self.marks.front().filter(|_| self.shut_at != NEVER).map(|(at, _)| at + self.patience());
         self.wait.map(|since| since + PROBE).or(marked)
     }
 

@@ -49,6 +49,8 @@ pub(crate) enum Blocker {
     Flow(FlowId),
     /// A member knows no way.
     Route(MemberId),
+    /// A member of a broadcast layer has packets enough for all its neighbours.
+    Neighbours(MemberId),
     /// It is too early, ns.
     Until(u64),
     /// The flow below is taken out: a packet is just coming up by it.
@@ -216,8 +218,8 @@ impl Outlet {
                 }
                 stack.begin(Sink::Loop(other))
             }
-            Way::Broadcast => match stack.full_port(self.member) {
-                Some(port) => return Err(Blocker::Port(port)),
+            Way::Broadcast => match stack.spread_blocker(now, self.member) {
+                Some(blocker) => return Err(blocker),
                 None => stack.begin(Sink::Members(self.member)),
             },
             Way::Tap => return Err(Blocker::Down),

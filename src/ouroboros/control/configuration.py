@@ -22,7 +22,7 @@ import msgspec
 from ouroboros._checks import Checked, Setting, assembled, described
 from ouroboros.control.names import check_name, check_path
 from ouroboros.control.shares import Kind
-from ouroboros.errors import IpcpBootstrapError, IrmError, OuroborosError, UnsupportedError
+from ouroboros.errors import IpcpBootstrapError, IpcpEnrollError, IrmError, OuroborosError, UnsupportedError
 from ouroboros.layers.impairment import parse as parse_impairment
 from ouroboros.qos import NAMED_SPECS
 from ouroboros.settings import TYPES, AnySettings, Strangers, Users
@@ -36,6 +36,7 @@ from ouroboros.wire.control import (
     CreateIpcp,
     CreateName,
     DestroyIpcp,
+    DiscoverLayers,
     EnrollIpcp,
     IpcpEntry,
     KeepAliveIpcp,
@@ -43,6 +44,7 @@ from ouroboros.wire.control import (
     ListNames,
     NameEntry,
     NameSecurity,
+    OfferEntry,
     RegisterName,
     Request,
 )
@@ -56,7 +58,7 @@ class ConfigurationError(IrmError):
 Ask = Callable[[Request], Any]
 #: The absolute path of a program that is called by its base name, None when there is none such.
 Find = Callable[[str], str | None]
-#: Requests one after the other; each is answered by the value of its answer.
+#: Requests one after the other; each is answered by the value of its answer, or its exception is thrown in.
 Steps = Generator[Request, Any, None]
 #: Carries steps out in its own time, and from the beginning again while one of them fails. The text: what they are for.
 Later = Callable[[str, Callable[[], Steps]], None]
@@ -118,11 +120,20 @@ class NameTable(msgspec.Struct, frozen=True):
         return found or f"/{program.path}"
 
 
+class Offered(msgspec.Struct, frozen=True):
+    """Whatever layer other nodes offer to newcomers. `layer`: only the one of that name; empty: any. `over`: layers below to
+    ask in; none: all. `connects`: to the member that takes it in."""
+
+    layer: str = ""
+    over: tuple[str, ...] = ()
+    connects: bool = True
+
+
 class IpcpTable(msgspec.Struct, frozen=True):
     """`[<type>.<ipcp>]`. `layer` is empty when the IPC process is not bootstrapped. `enrol`: the member to enroll with, if
     any. `neighbours`: to connect to. `bind`: names that it takes flows to, beside those of `autobind`. `qualities`: of data
     transfer, words for the QoS by the name of the neighbour; to others it is raw. `over`: layers below by the name of the
-    neighbour, each of which carries a connection; to others it is any."""
+    neighbour, each of which carries a connection; to others it is any. `offered`: enroll with whoever answers."""
 
     type: str
     name: str
@@ -137,32 +148,74 @@ class IpcpTable(msgspec.Struct, frozen=True):
     #: Seconds between keepalives; None: as it is.
     keepalive: float | None = None
     over: dict[str, tuple[str, ...]] = {}
+    offered: Offered | None = None
 
     @property
     def title(self) -> str:
         return f"[{self.type}.{bare_key(self.name)}]"
 
+    @property
+    def enrolls(self) -> bool:
+        return bool(self.enrol or self.offered)
+
+    @property
+    def connects(self) -> bool:
+        """To whom it enrolls with, or to others in the place of that one."""
+        return self.offered.connects if self.offered else bool(self.neighbours or not self.enrol)
+
     def apply(self, ask: Ask, find: Find, later: Later) -> None:
         id = self._bring_up(ask)
         if self.keepalive is not None:
             ask(KeepAliveIpcp(id, self.keepalive))
-        if not self.enrol:
+        if not self.enrolls:
             _follow(self._be_known(), ask)
-        if self.enrol or self.neighbours:
+        if self.enrolls or self.neighbours:
             later(self.title, self._be_member)
 
     def _be_member(self) -> Steps:
         """Enroll, if it is in no layer, and connect."""
         mine, _ = yield from self._found()
-        if self.enrol:
-            if not mine.layer:
-                yield EnrollIpcp(mine.id, self.enrol, self.enrol in self.neighbours, over=self.over.get(self.enrol, ()))
+        if self.offered is not None and not (mine.layer and mine.connections):
+            yield from self._enter_offered(mine, self.offered)
+        elif self.enrol and not mine.layer:
+            yield EnrollIpcp(mine.id, self.enrol, self.enrol in self.neighbours, over=self.over.get(self.enrol, ()))
+        if self.enrolls:
             yield from self._be_known()
         for name in self.neighbours:
             for over in self.over.get(name, ("",)):
                 for component in NETWORKED[self.type]:
                     word = self.qualities.get(name, "raw") if component == COMPONENTS[1] else "raw"
                     yield ConnectIpcp(mine.id, component, name, NAMED_SPECS[word], over)
+
+    def _enter_offered(self, mine: IpcpEntry, offered: Offered) -> Steps:
+        """Enroll, if it is in no layer, with the first member that takes it in, and connect to the first that lets it."""
+        wanted, enrolled = mine.layer or offered.layer, bool(mine.layer)
+        offers: list[OfferEntry] = yield DiscoverLayers(offered.over)
+        failures: list[str] = []
+        # Several have one name, where it is that of the layer: whoever is there answers.
+        for member, over in dict.fromkeys((each.member, each.over) for each in self._of_one_layer(offers, wanted)):
+            try:
+                if not enrolled:
+                    yield EnrollIpcp(mine.id, member, offered.connects, over=(over,))
+                enrolled = True
+                for component in NETWORKED[self.type] if offered.connects else ():
+                    yield ConnectIpcp(mine.id, component, member, NAMED_SPECS["raw"], over)
+            except OuroborosError as error:
+                failures.append(str(error))
+            else:
+                return
+        raise IpcpEnrollError("; ".join(failures))
+
+    def _of_one_layer(self, offers: Sequence[OfferEntry], wanted: str) -> list[OfferEntry]:
+        found = [each for each in offers if each.type == self.type and wanted in ("", each.layer)]
+        if not found:
+            what = f"layer {wanted!r}" if wanted else "layer"
+            raise ConfigurationError(f"any: no node offers a {self.type} {what}, by a member with autobind")
+        if len({each.layer for each in found}) > 1:
+            raise ConfigurationError(
+                f"any: several layers answer: {'; '.join(map(str, found))}. Say the name of one instead of true"
+            )
+        return found
 
     def _be_known(self) -> Steps:
         """Bind it to its own name and that of its layer, with which others enroll, and register names."""
@@ -328,6 +381,8 @@ _AUTOBIND = {"autobind": _Key(bool, "true or false")}
 _MEMBERS = {
     **_AUTOBIND,
     "enrol": _Key(str, "a name"),
+    "any": _Key(bool | str, "true, false or the name of a layer"),
+    "any_over": _STRINGS,
     "conn": _STRINGS,
     "connect": _Key(bool, "true or false"),
     "conn_qos": _Key(dict[str, str], "a table of neighbours, each with one of " + ", ".join(NAMED_SPECS)),
@@ -489,10 +544,11 @@ def _parse_ipcp(type: str, name: str, values: Mapping[str, object]) -> IpcpTable
     _check_once(table, given)
     settings = assembled(TYPES[type], {each.key: _setting(table, key, each) for key, each in given.items()})
     _check_settings(table, settings, complete=bool(layer))
+    offered = _parse_offered(table) if type in NETWORKED else None
     enrol, neighbours = _parse_members(table) if type in NETWORKED else ("", ())
     qualities = _parse_qualities(table, neighbours) if type == "unicast" else {}
     register = table.names("reg") if type != "broadcast" else ()
-    if register and not (layer or enrol):
+    if register and not (layer or enrol or offered):
         raise table.error("reg", f"names are registered in a layer; add bootstrap{' or enrol' * (type == 'unicast')}")
     autobind = "autobind" in others and table.get("autobind", False)
     keepalive = _parse_keepalive(table) if type in NETWORKED else None
@@ -501,7 +557,7 @@ def _parse_ipcp(type: str, name: str, values: Mapping[str, object]) -> IpcpTable
     layer = "" if enrol else layer
     over = _parse_over(table, neighbours) if type in NETWORKED else {}
     return IpcpTable(
-        type, name, layer, settings, autobind, register, enrol, neighbours, bind, qualities, keepalive, over
+        type, name, layer, settings, autobind, register, enrol, neighbours, bind, qualities, keepalive, over, offered
     )
 
 
@@ -537,6 +593,21 @@ def _parse_keepalive(table: _Table) -> float | None:
     return float(seconds)
 
 
+def _parse_offered(table: _Table) -> Offered | None:
+    """Which layer it enters of those that others offer; None: it does not ask for them."""
+    said: bool | str = table.get("any", False)
+    layer = table.check("any", said, "layer name") if isinstance(said, str) else ""
+    over = table.names("any_over")
+    if said is False:
+        if over:
+            raise table.error("any_over", "says where to ask for layers, and any whether to: add any = true")
+        return None
+    for other in ("enrol", "bootstrap"):
+        if table.has(other):
+            raise table.error("any", f"takes the layer that there is, and {other} says which: leave one of them out")
+    return Offered(layer, over, table.get("connect", True))
+
+
 def _parse_members(table: _Table) -> tuple[str, tuple[str, ...]]:
     """With whom an IPC process enrolls, and to whom it connects."""
     enrol = table.check("enrol", table.get("enrol", ""), "name to enroll with") if table.has("enrol") else ""
@@ -544,7 +615,7 @@ def _parse_members(table: _Table) -> tuple[str, tuple[str, ...]]:
     if table.has("conn"):
         if not connects:
             raise table.error("conn", "these are connections, and connect = false is for none: leave one of them out")
-        if not (enrol or table.has("bootstrap")):
+        if not (enrol or table.has("bootstrap") or table.get("any", False)):
             raise table.error("conn", "only a member of a layer has neighbours; add enrol or bootstrap")
         return enrol, table.names("conn")
     return enrol, (enrol,) if enrol and connects else ()

@@ -224,10 +224,12 @@ def _ipcp_values(ipcp: IpcpTable) -> dict[str, Any]:
     return {
         "bootstrap": ipcp.layer or None,
         "enrol": ipcp.enrol or None,
+        "any": None if ipcp.offered is None else ipcp.offered.layer or True,
+        "any_over": (ipcp.offered and ipcp.offered.over) or None,
         **_settings(ipcp.settings),
         "autobind": ipcp.autobind or None,
         "bind": ipcp.bind or None,
-        "connect": False if ipcp.enrol and not ipcp.neighbours else None,
+        "connect": None if ipcp.connects else False,
         "conn": None if own or not ipcp.neighbours else ipcp.neighbours,
         "conn_qos": ipcp.qualities or None,
         "conn_over": ipcp.over or None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from ouroboros.control.configuration import Steps
 from ouroboros.errors import OuroborosError
@@ -56,13 +57,16 @@ class Pursuits:
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _follow(self, steps: Steps) -> None:
-        answer: object = None
+        go_on: Callable[[], Request] = partial(steps.send, None)
         while True:
             try:
-                request = steps.send(answer)
+                request = go_on()
             except StopIteration:
                 return
-            answer = await self._ask(request)
+            try:
+                go_on = partial(steps.send, await self._ask(request))
+            except OuroborosError as error:
+                go_on = partial(steps.throw, error)
 
     def shut_down(self) -> None:
         for task in self._tasks.values():

@@ -474,6 +474,9 @@ class OfferEntry(msgspec.Struct, frozen=True, order=True):
     over: str
     station: str
 
+    def __str__(self) -> str:
+        return f"{self.type} layer {self.layer!r} by {self.member!r} at {self.station} in {self.over!r}"
+
 
 class ShareEntry(msgspec.Struct, frozen=True):
     """The share of a user other than the owner in a node. `kind`: as in `control.shares`. `limit`: its share. `refused`:

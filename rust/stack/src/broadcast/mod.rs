@@ -16,6 +16,7 @@ use crate::counters::TransferCounters;
 use crate::flow::Place;
 use crate::id::{FlowId, MemberId};
 use crate::outlet::Blocker;
+use crate::stack::Source;
 use seen::{Contents, Numbers, unforeseen};
 
 /// The longest packet that a member of the prototype passes on whole (docs/spec/unicast-control.md 8).
@@ -43,6 +44,15 @@ struct Link {
     listed: Option<Blocker>,
 }
 
+/// What keeps a link from taking more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    Nothing,
+    Port(MemberId),
+    /// The flow below, by its credit or its pace; or what waits has its turn soon.
+    Flow,
+}
+
 impl Link {
     /// Let a packet wait. Returns how many were lost for it.
     fn push(&mut self, packet: Vec<u8>) -> u64 {
@@ -54,6 +64,15 @@ impl Link {
             lost += 1;
         }
         lost
+    }
+
+    /// Half of the queue is for what neighbours send.
+    fn hold(&self) -> Hold {
+        match self.place {
+            _ if self.waiting.len() <= PACKETS / 2 && self.bytes <= BYTES / 2 => Hold::Nothing,
+            Place::Parked(Blocker::Port(port)) => Hold::Port(port),
+            _ => Hold::Flow,
+        }
     }
 
     fn pop(&mut self) -> Option<Vec<u8>> {
@@ -102,6 +121,8 @@ pub(crate) struct Hub {
     moves: u64,
     last: u64,
     links: Vec<Link>,
+    /// Flows of programs that wait until a neighbour can take more.
+    pub(crate) waiters: VecDeque<Source>,
     numbers: Numbers,
     contents: Contents,
     borders: Vec<Border>,
@@ -120,6 +141,7 @@ impl Hub {
             moves: 0,
             last: 0,
             links: Vec::new(),
+            waiters: VecDeque::new(),
             numbers: Numbers::default(),
             contents: Contents::new(seed),
             borders: Vec::new(),
@@ -131,14 +153,6 @@ impl Hub {
 
     pub(crate) fn counted(&self) -> TransferCounters {
         TransferCounters { waiting: self.links.iter().map(|link| link.waiting.len() as u64).sum(), ..self.counters }
-    }
-
-    /// A port that holds up what a program here wants to send. No neighbour can: what it does not take in time is lost.
-    pub(crate) fn full_port(&self) -> Option<MemberId> {
-        self.links.iter().find_map(|link| match link.place {
-            Place::Parked(Blocker::Port(port)) if link.waiting.len() > PACKETS / 2 => Some(port),
-            _ => None,
-        })
     }
 
     fn link(&mut self, flow: FlowId) -> Option<&mut Link> {

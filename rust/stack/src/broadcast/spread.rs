@@ -2,7 +2,7 @@
 
 use ouroboros_wire::relay::{Kind, Relay};
 
-use super::{BORDER_PAUSE, Hub, Link, MOST_FOREIGN, Taken};
+use super::{BORDER_PAUSE, Hold, Hub, Link, MOST_FOREIGN, Taken};
 use crate::flow::Place;
 use crate::id::{FlowId, MemberId};
 use crate::member::Carries;
@@ -32,16 +32,11 @@ impl Hub {
 
 /// Commands of the control side.
 impl<R: Ring> Stack<R> {
-    fn hub(&mut self, member: MemberId) -> Option<&mut Hub> {
+    pub(crate) fn hub(&mut self, member: MemberId) -> Option<&mut Hub> {
         match &mut self.members.get_mut(member)?.carries {
             Carries::Broadcast(hub) => Some(hub),
             _ => None,
         }
-    }
-
-    /// A port that holds up what programs of a broadcast member send.
-    pub(crate) fn full_port(&mut self, member: MemberId) -> Option<MemberId> {
-        self.hub(member)?.full_port()
     }
 
     /// A lower flow leads to a neighbour. False: the member is none of a broadcast layer.
@@ -61,6 +56,7 @@ impl<R: Ring> Stack<R> {
             said.into_iter().for_each(|said| self.pass(now, member, flow, said, &[]));
         }
         self.ready.push_back(Source::Border(member));
+        self.wake_writers(member);
         true
     }
 
@@ -76,6 +72,7 @@ impl<R: Ring> Stack<R> {
         if self.hub(member).is_some_and(|hub| hub.drop_link(flow)) {
             self.ready.push_back(Source::Border(member));
         }
+        self.wake_writers(member);
     }
 
     /// Tell all members of ours how many neighbours of the prototype there are here.
@@ -89,6 +86,34 @@ impl<R: Ring> Stack<R> {
 
 /// Packets.
 impl<R: Ring> Stack<R> {
+    /// What holds up a program of a broadcast member: a port of this node that is full. Or, where no other program is that would
+    /// be slowed, all neighbours that answer have to catch up: so the quickest sets the pace. What others do not take in time is
+    /// lost.
+    pub(crate) fn spread_blocker(&mut self, now: u64, member: MemberId) -> Option<Blocker> {
+        let links = &self.hub(member)?.links;
+        if links.iter().all(|link| link.hold() == Hold::Nothing) {
+            return None;
+        }
+        let holds: Vec<_> = links.iter().map(|link| (link.flow, link.hold())).collect();
+        for (_, hold) in &holds {
+            if let Hold::Port(port) = hold {
+                return Some(Blocker::Port(*port));
+            }
+        }
+        let alone = self.members.get_mut(member).is_some_and(|at| at.flows.len() == 1);
+        let answers = |lower: &FlowId| self.flows.get(*lower).is_some_and(|lower| lower.is_answered(now));
+        let (mut held, mut open) = (false, false);
+        for (_, hold) in holds.iter().filter(|(lower, _)| answers(lower)) {
+            (held, open) = (held || *hold == Hold::Flow, open || *hold == Hold::Nothing);
+        }
+        (alone && held && !open).then_some(Blocker::Neighbours(member))
+    }
+
+    fn wake_writers(&mut self, member: MemberId) {
+        let Some(hub) = self.hub(member) else { return };
+        std::mem::take(&mut hub.waiters).into_iter().for_each(|writer| self.wake(writer));
+    }
+
     /// A flow of a broadcast member sent the packet in `frame`: all others get it, and all neighbours.
     pub(crate) fn spread(&mut self, now: u64, member: MemberId) {
         let frame = std::mem::take(&mut self.frame);
@@ -265,6 +290,10 @@ impl<R: Ring> Stack<R> {
         self.count_passed(member, sent);
         if let Some(blocker) = held {
             self.hold_spread(now, member, flow, blocker);
+        }
+        let Some(hub) = self.hub(member).filter(|hub| !hub.waiters.is_empty()) else { return };
+        if hub.link(flow).is_some_and(|link| link.hold() == Hold::Nothing) {
+            self.wake_writers(member);
         }
     }
 

@@ -105,6 +105,14 @@ impl<R: Ring> Flow<R> {
         from_above || (matches!(self.outlet.way, Way::Loop(_)) && self.has_room())
     }
 
+    /// Whether what the peer does not take yet may be worth waiting for.
+    pub(crate) fn is_answered(&self, now: u64) -> bool {
+        match &self.protocol {
+            Protocol::Raw { credit: Some(credit), .. } => !self.silent && credit.is_answered(now),
+            _ => !self.silent,
+        }
+    }
+
     /// Take in messages for a user that took none.
     pub(crate) fn hand(&mut self, now: u64, user: User<R>, stack: &mut Stack<R>) {
         self.user = user;

@@ -130,6 +130,10 @@ impl<R: Ring> Stack<R> {
 
     /// Let a flow that is taken out wait for something.
     pub(super) fn park(&mut self, now: u64, flow: &mut Flow<R>, blocker: Blocker) {
+        if let Blocker::Neighbours(_) = blocker {
+            // None of them may say anything any more.
+            self.timers.set(flow.id, flow.deadline(0).into_iter().chain([now + PAUSE]).min());
+        }
         let (mut place, mut listed) = (flow.place, flow.listed);
         self.park_source(now, Source::Flow(flow.id), &mut place, &mut listed, blocker);
         (flow.place, flow.listed) = (place, listed);
@@ -168,6 +172,7 @@ impl<R: Ring> Stack<R> {
             Blocker::Port(port) => self.port(port).map(|port| &mut port.parked),
             Blocker::Flow(lower) => self.flow(lower).map(|lower| &mut lower.waiters),
             Blocker::Route(member) => self.transfer(member).map(|transfer| &mut transfer.lost),
+            Blocker::Neighbours(member) => self.hub(member).map(|hub| &mut hub.waiters),
             Blocker::Busy | Blocker::Down | Blocker::Until(_) => None,
         }
     }
