@@ -317,9 +317,10 @@ class Neighbour:
 
     def _send_several(self, flow: Flow, now: float) -> None:
         if self._next > now:
-            sent = self._send_updates(flow, self._quick, self._left, now)
-            # Perhaps it is told no more for now.
-            self._left = self._left - sent if sent else 0
+            self._left -= self._send_updates(flow, self._quick, self._left, now)
+            if self._quick:
+                # No more of them, or no more for now.
+                self._left = 0
         elif self._queue or self._arrived:
             self._next, self._left = now + PAUSE, QUICK
             self._said.clear()
