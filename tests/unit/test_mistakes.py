@@ -132,7 +132,7 @@ SETTINGS = [
     row("Udp4Config('192.0.2.1', peers='kv@192.0.2.2')", TypeError, "Udp4Config: peers must be a tuple of strings"),
     row("Udp4Config('192.0.2.1', peers=5)", TypeError, "Udp4Config: peers must be a tuple of strings", "not 5"),
     row("DtConfig(addr_size=9)", ValueError, "DtConfig: addr_size must be from 1 to 8 bytes, not 9"),
-    row("DtConfig(1, 2, 3, None, 5)", TypeError, "DtConfig: 5 values were given for 4 fields", "by name"),
+    row("DtConfig(1, 2, 3, None, 5, 6)", TypeError, "DtConfig: 6 values were given for 5 fields", "by name"),
     row("DhtConfig(k='16')", TypeError, "DhtConfig: k must be a whole number, not '16'"),
     row("EthConfig('eth0', ethertype=5)", ValueError, "EthConfig: ethertype must be from 0x0600 to 0xFFFE"),
     row("NameInfo('kv', 'spillover')", TypeError, "NameInfo: pol_lb", "write LoadBalancePolicy.SPILL"),

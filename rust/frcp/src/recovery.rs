@@ -18,7 +18,8 @@ const LATER: u64 = 3;
 const PROBE_SLACK: u64 = 2_000_000;
 /// Packets that are repaired together at most while acknowledgements come in order.
 const MOST_REPAIRS: u32 = 4;
-/// So many repaired packets in a row may be acknowledged faster than anything before: then the path is faster than it was.
+/// So many repaired packets in a row, each of them sent after that was seen of the one before, may be acknowledged faster than
+/// anything before: then the path is faster than it was. Packets that were repaired together in vain are no more than one.
 const DOUBTS: u32 = 3;
 /// A reordering window that nobody confirms shrinks to 7/8 after so many round trips.
 const FORGET: u64 = 16;
@@ -70,6 +71,7 @@ pub struct Recovery {
     reordering_at: u64,
     /// Packets in a row of which an earlier transmission may have been acknowledged.
     doubts: u32,
+    doubted_at: u64,
     known: Ranges,
     lost: VecDeque<u32>,
     in_flight: u64,
@@ -99,6 +101,7 @@ impl Recovery {
             reordering: 0,
             reordering_at: 0,
             doubts: 0,
+            doubted_at: 0,
             known: Ranges::default(),
             lost: VecDeque::new(),
             in_flight: 0,
@@ -227,7 +230,8 @@ impl Recovery {
         self.probe = false;
         self.detect(now, send, controller);
         self.drop_done(send);
-        controller.on_ack(now, self.in_flight, sample);
+        // The shortest round trip is what all rates and windows are made of: packets that were sent once tell it.
+        controller.on_ack(now, self.in_flight, sample.filter(|_| !report.doubtful));
         true
     }
 
@@ -294,7 +298,11 @@ impl Recovery {
         report.repaired |= again;
         // Without ranges the shortest round trip says less: it is often one with a queue or a reader in it.
         let early = again && self.rules.sack && controller.min_rtt().is_some_and(|least| elapsed < least);
-        self.doubts = if early { self.doubts.saturating_add(1) } else { 0 };
+        if !early {
+            self.doubts = 0;
+        } else if packet.sent >= self.doubted_at {
+            (self.doubts, self.doubted_at) = (self.doubts.saturating_add(1), now);
+        }
         if early && self.doubts <= DOUBTS {
             // It should not be the last transmission that is acknowledged.
             self.counters.spurious += 1;
@@ -308,7 +316,9 @@ impl Recovery {
             if packet.transmission > report.newest.number {
                 report.newest = Newest { number: packet.transmission, rtt: elapsed };
                 // If the shortest round trip was never that short, each packet would be repaired alone, after RTO.
-                report.sample = (!again || early).then_some(elapsed).or(report.sample);
+                if !again || early {
+                    (report.sample, report.doubtful) = (Some(elapsed), early);
+                }
             }
         }
         controller.on_delivered(now, packet.stamp, packet.sent, packet.transmission, cost);
@@ -472,6 +482,8 @@ struct Report {
     any: bool,
     newest: Newest,
     sample: Option<u64>,
+    /// The sample may be that of an earlier transmission.
+    doubtful: bool,
     /// Some of it had been sent more than once.
     repaired: bool,
 }

@@ -137,6 +137,26 @@ fn a_bad_link_takes_nothing_from_reliable_flows() {
     }
 }
 
+/// Many packets are repaired together in vain where acknowledgements are lost, too: that is no short path.
+#[test]
+fn packets_lost_at_random_do_not_slow_a_reliable_flow_down() {
+    for loss in [0.01, 0.03, 0.05] {
+        let mut way = Way::new(&[], RELIABLE);
+        for node in [0, 1] {
+            let port = way.ports[node];
+            let settings = Settings { loss: Chance::new(loss).unwrap(), delay: 5 * MS, ..Settings::default() };
+            way.net.impair(node, port, settings, 7 + node as u64);
+        }
+        way.start(0, source(u64::MAX, 1400));
+        way.start(1, Program::Sink);
+        way.run(SECOND);
+        let before = way.tally(1).bytes;
+        way.run(SECOND / 2);
+        let rate = (way.tally(1).bytes - before) * 16;
+        assert!(rate > 300_000_000, "{loss}: {rate} bit/s");
+    }
+}
+
 /// Its key changes every 4096 packets. Fewer could be under way at once than two keys are for, and those are rejected.
 const CHANGING: Quality = Quality { rotation_bit: 12, ..ENCRYPTED };
 
