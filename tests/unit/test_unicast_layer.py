@@ -436,6 +436,20 @@ def test_a_lost_connection_is_made_again() -> None:
     assert {each.state for each in details(layer, 1).connections} == {"up"}
 
 
+def test_one_that_both_asked_for_is_made_again_when_the_first_to_ask_lets_go_unheard() -> None:
+    layer = Layer(line(2))
+    layer.converge()
+    layer.know(0, 1)
+    layer.connect(0, 1)
+    layer.nodes[1].impair("partition")
+    for component in reversed(COMPONENTS):
+        layer.nodes[1].manage(DisconnectIpcp(layer.ids[1], component, "m0")).wait().value  # noqa: B018 - or its error
+    layer.network.run(300.0)
+    assert details(layer, 1).connections == ()
+    layer.nodes[1].impair("none")
+    layer.converge()
+
+
 @pytest.mark.parametrize("by", [0, 1])
 def test_one_that_was_disconnected_stays_so(by: int) -> None:
     layer = Layer(line(2))

@@ -19,7 +19,7 @@ from ouroboros.layers.members.connections import Component, Connection, Connecti
 from ouroboros.layers.members.core import KEEPALIVE, MISSED, Core, Then
 from ouroboros.layers.members.enrollment import ENROLL_PATIENCE, Enrollment
 from ouroboros.layers.members.greeting import DATA_TRANSFER, ENROLLMENT
-from ouroboros.layers.members.upkeep import SILENT_PAUSE, Upkeep, Wish
+from ouroboros.layers.members.upkeep import FIRST_PAUSE, SECOND_PAUSE, SILENT_PAUSE, Upkeep, Wish
 from ouroboros.qos import DEFAULT_PEER_TIMEOUT, QOS_RAW, QoSSpec
 from ouroboros.settings import NOBODY
 from ouroboros.wire.control import ConnectionEntry
@@ -195,7 +195,7 @@ class ConnectedIpcp(Ipcp):
 
     def _missing(self) -> list[Wish]:
         """Connections that are wanted and not there, not even with a neighbour that is silent."""
-        there = {wish for each in self.connections.rows() if each.side == 0 for wish in _wishes(each)}
+        there = {wish for each in self.connections.rows() for wish in self._wished(each)}
         return [wish for wish in self.upkeep.missing if wish not in there]
 
     def disconnect(self, component: str, name: str, task: Task, now: float) -> None:
@@ -209,17 +209,26 @@ class ConnectedIpcp(Ipcp):
         self.connections.disconnect(component, name, answered, now)
 
     def _disconnected(self, connection: Connection, now: float) -> None:
-        if connection.side != 0:
-            return
-        for wish in _wishes(connection):
+        for wish in self._wished(connection):
             if connection.left:
                 self.upkeep.drop(wish)
             else:
-                self.upkeep.lost(wish, now)
+                # If the neighbour had asked for it, it is the first to ask again.
+                self.upkeep.lost(wish, now, FIRST_PAUSE if connection.side == 0 else SECOND_PAUSE)
+
+    def _wished(self, connection: Connection) -> list[Wish]:
+        """What was asked for from this side, and is there with that connection, whoever asked for it first."""
+        return [
+            wish
+            for wish in self.upkeep.wishes
+            if wish.component == connection.component
+            and wish.over in ("", connection.layer)
+            and self.connections.leads_to(wish.name, connection)
+        ]
 
     def _told_state(self, connection: Connection, up: bool, now: float) -> None:
         """A neighbour that is silent may be there by another layer below, or soon by the same one, in another life."""
-        for wish in _wishes(connection) if connection.side == 0 else ():
+        for wish in self._wished(connection):
             if up:
                 self.upkeep.found(wish)
             else:
@@ -265,11 +274,6 @@ class ConnectedIpcp(Ipcp):
         super().timeout(now)
         for part in self._parts:
             part.timeout(now)
-
-
-def _wishes(connection: Connection) -> list[Wish]:
-    """What may have been asked for, from this side: by any layer, or by that one."""
-    return [Wish(connection.component, connection.name, over) for over in ("", connection.layer)]
 
 
 class _Watched:

@@ -121,6 +121,10 @@ class Connections:
     def rows(self) -> list[Connection]:
         return list(self._links)
 
+    def leads_to(self, name: str, connection: Connection) -> bool:
+        """Whether a connection is with the member of that name."""
+        return self._links.leads_to(name, connection)
+
     def of(self, component: str) -> list[Connection]:
         """Those of a component that it was told of and that are not over."""
         return self._links.of(component)

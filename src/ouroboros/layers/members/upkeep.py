@@ -14,6 +14,8 @@ from ouroboros.qos import QoSSpec
 
 #: Seconds until a lost connection is asked for, and until it is asked for again; the pauses double, up to the second number.
 FIRST_PAUSE = 0.5
+#: The same for one that the neighbour had asked for.
+SECOND_PAUSE = 1.5
 #: The same for one that is there, but silent: a host that is busy is back by then.
 SILENT_PAUSE = 3.0
 LONGEST_PAUSE = 30.0
