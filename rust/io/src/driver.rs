@@ -328,8 +328,7 @@ impl Driver {
                     // Reservations that were made before these datagrams were caused must be known.
                     self.obey();
                     let now = self.shared.now();
-                    for (from, run) in arrivals.runs() {
-                        self.stack.receive(now, port, from, run);
+                    while arrivals.hand(now, port, &mut self.stack) {
                         // What others send through this node must not fill it.
                         self.relieve();
                     }
@@ -364,10 +363,10 @@ impl Driver {
         }
     }
 
-    /// Send the staged datagrams of ports that are full.
+    /// Send the staged datagrams of ports that are full, or may be so soon.
     fn relieve(&mut self) {
         for (port, socket) in &self.ports {
-            if self.stack.is_full(*port) {
+            if self.stack.is_nearly_full(*port) {
                 socket.drain(*port, &mut self.stack);
             }
         }
