@@ -222,6 +222,7 @@ def _unicast() -> list[Bar]:
             "a rank more, reliable, 1 % lost: over one", ("ranks-lossy-2", OURS), ("ranks-lossy-1", OURS), at_least=0.8
         ),
         Bar("transit 1400 B in runs, ns a packet", ("transit-run", OURS), at_most=1500),
+        Bar("transit 1400 B in runs: over a loop of sockets", ("transit-run", OURS), ("transit-run", "udp"), at_most=3),
         Bar("transit 1400 B mixed, ns a packet", ("transit-mix", OURS), at_most=2500),
         Bar(
             "transit, encrypted from end to end: over plain",

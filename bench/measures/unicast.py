@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from bench import line
+from bench import line, relay
 from bench.harness import BenchError, Node
 from bench.line import Line, PrototypeLine, our_line, prototype_member
 from bench.proc import rss_kib, voluntary_switches
@@ -102,13 +102,18 @@ def _reliable(ranks: int, seconds: float) -> float:
 
 
 def transit(run: Run) -> None:
-    """Processor time of the engine of the node between two others, for each packet that it forwards."""
+    """Processor time of the engine of the node between two others, for each packet that it forwards; and that of a loop of
+    sockets in its place."""
     if reason := line.lacks():
         run.results.skip("transit", "everything", reason)
         return
     count = 20_000 if run.quick else 200_000
 
-    def sample(_: str) -> Iterator[Sample]:
+    def sample(column: str) -> Iterator[Sample]:
+        if column == "udp":
+            with line.hosts(3) as places:
+                yield "transit-run", relay.nanoseconds(places, count)
+            return
         with our_line(2) as ours:
             ours.pair.connect()
             yield "transit-run", _each(ours, ("drain", "flood"), count)
@@ -118,7 +123,7 @@ def transit(run: Run) -> None:
             ours.pair.connect()
             yield "transit-crypt", _each(ours, ("drain", "flood"), count)
 
-    run.interleave("transit", ["ours"], sample)
+    run.interleave("transit", run.known("udp", "ours"), sample)
 
 
 def _each(ours: Line, commands: tuple[str, str], count: int, flows: int = 1) -> float:

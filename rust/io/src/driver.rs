@@ -25,6 +25,8 @@ const TRANSIT: u64 = 256;
 const TURNS: usize = 256;
 /// How long to spin before sleeping: about the cost of a sleep and a wake-up on both sides.
 const SPIN: Duration = Duration::from_micros(100);
+/// A yield that takes longer has let others run.
+const SHARED: Duration = Duration::from_micros(5);
 const NOTHING: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 /// After so many spins in vain, spin only every `PROBE`th time.
 const PATIENCE: u32 = 8;
@@ -148,7 +150,12 @@ impl Driver {
                 self.patience = (self.patience + 1).min(PATIENCE);
                 return true;
             }
+            let before = Instant::now();
             std::thread::yield_now();
+            if before.elapsed() > SHARED {
+                // Others want this processor, so it stays awake without us, and each further turn would be at their cost.
+                return false;
+            }
         }
         self.patience = self.patience.saturating_sub(1);
         false
@@ -321,8 +328,7 @@ impl Driver {
                     // Reservations that were made before these datagrams were caused must be known.
                     self.obey();
                     let now = self.shared.now();
-                    for (from, run) in arrivals.runs() {
-                        self.stack.receive(now, port, from, run);
+                    while arrivals.hand(now, port, &mut self.stack) {
                         // What others send through this node must not fill it.
                         self.relieve();
                     }
@@ -357,10 +363,10 @@ impl Driver {
         }
     }
 
-    /// Send the staged datagrams of ports that are full.
+    /// Send the staged datagrams of ports that are full, or may be so soon.
     fn relieve(&mut self) {
         for (port, socket) in &self.ports {
-            if self.stack.is_full(*port) {
+            if self.stack.is_nearly_full(*port) {
                 socket.drain(*port, &mut self.stack);
             }
         }

@@ -25,49 +25,68 @@ const MANY_FRAMES: usize = FRAMES / 4;
 /// The datagrams, or frames, of one call.
 #[derive(Debug)]
 pub(crate) struct Arrivals {
-    bytes: Vec<u8>,
+    buffers: [Vec<u8>; BUFFERS],
     metas: [RecvMeta; BUFFERS],
+    /// Empty until the first ones come.
+    frames: Vec<u8>,
+    /// The first ones last.
     runs: Vec<Arrived>,
     /// So much came at once that more may wait.
     pub(crate) many: bool,
 }
 
-/// A run: its sender, where it is, the bytes of each of its places, and those in a place before the packet and behind it.
+/// A run, and its sender.
 #[derive(Debug)]
-struct Arrived {
-    from: SocketAddr,
-    at: Range<usize>,
-    stride: usize,
-    around: (usize, usize),
+enum Arrived {
+    /// The buffer, how much of it, and the bytes of each datagram.
+    Datagrams(SocketAddr, usize, (usize, usize)),
+    /// Where it is, and the bytes in a place before the packet and behind it.
+    Frames(SocketAddr, Range<usize>, (usize, usize)),
 }
 
 impl Arrivals {
     pub(crate) fn new() -> Self {
         Arrivals {
-            bytes: vec![0; BUFFERS * BUFFER],
+            buffers: std::array::from_fn(|_| vec![0; BUFFER]),
             metas: [RecvMeta::default(); BUFFERS],
+            frames: Vec::new(),
             runs: Vec::new(),
             many: false,
         }
     }
 
-    pub(crate) fn runs(&self) -> impl Iterator<Item = (SocketAddr, Run<'_>)> {
-        self.runs.iter().map(|Arrived { from, at, stride, around }| {
-            (*from, Run::in_places(self.bytes.get(at.clone()).unwrap_or_default(), *stride, *around))
-        })
+    /// Hand the next run to the stack. False: that was the last one.
+    pub(crate) fn hand(&mut self, now: u64, port: MemberId, stack: &mut Stack<Program>) -> bool {
+        match self.runs.pop() {
+            Some(Arrived::Datagrams(from, number, lengths)) => {
+                if let Some(buffer) = self.buffers.get_mut(number) {
+                    stack.receive_in(now, port, from, buffer, lengths);
+                }
+                true
+            }
+            Some(Arrived::Frames(from, at, around)) => {
+                let frames = self.frames.get(at).unwrap_or_default();
+                stack.receive(now, port, from, Run::in_places(frames, PLACE, around));
+                true
+            }
+            None => false,
+        }
     }
 
     /// The frames that are in the first places, so many bytes each.
     fn take_frames(&mut self, segment: Segment, lengths: &[usize]) {
-        let Arrivals { bytes, runs, .. } = self;
-        for ((number, place), length) in bytes.chunks_exact_mut(PLACE).enumerate().zip(lengths) {
-            let Some((from, Range { start, end })) = segment.open(place, *length) else { continue };
-            let (begin, around) = (number * PLACE, (start, PLACE - end));
+        let Arrivals { frames, runs, .. } = self;
+        for ((number, place), length) in frames.chunks_exact_mut(PLACE).enumerate().zip(lengths) {
+            let Some((sender, Range { start, end })) = segment.open(place, *length) else { continue };
+            let (begin, bounds) = (number * PLACE, (start, PLACE - end));
             match runs.last_mut() {
-                Some(run) if (run.from, run.at.end, run.around) == (from, begin, around) => run.at.end += PLACE,
-                _ => runs.push(Arrived { from, at: begin..begin + PLACE, stride: PLACE, around }),
+                Some(Arrived::Frames(from, at, around)) if (*from, at.end, *around) == (sender, begin, bounds) => {
+                    at.end += PLACE;
+                }
+                _ => runs.push(Arrived::Frames(sender, begin..begin + PLACE, bounds)),
             }
         }
+        runs.reverse();
     }
 }
 
@@ -125,16 +144,12 @@ impl Socket {
         into.runs.clear();
         match &self.kind {
             Kind::Udp(state) => {
-                let mut chunks = into.bytes.chunks_exact_mut(BUFFER);
-                let mut slices: [IoSliceMut<'_>; BUFFERS] =
-                    std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
+                let mut slices = into.buffers.each_mut().map(|buffer| IoSliceMut::new(buffer));
                 match state.recv((&self.descriptor).into(), &mut slices, &mut into.metas) {
                     Ok(count) => {
-                        let metas = into.metas.iter().take(count).enumerate();
-                        into.runs.extend(metas.map(|(at, meta)| {
-                            let start = at * BUFFER;
-                            let at = start..start + meta.len.min(BUFFER);
-                            Arrived { from: meta.addr, at, stride: meta.stride, around: (0, 0) }
+                        let metas = into.metas.iter().enumerate().take(count).rev();
+                        into.runs.extend(metas.map(|(number, meta)| {
+                            Arrived::Datagrams(meta.addr, number, (meta.len.min(BUFFER), meta.stride))
                         }));
                         into.many = into.runs.len() >= MANY;
                         // With room left there was no more, and what comes after that is a new event.
@@ -150,8 +165,8 @@ impl Socket {
             }
             Kind::Ether(segment) => {
                 let (segment, mut lengths) = (*segment, [0; FRAMES]);
-                let places = into.bytes.get_mut(..FRAMES * PLACE).unwrap_or_default();
-                match receive_many(self.descriptor.as_fd(), places, &mut lengths) {
+                into.frames.resize(FRAMES * PLACE, 0);
+                match receive_many(self.descriptor.as_fd(), &mut into.frames, &mut lengths) {
                     Ok(count) => {
                         into.take_frames(segment, lengths.get(..count).unwrap_or_default());
                         into.many = count >= MANY_FRAMES;

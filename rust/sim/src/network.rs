@@ -17,6 +17,8 @@ use crate::queue::Queue;
 /// Datagrams that a kernel takes in one call, and bytes of its buffer for arrivals.
 const SEGMENTS: usize = 64;
 const ROOM: u32 = 4 << 20;
+/// Bytes of a buffer in which a driver receives. With little in it, it makes no difference.
+const BUFFER: usize = 64 << 10;
 /// How long it takes a program to be woken, ns.
 const REACTION: u64 = 1_000;
 /// How often deadlines may have passed before a node is through with an instant.
@@ -302,7 +304,7 @@ impl Network {
     pub fn thaw(&mut self, node: usize) {
         let Some(still) = self.nodes[node].still.take() else { return };
         for (member, from, flight) in still.arrived {
-            self.receive(node, member, from, &flight);
+            self.receive(node, member, from, flight);
         }
         self.nodes[node].due = None;
         self.pass(node);
@@ -331,9 +333,17 @@ impl Network {
         }
     }
 
-    fn receive(&mut self, node: usize, member: MemberId, from: SocketAddr, flight: &Flight) {
+    fn receive(&mut self, node: usize, member: MemberId, from: SocketAddr, flight: Flight) {
         self.counted.arrived += flight.count();
-        self.nodes[node].stack.receive(self.now, member, from, Run::new(&flight.bytes, flight.stride));
+        let Flight { mut bytes, stride, .. } = flight;
+        let length = bytes.len();
+        let stack = &mut self.nodes[node].stack;
+        if 2 * length < BUFFER {
+            stack.receive(self.now, member, from, Run::new(&bytes, stride));
+        } else {
+            bytes.resize(BUFFER, 0);
+            stack.receive_in(self.now, member, from, &mut bytes, (length, stride));
+        }
         self.touched.insert(node);
     }
 }
@@ -447,7 +457,7 @@ impl Network {
                 continue;
             }
             match &mut self.nodes[node].still {
-                None => self.receive(node, member, from, &flight),
+                None => self.receive(node, member, from, flight),
                 Some(still) => self.unread += still.keep(member, from, flight),
             }
         }

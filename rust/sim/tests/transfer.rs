@@ -5,7 +5,7 @@ mod common;
 
 use common::layer::*;
 use common::*;
-use ouroboros_sim::stack::{Carrier, Setup, Table, TransferSettings, User};
+use ouroboros_sim::stack::{Carrier, Outgoing, Run, Setup, Table, TransferSettings, User};
 use ouroboros_sim::{Network, Program};
 use ouroboros_wire::management::Report;
 use ouroboros_wire::pci::Pci;
@@ -42,6 +42,72 @@ fn what_is_in_transit_is_not_decrypted_and_keeps_all_but_its_ttl() {
     let (_, _, packet) = &line.messages[0];
     assert_eq!(packet[..15], header(name(2), MAX_TTL - 1, 103 + 4));
     assert!(packet.len() > 15 + 64);
+}
+
+/// What leaves the node in the middle of a line, of packets that arrive together there in a buffer of so many bytes, and whether
+/// it leaves from that buffer; and what leaves if they are in no such buffer.
+fn passed_on(packets: &[Vec<u8>], size: usize, next: Quality) -> (Vec<Vec<u8>>, bool, Vec<Vec<u8>>) {
+    let [(there, same), (expected, _)] = [true, false].map(|own| {
+        let mut line = Layer::new(3, plain());
+        line.join(0, 1, RAW);
+        line.join(1, 2, next);
+        line.route();
+        let (now, port, stride) = (line.net.now(), line.ports[1], packets[0].len());
+        let (mut buffer, stack) = (packets.concat(), line.net.stack(1));
+        let length = buffer.len();
+        buffer.resize(size, 0xee);
+        let before = buffer.as_ptr();
+        if own {
+            stack.receive_in(now, port, address(0), &mut buffer, (length, stride));
+        } else {
+            stack.receive(now, port, address(0), Run::new(&buffer[..length], stride));
+        }
+        assert_eq!(buffer.len(), size);
+        let (mut left, mut same) = (Vec::new(), false);
+        while let Some(Outgoing { bytes, segment, .. }) = stack.transmit(port) {
+            same |= bytes.as_ptr() == before;
+            left.extend(bytes.chunks(segment.unwrap_or(bytes.len())).map(<[u8]>::to_vec));
+            stack.sent(port, true);
+        }
+        let counted = line.transfer(1);
+        assert_eq!(counted.forwarded + counted.waiting + counted.too_long + counted.heard, packets.len() as u64);
+        (left, same)
+    });
+    (there, same, expected)
+}
+
+#[test]
+fn a_run_leaves_from_where_it_came_in_if_nothing_but_headers_change() {
+    // To the flow of node 1 whose other end is at node 0.
+    let to = |node, eid, length| [&103u32.to_be_bytes()[..], &header(name(node), 60, eid), &vec![7; length]].concat();
+    let run = |count: usize, last| [vec![to(2, 64, 1300); count - 1], vec![last]].concat();
+    let full = run(49, to(2, 64, 1300));
+    let size = 1 << 16;
+    let cases = [
+        (full.clone(), size, RAW, true),
+        (run(49, to(2, 64, 1200)), size, RAW, true),
+        // It would take a buffer for little, or others can join it.
+        (full.clone(), 1 << 18, RAW, false),
+        (run(40, to(2, 64, 1)), size, RAW, false),
+        // What leaves has another form, is not all of it, or is too long.
+        (full.clone(), size, ENCRYPTED, false),
+        (full, size, RELIABLE, false),
+        (run(49, to(2, 65, 1300)), size, RAW, false),
+        (run(49, to(1, 1, 1300)), size, RAW, false),
+        (vec![to(2, 64, MOST); 45], size, RAW, false),
+    ];
+    for (number, (packets, size, next, same)) in cases.into_iter().enumerate() {
+        let (there, from_there, expected) = passed_on(&packets, size, next);
+        assert_eq!((there, from_there), (expected.clone(), same), "{number}");
+        let passes = |packet: &&Vec<u8>| packet[4..8] == name(2).to_le_bytes() && packet.len() <= MOST;
+        let changed = packets.iter().filter(passes).map(|packet| {
+            let mut packet = packet.clone();
+            packet[..4].copy_from_slice(&105u32.to_be_bytes());
+            packet[9] -= 1;
+            packet
+        });
+        assert!(next != RAW || changed.eq(expected), "{number}");
+    }
 }
 
 #[test]

@@ -136,10 +136,21 @@ impl Credit {
         now < self.shut_at.saturating_add(UNKNOWN.max(4 * self.round_trip))
     }
 
+    /// Whether so many packets more may be sent.
+    pub(crate) fn may_send_all(&mut self, now: u64, count: u64) -> bool {
+        self.may_send(now) && self.sent - self.settled() + count <= self.window.min(self.fits)
+    }
+
     /// A packet was sent.
     #[inline]
     pub(crate) fn sent(&mut self, now: u64, length: usize) {
-        self.sent += 1;
+        self.sent_all(now, length, 1);
+    }
+
+    /// So many packets were sent.
+    #[inline]
+    pub(crate) fn sent_all(&mut self, now: u64, length: usize, count: u64) {
+        self.sent += count;
         if self.length != length as u64 {
             self.length = length as u64;
             self.measure();

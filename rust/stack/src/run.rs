@@ -8,12 +8,25 @@ pub struct Run<'a> {
     stride: usize,
     skip: usize,
     trim: usize,
+    /// The buffer has nothing else in it, and may leave as it is.
+    whole: bool,
 }
 
 impl<'a> Run<'a> {
     /// `stride`: bytes of each packet.
     pub fn new(bytes: &'a [u8], stride: usize) -> Self {
-        Run { bytes, stride: stride.max(1), skip: 0, trim: 0 }
+        Run { bytes, stride: stride.max(1), skip: 0, trim: 0, whole: false }
+    }
+
+    /// The same, in a buffer that may leave as it is.
+    pub(crate) fn whole(bytes: &'a [u8], stride: usize) -> Self {
+        Run { whole: true, ..Run::new(bytes, stride) }
+    }
+
+    /// Bytes of each packet with all that was read of it already, if the packets are all that is in a buffer that may leave as
+    /// it is, and so many bytes of each were read.
+    pub(crate) fn stride_of_whole(self, read: usize) -> Option<usize> {
+        (self.whole && self.skip == read).then_some(self.stride.min(self.bytes.len()))
     }
 
     /// Packets of one size in places of `stride` bytes, of which there are so many before and behind each of them.
@@ -41,10 +54,11 @@ impl<'a> Run<'a> {
         let rest = self.bytes.len() % self.stride;
         let none = self.skip + self.trim;
         if self.stride <= none {
-            return Run { bytes: &[], ..self };
+            return Run { bytes: &[], whole: false, ..self };
         }
         if rest > 0 && rest <= none {
-            return Run { bytes: self.bytes.get(..self.bytes.len() - rest).unwrap_or_default(), ..self };
+            let bytes = self.bytes.get(..self.bytes.len() - rest).unwrap_or_default();
+            return Run { bytes, whole: false, ..self };
         }
         self
     }
@@ -72,7 +86,9 @@ impl<'a> Run<'a> {
         let header = has(packets.next()?)?;
         let same = 1 + packets.take_while(|packet| has(packet) == Some(header)).count();
         let (first, others) = bytes.split_at((same * stride).min(bytes.len()));
-        Some((*header, Run { bytes: first, skip: skip + HEADER, ..self }, Run { bytes: others, ..self }))
+        let whole = self.whole && others.is_empty();
+        let first = Run { bytes: first, skip: skip + HEADER, whole, ..self };
+        Some((*header, first, Run { bytes: others, whole: false, ..self }))
     }
 }
 

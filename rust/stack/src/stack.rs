@@ -18,6 +18,8 @@ mod turns;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use ouroboros_wire::pci::PCI;
+
 use crate::balance::Balance;
 use crate::counters::{MemberCounted, Snapshot};
 use crate::flow::{Flow, How, User};
@@ -25,7 +27,7 @@ use crate::id::{FlowId, MemberId, Slots};
 use crate::link::Counters;
 use crate::member::{Member, plain};
 use crate::memory::Accounts;
-use crate::outlet::Way;
+use crate::outlet::{Passing, Way};
 use crate::ring::Ring;
 use crate::tap::Taps;
 use crate::timers::Timers;
@@ -121,6 +123,8 @@ pub struct Stack<R> {
     pub(crate) transit: u64,
     /// The mark of the datagrams that are received now.
     pub(crate) arriving: u8,
+    /// All packets that are received now leave as they are, with that header behind the one of the flow.
+    pub(crate) passing: Option<(Passing, [u8; PCI])>,
     /// For a member that is gone.
     nowhere: Counters,
     /// The balance of members that ended.
@@ -142,6 +146,7 @@ impl<R> Default for Stack<R> {
             events: VecDeque::new(),
             transit: 0,
             arriving: 0,
+            passing: None,
             nowhere: Counters::default(),
             past: Balance::default(),
             taps: Taps::default(),

@@ -46,6 +46,8 @@ struct Staged {
     count: usize,
     /// It has to leave datagram by datagram.
     apart: bool,
+    /// The buffer is one of those that datagrams arrive in.
+    adopted: bool,
 }
 
 /// Datagrams for one call of the kernel.
@@ -82,8 +84,9 @@ pub(crate) struct Stage {
     /// Likewise, of datagrams that overtake the others.
     urgent: VecDeque<usize>,
     gone: Vec<usize>,
-    /// Buffers for the next runs.
+    /// Buffers for the next runs, and for the next datagrams that arrive.
     pool: Vec<Vec<u8>>,
+    spare: Vec<Vec<u8>>,
     bytes: usize,
     urgent_bytes: usize,
     blocked: bool,
@@ -105,6 +108,7 @@ impl Stage {
             urgent: VecDeque::new(),
             gone: Vec::new(),
             pool: Vec::new(),
+            spare: Vec::new(),
             bytes: 0,
             urgent_bytes: 0,
             blocked: false,
@@ -149,6 +153,11 @@ impl Stage {
     /// Whether a writer that can wait may begin a datagram. A writer that cannot wait may exceed the limit.
     pub(crate) fn has_room(&self) -> bool {
         self.bytes < LIMIT && !self.blocked
+    }
+
+    /// Whether all datagrams of a run may be begun, one after the other.
+    pub(crate) fn has_room_for_run(&self) -> bool {
+        self.bytes + LONGEST < LIMIT && !self.blocked
     }
 
     /// The socket has taken nothing for long, so that even writers that cannot wait find no room.
@@ -235,14 +244,40 @@ impl Stage {
             bytes.extend_from_slice(self.written());
             self.discard();
         }
-        let run = Staged { peer: self.to, bytes, left: 0, segment: length, count: 1, apart: false };
+        self.put(Staged { peer: self.to, bytes, segment: length, count: 1, ..Staged::default() })
+    }
+
+    /// The place of a run from now on.
+    fn put(&mut self, run: Staged) -> usize {
+        self.peers[run.peer.0].users += 1;
         let place = self.gone.pop().unwrap_or(self.runs.len());
         match self.runs.get_mut(place) {
             Some(gone) => *gone = run,
             None => self.runs.push(run),
         }
-        self.peers[self.to.0].users += 1;
         place
+    }
+
+    /// Whether `adopt` may have a run of so many bytes, of so many datagrams. Of one that is not full there is not enough to
+    /// make up for the call: others can still join it if it is copied.
+    pub(crate) fn adopts(&self, bytes: usize, segment: usize, count: u64) -> bool {
+        let (most, full) = (self.segments as u64, bytes + segment > LONGEST);
+        self.has_room() && bytes <= LONGEST && count <= most && (full || count == most)
+    }
+
+    /// A run leaves from the buffer that it arrived in, of which it has the first `length` bytes. The caller has another
+    /// buffer, as long, for it.
+    pub(crate) fn adopt(&mut self, peer: Peer, buffer: &mut Vec<u8>, length: usize, segment: usize) {
+        let size = buffer.len();
+        let mut bytes = std::mem::replace(buffer, self.spare.pop().unwrap_or_default());
+        buffer.resize(size, 0);
+        bytes.truncate(length);
+        self.bytes += length;
+        let count = length.div_ceil(segment.max(1));
+        let place = self.put(Staged { peer, bytes, segment, count, adopted: true, ..Staged::default() });
+        self.order.push_back(place);
+        // Nothing overtakes it.
+        self.peers[peer.0].open = FRESH;
     }
 
     /// The datagram is not to be sent.
@@ -281,12 +316,14 @@ impl Stage {
         let run = &mut self.runs[place];
         run.left += length;
         if run.left == run.bytes.len() {
-            let (peer, mut bytes) = (run.peer, std::mem::take(&mut run.bytes));
+            let (peer, adopted, mut bytes) = (run.peer, run.adopted, std::mem::take(&mut run.bytes));
             self.close(place);
             let queue = if self.urgent.is_empty() { &mut self.order } else { &mut self.urgent };
             self.gone.extend(queue.pop_front());
             self.forget(peer);
-            if self.pool.len() < POOL {
+            if adopted && self.spare.len() < POOL {
+                self.spare.push(bytes);
+            } else if !adopted && self.pool.len() < POOL {
                 bytes.clear();
                 self.pool.push(bytes);
             }
@@ -478,6 +515,7 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Step {
         Write(usize, usize),
+        Adopt(usize, usize, usize, usize),
         Discard(usize, usize),
         Sent,
         Part(usize),
@@ -489,6 +527,8 @@ mod tests {
         let length = || prop_oneof![Just(4), Just(1400), Just(1404), 4..200usize, 4..20_000usize, Just(65_500)];
         prop_oneof![
             8 => (0..4usize, length()).prop_map(|(peer, length)| Step::Write(peer, length)),
+            1 => (0..4usize, 1000..9000usize, 4..9000usize)
+                .prop_map(|(peer, length, last)| Step::Adopt(peer, length, LONGEST / length, last.min(length))),
             1 => (0..4usize, length()).prop_map(|(peer, length)| Step::Discard(peer, length)),
             2 => Just(Step::Sent),
             1 => (1..=SEGMENTS).prop_map(Step::Part),
@@ -521,6 +561,21 @@ mod tests {
                     self.stage.forget(known);
                     self.expected[peer].push_back(datagram);
                 }
+                Step::Adopt(peer, length, count, last) => {
+                    let lengths = std::iter::repeat_n(length, count - 1).chain([last]);
+                    let datagrams: Vec<_> = lengths.map(|length| self.datagram(length)).collect();
+                    let mut buffer = datagrams.concat();
+                    let whole = buffer.len();
+                    if !self.stage.adopts(whole, length, count as u64) {
+                        return Ok(());
+                    }
+                    buffer.resize(2 * LONGEST, 0);
+                    let known = self.stage.know(address(peer as u16));
+                    self.stage.adopt(known, &mut buffer, whole, length);
+                    self.stage.forget(known);
+                    prop_assert_eq!(buffer.len(), 2 * LONGEST);
+                    self.expected[peer].extend(datagrams);
+                }
                 Step::Discard(peer, length) => {
                     let datagram = self.datagram(length);
                     let known = self.stage.know(address(peer as u16));
@@ -541,7 +596,7 @@ mod tests {
             prop_assert_eq!(self.stage.bytes, waiting);
             prop_assert_eq!(self.stage.has_room(), waiting < LIMIT && !self.stage.blocked);
             prop_assert_eq!(self.stage.transmit().is_some(), waiting > 0 && !self.stage.blocked);
-            prop_assert!(self.stage.pool.len() <= POOL);
+            prop_assert!(self.stage.pool.len() <= POOL && self.stage.spare.len() <= POOL);
             Ok(())
         }
 

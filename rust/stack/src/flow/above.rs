@@ -1,7 +1,7 @@
 //! For members and control above: packets of flows of theirs, and a change of the user.
 
 use super::{Flow, Protocol, User};
-use crate::outlet::{Blocker, Frame, Manner, Sink, Way};
+use crate::outlet::{Blocker, Frame, Manner, Passing, Sink, Way};
 use crate::ring::{Ring, Write};
 use crate::run::Run;
 use crate::stack::{Stack, Where};
@@ -39,6 +39,28 @@ impl<R: Ring> Flow<R> {
                 opened
             }
         }
+    }
+
+    /// Send packets of a flow above from where they came in, all or none; see `Outlet::pass`.
+    pub(crate) fn pass_below(
+        &mut self,
+        now: u64,
+        run: Run<'_>,
+        stride: usize,
+        stack: &mut Stack<R>,
+    ) -> Option<Passing> {
+        let Flow { outlet, protocol: Protocol::Raw { credit, .. }, counters, user_gone: None, .. } = self else {
+            return None;
+        };
+        let may = credit.as_mut().is_none_or(|credit| credit.may_send_all(now, run.count()));
+        if !may || self.peer_gone || self.pacer.is_some() {
+            return None;
+        }
+        let passing = outlet.pass(now, run, stride, counters, stack)?;
+        if let Some(credit) = credit {
+            credit.sent_all(now, stride, run.count());
+        }
+        Some(passing)
     }
 
     /// That packet is complete.

@@ -69,9 +69,6 @@ impl<R: Ring> Stack<R> {
         };
         if flow.outlet.comes_from(from) {
             flow.receive(now, run, self, depth);
-            if let Where::Address(address) = from {
-                self.report(now, &mut flow, address);
-            }
             self.note_marks(member, &mut flow.outlet, mark, run.count());
             self.ready_taken(id, &mut flow.place);
         } else if let Some(at) = self.members.get_mut(member) {

@@ -2,10 +2,13 @@
 
 use std::net::SocketAddr;
 
+use ouroboros_wire::management::EID;
+use ouroboros_wire::pci::PCI;
+
 use super::{Stack, Where};
 use crate::id::MemberId;
 use crate::member::{Carries, Port, plain, unaddressed};
-use crate::outlet::{Outlet, Way};
+use crate::outlet::{Outlet, Passing, Way};
 use crate::ring::Ring;
 use crate::run::Run;
 use crate::stage::{Outgoing, Stage};
@@ -28,6 +31,31 @@ impl<R: Ring> Stack<R> {
         self.arriving = self.port(port).map_or(0, |port| port.mark);
         self.dispatch(now, port, Where::Address(plain(from)), run, 0);
         self.arriving = 0;
+    }
+
+    /// As `receive`, for datagrams that are the first `length` bytes of a buffer: `stride` bytes each, but for a shorter last
+    /// one. If all of them go on to one neighbour, the buffer goes with them, and the caller has another one, as long, instead.
+    pub fn receive_in(
+        &mut self,
+        now: u64,
+        port: MemberId,
+        from: SocketAddr,
+        buffer: &mut Vec<u8>,
+        (length, stride): (usize, usize),
+    ) {
+        let bytes = buffer.get(..length).unwrap_or_default();
+        // A buffer with little in it is worth more than the copy.
+        let run = if 2 * length < buffer.len() { Run::new(bytes, stride) } else { Run::whole(bytes, stride) };
+        self.receive(now, port, from, run);
+        let Some((Passing { port, peer, eid }, pci)) = self.passing.take() else { return };
+        for datagram in buffer[..length].chunks_mut(stride) {
+            let (front, rest) = datagram.split_at_mut(EID);
+            front.copy_from_slice(&eid);
+            rest[..PCI].copy_from_slice(&pci);
+        }
+        if let Some(stage) = self.stage(port) {
+            stage.adopt(peer, buffer, length, stride);
+        }
     }
 
     /// How full the kernel's buffer for arrivals is, and how many it has dropped by now. What arrives from now on is marked
@@ -108,6 +136,11 @@ impl<R: Ring> Stack<R> {
     /// Whether writers that can wait have to, until something has left the port.
     pub fn is_full(&mut self, port: MemberId) -> bool {
         self.stage(port).is_some_and(|stage| !stage.has_room())
+    }
+
+    /// Whether it may be full before as many datagrams were passed on to it as arrive together.
+    pub fn is_nearly_full(&mut self, port: MemberId) -> bool {
+        self.stage(port).is_some_and(|stage| !stage.has_room_for_run())
     }
 
     fn unpark(&mut self, port: MemberId) {

@@ -1,5 +1,6 @@
 //! Packets of a unicast layer: in from a lower flow, to a flow of ours, to a component of the member, or on to the next member.
 
+use ouroboros_wire::management::EID;
 use ouroboros_wire::pci::{FLOWS, PCI, Pci, forwarded};
 use ouroboros_wire::update::Word;
 
@@ -200,6 +201,14 @@ impl<R: Ring> Stack<R> {
         }
         let waits = transfer.neighbours.get(hop.neighbour).is_some_and(Neighbour::waits);
         let header = forwarded(*header, ttl, pci.ecn);
+        if !waits && self.pass_whole(now, hop, header, run) {
+            self.transit += count;
+            if let Some(transfer) = self.transfer(member) {
+                transfer.counters.forwarded += count;
+            }
+            return;
+        }
+        let Some(transfer) = self.transfer(member) else { return };
         let fits = |packet: &&[u8]| PCI + packet.len() <= hop.most;
         let mut packets = run.packets().filter(fits).peekable();
         let fitting = run.packets().filter(fits).count() as u64;
@@ -232,6 +241,16 @@ impl<R: Ring> Stack<R> {
             }
             self.hold_transit(now, member, hop.neighbour, blocker);
         }
+    }
+
+    /// Let a run leave from the buffer that it came in, which `receive_in` sees to. False: it has to be copied.
+    fn pass_whole(&mut self, now: u64, hop: Hop, header: [u8; PCI], run: Run<'_>) -> bool {
+        let Some(stride) = run.stride_of_whole(EID + PCI).filter(|stride| stride - EID <= hop.most) else {
+            return false;
+        };
+        let passing = self.with(hop.lower, |below, stack| Ok(below.pass_below(now, run, stride, stack)));
+        self.passing = passing.ok().flatten().map(|passing| (passing, header));
+        self.passing.is_some()
     }
 
     /// A packet by a lower flow.
