@@ -133,6 +133,8 @@ def _forged(number: int) -> bytes:
 @example([(_forged(lsu.MOST_NUMBER - 2), True, 0.0)])
 @example([(_forged(_LAST), True, 0.0)])
 @example([(_forged(_LAST + number), True, 0.3) for number in range(10)])
+# What others were told soon, it was not while it was the prototype.
+@example([(LinkStateUpdate(0x20000, 0x10000, 0).encode(), False, 14.0)])
 def test_whatever_a_neighbour_sends_raises_nothing_and_the_truth_prevails(
     packets: list[tuple[bytes, bool, float]],
 ) -> None:

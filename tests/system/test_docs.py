@@ -66,6 +66,7 @@ NOT_RUN = [
     ("ethernet.md", "oping --listen", "needs root and a device; tests/system/test_ethernet.py has what it does"),
     ("ethernet.md", "oping -n oping", "as before"),
     ("ethernet.md", "name b any", "as before"),
+    ("ethernet.md", "any = true", "tests/unit/test_configuration.py has it"),
     ("ethernet.md", "unshare", "opens a shell"),
     ("ethernet.md", "ouroboros setup", "changes the host; tests/system/test_ethernet.py runs what it says"),
     ("ethernet.md", "name u layer net ip", "needs root and two hosts; tests/system/test_ethernet.py has what it does"),

@@ -209,8 +209,7 @@ class Neighbour:
 
     def knows(self, pair: Pair) -> None:
         """It told that itself, as it is now."""
-        self._queue.pop(pair, None)
-        self._quick.pop(pair, None)
+        self._forget(pair)
         self._told.pop(pair, None)
         self._answer(pair)
         entry = self._database.get(pair)
@@ -338,8 +337,7 @@ class Neighbour:
             pairs = tuple(islice(which, most))
             updates = tuple(update for pair in pairs if (update := self._update(pair, now)) is not None)
             for pair in pairs:
-                del self._queue[pair]
-                self._quick.pop(pair, None)
+                self._forget(pair)
             if updates:
                 id, told = self._draw(), tuple((each.source, each.destination) for each in updates)
                 self._waiting[id] = now, told
@@ -349,12 +347,17 @@ class Neighbour:
                 sent += 1
         return sent
 
+    def _forget(self, pair: Pair) -> None:
+        """It is not to be told any more."""
+        self._queue.pop(pair, None)
+        self._quick.pop(pair, None)
+
     def _send_single(self, flow: Flow, now: float) -> None:
         self._next = now + BURST_PAUSE
         left = BURST
         while self._queue and left:
             pair, copied = next(iter(self._queue.items()))
-            del self._queue[pair]
+            self._forget(pair)
             update = self._update(pair, now)
             if update is not None and not update.withdrawn and self._may_hear(pair, copied=copied):
                 self._core.message(flow.fd, update.encode())
