@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
 from support import NodeProcess, until
@@ -35,10 +36,16 @@ def test_both_nodes_list_the_flow_with_the_other_one(nodes: Nodes, capsys: pytes
                 (info,) = irm.list_flows()
                 assert (info.name, info.layer, info.peer) == ("clock", "net", "node")
                 assert info.address == f"{host}:{nodes.port}"
-        with nodes.near.use():
-            assert irm_main(["ipcp", "list", "--json"]) == 0
-        (layer,) = (each for each in json.loads(capsys.readouterr().out) if each["name"] == "net0")
-        assert layer["counters"]["requests_sent"] >= 1
+
+        def listed() -> Any:
+            with nodes.near.use():
+                assert irm_main(["ipcp", "list", "--json"]) == 0
+            (layer,) = (each for each in json.loads(capsys.readouterr().out) if each["name"] == "net0")
+            return layer
+
+        # What is counted of messages is shown within 100 ms.
+        until(lambda: listed()["counters"]["requests_sent"] >= 1)
+        layer = listed()
         assert layer["peers"] == [f"clock@{FAR}"]
 
 
