@@ -9,8 +9,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OLDEST := $(VENV)/oldest
-# Tests that run beside each other.
-JOBS ?= $(shell nproc)
+# Tests that run beside each other: one more than processors, as many wait for other processes.
+JOBS ?= $(shell expr $$(nproc) + 1)
 ENGINE := src/ouroboros/dataplane/_engine.abi3.so
 MESSAGES := src/ouroboros/wire/unicast/messages
 CDEV := src/ouroboros/cdev/lib/.built
