@@ -11,7 +11,7 @@ from ouroboros.errors import FlowDownException, FlowPeerException
 from ouroboros.native import declarations as c
 from ouroboros.native.handle import Handle
 from ouroboros.native.pump import Watch
-from ouroboros.native.tuning import FALLS
+from ouroboros.native.tuning import EXPLAINED, FALLS
 
 #: Why a flow is down, by the event of the library: it was set down, set up again, given back by the peer.
 _CAUSES = {c.EVENT_DOWN: Ended.DOWN, c.EVENT_UP: 0, c.EVENT_DEALLOC: Ended.CLOSED}
@@ -105,7 +105,7 @@ class Ending:
         if not self.fell_at:
             self.fell_at = now
             self._watch.keep_polling()
-        return now - self.fell_at < FALLS
+        return now - self.fell_at < EXPLAINED
 
 
 __all__ = ["Ending"]

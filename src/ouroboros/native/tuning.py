@@ -61,5 +61,7 @@ FIRST_PAUSE, LAST_PAUSE = 0.00005, 0.002
 #: Packets, and bytes, that are taken out of the library only to see whether the flow is up behind them.
 KEPT, KEPT_BYTES = 64, 1 << 20
 
-#: How long an event that says why a flow is down may come before the flow is down, or after.
+#: How long an event that says why a flow is down may come before the flow is down; and after, as the thread that waits for
+#: events may have to wait for a processor.
 FALLS = 0.2
+EXPLAINED = 2.0
