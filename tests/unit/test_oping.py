@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
+from typing import cast
 
 import click
 import pytest
@@ -11,11 +13,15 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ouroboros.dev import Flow
+from ouroboros.errors import FlowDownException
 from ouroboros.tools import oping
 from ouroboros.tools.oping import (
     REPLY,
     REQUEST,
+    Client,
     Ping,
+    Plan,
     Statistics,
     count_for,
     decode,
@@ -148,3 +154,48 @@ def test_wrong_options_are_named(line: str, text: str) -> None:
     result = CliRunner().invoke(oping.oping, line.split())
     assert result.exit_code == click.UsageError.exit_code
     assert text in result.output
+
+
+class _Closing:
+    """A flow that is given back while its first packet is written: when the client stops."""
+
+    client: Client
+    written = 0
+
+    def set_snd_timeout(self, _seconds: float) -> None:
+        """As that of a flow."""
+
+    set_rcv_timeout = set_snd_timeout
+
+    def read(self) -> bytes:
+        raise AssertionError("the user interrupts before that")
+
+    def write(self, _packet: bytes) -> None:
+        self.written += 1
+        assert threading.Event.wait(self.client._stop, 60)
+        raise FlowDownException("it is given back")
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_an_interrupt_while_the_sender_starts_ends_it_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, is_known: bool
+) -> None:
+    """`is_known`: the thread that starts it knows already that it runs."""
+    flow, threads, start = _Closing(), list[threading.Thread](), threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        threads.append(thread)
+        if is_known:
+            start(thread)
+        raise KeyboardInterrupt
+
+    plan = Plan("clock", None, 9, 0.0, 64, flood=False, busy=False, quiet=True, stamp=False)
+    flow.client = client = Client(cast(Flow, flow), plan)
+    monkeypatch.setattr(client._stop, "wait", lambda _seconds: False)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", interrupted)
+        client.run()
+    if not is_known:
+        start(threads[0])
+    threads[0].join()
+    assert (flow.written, client.statistics.sent, capsys.readouterr().err) == (1, 0, "")

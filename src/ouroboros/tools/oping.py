@@ -8,6 +8,7 @@ The packets are those of the C prototype's `oping`, so either end can be the oth
 
 from __future__ import annotations
 
+import contextlib
 import math
 import struct
 import sys
@@ -216,13 +217,15 @@ class Client:
 
     def _ping(self) -> None:
         sender = threading.Thread(target=self._send_all, name="oping-sender")
-        sender.start()
         try:
+            sender.start()
             while self.statistics.received < self._plan.count:
                 self._receive()
         finally:
             self._stop.set()
-            sender.join()
+            # The user may interrupt before this thread knows that the other one runs, which ends all the same.
+            with contextlib.suppress(RuntimeError):
+                sender.join()
 
     def _send_all(self) -> None:
         for sequence in range(self._plan.count):
@@ -231,8 +234,9 @@ class Client:
             try:
                 self._send(sequence)
             except FlowException as error:
-                # The receiving side notices too, at the latest by its time limit, and ends the run.
-                say(f"Sending stopped: {error}", err=True)
+                if not self._stop.is_set():
+                    # The receiving side notices too, at the latest by its time limit, and ends the run.
+                    say(f"Sending stopped: {error}", err=True)
                 return
 
     def _send(self, sequence: int) -> None:
