@@ -35,10 +35,6 @@ class Bucket:
         """Whether it is as if nothing had been taken."""
         return self._level + max(0.0, now - self._last) * self._rate >= self._burst
 
-    def next(self) -> float:
-        """When there is one more, or a bit later, for rounding."""
-        return self._last + max(0.0, 1 - self._level) / self._rate + 1e-6
-
 
 class Buckets:
     """A bucket for each of many, as of `Bucket`, of which a few are kept: those that somebody has taken from."""
